@@ -1,0 +1,1 @@
+"""A production machine-learning loop as one declarative Dagster asset graph."""

@@ -1,0 +1,50 @@
+"""Every error the platform raises on purpose: facts in, sentence out.
+
+Belongs here: exception classes that keep the facts as attributes and build one sentence that says
+what is wrong, which thing, what is allowed, and the next step. Does not belong here: HTTP codes
+(``serve/errors.py``) and Dagster's ``Failure`` (components turn these errors into it).
+"""
+
+from collections.abc import Iterable
+
+
+class MlopsError(Exception):
+    """Base of all errors raised on purpose. Catch it at a boundary, never inside the platform."""
+
+
+class UnknownName(MlopsError, LookupError):
+    """A name does not exist among the allowed ones."""
+
+    def __init__(self, what: str, name: str, allowed: Iterable[str], *, next_step: str = "") -> None:
+        self.what, self.name, self.allowed = what, name, sorted(allowed)
+        known = ", ".join(self.allowed) or "none"
+        sentence = f"Unknown {what} {name!r}. Allowed: {known}."
+        super().__init__(f"{sentence} {next_step}".rstrip())
+
+
+class DeclarationError(MlopsError, ValueError):
+    """A YAML declaration is wrong; the message starts with ``file:line`` when it is known."""
+
+    def __init__(self, problem: str, *, where: str = "") -> None:
+        self.problem, self.where = problem, where
+        super().__init__(f"{where}: {problem}" if where else problem)
+
+
+class DataError(MlopsError, ValueError):
+    """Source data cannot be used as it is: unreadable file, missing columns, no rows."""
+
+
+class RegistryError(MlopsError):
+    """The model registry lacks what was asked for, or holds something inconsistent."""
+
+
+class ApprovalError(MlopsError):
+    """A deployment has no valid approval: pending, rejected, or void because something changed."""
+
+
+class DeploymentError(MlopsError):
+    """A Ray Serve application did not reach the declared state within its deadline."""
+
+
+class StackError(MlopsError):
+    """The local platform cannot start or stop: a taken port, a process that died."""

@@ -1,0 +1,75 @@
+"""Every environment variable the platform reads: name, default, meaning. The only reader of os.environ.
+
+Belongs here: declaring a variable and reading it. Does not belong here: what the value is used for
+(``resources/``, ``local_stack/``). The README's table is compared with ``VARIABLES`` by a test.
+Nothing is read at import.
+"""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+PROJECT_ROOT = Path(__file__).resolve().parent.parent
+
+
+@dataclass(frozen=True)
+class Variable:
+    """One environment variable; ``default`` is the text used when it is unset or empty."""
+
+    name: str
+    default: str
+    meaning: str
+
+    def read(self) -> str:
+        """The value, or the default; ``{state}`` and ``{root}`` in a default are filled in."""
+        value = os.environ.get(self.name)
+        if value:
+            return value
+        if "{state}" in self.default:
+            return self.default.replace("{state}", str(state_dir()))
+        return self.default.replace("{root}", str(PROJECT_ROOT))
+
+
+STATE_DIR = Variable("MLOPS_STATE_DIR", "{root}/.mlops", "Folder of all local state.")
+LAKE_URI = Variable("MLOPS_LAKE_URI", "{state}/lake", "Delta Lake root: a local path or s3://bucket/prefix.")
+S3_ENDPOINT = Variable("AWS_ENDPOINT_URL_S3", "", "Endpoint of an S3-compatible store; empty means AWS.")
+S3_REGION = Variable("AWS_DEFAULT_REGION", "us-east-1", "Region of the S3 store.")
+MLFLOW_TRACKING_URI = Variable(
+    "MLFLOW_TRACKING_URI", "sqlite:///{state}/mlflow/mlflow.db", "MLflow tracking and registry store."
+)
+MLFLOW_ARTIFACTS = Variable(
+    "MLOPS_MLFLOW_ARTIFACTS", "{state}/mlflow/artifacts", "Artifact root of new MLflow experiments."
+)
+DAGSTER_PORT = Variable("MLOPS_DAGSTER_PORT", "3000", "Port of the Dagster UI.")
+MLFLOW_PORT = Variable("MLOPS_MLFLOW_PORT", "5000", "Port of the MLflow UI.")
+SERVE_PORT = Variable("MLOPS_SERVE_PORT", "8000", "Port of the HTTP endpoint (Ray Serve).")
+RAY_DASHBOARD_PORT = Variable("MLOPS_RAY_DASHBOARD_PORT", "8265", "Port of Ray's dashboard and deploy API.")
+RAY_GCS_PORT = Variable("MLOPS_RAY_GCS_PORT", "6379", "Port of Ray's control store.")
+RAY_CPUS = Variable("MLOPS_RAY_CPUS", "", "Logical CPUs given to the local Ray; empty means eight.")
+SERVE_URL = Variable("MLOPS_SERVE_URL", "", "Public base URL of the endpoint; empty: loopback at MLOPS_SERVE_PORT.")
+RAY_DASHBOARD_URL = Variable(
+    "MLOPS_RAY_DASHBOARD_URL", "", "Ray dashboard that deployments are PUT to; empty: loopback at its port."
+)
+API_KEYS_FILE = Variable(
+    "MLOPS_API_KEYS_FILE", "", "File of hashed API keys with roles; empty switches keys off (local use)."
+)
+GIT_SHA = Variable("MLOPS_GIT_SHA", "", "Commit recorded with models; empty: asked of git.")
+
+VARIABLES: tuple[Variable, ...] = tuple(
+    value for value in list(globals().values()) if isinstance(value, Variable)
+)
+
+
+def state_dir() -> Path:
+    """Folder of local state, absolute. It is not created here."""
+    return Path(os.environ.get(STATE_DIR.name) or PROJECT_ROOT / ".mlops").absolute()
+
+
+def serve_url() -> str:
+    """Base URL of the HTTP endpoint, without a trailing slash."""
+    return (SERVE_URL.read() or f"http://127.0.0.1:{SERVE_PORT.read()}").rstrip("/")
+
+
+def ray_dashboard_url() -> str:
+    """Base URL of Ray's dashboard REST API, without a trailing slash."""
+    return (RAY_DASHBOARD_URL.read() or f"http://127.0.0.1:{RAY_DASHBOARD_PORT.read()}").rstrip("/")

@@ -1,0 +1,89 @@
+"""May this model be deployed? Pure: recorded facts in, a decision and its reason out.
+
+Belongs here: what an approval is bound to, when it is void, what the gate's verdict allows. Does not
+belong here: where the facts are stored (the approval asset's metadata, ``components/deployment.py``).
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+Mode = Literal["auto", "manual"]
+Decision = Literal["approve", "reject"]
+
+
+@dataclass(frozen=True)
+class Ruling:
+    """Whether something may go on, and why in words."""
+
+    allowed: bool
+    reason: str
+
+
+@dataclass(frozen=True)
+class Approval:
+    """One decision about one exact set of data versions ({asset key: data version})."""
+
+    decision: Decision
+    approver: str
+    reason: str
+    bound_to: Mapping[str, str]
+
+    @property
+    def version(self) -> str:
+        """Hash of everything the approval says: the data version of the approval asset."""
+        content = json.dumps(
+            {
+                "decision": self.decision,
+                "approver": self.approver,
+                "reason": self.reason,
+                "bound_to": dict(self.bound_to),
+            },
+            sort_keys=True,
+        )
+        return hashlib.sha256(content.encode()).hexdigest()[:32]
+
+
+def rule_on_request(
+    *, mode: Mode, approver: str, decision: Decision, outcome: str, gate_reason: str, model: str
+) -> Ruling:
+    """May an approval be recorded now?
+
+    Nobody approves past the gate: only the outcome ``promote`` can be approved. In mode ``manual``
+    a person must be named; without one the approval is pending.
+    """
+    if decision == "reject":
+        return Ruling(False, f"rejected by {approver or 'nobody named'}")
+    if outcome != "promote":
+        return Ruling(False, f"the gate says {outcome}: {gate_reason}")
+    if mode == "manual" and not approver:
+        return Ruling(
+            False, f"pending: approve with `mlops approve {model} --by NAME --reason TEXT`"
+        )
+    return Ruling(True, f"approved by {approver or 'the gate (mode auto)'}")
+
+
+def rule_on_deployment(approval: Approval | None, current: Mapping[str, str], *, model: str) -> Ruling:
+    """May a deployment use this approval, given the current data versions?
+
+    An approval is void as soon as one data version it is bound to is no longer the current one.
+    """
+    if approval is None:
+        return Ruling(False, f"approvals/{model} was never given; materialise it first")
+    if approval.decision != "approve":
+        return Ruling(False, f"approvals/{model} is a rejection by {approval.approver}: {approval.reason}")
+    changed = sorted(
+        key for key in {*approval.bound_to, *current} if approval.bound_to.get(key) != current.get(key)
+    )
+    if changed:
+        facts = "; ".join(
+            f"{key} was {_short(approval.bound_to.get(key))}, is {_short(current.get(key))}" for key in changed
+        )
+        return Ruling(False, f"approvals/{model} is void, something upstream changed: {facts}; approve again")
+    return Ruling(True, f"approvals/{model} by {approval.approver} holds: {approval.reason}")
+
+
+def _short(version: str | None) -> str:
+    return version[:12] if version else "absent"

@@ -1,0 +1,223 @@
+"""The Ray Serve cluster as a resource: declare, wait, verify, ask.
+
+Belongs here: Ray's deploy API (REST, no ray import) and the HTTP endpoint as a caller sees it. Does
+not belong here: what to declare (``rollout/desired_state.py``) or whether it may be deployed
+(``rollout/approval.py``).
+
+Guarantees. ``apply`` replaces the whole declared state; what it sent is saved to ``state_file``
+first, so a cluster that was lost can be declared again. ``wait_until_running`` returns only when
+every named application is RUNNING, and raises DeploymentError with Ray's own words otherwise: Ray
+itself never gives up on a replica that cannot be scheduled. Callers keep to one writer at a time.
+"""
+
+import json
+import os
+import time
+from collections.abc import Callable, Collection, Iterable
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import dagster as dg
+from pydantic import Field
+
+from mlops_assets.errors import DeploymentError
+
+if TYPE_CHECKING:
+    import httpx
+
+Document = dict[str, Any]
+
+FAILED_STATUSES = frozenset({"DEPLOY_FAILED", "UNHEALTHY"})
+
+
+class ServeClient(dg.ConfigurableResource):  # type: ignore[type-arg]
+    """Talks to one Ray Serve cluster through its dashboard and its HTTP endpoint."""
+
+    dashboard_url: str = Field(description="Base URL of Ray's dashboard, e.g. http://127.0.0.1:8265.")
+    serve_url: str = Field(description="Base URL of the HTTP endpoint, e.g. http://127.0.0.1:8000.")
+    state_file: str = Field(description="Where the last declared state is saved.")
+    api_key: str = Field(default="", description="Key sent to the endpoint when keys are on.")
+    deadline_s: float = Field(default=180.0, description="How long a declared state may take to be real.")
+
+    def applications(self) -> dict[str, Document]:
+        """Every application Ray knows: {name: {status, message, deployed_app_config, ...}}."""
+        return dict(self._dashboard("GET", "/api/serve/applications/").get("applications", {}))
+
+    def declared(self) -> list[Document]:
+        """The application documents that were declared, without those being deleted."""
+        return [
+            application["deployed_app_config"]
+            for application in self.applications().values()
+            if application.get("deployed_app_config") and application["status"] != "DELETING"
+        ]
+
+    def http_options(self) -> tuple[str, int]:
+        """Host and port of the endpoint, for the document."""
+        import httpx
+
+        url = httpx.URL(self.serve_url)
+        return url.host, url.port or 80
+
+    def apply(self, document: Document) -> None:
+        """Saves and declares the whole state. Applications that are not in it are deleted."""
+        path = Path(self.state_file)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial = path.with_suffix(".partial")
+        partial.write_text(json.dumps(document, indent=1), encoding="utf-8")
+        os.replace(partial, path)
+        self._dashboard("PUT", "/api/serve/applications/", document)
+
+    def restore(self, report: Callable[[str], None] = lambda line: None) -> list[str]:
+        """Declares the saved state again and waits for it; names of its applications, [] if none saved."""
+        path = Path(self.state_file)
+        if not path.exists():
+            return []
+        document = json.loads(path.read_text(encoding="utf-8"))
+        self.apply(document)
+        names = [application["name"] for application in document["applications"]]
+        self.wait_until_running(names, report=report)
+        return names
+
+    def require_resources(self, *, application: str, num_gpus: float) -> None:
+        """Fails when the cluster could never schedule what is asked: Ray would wait for ever."""
+        if num_gpus <= 0:
+            return
+        nodes = self._dashboard("GET", "/api/v0/nodes?detail=1")["data"]["result"]["result"]
+        gpus = max((float((node.get("resources_total") or {}).get("GPU", 0)) for node in nodes), default=0.0)
+        if gpus < num_gpus:
+            raise DeploymentError(
+                f"{application} asks for {num_gpus} GPU per replica; the largest node of the cluster has {gpus}. "
+                "Set num_gpus: 0, or add a node with a GPU."
+            )
+
+    def wait_until_running(
+        self,
+        names: Collection[str],
+        *,
+        report: Callable[[str], None] = lambda line: None,
+        clock: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
+        """Returns when every named application is RUNNING; DeploymentError on failure or deadline."""
+        start = clock()
+        said = ""
+        # Right after a PUT an application may still read RUNNING in its old state.
+        sleep(0.5)
+        while True:
+            known = self.applications()
+            states = {name: known.get(name, {}).get("status", "ABSENT") for name in names}
+            failed = [name for name, state in states.items() if state in FAILED_STATUSES]
+            if failed:
+                raise DeploymentError("; ".join(_why(name, known[name]) for name in failed))
+            if all(state == "RUNNING" for state in states.values()):
+                return
+            line = ", ".join(f"{name} {state.lower()}" for name, state in sorted(states.items()))
+            if line != said:
+                report(line)
+                said = line
+            if clock() - start > self.deadline_s:
+                waiting = [_why(name, known.get(name, {})) for name, s in states.items() if s != "RUNNING"]
+                raise DeploymentError(f"not running after {self.deadline_s:.0f} s: {'; '.join(waiting)}")
+            sleep(0.5)
+
+    def wait_for_revision(
+        self,
+        name: str,
+        revision: int,
+        *,
+        weights: dict[str, int],
+        replicas: int = 1,
+        clock: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> Document:
+        """The ``/ready`` answer once the gateway reports this revision and exactly these weights.
+
+        With several gateway replicas, answers are read until enough in a row agree that a replica
+        still on the old revision would have shown. Raises DeploymentError at the deadline.
+        """
+        start = clock()
+        needed, agreed = 1 if replicas == 1 else 6 * replicas, 0
+        while True:
+            status, answer = self.ready(name)
+            seen = {version: route["weight"] for version, route in answer.get("routes", {}).items()}
+            if status == 200 and answer.get("revision") == revision and seen == weights:
+                agreed += 1
+                if agreed >= needed:
+                    return answer
+                continue
+            agreed = 0
+            if clock() - start > self.deadline_s:
+                raise DeploymentError(
+                    f"{name} does not report revision {revision} with weights {weights} after "
+                    f"{self.deadline_s:.0f} s; its last answer: HTTP {status} {json.dumps(answer)}"
+                )
+            sleep(0.2)
+
+    def ready(self, name: str) -> tuple[int, Document]:
+        """HTTP status and body of ``/ready``; status 0 when nothing answers at all."""
+        import httpx
+
+        try:
+            with self._endpoint() as endpoint:
+                response = endpoint.get(f"/{name}/ready")
+        except httpx.TransportError as error:
+            return 0, {"error": {"code": "unreachable", "message": str(error)}}
+        with suppress(ValueError):
+            body = response.json()
+            if isinstance(body, dict):
+                return response.status_code, body
+        return response.status_code, {"error": {"code": "not_json", "message": response.text[:500]}}
+
+    def predict(self, name: str, features: Document) -> Document:
+        """One answered prediction, with its status and headers checked; DeploymentError otherwise."""
+        with self._endpoint() as endpoint:
+            response = endpoint.post(f"/{name}/predict", json={"features": features})
+        if response.status_code != 200:
+            raise DeploymentError(f"{name} answered HTTP {response.status_code}: {response.text[:1000]}")
+        return dict(response.json())
+
+    def batch_predict(self, name: str, instances: Iterable[Document]) -> Document:
+        """One answered batch; DeploymentError when it is not answered."""
+        with self._endpoint() as endpoint:
+            response = endpoint.post(f"/{name}/batch-predict", json={"instances": list(instances)})
+        if response.status_code != 200:
+            raise DeploymentError(f"{name} answered HTTP {response.status_code}: {response.text[:1000]}")
+        return dict(response.json())
+
+    def url(self, name: str) -> str:
+        """Public URL of a deployment."""
+        return f"{self.serve_url.rstrip('/')}/{name}"
+
+    def _endpoint(self) -> "httpx.Client":
+        import httpx
+
+        headers = {"Authorization": f"Bearer {self.api_key}"} if self.api_key else {}
+        return httpx.Client(base_url=self.serve_url, headers=headers, timeout=30.0, trust_env=False)
+
+    def _dashboard(self, method: str, path: str, body: Document | None = None) -> Document:
+        import httpx
+
+        try:
+            response = httpx.request(
+                method, f"{self.dashboard_url.rstrip('/')}{path}", json=body, timeout=60.0, trust_env=False
+            )
+        except httpx.TransportError as error:
+            raise DeploymentError(
+                f"Ray's dashboard at {self.dashboard_url} does not answer ({error}). Start the cluster with "
+                "`make up`, or point MLOPS_RAY_DASHBOARD_URL at a running one."
+            ) from error
+        if response.is_error:
+            raise DeploymentError(
+                f"Ray refused {method} {path} with HTTP {response.status_code}: {response.text[:2000]}"
+            )
+        return dict(response.json()) if response.content else {}
+
+
+def _why(name: str, application: Document) -> str:
+    """Status and every message Ray has for an application."""
+    messages = [application.get("message", "")] + [
+        f"{part}: {details.get('message', '')}" for part, details in application.get("deployments", {}).items()
+    ]
+    told = " | ".join(message for message in messages if message.strip(": "))
+    return f"{name} is {application.get('status', 'ABSENT')}" + (f" ({told[-3000:]})" if told else "")

@@ -1,0 +1,147 @@
+"""A training set: feature rows joined with their labels and split by time. Pure.
+
+Belongs here: the join, the label encoding, the split. Does not belong here: reading tables and
+pinning their versions (``components/model.py``), folds within the training part (``folds.py``).
+"""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mlops_assets.errors import DataError
+from serve.schema import Task
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+LABEL = "label"
+SPLIT = "split"
+TRAIN = "train"
+EVALUATE = "evaluate"
+
+
+@dataclass(frozen=True)
+class TrainingSet:
+    """Labelled rows in time order: entity keys, event timestamp, features, ``label``, ``split``."""
+
+    frame: "pd.DataFrame"
+    classes: tuple[str, ...] | None
+    unlabelled: int
+    too_old: int
+
+    def part(self, split: str) -> "pd.DataFrame":
+        """The rows of one split, index from zero."""
+        return self.frame[self.frame[SPLIT] == split].reset_index(drop=True)
+
+
+def assemble(
+    features: "pd.DataFrame",
+    labels: "pd.DataFrame",
+    *,
+    join_keys: Sequence[str],
+    event_timestamp: str | None,
+    task: Task,
+    classes: Sequence[str] | None = None,
+    evaluation_window_days: int = 14,
+    evaluation_fraction: float = 0.2,
+    training_window_days: int | None = None,
+    seed: int = 0,
+) -> TrainingSet:
+    """Joins, encodes and splits.
+
+    ``labels`` holds the join keys and one column ``label``; a row without a label is left out and
+    counted. With an event timestamp the newest ``evaluation_window_days`` calendar days (UTC) of
+    labelled rows become the evaluation part and everything before them, at most
+    ``training_window_days`` back, the training part: never a random split, because tomorrow is
+    not a random sample. Without one, a seeded hash of the join keys picks ``evaluation_fraction``
+    of the rows, the same ones whatever their order.
+
+    Raises DataError when join keys repeat, no row is labelled, or a part ends up empty.
+    """
+    import pandas as pd
+
+    keys = list(join_keys)
+    for name, frame in (("features", features), ("labels", labels)):
+        repeated = int(frame.duplicated(keys).sum())
+        if repeated:
+            raise DataError(f"{name} hold {repeated} rows with a repeated key {keys}; keys must be unique")
+    joined = features.merge(labels[[*keys, LABEL]], on=keys, how="left", validate="one_to_one")
+    labelled = joined[joined[LABEL].notna()]
+    if labelled.empty:
+        raise DataError(f"none of {len(joined)} feature rows has a label; check join keys {keys} and the label")
+    order = [event_timestamp, *keys] if event_timestamp else keys
+    frame = labelled.sort_values(order, kind="stable").reset_index(drop=True)
+    target, known = encode_target(frame[LABEL], task=task, classes=classes)
+    frame[LABEL] = target
+    too_old = 0
+    if event_timestamp:
+        times = pd.to_datetime(frame[event_timestamp], utc=True)
+        cut = times.max().floor("D") + pd.Timedelta(days=1 - evaluation_window_days)
+        frame[SPLIT] = np.where(times >= cut, EVALUATE, TRAIN)
+        if training_window_days is not None:
+            recent = (times >= cut - pd.Timedelta(days=training_window_days)).to_numpy()
+            too_old = int((~recent).sum())
+            frame = frame[recent].reset_index(drop=True)
+    else:
+        shares = _key_shares(frame[keys], seed)
+        frame[SPLIT] = np.where(shares < evaluation_fraction, EVALUATE, TRAIN)
+    for split in (TRAIN, EVALUATE):
+        if not (frame[SPLIT] == split).any():
+            raise DataError(
+                f"the {split} part is empty: {len(frame)} labelled rows, evaluation window "
+                f"{evaluation_window_days} days; materialise more partitions or shorten the window"
+            )
+    return TrainingSet(frame=frame, classes=known, unlabelled=len(joined) - len(labelled), too_old=too_old)
+
+
+def encode_target(
+    labels: "pd.Series[Any]", *, task: Task, classes: Sequence[str] | None
+) -> tuple[NDArray[np.float64], tuple[str, ...] | None]:
+    """Labels as floats and the class names in code order.
+
+    Regression: the numbers, no classes. Classification: codes 0..k-1. ``classes`` fixes names and
+    order (binary: negative first); labels that are already booleans or 0/1 take the two names in
+    that order. Without ``classes`` the sorted distinct labels are taken. Raises DataError naming
+    labels outside the classes, or a class count that does not fit the task.
+    """
+    import pandas as pd
+
+    if task == "regression":
+        numbers = pd.to_numeric(labels, errors="coerce").to_numpy(dtype=np.float64)
+        if not np.isfinite(numbers).all():
+            raise DataError(f"{int((~np.isfinite(numbers)).sum())} labels of a regression are not finite numbers")
+        return numbers, None
+    if task == "binary" and set(labels.unique()) <= {0, 1, True, False}:
+        names = tuple(classes) if classes else ("false", "true")
+        codes = labels.astype("float64").to_numpy()
+    else:
+        text = labels.map(_class_name)
+        names = tuple(classes) if classes else tuple(sorted(text.unique()))
+        unknown = sorted(set(text.unique()) - set(names))
+        if unknown:
+            raise DataError(f"labels outside the classes: {unknown}. Allowed: {list(names)}")
+        codes = text.map({name: float(code) for code, name in enumerate(names)}).to_numpy(dtype=np.float64)
+    fits = len(names) == 2 if task == "binary" else len(names) >= 3
+    if not fits:
+        raise DataError(f"task {task} does not fit {len(names)} classes {list(names)}")
+    return codes, names
+
+
+def _class_name(value: object) -> str:
+    """``2.0`` and ``2`` name the same class: a float column is what a missing label makes of integers."""
+    if isinstance(value, float) and value.is_integer():
+        return str(int(value))
+    return str(value)
+
+
+def _key_shares(keys: "pd.DataFrame", seed: int) -> NDArray[np.float64]:
+    """A number in [0, 1) per row that depends on its keys and the seed only."""
+    shares = [
+        int.from_bytes(hashlib.blake2b(repr((seed, *row)).encode(), digest_size=8).digest(), "big")
+        for row in keys.astype(str).itertuples(index=False, name=None)
+    ]
+    return np.asarray(shares, dtype=np.float64) / 2.0**64

@@ -1,0 +1,103 @@
+import numpy as np
+import pandas as pd
+import pytest
+
+from mlops_assets.errors import DataError
+from mlops_assets.training.training_set import EVALUATE, SPLIT, TRAIN, assemble, encode_target
+
+
+def rows(days: int = 20, per_day: int = 3) -> tuple[pd.DataFrame, pd.DataFrame]:
+    count = days * per_day
+    times = pd.date_range("2024-01-01", periods=count, freq=pd.Timedelta(days=1) / per_day, tz="UTC")
+    features = pd.DataFrame({"id": range(count), "at": times, "x": np.arange(count, dtype=float)})
+    labels = pd.DataFrame({"id": range(count), "label": (np.arange(count) % 2).astype(float)})
+    return features, labels
+
+
+def build(features: pd.DataFrame, labels: pd.DataFrame, **changes: object) -> object:
+    settings: dict[str, object] = {
+        "join_keys": ["id"], "event_timestamp": "at", "task": "binary", "evaluation_window_days": 5,
+    }
+    return assemble(features, labels, **{**settings, **changes})  # type: ignore[arg-type]
+
+
+def test_the_newest_days_are_evaluated_and_never_trained_on() -> None:
+    made = build(*rows())
+    assert made.part(TRAIN)["at"].max() < made.part(EVALUATE)["at"].min() == pd.Timestamp("2024-01-16", tz="UTC")
+    assert len(made.part(EVALUATE)) == 15
+
+
+def test_the_window_counts_back_from_the_newest_label_not_the_newest_row() -> None:
+    features, labels = rows()
+    made = build(features, labels[labels["id"] < 45])
+    assert made.part(EVALUATE)["at"].min() == pd.Timestamp("2024-01-11", tz="UTC")
+    assert made.unlabelled == 15
+
+
+def test_rows_before_the_training_window_are_left_out_and_counted() -> None:
+    made = build(*rows(), training_window_days=4)
+    assert made.part(TRAIN)["at"].min() == pd.Timestamp("2024-01-12", tz="UTC")
+    assert made.too_old == 33
+
+
+def test_the_order_of_the_input_does_not_matter() -> None:
+    features, labels = rows()
+    shuffled = build(features.sample(frac=1, random_state=1), labels.sample(frac=1, random_state=2))
+    pd.testing.assert_frame_equal(shuffled.frame, build(features, labels).frame)
+
+
+def test_without_time_the_same_rows_are_held_out_whatever_their_order() -> None:
+    features, labels = rows(days=100)
+    first = build(features.drop(columns="at"), labels, event_timestamp=None)
+    second = build(features.drop(columns="at").sample(frac=1, random_state=3), labels, event_timestamp=None)
+    pd.testing.assert_frame_equal(first.frame, second.frame)
+    assert 0.1 < (first.frame[SPLIT] == EVALUATE).mean() < 0.3
+    other = build(features.drop(columns="at"), labels, event_timestamp=None, seed=1)
+    assert (other.frame[SPLIT] != first.frame[SPLIT]).any()
+
+
+def test_a_repeated_key_is_an_error_that_counts() -> None:
+    features, labels = rows()
+    with pytest.raises(DataError, match="labels hold 1 rows with a repeated key"):
+        build(features, pd.concat([labels, labels.head(1)]))
+
+
+def test_no_label_at_all_is_an_error() -> None:
+    features, labels = rows()
+    with pytest.raises(DataError, match="none of 60"):
+        build(features, labels.assign(id=labels["id"] + 1_000))
+
+
+def test_a_window_that_swallows_everything_is_an_error() -> None:
+    with pytest.raises(DataError, match="train part is empty"):
+        build(*rows(), evaluation_window_days=30)
+
+
+def test_booleans_take_the_two_names_in_order() -> None:
+    codes, names = encode_target(pd.Series([True, False]), task="binary", classes=["on_time", "late"])
+    assert codes.tolist() == [1.0, 0.0] and names == ("on_time", "late")
+
+
+def test_declared_classes_fix_the_order() -> None:
+    codes, names = encode_target(pd.Series(["b", "a", "c"]), task="multiclass", classes=["c", "b", "a"])
+    assert codes.tolist() == [1.0, 2.0, 0.0] and names == ("c", "b", "a")
+
+
+def test_integer_classes_survive_a_float_column() -> None:
+    codes, names = encode_target(pd.Series([0.0, 2.0, 1.0]), task="multiclass", classes=None)
+    assert names == ("0", "1", "2") and codes.tolist() == [0.0, 2.0, 1.0]
+
+
+def test_a_label_outside_the_classes_is_named() -> None:
+    with pytest.raises(DataError, match="cat"):
+        encode_target(pd.Series(["dog", "cat"]), task="binary", classes=["dog", "fish"])
+
+
+def test_three_classes_are_not_binary() -> None:
+    with pytest.raises(DataError, match="does not fit 3 classes"):
+        encode_target(pd.Series(["a", "b", "c"]), task="binary", classes=None)
+
+
+def test_text_is_no_regression_target() -> None:
+    with pytest.raises(DataError, match="1 labels"):
+        encode_target(pd.Series(["1.5", "x"]), task="regression", classes=None)

@@ -5,7 +5,7 @@ Belongs here: pydantic documents that cross a process boundary. Does not belong 
 this module and ``serve.scoring`` and nothing else of ``serve``.
 """
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -137,10 +137,13 @@ class ModelArgs(Document):
 
 
 class GatewayArgs(Document):
-    """Arguments of a gateway application. Holds no secret: the keys file is named, never quoted."""
+    """Arguments of a gateway application. Holds no secret: the keys file is named, never quoted.
+
+    Holds no manifest either: changed arguments restart the gateway, and a new model must not. The
+    gateway asks each version for its manifest (``info``).
+    """
 
     name: str
-    manifest: dict[str, Any] = Field(description="ModelManifest of the stable version, for /openapi.json.")
     num_replicas: int = Field(default=1, ge=1)
     api_keys_file: str | None = Field(default=None, description="None switches keys off, and /ready says so.")
     max_body_bytes: int = Field(default=1_048_576, ge=1)

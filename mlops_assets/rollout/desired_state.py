@@ -80,21 +80,30 @@ def routing_of(applications: Iterable[Mapping[str, Any]], deployment: str) -> Ro
     return None
 
 
-def all_traffic_to(current: Routing | None, *, deployment: str, version: str) -> Routing:
+def all_traffic_to(
+    current: Routing | None, *, deployment: str, version: str, timeout_s: float = 5.0
+) -> Routing:
     """Routing that gives ``version`` everything and keeps the previous stable version warm at zero.
 
     The revision grows by one, unless the routing already says so: then it is returned unchanged.
     """
     routes = {version: Route(application=application_name(deployment, version), weight=WEIGHT_TOTAL)}
     if current is None:
-        return Routing(revision=1, stable=version, routes=routes, salt=deployment)
-    if current.stable == version and current.routes[version].weight == WEIGHT_TOTAL:
+        return Routing(revision=1, stable=version, routes=routes, salt=deployment, timeout_s=timeout_s)
+    settled = current.stable == version and current.routes[version].weight == WEIGHT_TOTAL
+    if settled and current.timeout_s == timeout_s:
         return current
-    previous = current.stable
-    if previous != version:
-        routes[previous] = Route(application=current.routes[previous].application, weight=0)
+    if current.stable == version:
+        routes = {**current.routes, **routes}
+    else:
+        routes[current.stable] = Route(application=current.routes[current.stable].application, weight=0)
     return current.model_copy(
-        update={"revision": current.revision + 1, "stable": version, "routes": routes}
+        update={
+            "revision": current.revision + 1,
+            "stable": version,
+            "routes": routes,
+            "timeout_s": timeout_s,
+        }
     )
 
 

@@ -10,7 +10,7 @@ def version(name: str) -> state.DeployedVersion:
 
 
 def gateway(routing: Routing) -> state.Document:
-    return state.gateway_application(GatewayArgs(name="flights", manifest={}), routing)
+    return state.gateway_application(GatewayArgs(name="flights"), routing)
 
 
 def test_the_first_version_takes_everything_at_revision_one() -> None:
@@ -36,6 +36,14 @@ def test_only_one_previous_version_stays_warm() -> None:
 def test_the_same_state_keeps_its_revision() -> None:
     routing = state.all_traffic_to(None, deployment="flights", version="v1")
     assert state.all_traffic_to(routing, deployment="flights", version="v1") is routing
+
+
+def test_a_changed_timeout_is_a_new_revision_that_keeps_the_warm_version() -> None:
+    routing = None
+    for name in ("v1", "v2"):
+        routing = state.all_traffic_to(routing, deployment="flights", version=name)
+    slower = state.all_traffic_to(routing, deployment="flights", version="v2", timeout_s=9.0)
+    assert (slower.revision, slower.timeout_s, set(slower.routes)) == (3, 9.0, {"v1", "v2"})
 
 
 def test_weights_that_do_not_add_up_are_refused() -> None:

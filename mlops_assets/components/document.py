@@ -100,3 +100,23 @@ def _shown(path: Path) -> Path:
         return path.resolve().relative_to(Path.cwd())
     except ValueError:
         return path
+
+
+def check_references(loaded: dg.Definitions) -> None:
+    """Raises DeclarationError, with file and line, for every reference to an asset nobody declares.
+
+    Dagster would turn a mistyped upstream into an external asset and load without a word.
+    """
+    graph = loaded.resolve_asset_graph()
+    declared = {key.to_user_string() for key in graph.materializable_asset_keys}
+    problems: dict[str, str] = {}
+    for node in graph.asset_nodes:
+        for name, where in (node.metadata.get(REFERENCES) or {}).items():
+            if name not in declared:
+                kind = name.split("/")[0]
+                known = [key for key in declared if key.startswith(f"{kind}/")]
+                problems[str(UnknownName("upstream asset", name, known))] = where
+    if problems:
+        first, where = next(iter(problems.items()))
+        others = [f"{place}: {problem}" for problem, place in list(problems.items())[1:]]
+        raise DeclarationError("\n".join([first, *others]), where=where)

@@ -37,6 +37,7 @@ class ServeClient(dg.ConfigurableResource):  # type: ignore[type-arg]
     dashboard_url: str = Field(description="Base URL of Ray's dashboard, e.g. http://127.0.0.1:8265.")
     serve_url: str = Field(description="Base URL of the HTTP endpoint, e.g. http://127.0.0.1:8000.")
     state_file: str = Field(description="Where the last declared state is saved.")
+    api_keys_file: str = Field(default="", description="Keys file of gateways that declare none; empty: no keys.")
     api_key: str = Field(default="", description="Key sent to the endpoint when keys are on.")
     deadline_s: float = Field(default=180.0, description="How long a declared state may take to be real.")
 

@@ -1,0 +1,50 @@
+"""The one entry point of the code location: load every declaration, apply platform policy, check references.
+
+Belongs here: what holds for all assets, by selection. Does not belong here: declarations (``defs/``)
+or how they become assets (``components/``).
+"""
+
+from datetime import timedelta
+from pathlib import Path
+
+import dagster as dg
+
+from mlops_assets.components.document import check_references
+
+FRESHNESS: tuple[tuple[str, dg.FreshnessPolicy], ...] = (
+    # Data arrives daily; half a day of slack before it counts as late.
+    (
+        "datasets features quarantine",
+        dg.FreshnessPolicy.time_window(fail_window=timedelta(hours=36), warn_window=timedelta(hours=26)),
+    ),
+    # A model is retrained at least monthly.
+    (
+        "training_sets candidates models evaluations approvals deployments",
+        dg.FreshnessPolicy.time_window(fail_window=timedelta(days=35), warn_window=timedelta(days=31)),
+    ),
+)
+"""Policy by asset kind, for assets whose declaration gives none."""
+
+
+def with_platform_policy(loaded: dg.Definitions) -> dg.Definitions:
+    """The definitions with a freshness policy on every materialisable asset, in one process per run.
+
+    Raises DeclarationError when a document refers to one that does not exist.
+    """
+    check_references(loaded)
+    policies = {kind: policy for kinds, policy in FRESHNESS for kind in kinds.split()}
+
+    def apply(spec: dg.AssetSpec) -> dg.AssetSpec:
+        policy = policies.get(spec.key.path[0])
+        return dg.apply_freshness_policy(spec, policy, overwrite_existing=False) if policy else spec
+
+    governed = loaded.permissive_map_resolved_asset_specs(
+        func=apply, selection=dg.AssetSelection.all().materializable()
+    )
+    # A process per step would import every library anew: 5 s a step on two cores.
+    return dg.Definitions.merge(governed, dg.Definitions(executor=dg.in_process_executor))
+
+
+@dg.definitions
+def defs() -> dg.Definitions:
+    return with_platform_policy(dg.load_from_defs_folder(path_within_project=Path(__file__).parent))

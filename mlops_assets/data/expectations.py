@@ -1,0 +1,348 @@
+"""Great Expectations: which rows break which rule, and which partitions do not meet which expectation.
+
+Belongs here: every call of Great Expectations, and the names it knows, so that a declaration is refused
+at loading without importing it (6 s). Does not belong here: quarantine shares and verdicts on a day
+(``data/validation.py``).
+
+One validation of a day costs about 6 ms per expectation whatever the number of rows, 12 s for a year of
+five. So whatever can be said about a whole frame at once is: expectations on single rows are evaluated by
+one validation and counted per partition, and the plain statistics in ``_STATISTICS`` are grouped sums; a
+test holds every one of them to Great Expectations' own verdict. The rest is validated per partition.
+
+Great Expectations passes an expectation about values when there are no values. Here it fails: nothing was
+seen. An expectation that raises (no such column, a date-only string against timestamps) has not failed
+but *errored*; it is reported as such and blocks as well. Every call makes its own ephemeral context, since
+threads that share one get each other's results (great_expectations issue 12209).
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+Severity = Literal["critical", "warning"]
+Mask = NDArray[np.bool_]
+
+ROW_RULES = (
+    "expect_column_pair_values_a_to_be_greater_than_b",
+    "expect_column_pair_values_to_be_equal",
+    "expect_column_pair_values_to_be_in_set",
+    "expect_column_value_lengths_to_be_between",
+    "expect_column_value_lengths_to_equal",
+    "expect_column_values_to_be_between",
+    "expect_column_values_to_be_dateutil_parseable",
+    "expect_column_values_to_be_in_set",
+    "expect_column_values_to_be_json_parseable",
+    "expect_column_values_to_be_null",
+    "expect_column_values_to_match_json_schema",
+    "expect_column_values_to_match_regex",
+    "expect_column_values_to_match_regex_list",
+    "expect_column_values_to_match_strftime_format",
+    "expect_column_values_to_not_be_in_set",
+    "expect_column_values_to_not_be_null",
+    "expect_column_values_to_not_match_regex",
+    "expect_column_values_to_not_match_regex_list",
+    "expect_multicolumn_sum_to_equal",
+    "expect_multicolumn_values_to_be_equal",
+    "expect_select_column_values_to_be_unique_within_record",
+)
+"""Expectations that judge a row by itself. Missing values meet all of them but not_be_null."""
+
+SUITE_ONLY = (
+    "expect_column_distinct_values_to_be_in_set",
+    "expect_column_distinct_values_to_contain_set",
+    "expect_column_distinct_values_to_equal_set",
+    "expect_column_kl_divergence_to_be_less_than",
+    "expect_column_max_to_be_between",
+    "expect_column_mean_to_be_between",
+    "expect_column_median_to_be_between",
+    "expect_column_min_to_be_between",
+    "expect_column_most_common_value_to_be_in_set",
+    "expect_column_proportion_of_non_null_values_to_be_between",
+    "expect_column_proportion_of_unique_values_to_be_between",
+    "expect_column_quantile_values_to_be_between",
+    "expect_column_stdev_to_be_between",
+    "expect_column_sum_to_be_between",
+    "expect_column_unique_value_count_to_be_between",
+    "expect_column_value_z_scores_to_be_less_than",
+    "expect_column_values_to_be_decreasing",
+    "expect_column_values_to_be_increasing",
+    "expect_column_values_to_be_unique",
+    "expect_compound_columns_to_be_unique",
+    "expect_table_row_count_to_be_between",
+    "expect_table_row_count_to_equal",
+)
+"""Expectations about all rows of a partition together."""
+
+SUITE = tuple(sorted(ROW_RULES + SUITE_ONLY))
+
+
+@dataclass(frozen=True)
+class Expectation:
+    """One declared expectation, in Great Expectations' own words."""
+
+    type: str
+    kwargs: Mapping[str, Any] = field(default_factory=dict)
+    severity: Severity = "critical"
+
+    def __str__(self) -> str:
+        facts = [f"{name}={value}" for name, value in self.kwargs.items()]
+        return f"{self.type}({', '.join(facts)})"
+
+
+@dataclass(frozen=True)
+class RowResult:
+    """Which rows break one rule; ``error`` is set instead when the rule could not be evaluated."""
+
+    expectation: Expectation
+    broken: Mask
+    error: str | None
+
+
+@dataclass(frozen=True)
+class SuiteResult:
+    """What one partition showed for one expectation. ``met`` is False when it errored."""
+
+    expectation: Expectation
+    partition: str | None
+    met: bool
+    observed: str
+    error: str | None = None
+
+
+def check_rules(frame: "pd.DataFrame", rules: Sequence[Expectation]) -> list[RowResult]:
+    """One result per rule, evaluated once over the whole frame. No rows: nothing is broken."""
+    if not rules:
+        return []
+    frame = frame.reset_index(drop=True)
+    if frame.empty:
+        return [RowResult(rule, np.zeros(0, dtype=bool), None) for rule in rules]
+    results = []
+    for rule, found in zip(rules, _validate([frame], rules), strict=True):
+        broken = np.zeros(len(frame), dtype=bool)
+        broken[list(found.result.get("unexpected_index_list") or [])] = True
+        results.append(RowResult(rule, broken, _error(found)))
+    return results
+
+
+def check_suite(
+    frame: "pd.DataFrame",
+    suite: Sequence[Expectation],
+    *,
+    partition_column: str | None = None,
+    partitions: Sequence[str] = (),
+) -> list[SuiteResult]:
+    """One result per expectation and partition of ``partitions``, or per expectation without a column.
+
+    A partition without rows is judged too: its row count is 0 and nothing about its values is met.
+    """
+    import pandas as pd
+
+    frame = frame.reset_index(drop=True)
+    keys: list[str | None] = [None] if partition_column is None else list(partitions)
+    if partition_column is None:
+        groups = np.zeros(len(frame), dtype=np.int64)
+    else:
+        groups = pd.Index(partitions).get_indexer(pd.Index(frame[partition_column]))
+    whole = _Grouped(frame, groups, keys)
+    results: list[SuiteResult] = []
+    rowwise = [
+        expectation
+        for expectation in suite
+        if expectation.type in ROW_RULES and set(expectation.kwargs) & {"column"} and len(frame)
+    ]
+    by_row = dict(zip(map(id, rowwise), check_rules(frame, rowwise), strict=True))
+    remaining = []
+    for expectation in suite:
+        if id(expectation) in by_row:
+            results.extend(whole.shares(by_row[id(expectation)]))
+        elif expectation.type in _STATISTICS and whole.knows(expectation):
+            results.extend(whole.statistics(expectation))
+        else:
+            remaining.append(expectation)
+    if remaining:
+        frames = [part for _, part in whole.parts()]
+        found = _validate(frames, remaining)
+        for key in keys:
+            for expectation in remaining:
+                result = next(found)
+                error = _error(result)
+                observed = _short(result.result.get("observed_value", result.result.get("unexpected_count")))
+                results.append(SuiteResult(expectation, key, bool(result.success), observed, error))
+    return results
+
+
+class _Grouped:
+    """A frame by partition, and what can be said about every partition in one pass."""
+
+    def __init__(self, frame: "pd.DataFrame", groups: NDArray[np.int64], keys: Sequence[str | None]) -> None:
+        self.frame, self.groups, self.keys = frame, groups, keys
+        self.rows = np.bincount(groups[groups >= 0], minlength=len(keys))
+
+    def parts(self) -> Iterator[tuple[str | None, "pd.DataFrame"]]:
+        for number, key in enumerate(self.keys):
+            yield key, self.frame[self.groups == number].reset_index(drop=True)
+
+    def knows(self, expectation: Expectation) -> bool:
+        """Whether the column exists and every argument is one that the quick way honours."""
+        quick = {"column", "min_value", "max_value", "strict_min", "strict_max", "value", "value_set"}
+        column = expectation.kwargs.get("column")
+        return set(expectation.kwargs) <= quick and (column is None or column in self.frame.columns)
+
+    def shares(self, result: RowResult) -> Iterator[SuiteResult]:
+        import pandas as pd
+
+        expectation = result.expectation
+        mostly = float(expectation.kwargs.get("mostly", 1.0))
+        seen = np.ones(len(self.frame), dtype=bool)
+        if not expectation.type.endswith("be_null") and result.error is None:
+            seen = ~pd.isna(self.frame[expectation.kwargs["column"]]).to_numpy()
+        counted = np.bincount(self.groups[seen], minlength=len(self.keys))
+        broken = np.bincount(self.groups[result.broken & seen], minlength=len(self.keys))
+        for key, total, bad in zip(self.keys, counted, broken, strict=True):
+            if result.error is not None:
+                yield SuiteResult(expectation, key, False, "-", result.error)
+            elif total == 0:
+                yield SuiteResult(expectation, key, False, "no values")
+            else:
+                share = (total - bad) / total
+                yield SuiteResult(expectation, key, bool(share >= mostly), f"{share:.4g} of {total} values")
+
+    def statistics(self, expectation: Expectation) -> Iterator[SuiteResult]:
+        for key, (met, observed) in zip(
+            self.keys, _STATISTICS[expectation.type](self, expectation), strict=True
+        ):
+            yield SuiteResult(expectation, key, met, observed)
+
+    def column(self, expectation: Expectation, statistic: str) -> "list[Any]":
+        import pandas as pd
+
+        name = expectation.kwargs["column"]
+        values = self.frame[name]
+        grouped = values.groupby(self.groups)
+        if statistic == "set":
+            found = values.dropna().groupby(self.groups[values.notna().to_numpy()]).unique()
+        elif statistic == "unique_share":
+            found = grouped.nunique() / grouped.count()
+        elif statistic == "filled_share":
+            found = grouped.count() / grouped.size()
+        else:
+            found = grouped.agg(statistic)
+        if statistic in ("sum", "nunique", "unique_share"):
+            found = found[grouped.count() > 0]
+        return [
+            None if value is None else value
+            for value in found.reindex(range(len(self.keys)), fill_value=None)
+            .astype(object)
+            .where(
+                lambda series: series.map(lambda one: not (pd.api.types.is_scalar(one) and pd.isna(one))),
+                None,
+            )
+        ]
+
+
+_Judged = list[tuple[bool, str]]
+
+
+def _between(statistic: str) -> Callable[[_Grouped, Expectation], _Judged]:
+    def judge(whole: _Grouped, expectation: Expectation) -> _Judged:
+        values = whole.rows.tolist() if statistic == "rows" else whole.column(expectation, statistic)
+        return [
+            (False, "no values") if value is None else (_within(value, expectation.kwargs), _short(value))
+            for value in values
+        ]
+
+    return judge
+
+
+def _equal_rows(whole: _Grouped, expectation: Expectation) -> _Judged:
+    return [(rows == expectation.kwargs["value"], str(rows)) for rows in whole.rows.tolist()]
+
+
+def _distinct(met: Callable[[set[Any], set[Any]], bool]) -> Callable[[_Grouped, Expectation], _Judged]:
+    def judge(whole: _Grouped, expectation: Expectation) -> _Judged:
+        wanted = set(expectation.kwargs["value_set"])
+        return [
+            (False, "no values")
+            if values is None
+            else (met(set(values), wanted), _short(sorted(values, key=str)))
+            for values in whole.column(expectation, "set")
+        ]
+
+    return judge
+
+
+_STATISTICS: dict[str, Callable[[_Grouped, Expectation], _Judged]] = {
+    "expect_table_row_count_to_be_between": _between("rows"),
+    "expect_table_row_count_to_equal": _equal_rows,
+    "expect_column_mean_to_be_between": _between("mean"),
+    "expect_column_median_to_be_between": _between("median"),
+    "expect_column_min_to_be_between": _between("min"),
+    "expect_column_max_to_be_between": _between("max"),
+    "expect_column_sum_to_be_between": _between("sum"),
+    "expect_column_stdev_to_be_between": _between("std"),
+    "expect_column_unique_value_count_to_be_between": _between("nunique"),
+    "expect_column_proportion_of_unique_values_to_be_between": _between("unique_share"),
+    "expect_column_proportion_of_non_null_values_to_be_between": _between("filled_share"),
+    "expect_column_distinct_values_to_be_in_set": _distinct(lambda found, wanted: found <= wanted),
+    "expect_column_distinct_values_to_contain_set": _distinct(lambda found, wanted: found >= wanted),
+    "expect_column_distinct_values_to_equal_set": _distinct(lambda found, wanted: found == wanted),
+}
+
+
+def _within(value: Any, kwargs: Mapping[str, Any]) -> bool:
+    low, high = kwargs.get("min_value"), kwargs.get("max_value")
+    above = low is None or (value > low if kwargs.get("strict_min") else value >= low)
+    below = high is None or (value < high if kwargs.get("strict_max") else value <= high)
+    return bool(above and below)
+
+
+def _short(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    text = ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+    return text if len(text) <= 120 else text[:117] + "..."
+
+
+def _validate(frames: Sequence["pd.DataFrame"], expectations: Sequence[Expectation]) -> Iterator[Any]:
+    """Great Expectations' results: for every frame, one per expectation, in order."""
+    import great_expectations as gx
+
+    context = gx.get_context(mode="ephemeral")
+    context.variables.progress_bars = {"globally": False}  # type: ignore[assignment]
+    batches = (
+        context.data_sources.add_pandas("frames")
+        .add_dataframe_asset("frame")
+        .add_batch_definition_whole_dataframe("all")
+    )
+    # Great Expectations reports in an order of its own; the position in meta restores ours.
+    suite = gx.ExpectationSuite(
+        name="declared",
+        expectations=[
+            {
+                "type": one.type,
+                "kwargs": dict(one.kwargs),
+                "severity": one.severity,
+                "meta": {"position": position},
+            }
+            for position, one in enumerate(expectations)
+        ],
+    )
+    wanted = {"result_format": "COMPLETE", "include_unexpected_rows": False}
+    for frame in frames:
+        found = batches.get_batch({"dataframe": frame}).validate(suite, result_format=wanted)
+        yield from sorted(found.results, key=lambda result: result.expectation_config.meta["position"])
+
+
+def _error(result: Any) -> str | None:
+    """What an expectation raised, or None. It stands in one of two shapes."""
+    information = result.exception_info or {}
+    for found in [information, *information.values()]:
+        if isinstance(found, Mapping) and found.get("raised_exception"):
+            return str(found.get("exception_message") or "raised without a message")
+    return None

@@ -1,0 +1,83 @@
+"""Where a source file is, and its bytes: package files, local files, S3 objects.
+
+Belongs here: turning the ``path`` of a declaration into bytes. Does not belong here: what the bytes
+mean (``data/sources``), the lake's tables (``resources/lake.py``).
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from mlops_assets.errors import DataError
+
+PACKAGE = "package://"
+S3 = "s3://"
+PARTITION = "{partition}"
+
+
+def locate(path: str, *, folder: Path, partition: str | None = None) -> str:
+    """Absolute location of a declared path: a local path, or an ``s3://`` address as it is.
+
+    ``package://DISTRIBUTION/relative/path`` is a file of an installed distribution, found by its
+    metadata without importing it; the path may leave out leading folders as long as one file fits.
+    Other relative paths start at ``folder``. ``{partition}`` becomes the partition key.
+    """
+    if PARTITION in path:
+        if partition is None:
+            raise ValueError(f"{path} names one file per partition, and no partition was given")
+        path = path.replace(PARTITION, partition)
+    if path.startswith(S3):
+        return path
+    if path.startswith(PACKAGE):
+        return str(_package_file(path))
+    return str((folder / path).absolute())
+
+
+def read_bytes(location: str, storage_options: Mapping[str, str]) -> bytes:
+    """All bytes of a located file; DataError names the file and the reason it cannot be read."""
+    from pyarrow import fs
+
+    try:
+        if location.startswith(S3):
+            with s3_filesystem(storage_options).open_input_file(location.removeprefix(S3)) as stream:
+                return bytes(stream.read())
+        with fs.LocalFileSystem().open_input_file(location) as stream:
+            return bytes(stream.read())
+    except FileNotFoundError as error:
+        raise DataError(f"Source file {location} does not exist.") from error
+    except OSError as error:
+        raise DataError(f"Cannot read source file {location}: {error}") from error
+
+
+def s3_filesystem(options: Mapping[str, str]) -> Any:
+    """pyarrow's file system for the store that deltalake's ``options`` describe."""
+    from pyarrow import fs
+
+    return fs.S3FileSystem(
+        access_key=options.get("AWS_ACCESS_KEY_ID"),
+        secret_key=options.get("AWS_SECRET_ACCESS_KEY"),
+        session_token=options.get("AWS_SESSION_TOKEN"),
+        region=options.get("AWS_REGION"),
+        endpoint_override=options.get("AWS_ENDPOINT_URL"),
+        anonymous=options.get("AWS_SKIP_SIGNATURE") == "true",
+    )
+
+
+def _package_file(path: str) -> Path:
+    from importlib import metadata
+
+    distribution, _, relative = path.removeprefix(PACKAGE).partition("/")
+    try:
+        files = metadata.files(distribution) or []
+    except metadata.PackageNotFoundError as error:
+        raise DataError(
+            f"{path}: no distribution {distribution!r} is installed. Add it to the project's dependencies."
+        ) from error
+    found = [file for file in files if f"/{file}".endswith(f"/{relative}")]
+    if len(found) != 1:
+        near = [str(file) for file in found or files if Path(str(file)).suffix == Path(relative).suffix]
+        raise DataError(
+            f"{path}: {len(found)} files of {distribution} end in {relative!r}. "
+            f"Candidates: {', '.join(sorted(near)[:10]) or 'none'}."
+        )
+    return Path(str(found[0].locate()))

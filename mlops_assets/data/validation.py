@@ -1,0 +1,227 @@
+"""Which rows are kept, which go to quarantine and why, and which partitions are good enough to write.
+
+Belongs here: the verdict on every partition, with what was expected and what was observed. Does not
+belong here: evaluating expectations (``data/expectations.py``), writing and events (``components/dataset.py``).
+"""
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+
+from mlops_assets.data.expectations import Expectation, Mask, Severity, check_rules, check_suite
+from mlops_assets.data.schema import Conformed
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+Concern = Literal["schema", "rows", "expectations"]
+REASONS = "reasons"
+"""Column of the quarantine table: the rules the row broke, separated by semicolons."""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that is not as declared, in one partition."""
+
+    concern: Concern
+    partition: str | None
+    what: str
+    expected: str
+    observed: str
+    severity: Severity = "critical"
+    errored: bool = False
+
+    def __str__(self) -> str:
+        verb = "could not be evaluated" if self.errored else f"observed {self.observed}"
+        return f"{self.what}: expected {self.expected}, {verb}"
+
+
+@dataclass(frozen=True)
+class Rules:
+    """What a dataset declares about its rows."""
+
+    primary_key: Sequence[str] = ()
+    row_rules: Sequence[Expectation] = ()
+    max_quarantine_share: float = 0.0
+    suite: Sequence[Expectation] = ()
+    known_empty: Collection[str] = ()
+
+
+@dataclass(frozen=True)
+class Validated:
+    """Kept and quarantined rows of all partitions, the counts of each, and every finding.
+
+    ``good`` partitions have no critical finding: they may be written. Unpartitioned data is the one
+    partition None. ``broken_rules`` counts rows by reason.
+    """
+
+    kept: "pd.DataFrame"
+    quarantined: "pd.DataFrame"
+    rows: Mapping[str | None, int]
+    quarantined_rows: Mapping[str | None, int]
+    broken_rules: Mapping[str, int]
+    findings: Sequence[Finding]
+    good: Sequence[str | None] = field(default=())
+
+    def of(self, partition: str | None) -> list[Finding]:
+        """Findings of one partition."""
+        return [finding for finding in self.findings if finding.partition == partition]
+
+
+def schema_findings(conformed: Conformed, partition_of_row: "Sequence[str | None]") -> list[Finding]:
+    """Missing columns and values of a wrong type, per partition that has them.
+
+    ``partition_of_row`` names the partition of every row; a missing column is missing in all of them.
+    """
+    partitions = np.asarray(partition_of_row, dtype=object)
+    everywhere = list(dict.fromkeys(partition_of_row)) or [None]
+    findings = [
+        Finding(
+            "schema", partition, "columns", "all declared columns", f"missing: {', '.join(conformed.missing)}"
+        )
+        for partition in everywhere
+        if conformed.missing
+    ]
+    for column, wrong in conformed.wrong.items():
+        affected, counts = np.unique(partitions[wrong].astype(str), return_counts=True)
+        named = {str(partition): partition for partition in everywhere}
+        for text, count in zip(affected, counts, strict=True):
+            example = conformed.examples[column]
+            findings.append(
+                Finding(
+                    "schema",
+                    named[str(text)],
+                    f"type of {column}",
+                    "only values of the declared type",
+                    f"{count} values of another type, e.g. {example}",
+                )
+            )
+    return findings
+
+
+def validate(
+    frame: "pd.DataFrame",
+    rules: Rules,
+    *,
+    partition_column: str | None,
+    partitions: Sequence[str] | None,
+    earlier: Sequence[Finding] = (),
+) -> Validated:
+    """Judges a conformed frame. ``earlier`` findings (unreadable file, schema) count with the rest.
+
+    Partitions with an earlier critical finding are not looked at further: rules about columns that are
+    not there say nothing. Row order does not matter to what is kept.
+    """
+    import pandas as pd
+
+    keys: list[str | None] = [None] if partitions is None else list(partitions)
+    broken_before = {finding.partition for finding in earlier if finding.severity == "critical"}
+    looked_at = [key for key in keys if key not in broken_before]
+    if partition_column is not None:
+        frame = frame[frame[partition_column].isin(looked_at)]
+    elif broken_before:
+        frame = frame.iloc[:0]
+    frame = frame.reset_index(drop=True)
+    of_row = pd.Series(frame[partition_column] if partition_column else None, index=frame.index, dtype=object)
+    findings = list(earlier)
+
+    breaks: dict[str, Mask] = {}
+    if rules.primary_key and looked_at:
+        breaks["primary key is missing"] = frame[list(rules.primary_key)].isna().any(axis=1).to_numpy()
+        breaks["primary key is not unique"] = _duplicates(frame, rules.primary_key)
+    errors: list[tuple[Expectation, str]] = []
+    for result in check_rules(frame, rules.row_rules):
+        if result.error is None:
+            breaks[str(result.expectation)] = result.broken
+        else:
+            errors.append((result.expectation, result.error))
+    bad = np.logical_or.reduce([*breaks.values(), np.zeros(len(frame), dtype=bool)])
+
+    rows = _counts(of_row, looked_at)
+    bad_rows = _counts(of_row[bad], looked_at)
+    for key in looked_at:
+        if rows[key] == 0 and key not in rules.known_empty:
+            findings.append(Finding("rows", key, "row count", "at least 1", "0"))
+        findings.extend(
+            Finding("rows", key, str(rule), "a rule that can be evaluated", error, errored=True)
+            for rule, error in errors
+        )
+        share = bad_rows[key] / rows[key] if rows[key] else 0.0
+        if share > rules.max_quarantine_share:
+            findings.append(
+                Finding(
+                    "rows",
+                    key,
+                    "share of rows in quarantine",
+                    f"at most {rules.max_quarantine_share:g}",
+                    f"{share:.4g} ({bad_rows[key]} of {rows[key]} rows)",
+                )
+            )
+
+    kept = frame[~bad].reset_index(drop=True)
+    judged = [key for key in looked_at if rows[key] > bad_rows[key]]
+    if judged:
+        for suite_result in check_suite(
+            kept,
+            rules.suite,
+            partition_column=partition_column,
+            partitions=[key for key in judged if key is not None],
+        ):
+            if not suite_result.met:
+                findings.append(
+                    Finding(
+                        "expectations",
+                        suite_result.partition,
+                        suite_result.expectation.type,
+                        _expected(suite_result.expectation),
+                        suite_result.error or suite_result.observed,
+                        severity=suite_result.expectation.severity,
+                        errored=suite_result.error is not None,
+                    )
+                )
+    refused = {finding.partition for finding in findings if finding.severity == "critical" or finding.errored}
+    quarantined = frame[bad].reset_index(drop=True)
+    quarantined[REASONS] = _reasons(breaks, bad)
+    return Validated(
+        kept=kept,
+        quarantined=quarantined,
+        rows=rows,
+        quarantined_rows=bad_rows,
+        broken_rules={reason: int(mask.sum()) for reason, mask in breaks.items() if mask.any()},
+        findings=findings,
+        good=[key for key in keys if key not in refused],
+    )
+
+
+def _duplicates(frame: "pd.DataFrame", primary_key: Sequence[str]) -> Mask:
+    """Rows that repeat a key. Of identical rows one may stay; of different ones nobody knows which is right."""
+    key = list(primary_key)
+    repeated = frame.duplicated(key, keep=False).to_numpy()
+    if not repeated.any():
+        return repeated
+    suspects = frame[repeated]
+    copies = suspects.duplicated(keep="first").to_numpy()
+    conflicting = suspects[~copies].duplicated(key, keep=False)
+    broken = copies.copy()
+    broken[~copies] = conflicting.to_numpy()
+    result = np.zeros(len(frame), dtype=bool)
+    result[np.flatnonzero(repeated)] = broken
+    return result
+
+
+def _counts(of_row: "pd.Series[str]", keys: Sequence[str | None]) -> dict[str | None, int]:
+    if list(keys) == [None]:
+        return {None: len(of_row)}
+    found = of_row.value_counts()
+    return {key: int(found.get(key, 0)) for key in keys}
+
+
+def _reasons(breaks: Mapping[str, Mask], bad: Mask) -> list[str]:
+    positions = np.flatnonzero(bad)
+    return ["; ".join(reason for reason, mask in breaks.items() if mask[row]) for row in positions]
+
+
+def _expected(expectation: Expectation) -> str:
+    return ", ".join(f"{name} {value}" for name, value in expectation.kwargs.items()) or "it to hold"

@@ -1,0 +1,314 @@
+"""The lake: one Delta Lake table per asset, on a local path or in S3.
+
+Belongs here: every read and write of a table, storage credentials, where packages lie. Does not belong
+here: what is valid (``data/``), content versions (``data/content.py``), events (``components/``).
+
+Assets call ``Lake`` in their bodies; there is no IO manager beside it. An IO manager is handed one output
+per step and may fail or store it whole, while a range of days must keep the good days, leave the bad
+ones as they were, and report a version per day. So this class is the one way in and out of a table.
+
+Guarantees: a write is one atomic commit that replaces exactly the partitions it names, or the whole
+table; concurrent writers of different partitions both succeed; earlier versions stay readable. Needs a
+store with conditional writes (AWS S3 and SeaweedFS have them), without which Delta loses commits.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import dagster as dg
+from pydantic import Field
+
+from mlops_assets.data.locations import S3, s3_filesystem
+from mlops_assets.errors import DataError
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import pyarrow as pa
+    from dagster_aws.s3 import S3Resource
+    from deltalake import DeltaTable
+
+
+@dataclass(frozen=True)
+class TableWrite:
+    """What one commit did: Delta version, rows it wrote, and where the table is."""
+
+    version: int
+    rows: int
+    uri: str
+
+
+class S3Config(dg.Config):
+    """The fields of ``dagster_aws.s3.S3Resource``, by the same names and with the same meaning.
+
+    They are repeated because importing dagster-aws takes 2.6 s, which only a run on S3 should pay; a test
+    compares the two. Without credentials here, boto's usual chain (environment, profile, role) is asked.
+    """
+
+    endpoint_url: str | None = Field(
+        default=None, description="Endpoint of an S3-compatible store; unset: AWS."
+    )
+    region_name: str | None = Field(default=None, description="Region of the store.")
+    profile_name: str | None = Field(default=None, description="Profile that holds the credentials.")
+    aws_access_key_id: str | None = Field(default=None, description="Access key; better left to the chain.")
+    aws_secret_access_key: str | None = Field(
+        default=None, description="Secret key; better left to the chain."
+    )
+    aws_session_token: str | None = Field(default=None, description="Token of temporary credentials.")
+    use_unsigned_session: bool = Field(default=False, description="Read a public bucket without credentials.")
+
+    def resource(self) -> "S3Resource":
+        """The dagster-aws resource with this configuration; its ``get_client()`` is a boto3 client."""
+        from dagster_aws.s3 import S3Resource
+
+        return S3Resource(**self.model_dump())
+
+
+class Lake(dg.ConfigurableResource):  # type: ignore[type-arg]  # generic over the value it yields: itself
+    """Delta tables named like asset keys (``datasets/flights``) under one root."""
+
+    uri: str = Field(description="Root of all tables: a local path or s3://bucket/prefix.")
+    s3: S3Config = Field(
+        default_factory=S3Config, description="The store, when the root is s3://. Not used otherwise."
+    )
+
+    def table_uri(self, table: str) -> str:
+        """Where the table is, absolute."""
+        return self._under(table)
+
+    def package_uri(self, *parts: str) -> str:
+        """Where a model package is: ``packages/<parts>`` under the same root."""
+        return self._under("packages", *parts)
+
+    def write(
+        self,
+        table: str,
+        frame: "pd.DataFrame",
+        *,
+        partition_column: str | None,
+        partitions: Sequence[str] | None,
+        commit: Mapping[str, str],
+    ) -> TableWrite:
+        """Replaces exactly ``partitions`` with the rows of ``frame``, or the whole table if None.
+
+        A named partition without rows becomes empty. ``commit`` goes into the table's history. Raises
+        DataError when a row belongs to no named partition or the columns do not fit the table.
+        """
+        from deltalake import CommitProperties, write_deltalake
+        from deltalake.exceptions import DeltaError
+
+        uri = self._under(table)
+        existing = self._open_or_none(table)
+        rows = _arrow(frame, existing)
+        arguments: dict[str, Any] = {"mode": "overwrite"}
+        if partition_column is not None:
+            arguments["partition_by"] = [partition_column]
+        if partitions is not None:
+            if partition_column is None:
+                raise ValueError("partitions need a partition_column")
+            _only_these(table, frame, partition_column, partitions)
+            if existing is not None:
+                keys = ", ".join("'" + key.replace("'", "''") + "'" for key in partitions)
+                arguments["predicate"] = f"{partition_column} IN ({keys})"
+                arguments["schema_mode"] = "merge"
+        elif existing is not None:
+            arguments["schema_mode"] = "overwrite"
+        if not uri.startswith(S3):
+            _make_folder(uri)
+        try:
+            write_deltalake(
+                # An open table knows its own commit's version, whatever others write meanwhile.
+                existing if existing is not None else uri,
+                rows,
+                storage_options=None if existing is not None else self.storage_options(),
+                commit_properties=CommitProperties(custom_metadata=dict(commit)),
+                **arguments,
+            )
+        except DeltaError as error:
+            raise DataError(f"Cannot write {len(frame)} rows to table {table!r} ({uri}): {error}") from error
+        version = existing.version() if existing is not None else self.version(table)
+        return TableWrite(version=int(version), rows=len(frame), uri=uri)
+
+    def read(
+        self,
+        table: str,
+        *,
+        partitions: Sequence[str] | None = None,
+        partition_column: str | None = None,
+        columns: Sequence[str] | None = None,
+        version: int | None = None,
+    ) -> "pd.DataFrame":
+        """Rows of the named partitions (all if None) and columns (all if None), in no particular order.
+
+        ``version`` reads the table as it was then. Integers and booleans with missing values come as
+        pandas' nullable types, so that they stay integers and booleans; timestamps are UTC microseconds.
+        """
+        delta = self._open(table, version)
+        if partitions is not None and partition_column is None:
+            raise ValueError("partitions need a partition_column")
+        known = [field.name for field in delta.schema().fields]
+        absent = sorted(set(columns or ()) - set(known))
+        if absent:
+            raise DataError(f"Table {table!r} has no columns {absent}. It has: {', '.join(known)}.")
+        filters = None if partitions is None else [(str(partition_column), "in", list(partitions))]
+        if partitions is not None and not partitions:
+            return _frame(_empty(delta, columns))
+        return _frame(delta.to_pyarrow_table(partitions=filters, columns=list(columns) if columns else None))
+
+    def version(self, table: str) -> int:
+        """Delta version of the table now."""
+        return int(self._open(table).version())
+
+    def history(self, table: str) -> list[dict[str, Any]]:
+        """Commits of the table, newest first, each with what ``write`` was given as ``commit``."""
+        return self._open(table).history()
+
+    def exists(self, table: str) -> bool:
+        """Whether the table was ever written."""
+        return self._open_or_none(table) is not None
+
+    def storage_options(self) -> dict[str, str]:
+        """Options for deltalake's object store; empty for a local root. Holds credentials: never log it."""
+        if not self.uri.startswith(S3):
+            return {}
+        import boto3
+
+        region = self.s3.region_name
+        key, secret, token = (
+            self.s3.aws_access_key_id,
+            self.s3.aws_secret_access_key,
+            self.s3.aws_session_token,
+        )
+        if not (key and secret):
+            session = boto3.session.Session(profile_name=self.s3.profile_name)
+            found = session.get_credentials()
+            if found is None and not self.s3.use_unsigned_session:
+                raise DataError(
+                    f"No credentials for {self.uri}. Set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, a profile, "
+                    "or a role; boto's usual places were searched."
+                )
+            if found is not None:
+                frozen = found.get_frozen_credentials()
+                key, secret, token = frozen.access_key, frozen.secret_key, frozen.token
+            region = region or session.region_name
+        endpoint = self.s3.endpoint_url
+        options = {
+            "AWS_ACCESS_KEY_ID": key,
+            "AWS_SECRET_ACCESS_KEY": secret,
+            "AWS_SESSION_TOKEN": token,
+            "AWS_REGION": region or "us-east-1",
+            "AWS_ENDPOINT_URL": endpoint,
+            "AWS_ALLOW_HTTP": "true" if (endpoint or "").startswith("http://") else None,
+            "AWS_SKIP_SIGNATURE": "true" if self.s3.use_unsigned_session else None,
+            "aws_conditional_put": "etag",
+        }
+        return {name: value for name, value in options.items() if value}
+
+    def _under(self, *parts: str) -> str:
+        import os.path
+
+        root = self.uri if self.uri.startswith(S3) else os.path.abspath(self.uri)
+        return "/".join([root.rstrip("/"), *parts])
+
+    def _open_or_none(self, table: str, version: int | None = None) -> "DeltaTable | None":
+        from deltalake import DeltaTable
+        from deltalake.exceptions import TableNotFoundError
+
+        try:
+            return DeltaTable(self._under(table), version=version, storage_options=self.storage_options())
+        except TableNotFoundError:
+            return None
+
+    def _open(self, table: str, version: int | None = None) -> "DeltaTable":
+        from deltalake.exceptions import DeltaError
+
+        try:
+            found = self._open_or_none(table, version)
+        except DeltaError as error:
+            raise DataError(f"Cannot read table {table!r} at version {version}: {error}") from error
+        if found is None:
+            kind, _, _ = table.partition("/")
+            known = ", ".join(self._tables(kind)) or "none"
+            raise DataError(
+                f"There is no table {table!r} under {self.uri}. Tables of kind {kind!r}: {known}. "
+                f"Materialize it with: dg launch --assets 'key:\"{table}\"'"
+            )
+        return found
+
+    def _tables(self, kind: str) -> list[str]:
+        from pyarrow import fs
+
+        selector = fs.FileSelector(self._path(kind), allow_not_found=True)
+        return sorted(f"{kind}/{found.base_name}" for found in self._filesystem().get_file_info(selector))
+
+    def _path(self, kind: str) -> str:
+        return self._under(kind).removeprefix(S3)
+
+    def _filesystem(self) -> Any:
+        from pyarrow import fs
+
+        if not self.uri.startswith(S3):
+            return fs.LocalFileSystem()
+        return s3_filesystem(self.storage_options())
+
+
+def _make_folder(uri: str) -> None:
+    from pathlib import Path
+
+    Path(uri).mkdir(parents=True, exist_ok=True)
+
+
+def _only_these(table: str, frame: "pd.DataFrame", column: str, partitions: Sequence[str]) -> None:
+    strangers = sorted(set(frame[column].dropna().astype(str)) - set(partitions))
+    missing = int(frame[column].isna().sum())
+    if strangers or missing:
+        raise DataError(
+            f"Cannot write table {table!r}: {missing} rows have no {column}, and rows of partitions outside "
+            f"those to be replaced were given: {strangers[:5] or 'none'}."
+        )
+
+
+def _arrow(frame: "pd.DataFrame", existing: "DeltaTable | None") -> "pa.Table":
+    """The frame as Arrow with types Delta can hold: UTC microseconds; a column of nulls has a type."""
+    import pyarrow as pa
+
+    # A column of nulls only has no type of its own: it takes the table's, and is text in a new table.
+    known: dict[str, Any] = {}
+    if existing is not None:
+        known = {field.name: field.type for field in pa.schema(existing.schema()).remove_metadata()}
+    table = pa.Table.from_pandas(frame, preserve_index=False).replace_schema_metadata(None)
+    fields = []
+    for field in table.schema:
+        kind = field.type
+        if pa.types.is_null(kind):
+            kind = known.get(field.name, pa.string())
+        elif pa.types.is_timestamp(kind):
+            kind = pa.timestamp("us", tz="UTC" if kind.tz else None)
+        elif pa.types.is_dictionary(kind):
+            kind = kind.value_type
+        fields.append(pa.field(field.name, kind))
+    return table.cast(pa.schema(fields), safe=False)
+
+
+def _empty(delta: "DeltaTable", columns: Sequence[str] | None) -> "pa.Table":
+    import pyarrow as pa
+
+    schema = pa.schema(delta.schema())
+    wanted = pa.schema([schema.field(name) for name in columns] if columns else list(schema))
+    return wanted.empty_table()
+
+
+def _frame(table: "pa.Table") -> "pd.DataFrame":
+    import pandas as pd
+    import pyarrow as pa
+
+    frame = pd.DataFrame(index=range(table.num_rows))
+    columns: dict[str, Any] = {}
+    for field, chunks in zip(table.schema, table.columns, strict=True):
+        if chunks.null_count and pa.types.is_integer(field.type):
+            columns[field.name] = chunks.to_pandas(types_mapper=lambda _: pd.Int64Dtype()).astype("Int64")
+        elif chunks.null_count and pa.types.is_boolean(field.type):
+            columns[field.name] = chunks.to_pandas(types_mapper=lambda _: pd.BooleanDtype())
+        else:
+            columns[field.name] = chunks.to_pandas()
+    return frame.assign(**columns)

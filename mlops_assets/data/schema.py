@@ -96,7 +96,8 @@ def _boolean(values: "pd.Series[Any]") -> "pd.Series[Any]":
     import pandas as pd
 
     if not pd.api.types.is_bool_dtype(values.dtype):
-        meaning = {True: True, False: False, 1: True, 0: False, "true": True, "false": False}
+        # 1 and 1.0 are the same key as True.
+        meaning = {True: True, False: False, "true": True, "false": False}
         values = values.map(lambda value: meaning.get(value.lower() if isinstance(value, str) else value))
     values = values.astype("boolean")
     return values if values.hasnans else values.astype("bool")

@@ -1,7 +1,7 @@
 """Which rows are kept, which go to quarantine and why, and which partitions are good enough to write.
 
 Belongs here: the verdict on every partition, with what was expected and what was observed. Does not
-belong here: evaluating expectations (``data/expectations.py``), writing and events (``components/dataset.py``).
+belong here: evaluating expectations (``data/expectations.py``), writing and events (``components/``).
 """
 
 from collections.abc import Collection, Mapping, Sequence
@@ -10,7 +10,14 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from mlops_assets.data.expectations import Expectation, Mask, Severity, check_rules, check_suite
+from mlops_assets.data.expectations import (
+    Expectation,
+    Mask,
+    Severity,
+    SuiteResult,
+    check_rules,
+    check_suite,
+)
 from mlops_assets.data.schema import Conformed
 
 if TYPE_CHECKING:
@@ -54,7 +61,8 @@ class Validated:
     """Kept and quarantined rows of all partitions, the counts of each, and every finding.
 
     ``good`` partitions have no critical finding: they may be written. Unpartitioned data is the one
-    partition None. ``broken_rules`` counts rows by reason.
+    partition None. ``broken_rules`` counts rows by reason; ``suite_results`` holds what was observed for
+    every expectation, met or not.
     """
 
     kept: "pd.DataFrame"
@@ -63,6 +71,7 @@ class Validated:
     quarantined_rows: Mapping[str | None, int]
     broken_rules: Mapping[str, int]
     findings: Sequence[Finding]
+    suite_results: Sequence[SuiteResult] = field(default=())
     good: Sequence[str | None] = field(default=())
 
     def of(self, partition: str | None) -> list[Finding]:
@@ -162,13 +171,15 @@ def validate(
 
     kept = frame[~bad].reset_index(drop=True)
     judged = [key for key in looked_at if rows[key] > bad_rows[key]]
+    suite_results: list[SuiteResult] = []
     if judged:
-        for suite_result in check_suite(
+        suite_results = check_suite(
             kept,
             rules.suite,
             partition_column=partition_column,
             partitions=[key for key in judged if key is not None],
-        ):
+        )
+        for suite_result in suite_results:
             if not suite_result.met:
                 findings.append(
                     Finding(
@@ -191,12 +202,13 @@ def validate(
         quarantined_rows=bad_rows,
         broken_rules={reason: int(mask.sum()) for reason, mask in breaks.items() if mask.any()},
         findings=findings,
+        suite_results=suite_results,
         good=[key for key in keys if key not in refused],
     )
 
 
 def _duplicates(frame: "pd.DataFrame", primary_key: Sequence[str]) -> Mask:
-    """Rows that repeat a key. Of identical rows one may stay; of different ones nobody knows which is right."""
+    """Rows that repeat a key. Of identical rows one stays; of different ones all go."""
     key = list(primary_key)
     repeated = frame.duplicated(key, keep=False).to_numpy()
     if not repeated.any():

@@ -169,8 +169,10 @@ class Lake(dg.ConfigurableResource):  # type: ignore[type-arg]  # generic over t
 
     def storage_options(self) -> dict[str, str]:
         """Options for deltalake's object store; empty for a local root. Holds credentials: never log it."""
-        if not self.uri.startswith(S3):
-            return {}
+        return self.s3_options() if self.uri.startswith(S3) else {}
+
+    def s3_options(self) -> dict[str, str]:
+        """The same options for the configured store, wherever the root is: for sources in S3."""
         import boto3
 
         region = self.s3.region_name
@@ -184,8 +186,8 @@ class Lake(dg.ConfigurableResource):  # type: ignore[type-arg]  # generic over t
             found = session.get_credentials()
             if found is None and not self.s3.use_unsigned_session:
                 raise DataError(
-                    f"No credentials for {self.uri}. Set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, a profile, "
-                    "or a role; boto's usual places were searched."
+                    f"No credentials for {self.uri} in boto's usual places. Set AWS_ACCESS_KEY_ID and "
+                    "AWS_SECRET_ACCESS_KEY, a profile, or a role."
                 )
             if found is not None:
                 frozen = found.get_frozen_credentials()

@@ -5,7 +5,7 @@ belong here: declared types (``data/schema.py``).
 """
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from mlops_assets.data.sources._base import SourceFormat
 from mlops_assets.errors import DataError
@@ -27,7 +27,7 @@ class CsvFormat(SourceFormat):
         *,
         delimiter: str = ",",
         null_values: Sequence[str] = ("", "NA"),
-        final_newline: str = "required",
+        final_newline: Literal["required", "optional"] = "required",
     ) -> None:
         self._delimiter = delimiter
         self._null_values = list(null_values)
@@ -43,8 +43,8 @@ class CsvFormat(SourceFormat):
         if self._final_newline_required and not content.endswith((b"\n", b"\r")):
             tail = content[-60:].rsplit(b"\n", 1)[-1].decode(errors="replace")
             raise DataError(
-                f"Source file {name} looks cut off: its last line has no line end (...{tail!r}). If its writer "
-                "never ends the last line, declare final_newline: optional."
+                f"Source file {name} looks cut off: its last line has no line end (...{tail!r}). "
+                "If its writer never ends the last line, declare final_newline: optional."
             )
         try:
             table = csv.read_csv(

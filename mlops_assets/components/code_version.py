@@ -1,0 +1,25 @@
+"""Code versions: a text that changes when a document or the code it names changes.
+
+Belongs here: hashing a declaration together with source code. Does not belong here: content versions of
+data (``data/content.py``).
+"""
+
+import hashlib
+import inspect
+import sys
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from pydantic import BaseModel
+
+
+def code_version(declaration: BaseModel, functions: Iterable[Callable[..., Any]] = ()) -> str:
+    """Version of a document and the modules its functions stand in; descriptions do not count.
+
+    The whole module counts, since a function is what it is through the helpers and constants beside it.
+    """
+    digest = hashlib.sha256(declaration.model_dump_json(exclude={"description"}).encode())
+    for function in functions:
+        digest.update(f"{function.__module__}.{function.__qualname__}".encode())
+        digest.update(inspect.getsource(sys.modules[function.__module__]).encode())
+    return digest.hexdigest()[:12]

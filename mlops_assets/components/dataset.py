@@ -1,0 +1,433 @@
+"""``DatasetComponent``: raw files become a checked table, day by day, and its quarantine.
+
+Belongs here: the assets ``datasets/<name>`` and ``quarantine/<name>``, their checks, events and metadata.
+Does not belong here: reading (``data/loading.py``), judging (``data/validation.py``), tables
+(``resources/lake.py``).
+
+A run over a range writes its good days in one commit and leaves the bad ones as they were; then it fails,
+naming the bad days. The checks ran before the write, so a bad day never was in the table. The quarantine is
+an external asset: the same step writes both, and nobody can ask for one without the other.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import dagster as dg
+from pydantic import Field, model_validator
+
+from mlops_assets.components.code_version import code_version
+from mlops_assets.components.document import Declaration, DeclaredComponent
+from mlops_assets.components.fields import DailyPartitions, Name, RowRule, SuiteExpectation
+from mlops_assets.components.partition_events import (
+    latest_versions,
+    partition_events,
+    range_version,
+    run_partitions,
+)
+from mlops_assets.components.tables import markdown_table
+from mlops_assets.data.content import content_version, content_versions
+from mlops_assets.data.loading import Source, load
+from mlops_assets.data.locations import PARTITION
+from mlops_assets.data.schema import ColumnType
+from mlops_assets.data.sources import CsvFormat, ParquetFormat, SourceFormat
+from mlops_assets.data.validation import Concern, Finding, Rules, Validated, validate
+from mlops_assets.errors import DataError
+from mlops_assets.resources.lake import Lake
+
+CONCERNS: dict[Concern, str] = {
+    "schema": "The source is readable and has every declared column, with values of the declared type.",
+    "rows": "There are rows, and no more than the declared share of them is in quarantine.",
+    "expectations": "The kept rows meet the suite of Great Expectations.",
+}
+WORST_SHOWN = 20
+
+
+class CsvSource(Declaration):
+    """CSV with a header line; ``.zip`` and ``.gz`` are decompressed."""
+
+    format: Literal["csv"]
+    path: str = Field(
+        description="package://DISTRIBUTION/file, a path relative to this file, an absolute path or s3://; "
+        "{partition} in it means one file per partition."
+    )
+    delimiter: str = Field(default=",", min_length=1, max_length=1, description="Field separator.")
+    null_values: tuple[str, ...] = Field(default=("", "NA"), description="Texts that mean missing.")
+    final_newline: Literal["required", "optional"] = Field(
+        default="required", description="A file whose last line has no end was cut off, unless optional."
+    )
+
+    def reader(self) -> SourceFormat:
+        return CsvFormat(
+            delimiter=self.delimiter, null_values=self.null_values, final_newline=self.final_newline
+        )
+
+
+class ParquetSource(Declaration):
+    """Parquet files."""
+
+    format: Literal["parquet"]
+    path: str = Field(description="As for csv.")
+
+    def reader(self) -> SourceFormat:
+        return ParquetFormat()
+
+
+class DatasetDeclaration(Declaration):
+    """Attributes of a ``DatasetComponent`` document."""
+
+    name: Name
+    description: str = ""
+    source: Annotated[CsvSource | ParquetSource, Field(discriminator="format")] = Field(
+        description="Where the rows come from."
+    )
+    partitions: DailyPartitions | None = Field(
+        default=None, description="How the table is partitioned; left out: it is replaced as a whole."
+    )
+    transform: str | None = Field(
+        default=None,
+        description="Dotted path of a function DataFrame -> DataFrame that makes the declared columns.",
+    )
+    columns: dict[str, ColumnType] = Field(
+        min_length=1, description="Every column and its type. A missing one fails; others are dropped."
+    )
+    primary_key: tuple[str, ...] = Field(
+        default=(),
+        description="Columns that identify a row; rows with a missing or repeated key go to quarantine.",
+    )
+    row_rules: tuple[RowRule, ...] = Field(
+        default=(), description="Expectations on single rows; a row that breaks one goes to quarantine."
+    )
+    max_quarantine_share: float = Field(
+        default=0.0, ge=0, le=1, description="Share of a partition's rows that may be in quarantine."
+    )
+    suite: tuple[SuiteExpectation, ...] = Field(
+        default=(), description="Expectations on the kept rows of each partition."
+    )
+
+    @model_validator(mode="after")
+    def _columns_exist(self) -> "DatasetDeclaration":
+        named = set(self.primary_key)
+        for expectation in (*self.row_rules, *self.suite):
+            columns = [expectation.kwargs.get(key) for key in ("column", "column_A", "column_B")]
+            named.update(str(column) for column in columns if column is not None)
+            named.update(map(str, expectation.kwargs.get("column_list", ())))
+        unknown = sorted(named - set(self.columns))
+        if unknown:
+            raise ValueError(f"unknown columns {', '.join(unknown)}; declared: {', '.join(self.columns)}")
+        partitioned = self.partitions is not None
+        if self.partitions is not None and self.columns.get(self.partitions.column) != "string":
+            raise ValueError(f"the partition column {self.partitions.column!r} must be declared as a string")
+        if PARTITION in self.source.path and not partitioned:
+            raise ValueError(f"{PARTITION} in the path needs partitions")
+        return self
+
+    def rules(self) -> Rules:
+        """The same declaration for ``data/validation.py``."""
+        known_empty = self.partitions.known_empty if self.partitions else ()
+        return Rules(
+            primary_key=self.primary_key,
+            row_rules=[rule.expectation() for rule in self.row_rules],
+            max_quarantine_share=self.max_quarantine_share,
+            suite=[expectation.expectation() for expectation in self.suite],
+            known_empty=frozenset(day.isoformat() for day in known_empty),
+        )
+
+
+class DatasetComponent(DeclaredComponent[DatasetDeclaration]):
+    """A checked table from raw files.
+
+    .. code-block:: yaml
+
+        type: mlops_assets.components.DatasetComponent
+        attributes:
+          name: flights
+          source: {format: csv, path: "raw/{partition}.csv"}
+          partitions: {start: "2013-01-01", column: flight_date}
+          transform: mlops_assets.defs.flights.datasets.prepare_flights
+          columns: {flight_id: string, flight_date: string, distance: integer}
+          primary_key: [flight_id]
+          row_rules:
+            - {type: expect_column_values_to_be_between, kwargs: {column: distance, min_value: 1}}
+          max_quarantine_share: 0.02
+          suite:
+            - {type: expect_table_row_count_to_be_between, kwargs: {min_value: 100}}
+    """
+
+    Declaration = DatasetDeclaration
+
+    def build_defs(self, context: dg.ComponentLoadContext) -> dg.Definitions:
+        folder = context.path if context.path.is_dir() else context.path.parent
+        return dg.Definitions(assets=[self._dataset(folder), self._quarantine(folder)])
+
+    @property
+    def _key(self) -> dg.AssetKey:
+        return dg.AssetKey(["datasets", self.declaration.name])
+
+    @property
+    def _quarantine_key(self) -> dg.AssetKey:
+        return dg.AssetKey(["quarantine", self.declaration.name])
+
+    def _dataset(self, folder: Path) -> dg.AssetsDefinition:
+        declared = self.declaration
+        transform = self.function(declared.transform, "transform") if declared.transform else None
+        source = Source(declared.source.path, declared.source.reader(), folder, transform)
+        rules = declared.rules()
+        column = declared.partitions.column if declared.partitions else None
+
+        @dg.asset(
+            key=self._key,
+            group_name=folder.name,
+            description=declared.description,
+            kinds={"deltalake", declared.source.format},
+            partitions_def=declared.partitions.definition() if declared.partitions else None,
+            backfill_policy=dg.BackfillPolicy.single_run() if declared.partitions else None,
+            code_version=code_version(declared, [transform] if transform else []),
+            metadata={**self.reference_metadata(), "dagster/column_schema": self._column_schema()},
+            check_specs=[
+                dg.AssetCheckSpec(concern, asset=self._key, blocking=True, description=description)
+                for concern, description in CONCERNS.items()
+            ],
+        )
+        def dataset(context: dg.AssetExecutionContext, lake: Lake) -> Iterator[Any]:
+            partitions = run_partitions(context)
+            try:
+                loaded = load(
+                    source,
+                    declared.columns,
+                    partition_column=column,
+                    partitions=partitions,
+                    s3_options=lake.s3_options,
+                )
+            except DataError as error:
+                finding = Finding("schema", None, "source", "readable rows", str(error))
+                yield self._check("schema", [finding], 0, None)
+                raise dg.Failure(f"{self._key.to_user_string()}: {error}", allow_retries=False) from error
+            validated = validate(
+                loaded.frame,
+                rules,
+                partition_column=column,
+                partitions=partitions,
+                earlier=loaded.findings,
+            )
+            yield from self._write(context, lake, validated, partitions)
+
+        return dataset
+
+    def _quarantine(self, folder: Path) -> dg.AssetSpec:
+        name = self.declaration.name
+        return dg.AssetSpec(
+            self._quarantine_key,
+            deps=[self._key],
+            group_name=folder.name,
+            kinds={"deltalake"},
+            partitions_def=self.declaration.partitions.definition() if self.declaration.partitions else None,
+            description=f"Rows left out of datasets/{name}, with the rules they broke. Written with it.",
+        )
+
+    def _write(
+        self,
+        context: dg.AssetExecutionContext,
+        lake: Lake,
+        validated: Validated,
+        partitions: Sequence[str] | None,
+    ) -> Iterator[Any]:
+        """One commit of the good partitions, then events, checks, and a Failure if one was bad."""
+        column = self.declaration.partitions.column if self.declaration.partitions else None
+        total = 1 if partitions is None else len(partitions)
+        bad = [key for key in (partitions or [None]) if key not in set(validated.good)]
+        checks = [self._check(concern, validated.findings, total, validated) for concern in CONCERNS]
+        if bad and (partitions is None or not validated.good):
+            yield from checks
+            raise self._failure(validated, bad, total)
+
+        good = None if partitions is None else [str(key) for key in validated.good]
+        kept, quarantined = validated.kept, validated.quarantined
+        if good is not None and bad:
+            kept = kept[kept[column].isin(good)]
+            quarantined = quarantined[quarantined[column].isin(good)]
+        versions = _versions(kept, column, good)
+        together = (
+            range_version(versions) if good is not None and len(good) > 1 else next(iter(versions.values()))
+        )
+        commit = {"run_id": context.run_id, "data_version": together}
+        wrote = lake.write(
+            self._key.to_user_string(), kept, partition_column=column, partitions=good, commit=commit
+        )
+        table = lake.write(
+            self._quarantine_key.to_user_string(),
+            quarantined,
+            partition_column=column,
+            partitions=good,
+            commit=commit,
+        )
+        context.log.info(
+            f"Wrote {wrote.rows} rows in {1 if good is None else len(good)} partitions to {wrote.uri}, Delta "
+            f"version {wrote.version}; {table.rows} rows went to quarantine."
+        )
+        shared = {"delta_version": wrote.version, "dagster/uri": wrote.uri}
+        if not bad:
+            yield dg.MaterializeResult(
+                asset_key=self._key,
+                data_version=dg.DataVersion(together),
+                metadata={
+                    **shared,
+                    "dagster/row_count" if good is None else "dagster/partition_row_count": wrote.rows,
+                    "quarantined_rows": table.rows,
+                    "preview": dg.MetadataValue.md(markdown_table(kept.head(5))),
+                },
+                check_results=checks,
+            )
+        if good is not None and (bad or len(good) > 1):
+            by_partition = {
+                key: {
+                    **shared,
+                    "dagster/partition_row_count": validated.rows[key] - validated.quarantined_rows[key],
+                    "quarantined_rows": validated.quarantined_rows[key],
+                }
+                for key in good
+            }
+            yield from partition_events(context, self._key, versions, by_partition)
+        yield from self._quarantine_events(context, quarantined, validated, good, table.version, table.uri)
+        if bad:
+            yield from checks
+            raise self._failure(validated, bad, total)
+
+    def _quarantine_events(
+        self,
+        context: dg.AssetExecutionContext,
+        quarantined: Any,
+        validated: Validated,
+        good: Sequence[str] | None,
+        delta_version: int,
+        uri: str,
+    ) -> Iterator[dg.AssetMaterialization]:
+        """Events of partitions with rows in quarantine, or whose earlier rows are gone."""
+        column = self.declaration.partitions.column if self.declaration.partitions else None
+        versions = _versions(quarantined, column, good)
+        known = latest_versions(context.instance, self._quarantine_key, good) if good is not None else {}
+        for key, version in versions.items():
+            partition = None if good is None else key
+            rows = validated.quarantined_rows[partition]
+            if good is not None and known.get(key, version if rows == 0 else None) == version:
+                continue
+            yield dg.AssetMaterialization(
+                self._quarantine_key,
+                partition=partition,
+                metadata={
+                    "dagster/partition_row_count" if partition else "dagster/row_count": rows,
+                    "delta_version": delta_version,
+                    "dagster/uri": uri,
+                },
+                tags={"dagster/data_version": version},
+            )
+
+    def _check(
+        self, concern: Concern, findings: Sequence[Finding], total: int, validated: Validated | None
+    ) -> dg.AssetCheckResult:
+        mine = [finding for finding in findings if finding.concern == concern]
+        blocking = [finding for finding in mine if finding.severity == "critical" or finding.errored]
+        metadata: dict[str, Any] = {
+            "partitions_checked": total,
+            "partitions_failed": len({finding.partition for finding in blocking}),
+        }
+        if validated is not None and concern == "rows":
+            metadata |= {
+                "rows": sum(validated.rows.values()),
+                "quarantined_rows": sum(validated.quarantined_rows.values()),
+                "max_quarantine_share": self.declaration.max_quarantine_share,
+            }
+            if validated.broken_rules:
+                metadata["broken_rules"] = dg.MetadataValue.md(
+                    markdown_table(
+                        [{"rule": rule, "rows": rows} for rule, rows in validated.broken_rules.items()]
+                    )
+                )
+        if validated is not None and concern == "expectations" and validated.suite_results:
+            metadata["observed"] = dg.MetadataValue.md(_observed(validated))
+        if any(finding.errored for finding in mine):
+            metadata["errored"] = len({finding.what for finding in mine if finding.errored})
+        if mine:
+            metadata["findings"] = dg.MetadataValue.md(_worst(mine))
+        return dg.AssetCheckResult(
+            asset_key=self._key,
+            check_name=concern,
+            passed=not mine,
+            severity=dg.AssetCheckSeverity.ERROR if blocking else dg.AssetCheckSeverity.WARN,
+            description=str(blocking[0] if blocking else mine[0]) if mine else None,
+            metadata=metadata,
+        )
+
+    def _failure(self, validated: Validated, bad: Sequence[str | None], total: int) -> dg.Failure:
+        name = self._key.to_user_string()
+        reasons = {
+            key: [str(found) for found in validated.of(key) if found.severity == "critical" or found.errored]
+            for key in bad
+        }
+        shown = [f"{key or 'all'}: {'; '.join(why)}" for key, why in list(reasons.items())[:5]]
+        more = f" (and {len(bad) - 5} more)" if len(bad) > 5 else ""
+        kept = "the others were" if len(bad) < total else "nothing was"
+        return dg.Failure(
+            f"{name}: {len(bad)} of {total} partitions are not good enough and keep what they held; {kept} "
+            f"written. {' | '.join(shown)}{more}",
+            metadata={"bad_partitions": [key or "all" for key in bad]},
+            allow_retries=False,
+        )
+
+    def _column_schema(self) -> dg.TableSchema:
+        key = set(self.declaration.primary_key)
+        return dg.TableSchema(
+            columns=[
+                dg.TableColumn(
+                    name,
+                    type,
+                    constraints=dg.TableColumnConstraints(nullable=name not in key, unique=key == {name}),
+                )
+                for name, type in self.declaration.columns.items()
+            ]
+        )
+
+
+def _versions(frame: Any, column: str | None, partitions: Sequence[str] | None) -> dict[str, str]:
+    """Content version by partition, those without rows included; "" stands for unpartitioned data."""
+    if column is None or partitions is None:
+        return {"": content_version(frame)}
+    found = content_versions(frame, column)
+    empty = content_version(frame.iloc[:0])
+    return {key: found.get(key, empty) for key in partitions}
+
+
+def _observed(validated: Validated) -> str:
+    """Every expectation, in how many partitions it was met, and what was observed."""
+    table: list[Mapping[str, Any]] = []
+    results = validated.suite_results
+    for expectation in dict.fromkeys(map(id, [result.expectation for result in results])):
+        mine = [result for result in results if id(result.expectation) == expectation]
+        unmet = [result for result in mine if not result.met]
+        shown = (unmet or mine)[-1]
+        where = f"{shown.partition}: " if len(mine) > 1 else ""
+        table.append(
+            {
+                "expectation": str(shown.expectation),
+                "severity": shown.expectation.severity,
+                "met": f"{len(mine) - len(unmet)} of {len(mine)}",
+                "observed": where + (shown.error or shown.observed),
+            }
+        )
+    return markdown_table(table)
+
+
+def _worst(findings: Sequence[Finding]) -> str:
+    ordered = sorted(findings, key=lambda finding: (finding.severity != "critical", str(finding.partition)))
+    table = [
+        {
+            "partition": finding.partition or "all",
+            "severity": "errored" if finding.errored else finding.severity,
+            "what": finding.what,
+            "expected": finding.expected,
+            "observed": finding.observed,
+        }
+        for finding in ordered[:WORST_SHOWN]
+    ]
+    more = len(ordered) - len(table)
+    return markdown_table(table) + (f"\n\nand {more} more" if more else "")

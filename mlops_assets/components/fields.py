@@ -1,0 +1,110 @@
+"""YAML fields that several components share, with errors that name the allowed values.
+
+Belongs here: field types and small models used by more than one declaration. Does not belong here: the
+declarations themselves (one component file each).
+"""
+
+import re
+from datetime import date, timedelta
+from typing import Annotated, Any, Literal
+
+import dagster as dg
+from pydantic import BeforeValidator, Field, model_validator
+
+from mlops_assets.components.document import Declaration
+from mlops_assets.data.expectations import ROW_RULES, SUITE, Expectation, Severity
+
+_UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
+
+
+def parse_duration(value: object) -> timedelta:
+    """"90s", "30m", "2h", "14d" or "2w" as a timedelta; ValueError says what is allowed."""
+    if isinstance(value, timedelta):
+        return value
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)([smhdw])", value.strip()) if isinstance(value, str) else None
+    if found is None:
+        raise ValueError(
+            f"{value!r} is not a duration: write a number and a unit, like 30m, 2h or 14d "
+            f"(units: {', '.join(f'{short} = {name}' for short, name in _UNITS.items())})"
+        )
+    duration = timedelta(**{_UNITS[found[2]]: float(found[1])})
+    if not duration:
+        raise ValueError("a duration must be longer than zero")
+    return duration
+
+
+Duration = Annotated[timedelta, BeforeValidator(parse_duration)]
+"""A positive length of time, written like 2h."""
+
+Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$", description="Lower case, digits and underscores.")]
+
+
+class DailyPartitions(Declaration):
+    """Daily partitions; a partition key is the text of the day, like 2013-03-10."""
+
+    kind: Literal["daily"] = Field(default="daily", description="One partition per day.")
+    start: date = Field(description="First day.")
+    end: date | None = Field(default=None, description="The day after the last; open-ended when left out.")
+    column: str = Field(description="Column whose text is the partition key.")
+    known_empty: tuple[date, ...] = Field(
+        default=(),
+        description="Days the source is known to hold no rows for. Any other day without rows fails.",
+    )
+
+    @model_validator(mode="after")
+    def _days_are_in_order(self) -> "DailyPartitions":
+        if self.end is not None and self.end <= self.start:
+            raise ValueError(f"end {self.end} must be after start {self.start}")
+        outside = [day for day in self.known_empty if day < self.start or (self.end and day >= self.end)]
+        if outside:
+            raise ValueError(f"known_empty days outside the partitions: {', '.join(map(str, outside))}")
+        return self
+
+    def definition(self) -> dg.DailyPartitionsDefinition:
+        """Dagster's definition. Declared days are calendar days; no time zone moves them."""
+        return dg.DailyPartitionsDefinition(
+            start_date=self.start.isoformat(), end_date=self.end.isoformat() if self.end else None
+        )
+
+
+def _known_row_rule(value: Any) -> Any:
+    return _known(value, ROW_RULES, "a rule on single rows (others go into the suite, or primary_key)")
+
+
+def _known_expectation(value: Any) -> Any:
+    return _known(value, SUITE, "an expectation of a suite")
+
+
+def _known(value: Any, allowed: tuple[str, ...], what: str) -> Any:
+    if value not in allowed:
+        raise ValueError(f"{value!r} is not {what}. Allowed: {', '.join(allowed)}")
+    return value
+
+
+class RowRule(Declaration):
+    """A Great Expectations expectation on single rows; a row that breaks it goes to quarantine."""
+
+    type: Annotated[str, BeforeValidator(_known_row_rule)] = Field(description="Name of the expectation.")
+    kwargs: dict[str, Any] = Field(description="Its arguments; write timestamps with their time of day.")
+
+    @model_validator(mode="after")
+    def _every_row_counts(self) -> "RowRule":
+        if "mostly" in self.kwargs:
+            raise ValueError("mostly has no meaning for single rows; declare max_quarantine_share instead")
+        return self
+
+    def expectation(self) -> Expectation:
+        return Expectation(type=self.type, kwargs=self.kwargs)
+
+
+class SuiteExpectation(Declaration):
+    """A Great Expectations expectation on the kept rows of a partition."""
+
+    type: Annotated[str, BeforeValidator(_known_expectation)] = Field(description="Name of the expectation.")
+    kwargs: dict[str, Any] = Field(default_factory=dict, description="Its arguments.")
+    severity: Severity = Field(
+        default="critical", description="critical: the partition is not written; warning: it is, and shown."
+    )
+
+    def expectation(self) -> Expectation:
+        return Expectation(type=self.type, kwargs=self.kwargs, severity=self.severity)

@@ -1,0 +1,140 @@
+"""What is true right now, per model: what answers, what is stale and why, freshness, approval.
+
+Belongs here: reading the instance, the graph and the endpoint into plain values. Does not belong
+here: printing (``cli.py``) or deciding anything.
+"""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import dagster as dg
+
+from mlops_assets.components.records import current_versions, latest
+from mlops_assets.resources.serve_client import ServeClient
+
+CHAIN = ("training_sets", "candidates", "models", "evaluations", "approvals", "deployments")
+
+
+@dataclass(frozen=True)
+class AssetStatus:
+    """One asset: MISSING, STALE or FRESH with causes, and the state of its freshness policy."""
+
+    asset: str
+    staleness: str
+    causes: list[str]
+    freshness: str
+    materialised_at: float | None
+
+
+@dataclass(frozen=True)
+class ModelStatus:
+    """One model and the deployment that serves it; ``answers`` is what ``/ready`` says, or why not."""
+
+    model: str
+    deployment: str | None
+    endpoint: str | None
+    answers: dict[str, Any]
+    approval: dict[str, str]
+    verdict: dict[str, Any]
+    assets: list[AssetStatus] = field(default_factory=list)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, for ``--json``."""
+        return asdict(self)
+
+
+def model_statuses(
+    definitions: dg.Definitions, instance: dg.DagsterInstance, client: ServeClient
+) -> list[ModelStatus]:
+    """The status of every model in the definitions, by name."""
+    graph = definitions.resolve_asset_graph()
+    models = sorted(key.path[1] for key in graph.materializable_asset_keys if key.path[0] == "models")
+    deployments = {
+        key.path[1]: [parent.path[1] for parent in graph.get(key).parent_keys if parent.path[0] == "approvals"]
+        for key in graph.materializable_asset_keys
+        if key.path[0] == "deployments"
+    }
+    statuses = []
+    for model in models:
+        deployment = next((name for name, served in deployments.items() if model in served), None)
+        keys = [
+            key
+            for kind in CHAIN
+            if (key := dg.AssetKey([kind, (deployment or model) if kind == "deployments" else model]))
+            in graph.materializable_asset_keys
+        ]
+        statuses.append(
+            ModelStatus(
+                model=model,
+                deployment=deployment,
+                endpoint=client.url(deployment) if deployment else None,
+                answers=_answers(client, deployment),
+                approval=_approval(instance, model),
+                verdict=_verdict(instance, model),
+                assets=asset_statuses(graph, instance, keys),
+            )
+        )
+    return statuses
+
+
+def asset_statuses(
+    graph: Any, instance: dg.DagsterInstance, keys: Sequence[dg.AssetKey]
+) -> list[AssetStatus]:
+    """Staleness with its causes, and freshness, of unpartitioned assets, in the order given."""
+    # Dagster has no public way to ask for staleness without a webserver; the version is pinned.
+    from dagster._core.definitions.data_version import CachingStaleStatusResolver
+    from dagster._core.loader import LoadingContextForTest
+
+    resolver = CachingStaleStatusResolver(instance, graph, LoadingContextForTest(instance))
+    freshness = instance.get_freshness_state_records(list(keys))
+    statuses = []
+    for key in keys:
+        record = latest(instance, key)
+        state = freshness.get(key)
+        statuses.append(
+            AssetStatus(
+                asset=key.to_user_string(),
+                staleness=resolver.get_status(key).value,
+                causes=[
+                    f"{cause.reason}: {cause.dependency.asset_key.to_user_string()}"
+                    if cause.dependency
+                    else cause.reason
+                    for cause in resolver.get_stale_causes(key)
+                ],
+                freshness=state.freshness_state.value if state else "UNKNOWN",
+                materialised_at=record.timestamp if record else None,
+            )
+        )
+    return statuses
+
+
+def _answers(client: ServeClient, deployment: str | None) -> dict[str, Any]:
+    if deployment is None:
+        return {"status": "no deployment declared"}
+    status, body = client.ready(deployment)
+    if status == 200:
+        return {"status": "answers", **body}
+    error = body.get("error", {})
+    return {"status": "does not answer", "http_status": status, "why": error.get("message", str(body))}
+
+
+def _approval(instance: dg.DagsterInstance, model: str) -> dict[str, str]:
+    """granted, void (something upstream changed since), or none."""
+    record = latest(instance, dg.AssetKey(["approvals", model]))
+    if record is None:
+        return {"state": "none", "reason": "never approved"}
+    bound = dict(record.metadata["bound_to"])
+    current = current_versions(instance, [dg.AssetKey.from_user_string(key) for key in bound])
+    changed = sorted(key for key in bound if bound[key] != current.get(key))
+    by = f"{record.metadata['decision']} by {record.metadata['approver']}: {record.metadata['reason']}"
+    if changed:
+        return {"state": "pending", "reason": f"changed since the last approval: {', '.join(changed)}; last: {by}"}
+    return {"state": "granted", "reason": by}
+
+
+def _verdict(instance: dg.DagsterInstance, model: str) -> dict[str, Any]:
+    record = latest(instance, dg.AssetKey(["evaluations", model]))
+    if record is None:
+        return {"outcome": "none", "reason": "never evaluated"}
+    return {"outcome": record.metadata["outcome"], "reason": record.metadata["reason"]}

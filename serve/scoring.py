@@ -111,8 +111,11 @@ class XgboostScorer(Scorer):
         import xgboost
 
         data = xgboost.DMatrix(
-            matrix, feature_names=list(self.manifest.feature_names), feature_types=self._types,
-            enable_categorical=True, nthread=1,
+            matrix,
+            feature_names=self._booster.feature_names,
+            feature_types=self._types,
+            enable_categorical=True,
+            nthread=1,
         )
         return np.asarray(self._booster.predict(data), dtype=np.float64)
 
@@ -132,7 +135,10 @@ class LinearScorer(Scorer):
         self._intercepts = np.asarray(document["intercepts"], dtype=np.float64)
 
     def score(self, matrix: Matrix) -> Matrix:
-        margin = linear_design(matrix, self._columns) @ self._coefficients.T + self._intercepts
+        design = linear_design(matrix, self._columns)
+        # Not ``@``: BLAS adds up one row alone in another order than the same row among many.
+        sums = [(design * row).sum(axis=1) for row in self._coefficients]
+        margin = np.stack(sums, axis=1) + self._intercepts
         if self.manifest.task == "regression":
             return cast(Matrix, margin[:, 0])
         if self.manifest.task == "binary":

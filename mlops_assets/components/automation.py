@@ -1,0 +1,30 @@
+"""When an asset materialises by itself: the automation conditions that components share.
+
+Belongs here: conditions, with what each one reacts to. Does not belong here: the sensor that
+evaluates them (``defs/platform/automation.py``).
+"""
+
+import dagster as dg
+
+_IDLE = ~dg.AutomationCondition.in_progress() & ~dg.AutomationCondition.any_deps_in_progress()
+_NEWS = (
+    dg.AutomationCondition.any_deps_match(
+        dg.AutomationCondition.data_version_changed() | dg.AutomationCondition.will_be_requested()
+    )
+    | dg.AutomationCondition.code_version_changed()
+)
+
+FOLLOW_CHANGED_DATA = (
+    (_NEWS.since_last_handled() & ~dg.AutomationCondition.any_deps_missing() & _IDLE)
+    .with_label("follow changed data")
+)
+"""Follows the data version of what is upstream: writing the same content again wakes nobody."""
+
+DEPLOY_WHEN_APPROVED = (
+    FOLLOW_CHANGED_DATA
+    & (
+        dg.AutomationCondition.all_deps_blocking_checks_passed()
+        | dg.AutomationCondition.any_deps_match(dg.AutomationCondition.will_be_requested())
+    )
+).with_label("deploy when approved")
+"""Follows the approval, and never past a failed blocking check."""

@@ -1,0 +1,1 @@
+"""Pure judgement: scores and outcomes in, measurements, verdicts and plots out."""

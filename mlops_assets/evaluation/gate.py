@@ -1,0 +1,153 @@
+"""The gate: promote, reject or inconclusive, with the reason in words. Pure.
+
+Belongs here: the policy a user declares and the decision on measured values. Does not belong here:
+measuring (``compare.py``, ``slices.py``) or acting on the verdict (``components/``).
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+
+from mlops_assets.errors import UnknownName
+from mlops_assets.evaluation.compare import Comparison
+from mlops_assets.evaluation.metrics import METRICS
+from mlops_assets.evaluation.slices import Slice
+
+Outcome = Literal["promote", "reject", "inconclusive"]
+
+
+class GatePolicy(BaseModel):
+    """What a challenger must show. ``gate:`` in YAML."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    metric: str | None = Field(default=None, description="Metric that judges; default: the selecting metric.")
+    margin: float = Field(
+        default=0.0,
+        ge=0,
+        description="Loss against the champion that is tolerated, in the metric's units: a newer model that is "
+        "proven not to lose more is promoted. 0 demands a proven gain.",
+    )
+    min_gain_over_baseline: float = Field(
+        default=0.0, ge=0, description="Gain over the baseline that must be proven, in the metric's units."
+    )
+    confidence: float = Field(default=0.95, gt=0.5, lt=1, description="Confidence of every interval.")
+    min_rows: int = Field(default=50, ge=10, description="Fewer labelled rows than this decide nothing.")
+    max_calibration_error: float | None = Field(
+        default=None, gt=0, lt=1, description="Binary: largest accepted expected calibration error."
+    )
+    slices: tuple[str, ...] = Field(default=(), description="Feature columns whose values are judged one by one.")
+    max_slice_loss: float | None = Field(
+        default=None, ge=0, description="Proven loss against the champion on any slice that rejects."
+    )
+    min_slice_rows: int = Field(default=200, ge=10, description="Smaller slices are not judged.")
+
+    @field_validator("metric")
+    @classmethod
+    def _metric_exists(cls, value: str | None) -> str | None:
+        if value is not None and value not in METRICS:
+            raise ValueError(str(UnknownName("metric", value, METRICS)))
+        return value
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """One thing that was held against a limit. ``passed`` None: could not be decided."""
+
+    name: str
+    value: float | None
+    limit: float | None
+    passed: bool | None
+    said: str
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """The outcome, why, and everything that was measured on the way."""
+
+    outcome: Outcome
+    reason: str
+    measurements: tuple[Measurement, ...]
+
+
+def decide(
+    policy: GatePolicy,
+    *,
+    baseline: Comparison,
+    baseline_is: str,
+    champion: Comparison | None = None,
+    champion_is: str = "",
+    same_as_champion: bool = False,
+    calibration_error: float | None = None,
+    slices: Sequence[Slice] = (),
+) -> Verdict:
+    """The verdict on a challenger.
+
+    1. Too few rows: inconclusive. 2. The gain over the baseline must be proven (the whole interval
+    above ``min_gain_over_baseline``); an interval below zero rejects, anything else is inconclusive:
+    a useless model never ships, not even as the first. 3. Calibration beyond the limit rejects.
+    4. The champion itself passes without a duel. 5. Against a champion the interval must lie above
+    ``-margin`` (promote), below it (reject), or it is inconclusive. 6. A slice with a proven loss
+    beyond ``max_slice_loss`` rejects.
+    """
+    measured = [_against_baseline(policy, baseline, baseline_is)]
+    if policy.max_calibration_error is not None:
+        measured.append(_calibration(policy.max_calibration_error, calibration_error))
+    if champion is not None and not same_as_champion:
+        measured.append(_against_champion(policy, champion, champion_is))
+        if policy.max_slice_loss is not None:
+            measured += [_slice(policy.max_slice_loss, part, champion_is) for part in slices]
+    if baseline.rows < policy.min_rows:
+        said = f"{baseline.rows} labelled rows are fewer than min_rows {policy.min_rows}"
+        measured.insert(0, Measurement("rows", float(baseline.rows), float(policy.min_rows), None, said))
+    failed = [one for one in measured if one.passed is False]
+    open_ = [one for one in measured if one.passed is None and not one.name.startswith("slice")]
+    outcome: Outcome = "inconclusive" if open_ else "promote"
+    decisive = open_
+    if failed and measured[0].name != "rows":
+        outcome, decisive = "reject", failed
+    if outcome == "promote":
+        decisive = [one for one in measured if one.name == "champion"] or measured[:1]
+        if same_as_champion:
+            reason = f"the challenger is {champion_is}, byte for byte; {measured[0].said}"
+            return Verdict("promote", reason, tuple(measured))
+    return Verdict(outcome, "; ".join(one.said for one in decisive), tuple(measured))
+
+
+def _against_baseline(policy: GatePolicy, found: Comparison, name: str) -> Measurement:
+    limit = policy.min_gain_over_baseline
+    passed = None
+    if found.low is not None and found.high is not None:
+        passed = True if found.low > limit else False if found.high <= limit else None
+    return Measurement("baseline", found.improvement, limit, passed, found.sentence(name))
+
+
+def _against_champion(policy: GatePolicy, found: Comparison, name: str) -> Measurement:
+    limit = -policy.margin
+    passed = None
+    if found.low is not None and found.high is not None:
+        proven = found.low > limit if policy.margin == 0 else found.low >= limit
+        passed = True if proven else False if found.high < limit else None
+    said = found.sentence(name)
+    if passed is None:
+        said += f"; neither a gain nor a loss beyond the margin {policy.margin} is proven"
+    return Measurement("champion", found.improvement, limit, passed, said)
+
+
+def _calibration(limit: float, error: float | None) -> Measurement:
+    passed = None if error is None else error <= limit
+    said = (
+        "the calibration error is not defined here"
+        if error is None
+        else f"calibration error {error:.4f}, limit {limit}"
+    )
+    return Measurement("calibration_error", error, limit, passed, said)
+
+
+def _slice(limit: float, part: Slice, champion: str) -> Measurement:
+    high = part.comparison.high
+    passed = None if high is None else high >= -limit
+    said = f"on {part.column} = {part.value}: {part.comparison.sentence(champion)}"
+    return Measurement(f"slice {part.column}={part.value}", part.comparison.improvement, -limit, passed, said)

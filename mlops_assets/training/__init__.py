@@ -1,0 +1,1 @@
+"""Pure training: rows in, model bytes and scores out. No Dagster, no clients, no clock."""

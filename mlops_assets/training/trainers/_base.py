@@ -1,0 +1,95 @@
+"""What a trainer is.
+
+Belongs here: the ABC and what it returns. Does not belong here: one library's way of training (a file
+beside this one) or scoring (``serve/scoring.py`` scores the bytes that a trainer returns).
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mlops_assets.errors import DeclarationError, UnknownName
+from serve.schema import FeatureSpec, ModelFormat, Task
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class FittedModel:
+    """A trained model as bytes of its native format, with what a person asks about it.
+
+    ``importance`` is {feature: share}; the shares add up to one (all zero when nothing was learned).
+    """
+
+    payload: bytes
+    model_file: str
+    importance: dict[str, float]
+    params: dict[str, Any]
+
+
+class Trainer(ABC):
+    """One way to train. Same inputs, parameters and seed give the same bytes."""
+
+    name: ClassVar[str]
+    tasks: ClassVar[frozenset[Task]]
+    model_format: ClassVar[ModelFormat]
+    model_file: ClassVar[str]
+    defaults: ClassVar[Mapping[str, Any]]
+
+    def parameters(self, overrides: Mapping[str, Any]) -> dict[str, Any]:
+        """The defaults with overrides; DeclarationError names an unknown one and the allowed ones."""
+        unknown = sorted(set(overrides) - set(self.defaults))
+        if unknown:
+            raise DeclarationError(
+                str(UnknownName(f"parameter of trainer {self.name}", unknown[0], self.defaults))
+            )
+        return {**self.defaults, **overrides}
+
+    def require_task(self, task: Task) -> None:
+        """DeclarationError when this trainer does not do the task."""
+        if task not in self.tasks:
+            raise DeclarationError(
+                f"trainer {self.name!r} does not do task {task!r}; it does {', '.join(sorted(self.tasks))}"
+            )
+
+    def fit(
+        self,
+        matrix: Array,
+        target: Array,
+        *,
+        features: Sequence[FeatureSpec],
+        task: Task,
+        classes: int,
+        params: Mapping[str, Any],
+        seed: int,
+    ) -> FittedModel:
+        """Trains on ``matrix`` (n, features; NaN is missing, categories are codes) and ``target`` (n,).
+
+        ``classes`` is the number of classes (2 for binary, 0 for regression).
+        """
+        self.require_task(task)
+        chosen = self.parameters(params)
+        payload, importance = self._fit(
+            matrix, target, features=features, task=task, classes=classes, params=chosen, seed=seed
+        )
+        total = sum(importance.values())
+        shares = {name: (value / total if total > 0 else 0.0) for name, value in importance.items()}
+        return FittedModel(payload, self.model_file, shares, chosen)
+
+    @abstractmethod
+    def _fit(
+        self,
+        matrix: Array,
+        target: Array,
+        *,
+        features: Sequence[FeatureSpec],
+        task: Task,
+        classes: int,
+        params: Mapping[str, Any],
+        seed: int,
+    ) -> tuple[bytes, dict[str, float]]:
+        """The bytes of the native format, and importance per feature (any non-negative scale)."""

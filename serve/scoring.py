@@ -25,7 +25,8 @@ class Encoder:
     """Turns named values into the float64 matrix of a model: one column per feature, in order.
 
     Missing values are NaN. A category becomes its integer code in the feature's dictionary; one
-    that is not in the dictionary becomes NaN. Values are taken as already validated.
+    that is not in the dictionary becomes NaN. Values are taken as already validated. ``rows`` and
+    ``columns`` give the same matrix to the bit.
     """
 
     def __init__(self, features: Sequence[FeatureSpec]) -> None:
@@ -48,7 +49,7 @@ class Encoder:
                 elif codes is None:
                     matrix[position, column] = float(value)
                 else:
-                    matrix[position, column] = codes.get(cast(str, value), math.nan)
+                    matrix[position, column] = codes.get(str(value), math.nan)
         return matrix
 
     def columns(self, columns: Mapping[str, Any]) -> Matrix:
@@ -59,8 +60,14 @@ class Encoder:
         for feature, codes in zip(self._features, self._codes, strict=True):
             series = pd.Series(columns[feature.name])
             if codes is not None:
-                series = series.astype("object").map(codes)
-            encoded.append(pd.to_numeric(series).to_numpy(dtype=np.float64, na_value=math.nan))
+                # Each distinct value is looked up once: a column has few of them and many rows.
+                positions, distinct = pd.factorize(series)
+                known = np.array([*(codes.get(str(value), math.nan) for value in distinct), math.nan])
+                encoded.append(known[positions])
+            else:
+                if series.dtype == object:
+                    series = series.astype("Float64")
+                encoded.append(series.to_numpy(dtype=np.float64, na_value=math.nan))
         return np.column_stack(encoded)
 
 
@@ -124,8 +131,9 @@ class LinearScorer(Scorer):
     """A generalised linear model as JSON: standardised numbers, one-hot categories, softmax.
 
     The document holds ``columns`` (per feature: ``mean`` and ``scale``, or ``levels``),
-    ``coefficients`` (one row per output) and ``intercepts``. A missing number counts as its mean
-    and switches on a ``missing`` indicator; a missing category is a level of its own.
+    ``coefficients`` (one row per output) and ``intercepts``. A row of ``coefficients`` goes through
+    the columns in order: a number has two (of the standardised value, which is 0 when it is missing,
+    and of a missing indicator), a category ``levels`` + 1 (one per code, the last for missing or unseen).
     """
 
     def _load(self, payload: bytes) -> None:
@@ -135,36 +143,53 @@ class LinearScorer(Scorer):
         self._intercepts = np.asarray(document["intercepts"], dtype=np.float64)
 
     def score(self, matrix: Matrix) -> Matrix:
-        design = linear_design(matrix, self._columns)
-        # Not ``@``: BLAS adds up one row alone in another order than the same row among many.
-        sums = [(design * row).sum(axis=1) for row in self._coefficients]
-        margin = np.stack(sums, axis=1) + self._intercepts
+        margin = self._margin(matrix)
         if self.manifest.task == "regression":
-            return cast(Matrix, margin[:, 0])
+            return margin[:, 0]
+        # math.exp and not numpy's: numpy picks an implementation by CPU and array layout, and a row
+        # must score the same alone, in a batch, and on another machine.
         if self.manifest.task == "binary":
-            return cast(Matrix, 1.0 / (1.0 + np.exp(-margin[:, 0])))
-        shifted = np.exp(margin - margin.max(axis=1, keepdims=True))
-        return cast(Matrix, shifted / shifted.sum(axis=1, keepdims=True))
+            return np.array([_logistic(value) for value in margin[:, 0].tolist()], dtype=np.float64)
+        return np.array([_softmax(row) for row in margin.tolist()], dtype=np.float64).reshape(margin.shape)
+
+    def _margin(self, matrix: Matrix) -> Matrix:
+        """Linear predictor, shape (n, outputs).
+
+        Summed feature by feature and not as a matrix product: BLAS adds in another order for one row
+        than for many, and the last bit of an answer must not depend on the batch it came in.
+        """
+        margin = np.tile(self._intercepts, (len(matrix), 1))
+        start = 0
+        for position, column in enumerate(self._columns):
+            values = matrix[:, position]
+            missing = np.isnan(values)
+            if "levels" in column:
+                codes = np.where(missing, column["levels"], values).astype(np.int64)
+                margin += self._coefficients.T[start + codes]
+                start += column["levels"] + 1
+            else:
+                standard = np.where(missing, 0.0, (values - column["mean"]) / column["scale"])
+                margin += np.where(
+                    missing[:, None],
+                    self._coefficients[:, start + 1],
+                    standard[:, None] * self._coefficients[:, start],
+                )
+                start += 2
+        return margin
 
 
-def linear_design(matrix: Matrix, columns: Sequence[Mapping[str, Any]]) -> Matrix:
-    """Design matrix of a linear model, shape (n, width), in the order ``columns`` declares.
+def _logistic(margin: float) -> float:
+    if margin >= 0:
+        return 1.0 / (1.0 + math.exp(-margin))
+    odds = math.exp(margin)
+    return odds / (1.0 + odds)
 
-    A numeric column gives two: the standardised value and a missing indicator. A category with
-    ``levels`` L gives L + 1: one per code, and a last one for missing or unseen.
-    """
-    parts: list[Matrix] = []
-    for position, column in enumerate(columns):
-        values = matrix[:, position]
-        missing = np.isnan(values)
-        if "levels" in column:
-            width = int(column["levels"]) + 1
-            codes = np.where(missing, width - 1, values).astype(np.int64)
-            parts.append(np.eye(width)[codes])
-        else:
-            standard = np.where(missing, 0.0, (values - column["mean"]) / column["scale"])
-            parts.append(np.column_stack([standard, missing.astype(np.float64)]))
-    return np.concatenate(parts, axis=1)
+
+def _softmax(margins: Sequence[float]) -> list[float]:
+    highest = max(margins)
+    powers = [math.exp(margin - highest) for margin in margins]
+    total = sum(powers)
+    return [power / total for power in powers]
 
 
 SCORERS: dict[str, type[Scorer]] = {

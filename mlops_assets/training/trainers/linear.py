@@ -1,7 +1,7 @@
 """Generalised linear models by scikit-learn, written as the ``linear-json`` format.
 
 Belongs here: the design they share and the two trainers on it. Logistic regression classifies; ridge
-is its counterpart for regression. The design is that of ``serve.scoring.linear_design``: standardised
+is its counterpart for regression. The design is that of ``serve.scoring.LinearScorer``: standardised
 numbers with a missing indicator, one-hot categories with a level for missing.
 """
 
@@ -112,7 +112,7 @@ def design_columns(matrix: Array, features: Sequence[FeatureSpec]) -> list[dict[
 
 
 def sparse_design(matrix: Array, columns: Sequence[Mapping[str, Any]]) -> "sparse.csr_matrix":
-    """``serve.scoring.linear_design`` as a sparse matrix: one-hot columns are almost all zeros."""
+    """The design of ``serve.scoring.LinearScorer`` as a sparse matrix: one-hot columns are almost all zeros."""
     from scipy import sparse
 
     rows = np.arange(len(matrix))

@@ -73,3 +73,13 @@ def serve_url() -> str:
 def ray_dashboard_url() -> str:
     """Base URL of Ray's dashboard REST API, without a trailing slash."""
     return (RAY_DASHBOARD_URL.read() or f"http://127.0.0.1:{RAY_DASHBOARD_PORT.read()}").rstrip("/")
+
+
+def batch_dagster_events() -> None:
+    """Lets Dagster hand events of many partitions to its storage together, unless a size is set already."""
+    os.environ.setdefault("DAGSTER_EVENT_BATCH_SIZE", "500")
+
+
+def process_environment() -> dict[str, str]:
+    """A copy of this process's environment, as the base of a child's."""
+    return dict(os.environ)

@@ -21,8 +21,8 @@ from mlops_assets.components.document import Declaration, DeclaredComponent
 from mlops_assets.components.fields import DailyPartitions, Name, RowRule, SuiteExpectation
 from mlops_assets.components.partition_events import (
     latest_versions,
-    partition_events,
     range_version,
+    report_partitions,
     run_partitions,
 )
 from mlops_assets.components.tables import markdown_table
@@ -247,9 +247,8 @@ class DatasetComponent(DeclaredComponent[DatasetDeclaration]):
             kept = kept[kept[column].isin(good)]
             quarantined = quarantined[quarantined[column].isin(good)]
         versions = _versions(kept, column, good)
-        together = (
-            range_version(versions) if good is not None and len(good) > 1 else next(iter(versions.values()))
-        )
+        many = good is not None and len(good) > 1
+        together = range_version(versions) if many else next(iter(versions.values()))
         commit = {"run_id": context.run_id, "data_version": together}
         wrote = lake.write(
             self._key.to_user_string(), kept, partition_column=column, partitions=good, commit=commit
@@ -274,12 +273,12 @@ class DatasetComponent(DeclaredComponent[DatasetDeclaration]):
                     **shared,
                     "dagster/row_count" if good is None else "dagster/partition_row_count": wrote.rows,
                     "quarantined_rows": table.rows,
-                    "preview": dg.MetadataValue.md(markdown_table(kept.head(5))),
+                    **({} if many else {"preview": _preview(kept)}),
                 },
                 check_results=checks,
             )
-        if good is not None and (bad or len(good) > 1):
-            by_partition = {
+        if good is not None and (bad or many):
+            by_partition: dict[str, dict[str, Any]] = {
                 key: {
                     **shared,
                     "dagster/partition_row_count": validated.rows[key] - validated.quarantined_rows[key],
@@ -287,7 +286,9 @@ class DatasetComponent(DeclaredComponent[DatasetDeclaration]):
                 }
                 for key in good
             }
-            yield from partition_events(context, self._key, versions, by_partition)
+            # The asset's page shows the latest event: that of the last partition.
+            by_partition[good[-1]]["preview"] = _preview(kept[kept[column] == good[-1]])
+            report_partitions(context, self._key, versions, by_partition)
         yield from self._quarantine_events(context, quarantined, validated, good, table.version, table.uri)
         if bad:
             yield from checks
@@ -395,6 +396,10 @@ def _versions(frame: Any, column: str | None, partitions: Sequence[str] | None) 
     found = content_versions(frame, column)
     empty = content_version(frame.iloc[:0])
     return {key: found.get(key, empty) for key in partitions}
+
+
+def _preview(frame: Any) -> dg.MetadataValue:
+    return dg.MetadataValue.md(markdown_table(frame.head(5)))
 
 
 def _observed(validated: Validated) -> str:

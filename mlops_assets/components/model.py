@@ -1,0 +1,546 @@
+"""``ModelComponent``: features and labels become a judged model.
+
+Belongs here: the assets ``training_sets/``, ``candidates/``, ``models/`` and ``evaluations/<name>``
+with the gate's blocking check, wired from a declaration. Does not belong here: joining and splitting
+(``training/training_set.py``), training (``training/``), judging (``evaluation/``), MLflow
+(``resources/``).
+"""
+
+from typing import TYPE_CHECKING, Any, Literal
+
+import dagster as dg
+from pydantic import Field, model_validator
+
+from mlops_assets.components.automation import FOLLOW_CHANGED_DATA
+from mlops_assets.components.code_version import code_version
+from mlops_assets.components.document import Declaration, DeclaredComponent
+from mlops_assets.components.feature_view import FeatureViewComponent, FeatureViewDeclaration
+from mlops_assets.components.fields import Name
+from mlops_assets.components.records import Record, require
+from mlops_assets.components.tables import markdown_table
+from mlops_assets.errors import DeclarationError, MlopsError, UnknownName
+from mlops_assets.evaluation.gate import GatePolicy
+from mlops_assets.evaluation.metrics import SELECTING, metric
+from mlops_assets.resources.code_provenance import git_sha
+from mlops_assets.resources.experiment_tracking import ExperimentTracker
+from mlops_assets.resources.lake import Lake
+from mlops_assets.resources.model_registry import CHALLENGER, CHAMPION, ModelRegistry, RegisteredVersion
+from mlops_assets.training.trainers import trainer
+from serve.schema import Task
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from mlops_assets.training.candidates import CandidateResult
+    from mlops_assets.training.training_data import TrainingData
+    from serve.scoring import Scorer
+
+TrainerName = Literal["lightgbm", "xgboost", "random_forest", "logistic_regression", "ridge"]
+
+
+class LabelDeclaration(Declaration):
+    """Where the answer comes from: a column of a dataset, or a function of its rows."""
+
+    dataset: str = Field(description="Dataset that holds the outcome, joined on the entity's keys.")
+    column: str | None = Field(default=None, description="Column that is the label.")
+    function: str | None = Field(
+        default=None,
+        description="Dotted path of a function DataFrame -> Series; missing means not labelled (yet).",
+    )
+
+    @model_validator(mode="after")
+    def _one_way(self) -> "LabelDeclaration":
+        if (self.column is None) == (self.function is None):
+            raise ValueError("a label needs either column or function")
+        return self
+
+
+class CandidateDeclaration(Declaration):
+    """One way to train."""
+
+    trainer: TrainerName
+    params: dict[str, Any] = Field(default_factory=dict, description="Overrides of the trainer's defaults.")
+
+
+class ModelDeclaration(Declaration):
+    """Attributes of a ``ModelComponent`` document."""
+
+    name: Name
+    task: Task
+    feature_view: str = Field(description="The FeatureViewComponent whose features the model sees.")
+    label: LabelDeclaration
+    description: str = ""
+    classes: tuple[str, ...] | None = Field(
+        default=None, description="Class names in order; binary: (negative, positive). Default: as found."
+    )
+    candidates: tuple[CandidateDeclaration, ...] = Field(min_length=1)
+    folds: int = Field(default=3, ge=1, le=20, description="Time-ordered folds that candidates compete on.")
+    metric: str | None = Field(
+        default=None, description="Metric that selects the candidate; default: log_loss, or rmse."
+    )
+    evaluation_window_days: int = Field(
+        default=14, ge=1, description="Newest labelled days, kept from training, that the gate judges on."
+    )
+    evaluation_fraction: float = Field(
+        default=0.2, gt=0, lt=1, description="The same without event time: a seeded share of the rows."
+    )
+    training_window_days: int | None = Field(
+        default=None, ge=1, description="How far back training rows go; default: all."
+    )
+    threshold: float = Field(default=0.5, gt=0, lt=1, description="Binary: from here the answer is positive.")
+    seed: int = 7
+    gate: GatePolicy = GatePolicy()
+
+    @property
+    def selecting_metric(self) -> str:
+        return self.metric or SELECTING[self.task]
+
+    @model_validator(mode="after")
+    def _everything_fits_the_task(self) -> "ModelDeclaration":
+        try:
+            for name in (self.metric, self.gate.metric):
+                if name is not None:
+                    metric(name, self.task)
+            for candidate in self.candidates:
+                trainer(candidate.trainer).require_task(self.task)
+                trainer(candidate.trainer).parameters(candidate.params)
+        except MlopsError as error:
+            raise ValueError(str(error)) from error
+        if self.gate.max_calibration_error is not None and self.task != "binary":
+            raise ValueError("gate.max_calibration_error goes with task binary only")
+        return self
+
+
+class ModelComponent(DeclaredComponent[ModelDeclaration]):
+    """Trains candidates side by side, registers the best, and judges it against the champion.
+
+    .. code-block:: yaml
+
+        type: mlops_assets.components.ModelComponent
+        attributes:
+          name: flights
+          task: binary
+          feature_view: flights
+          label: {dataset: flights, function: mlops_assets.defs.flights.features.arrived_late}
+          candidates:
+            - {trainer: lightgbm}
+            - {trainer: logistic_regression}
+    """
+
+    Declaration = ModelDeclaration
+
+    def build_defs(self, context: dg.ComponentLoadContext) -> dg.Definitions:
+        group = context.path.name
+        view = self._feature_view(context)
+        return dg.Definitions(
+            assets=[
+                self._training_set(group, view),
+                self._candidates(group, view),
+                self._model(group, view),
+                self._evaluation(group, view),
+            ]
+        )
+
+    def _key(self, kind: str) -> dg.AssetKey:
+        return dg.AssetKey([kind, self.declaration.name])
+
+    def _feature_view(self, context: dg.ComponentLoadContext) -> FeatureViewDeclaration:
+        """The declaration of the feature view this model names."""
+        views = {
+            component.declaration.name: component.declaration
+            for component in context.component_tree.get_all_components(FeatureViewComponent)
+        }
+        name = self.declaration.feature_view
+        if name not in views:
+            raise DeclarationError(
+                str(UnknownName("feature view", name, views)), where=self.where("feature_view")
+            )
+        return views[name]
+
+    def _training_set(self, group: str, view: FeatureViewDeclaration) -> dg.AssetsDefinition:
+        declared = self.declaration
+        label = declared.label
+        features_key = self.refer("features", view.name, "feature_view")
+        label_key = self.refer("datasets", label.dataset, "label", "dataset")
+        function = self.function(label.function, "label", "function") if label.function else None
+
+        @dg.asset(
+            key=self._key("training_sets"),
+            deps=[features_key, label_key],
+            group_name=group,
+            kinds={"deltalake"},
+            description=f"Labelled rows of features/{view.name}, split by time into train and evaluate.",
+            metadata=self.reference_metadata(),
+            code_version=code_version(declared, [function] if function else []),
+        )
+        def training_set(context: dg.AssetExecutionContext, lake: Lake) -> dg.MaterializeResult[Any]:
+            from mlops_assets.data.content import content_version
+            from mlops_assets.training.plots import label_over_time
+            from mlops_assets.training.training_set import LABEL, assemble
+
+            pinned = {table: lake.version(table) for table in map(_table, (features_key, label_key))}
+            features = lake.read(_table(features_key), version=pinned[_table(features_key)])
+            outcomes = lake.read(_table(label_key), version=pinned[_table(label_key)])
+            found = function(outcomes) if function else outcomes[str(label.column)]
+            try:
+                made = assemble(
+                    features,
+                    outcomes[list(view.entity.join_keys)].assign(**{LABEL: found}),
+                    join_keys=view.entity.join_keys,
+                    event_timestamp=view.event_timestamp,
+                    task=declared.task,
+                    classes=declared.classes,
+                    evaluation_window_days=declared.evaluation_window_days,
+                    evaluation_fraction=declared.evaluation_fraction,
+                    training_window_days=declared.training_window_days,
+                    seed=declared.seed,
+                )
+            except MlopsError as error:
+                raise dg.Failure(f"training_sets/{declared.name}: {error}", allow_retries=False) from error
+            version = content_version(made.frame)
+            wrote = lake.write(
+                _table(self._key("training_sets")),
+                made.frame,
+                partition_column=None,
+                partitions=None,
+                commit={"run_id": context.run_id, "data_version": version},
+            )
+            train, evaluate = made.part("train"), made.part("evaluate")
+            return dg.MaterializeResult(
+                data_version=dg.DataVersion(version),
+                metadata={
+                    "dagster/row_count": len(made.frame),
+                    "train_rows": len(train),
+                    "evaluation_rows": len(evaluate),
+                    "unlabelled_rows": made.unlabelled,
+                    "too_old_rows": made.too_old,
+                    "classes": dg.MetadataValue.json(list(made.classes) if made.classes else None),
+                    "pinned_tables": dg.MetadataValue.json(pinned),
+                    "delta_version": wrote.version,
+                    "dagster/uri": wrote.uri,
+                    **_time_range("train", train, view.event_timestamp),
+                    **_time_range("evaluation", evaluate, view.event_timestamp),
+                    "label_over_time": _image(label_over_time(made.frame, view.event_timestamp, declared.task)),
+                },
+            )
+
+        return training_set
+
+    def _candidates(self, group: str, view: FeatureViewDeclaration) -> dg.AssetsDefinition:
+        declared = self.declaration
+
+        @dg.asset(
+            key=self._key("candidates"),
+            deps=[self._key("training_sets")],
+            group_name=group,
+            kinds={"mlflow", *(candidate.trainer.split("_")[0] for candidate in declared.candidates)},
+            description=f"Candidates trained and judged side by side on {declared.folds} time-ordered folds.",
+            code_version=code_version(declared),
+            automation_condition=FOLLOW_CHANGED_DATA,
+        )
+        def candidates(
+            context: dg.AssetExecutionContext, lake: Lake, experiment_tracker: ExperimentTracker
+        ) -> dg.MaterializeResult[Any]:
+            from mlops_assets.training.candidates import Candidate, best, compete
+            from mlops_assets.training.plots import calibration_or_fit, candidates_plot, importance_plot
+
+            record, data = self._training_data(context, lake, view)
+            tags = {
+                "git_sha": git_sha(),
+                "training_set_version": record.data_version,
+                "pinned_tables": str(record.metadata["pinned_tables"]),
+            }
+            results, runs = [], []
+            with experiment_tracker.parent_run(context, declared.name) as parent:
+                for number, candidate in enumerate(declared.candidates, 1):
+                    context.log.info(f"Candidate {number} of {len(declared.candidates)}: {candidate.trainer}")
+                    result = compete(
+                        Candidate(candidate.trainer, candidate.params),
+                        data.matrix,
+                        data.target,
+                        data.folds(declared.folds, declared.seed, declared.task),
+                        features=data.features,
+                        task=declared.task,
+                        classes=len(data.classes or ()),
+                        seed=declared.seed,
+                        report=context.log.info,
+                    )
+                    results.append(result)
+                    runs.append(
+                        experiment_tracker.log_candidate(
+                            parent,
+                            name=candidate.trainer,
+                            params=result.params,
+                            fold_metrics=[fold.metrics for fold in result.folds],
+                            means=result.means(),
+                            tags=tags,
+                            datasets={str(record.metadata["dagster/uri"]): record.data_version},
+                            figures={
+                                "importance.png": importance_plot(result.importance),
+                                "calibration.png": calibration_or_fit(
+                                    declared.task, data.target[result.judged], result.scores
+                                ),
+                            },
+                            documents={"importance.json": result.importance},
+                        )
+                    )
+                winner, why = best(results, declared.selecting_metric, declared.task)
+            rows = [
+                {
+                    "candidate": result.candidate.trainer,
+                    **{name: _shown(value) for name, value in result.means().items()},
+                    "seconds": round(sum(fold.seconds for fold in result.folds), 1),
+                    "won": "yes" if position == winner else "",
+                    "run": f"[{run.run_id[:8]}]({run.url})" if run.url else run.run_id[:8],
+                }
+                for position, (result, run) in enumerate(zip(results, runs, strict=True))
+            ]
+            return dg.MaterializeResult(
+                data_version=dg.DataVersion(_candidates_version(record, results, winner)),
+                metadata={
+                    "winner": declared.candidates[winner].trainer,
+                    "winner_position": winner,
+                    "why": why,
+                    "leaderboard": dg.MetadataValue.md(markdown_table(rows)),
+                    "folds_plot": _image(candidates_plot(results, declared.selecting_metric)),
+                    "run_id": runs[winner].run_id,
+                    "training_set_version": record.data_version,
+                    **_link("mlflow_run", parent.url),
+                },
+            )
+
+        return candidates
+
+    def _model(self, group: str, view: FeatureViewDeclaration) -> dg.AssetsDefinition:
+        declared = self.declaration
+
+        @dg.asset(
+            key=self._key("models"),
+            deps=[self._key("candidates"), self._key("training_sets")],
+            group_name=group,
+            kinds={"mlflow"},
+            description=declared.description
+            or f"The winning candidate, trained on the whole training part: registered model {declared.name}.",
+            code_version=code_version(declared),
+            automation_condition=FOLLOW_CHANGED_DATA,
+        )
+        def model(
+            context: dg.AssetExecutionContext, lake: Lake, model_registry: ModelRegistry
+        ) -> dg.MaterializeResult[Any]:
+            from mlops_assets.training.package import package
+            from mlops_assets.training.plots import importance_plot
+            from serve.scoring import write_package
+
+            chosen = require(context.instance, self._key("candidates"))
+            record, data = self._training_data(context, lake, view)
+            candidate = declared.candidates[int(chosen.metadata["winner_position"])]
+            context.log.info(f"Training {candidate.trainer} on {len(data.target):,} rows")
+            fitted = trainer(candidate.trainer).fit(
+                data.matrix,
+                data.target,
+                features=data.features,
+                task=declared.task,
+                classes=len(data.classes or ()),
+                params=candidate.params,
+                seed=declared.seed,
+            )
+            made = package(
+                fitted,
+                data.frame,
+                name=declared.name,
+                task=declared.task,
+                trainer_name=candidate.trainer,
+                target=declared.label.column or str(declared.label.function).rsplit(".", 1)[-1],
+                features=data.features,
+                classes=data.classes,
+                threshold=declared.threshold,
+                training_set_version=record.data_version,
+            )
+            uri = lake.package_uri(declared.name, made.digest)
+            write_package(uri, made.manifest, made.payload, lake.public_storage_options())
+            version = model_registry.register(
+                declared.name,
+                digest=made.digest,
+                package_uri=uri,
+                run_id=str(chosen.metadata["run_id"]),
+                manifest=made.manifest,
+                payload=made.payload,
+                tags={
+                    "training_set_version": record.data_version,
+                    "pinned_tables": str(record.metadata["pinned_tables"]),
+                    "trained_until": str(record.metadata.get("train_until", "")),
+                    "git_sha": git_sha(),
+                    "dagster_run_id": context.run_id,
+                },
+                example=data.frame[list(made.manifest.feature_names)].head(20),
+            )
+            return dg.MaterializeResult(
+                data_version=dg.DataVersion(made.digest),
+                metadata={
+                    "model_version": version.version,
+                    "alias": CHALLENGER,
+                    "trainer": candidate.trainer,
+                    "why": chosen.metadata["why"],
+                    "train_rows": len(data.target),
+                    "package": uri,
+                    "bytes": len(made.payload),
+                    "params": dg.MetadataValue.json(fitted.params),
+                    "importance": _image(importance_plot(fitted.importance)),
+                    "training_set_version": record.data_version,
+                    **_link("mlflow_model", model_registry.version_url(declared.name, version.version)),
+                },
+            )
+
+        return model
+
+    def _evaluation(self, group: str, view: FeatureViewDeclaration) -> dg.AssetsDefinition:
+        declared = self.declaration
+        key = self._key("evaluations")
+
+        @dg.asset(
+            key=key,
+            deps=[self._key("models"), self._key("training_sets")],
+            group_name=group,
+            kinds={"scikitlearn"},
+            description="Challenger against champion and baseline on the newest labelled rows, and the verdict.",
+            code_version=code_version(declared),
+            automation_condition=FOLLOW_CHANGED_DATA,
+            check_specs=[
+                dg.AssetCheckSpec(
+                    "gate", asset=key, blocking=True, description="The gate's verdict on the challenger is promote."
+                )
+            ],
+        )
+        def evaluation(
+            context: dg.AssetExecutionContext, lake: Lake, model_registry: ModelRegistry
+        ) -> dg.MaterializeResult[Any]:
+            from mlops_assets.evaluation.judgement import judge
+            from mlops_assets.training.training_set import EVALUATE
+
+            record, data = self._training_data(context, lake, view, split=EVALUATE)
+            _, train = self._training_data(context, lake, view)
+            trained = require(context.instance, self._key("models"))
+            challenger = model_registry.version(declared.name, int(trained.metadata["model_version"]))
+            champion = model_registry.by_alias(declared.name, CHAMPION)
+            judged = judge(
+                declared.gate,
+                declared.selecting_metric,
+                data.frame,
+                data.target,
+                train.target,
+                task=declared.task,
+                classes=data.classes,
+                challenger=_scorer(challenger, lake),
+                champion=_scorer(champion, lake) if champion else None,
+                champion_is=f"champion v{champion.version}" if champion else "",
+                same_as_champion=champion is not None and champion.digest == challenger.digest,
+                champion_trained_until=champion.tags.get("trained_until", "") if champion else "",
+                event_timestamp=view.event_timestamp,
+            )
+            verdict = judged.verdict
+            model_registry.set_tags(
+                declared.name, challenger.version, {"gate": verdict.outcome, "gate_reason": verdict.reason[:4_000]}
+            )
+            table = [
+                {
+                    "measured": one.name,
+                    "value": _shown(one.value),
+                    "limit": _shown(one.limit),
+                    "passed": {True: "yes", False: "no", None: "undecided"}[one.passed],
+                    "in words": one.said,
+                }
+                for one in verdict.measurements
+            ]
+            return dg.MaterializeResult(
+                data_version=dg.DataVersion(judged.version(record.data_version, trained.data_version)),
+                metadata={
+                    "outcome": verdict.outcome,
+                    "reason": verdict.reason,
+                    "model_version": challenger.version,
+                    "champion_version": champion.version if champion else "none",
+                    "evaluation_rows": len(data.target),
+                    **{name: value for name, value in judged.metrics.items() if value is not None},
+                    "measurements": dg.MetadataValue.md(markdown_table(table)),
+                    "slices": dg.MetadataValue.md(markdown_table(judged.slice_rows())),
+                    **{name: _image(png) for name, png in judged.plots.items()},
+                    **_link("mlflow_model", model_registry.version_url(declared.name, challenger.version)),
+                },
+                check_results=[
+                    dg.AssetCheckResult(
+                        asset_key=key,
+                        check_name="gate",
+                        passed=verdict.outcome == "promote",
+                        description=f"{verdict.outcome}: {verdict.reason}",
+                        metadata={
+                            "outcome": verdict.outcome,
+                            "model_version": challenger.version,
+                            "model_digest": challenger.digest,
+                            "measurements": dg.MetadataValue.md(markdown_table(table)),
+                        },
+                    )
+                ],
+            )
+
+        return evaluation
+
+    def _training_data(
+        self,
+        context: dg.AssetExecutionContext,
+        lake: Lake,
+        view: FeatureViewDeclaration,
+        split: str = "train",
+    ) -> "tuple[Record, TrainingData]":
+        """One part of the pinned training set as matrix and target, with its record."""
+        from mlops_assets.training.training_data import training_data
+
+        record = require(context.instance, self._key("training_sets"))
+        frame = lake.read(_table(self._key("training_sets")), version=int(record.metadata["delta_version"]))
+        classes = record.metadata["classes"]
+        return record, training_data(
+            frame,
+            split=split,
+            features=view.features,
+            classes=tuple(classes) if classes else None,
+            join_keys=view.entity.join_keys,
+            event_timestamp=view.event_timestamp,
+        )
+
+
+def _table(key: dg.AssetKey) -> str:
+    return key.to_user_string()
+
+
+def _scorer(version: RegisteredVersion, lake: Lake) -> "Scorer":
+    from serve.scoring import load_package
+
+    return load_package(version.package_uri, lake.public_storage_options())
+
+
+def _time_range(name: str, frame: "pd.DataFrame", event_timestamp: str | None) -> dict[str, str]:
+    if event_timestamp is None or frame.empty:
+        return {}
+    times = frame[event_timestamp]
+    return {f"{name}_from": times.min().isoformat(), f"{name}_until": times.max().isoformat()}
+
+
+def _image(png: bytes) -> dg.MarkdownMetadataValue:
+    """A PNG inside the metadata itself, so the UI shows it wherever the artifacts are kept."""
+    import base64
+
+    return dg.MetadataValue.md(f"![plot](data:image/png;base64,{base64.b64encode(png).decode()})")
+
+
+def _shown(value: float | None) -> str:
+    return "not defined" if value is None else f"{value:.4f}"
+
+
+def _link(name: str, url: str | None) -> dict[str, dg.MetadataValue[Any]]:
+    return {name: dg.MetadataValue.url(url)} if url else {}
+
+
+def _candidates_version(record: Record, results: "list[CandidateResult]", winner: int) -> str:
+    """Same training set, same scores, same winner: same version, whatever the MLflow run ids are."""
+    import hashlib
+
+    content = repr((record.data_version, winner, [(r.candidate.trainer, r.params, r.means()) for r in results]))
+    return hashlib.sha256(content.encode()).hexdigest()[:32]

@@ -1,0 +1,202 @@
+"""The model registry: versions, aliases and tags in MLflow.
+
+Belongs here: registering a package, finding versions, moving aliases. Does not belong here: training
+runs (``experiment_tracking.py``) or who may move an alias (``rollout/approval.py``).
+
+A registered version can be loaded three ways: by the platform from its package in the lake, by
+``mlflow.pyfunc.load_model("models:/flights@champion")``, and by ``mlflow models serve``. The MLflow
+model is code plus the native model file; nothing is pickled.
+"""
+
+import json
+import os
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import dagster as dg
+from pydantic import Field
+
+from mlops_assets.errors import RegistryError
+from serve.schema import ModelManifest
+from serve.scoring import MANIFEST_FILE, manifest_bytes
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from mlflow import MlflowClient
+
+CHALLENGER = "challenger"
+CHAMPION = "champion"
+PYFUNC = Path(__file__).parent / "mlflow_pyfunc.py"
+SERVE = Path(__file__).parent.parent.parent / "serve"
+REQUIREMENTS = {
+    "lightgbm-text": ("lightgbm",),
+    "xgboost-ubj": ("xgboost",),
+    "linear-json": (),
+}
+
+
+@dataclass(frozen=True)
+class RegisteredVersion:
+    """One version of a registered model; ``digest`` names its content, ``package_uri`` holds it."""
+
+    name: str
+    version: int
+    digest: str
+    package_uri: str
+    run_id: str
+    tags: Mapping[str, str]
+
+    def manifest(self) -> dict[str, Any]:
+        """The manifest as it was registered."""
+        return dict(json.loads(self.tags["manifest"])) if "manifest" in self.tags else {}
+
+
+def silence_mlflow() -> None:
+    """Keeps MLflow from phoning home. Must run before the first import of mlflow."""
+    os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
+    os.environ["DO_NOT_TRACK"] = "true"
+
+
+class ModelRegistry(dg.ConfigurableResource):  # type: ignore[type-arg]
+    """Registered models in one MLflow tracking store."""
+
+    tracking_uri: str = Field(description="MLflow tracking and registry store, e.g. sqlite:////path/mlflow.db.")
+    ui_url: str = Field(default="", description="Base URL of the MLflow UI, for links; empty: no links.")
+
+    def client(self) -> "MlflowClient":
+        silence_mlflow()
+        prepare_store(self.tracking_uri)
+        from mlflow import MlflowClient
+
+        return MlflowClient(self.tracking_uri, self.tracking_uri)
+
+    def register(
+        self,
+        name: str,
+        *,
+        digest: str,
+        package_uri: str,
+        run_id: str,
+        manifest: ModelManifest,
+        payload: bytes,
+        tags: Mapping[str, str],
+        example: "pd.DataFrame",
+    ) -> RegisteredVersion:
+        """Registers a package as a version of ``name`` and points the alias ``challenger`` at it.
+
+        The same digest again gives the version that already holds it: no flood of equal versions.
+        ``example`` are a few rows of inputs, for the MLflow signature.
+        """
+        client = self.client()
+        known = self.by_digest(name, digest)
+        if known is None:
+            source = self._log_model(run_id, manifest, payload, example)
+            _ensure_registered(client, name)
+            created = client.create_model_version(
+                name,
+                source=source,
+                run_id=run_id,
+                tags={"digest": digest, "package_uri": package_uri, **tags},
+                description=f"{manifest.task} by {manifest.trainer}, content {digest[:12]}",
+            )
+            known = self.version(name, int(created.version))
+        self.set_alias(name, CHALLENGER, known.version)
+        return known
+
+    def version(self, name: str, version: int) -> RegisteredVersion:
+        """One version; RegistryError when there is no such version."""
+        from mlflow.exceptions import MlflowException
+
+        try:
+            return _registered(self.client().get_model_version(name, str(version)))
+        except MlflowException as error:
+            raise RegistryError(f"model {name!r} has no version {version}: {error.message}") from error
+
+    def by_alias(self, name: str, alias: str) -> RegisteredVersion | None:
+        """The version an alias points at, or None when the model or the alias does not exist."""
+        from mlflow.exceptions import MlflowException
+
+        try:
+            return _registered(self.client().get_model_version_by_alias(name, alias))
+        except MlflowException as error:
+            if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
+                return None
+            raise
+
+    def by_digest(self, name: str, digest: str) -> RegisteredVersion | None:
+        """The oldest version with that content, or None."""
+        found = self.client().search_model_versions(f"name = '{name}' and tags.digest = '{digest}'")
+        return min(map(_registered, found), key=lambda version: version.version) if found else None
+
+    def set_alias(self, name: str, alias: str, version: int) -> None:
+        """Points an alias at a version."""
+        self.client().set_registered_model_alias(name, alias, str(version))
+
+    def set_tags(self, name: str, version: int, tags: Mapping[str, str]) -> None:
+        """Adds or replaces tags of a version."""
+        client = self.client()
+        for key, value in tags.items():
+            client.set_model_version_tag(name, str(version), key, value)
+
+    def version_url(self, name: str, version: int) -> str | None:
+        """Page of a version in the MLflow UI, or None without a UI."""
+        return f"{self.ui_url.rstrip('/')}/#/models/{name}/versions/{version}" if self.ui_url else None
+
+    def _log_model(
+        self, run_id: str, manifest: ModelManifest, payload: bytes, example: "pd.DataFrame"
+    ) -> str:
+        """Logs the MLflow model into the run that trained it; its model URI."""
+        import importlib.metadata
+
+        import mlflow
+        from mlflow.models import infer_signature
+
+        packages = ("numpy", "pandas", "pyarrow", "pydantic", *REQUIREMENTS[manifest.model_format])
+        mlflow.set_tracking_uri(self.tracking_uri)
+        with tempfile.TemporaryDirectory() as folder:
+            package = Path(folder) / "package"
+            package.mkdir()
+            (package / manifest.model_file).write_bytes(payload)
+            (package / MANIFEST_FILE).write_bytes(manifest_bytes(manifest))
+            with mlflow.start_run(run_id=run_id):
+                logged = mlflow.pyfunc.log_model(
+                    name="model",
+                    python_model=str(PYFUNC),
+                    artifacts={"package": str(package)},
+                    code_paths=[str(SERVE)],
+                    signature=infer_signature(example),
+                    # Inferring them starts a subprocess and takes ten seconds.
+                    pip_requirements=[f"{name}=={importlib.metadata.version(name)}" for name in packages],
+                )
+        return str(logged.model_uri)
+
+
+def prepare_store(tracking_uri: str) -> None:
+    """Makes the folder of a SQLite store: SQLite makes the file, not the folder."""
+    if tracking_uri.startswith("sqlite:///"):
+        Path(tracking_uri.removeprefix("sqlite:///")).parent.mkdir(parents=True, exist_ok=True)
+
+
+def _ensure_registered(client: "MlflowClient", name: str) -> None:
+    from mlflow.exceptions import MlflowException
+
+    try:
+        client.create_registered_model(name)
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_ALREADY_EXISTS":
+            raise
+
+
+def _registered(found: Any) -> RegisteredVersion:
+    tags = dict(found.tags)
+    return RegisteredVersion(
+        name=found.name,
+        version=int(found.version),
+        digest=tags.get("digest", ""),
+        package_uri=tags.get("package_uri", ""),
+        run_id=found.run_id or "",
+        tags=tags,
+    )

@@ -1,0 +1,162 @@
+"""A declared feature view computed from frames: joins, rolling aggregates, a function, declared features.
+
+Belongs here: the order of these steps, and what a look back of so many days means. Does not belong here:
+how a join or an aggregate is computed (``point_in_time.py``), whether the values are valid
+(``declared.py``), the declaration as YAML (``components/feature_view.py``).
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mlops_assets.errors import DataError
+from mlops_assets.features.point_in_time import Aggregate, as_of_join, left_join, rolling
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+CLOCK_CHANGE = timedelta(hours=1)
+"""A local day may be this much shorter than 24 hours, so this much of the look back is not counted on."""
+
+
+@dataclass(frozen=True)
+class Join:
+    """Columns of another dataset: of its last row known before the event, or by key alone.
+
+    ``timestamp`` is the column that says when a row became known; ``tolerance`` goes with it.
+    """
+
+    dataset: str
+    keys: Sequence[str]
+    columns: Sequence[str]
+    timestamp: str | None = None
+    tolerance: timedelta | None = None
+    prefix: str = ""
+
+
+@dataclass(frozen=True)
+class Rolling:
+    """An aggregate of earlier base rows; see ``point_in_time.rolling``."""
+
+    name: str
+    keys: Sequence[str]
+    known_at: str
+    window: timedelta
+    aggregate: Aggregate
+    value: str | None = None
+    above: float | None = None
+
+
+@dataclass(frozen=True)
+class View:
+    """What is computed. ``lookback`` is how far back rows are read for a day: None means all of them."""
+
+    event_timestamp: str | None = None
+    joins: Sequence[Join] = ()
+    rolling: Sequence[Rolling] = ()
+    lookback: timedelta | None = None
+    transform: Callable[["pd.DataFrame"], "pd.DataFrame"] | None = None
+
+    def longest_delay(self, window: timedelta) -> timedelta | None:
+        """How late a row may become known and still count in ``window``; None: however late.
+
+        A day computed alone reads only ``lookback`` of earlier rows. A row that became known so late that
+        its own day lies before that must not count when a whole year is computed in one go either.
+        """
+        return None if self.lookback is None else self.lookback - CLOCK_CHANGE - window
+
+
+def compute(
+    view: View,
+    base: "pd.DataFrame",
+    joined: Mapping[str, "pd.DataFrame"],
+    *,
+    events: NDArray[np.bool_] | None = None,
+) -> "pd.DataFrame":
+    """The base rows marked by ``events`` (all if None) with every joined, rolling and computed column.
+
+    ``base`` also holds the earlier rows that the aggregates look back on; ``joined`` holds the datasets by
+    name. Rows keep their order; the index is 0..n-1.
+
+    Raises DataError naming the join, aggregate or function when a column is absent, a name is taken twice,
+    or the function does not give one row per event.
+    """
+    import pandas as pd
+
+    base = base.reset_index(drop=True)
+    chosen = base if events is None else base[events].reset_index(drop=True)
+    frame = chosen
+    for join in view.joins:
+        with_join = _as_of if join.timestamp is not None else _by_key
+        try:
+            frame = with_join(view, join, frame, joined[join.dataset])
+        except DataError as error:
+            raise DataError(f"join with dataset {join.dataset!r}: {error}") from error
+    aggregates: dict[str, Any] = {}
+    for one in view.rolling:
+        if one.name in frame.columns:
+            raise DataError(f"rolling {one.name!r}: the base or a join has a column of that name already")
+        try:
+            aggregates[one.name] = rolling(
+                base,
+                keys=one.keys,
+                event_time=_event_timestamp(view),
+                known_at=one.known_at,
+                window=one.window,
+                aggregate=one.aggregate,
+                value=one.value,
+                above=one.above,
+                events=events,
+                longest_delay=view.longest_delay(one.window),
+            )
+        except DataError as error:
+            raise DataError(f"rolling {one.name!r}: {error}") from error
+    frame = pd.concat([frame, pd.DataFrame(aggregates, index=frame.index)], axis=1)
+    if view.transform is None:
+        return frame
+    return _transformed(view.transform, frame)
+
+
+def _as_of(view: View, join: Join, frame: "pd.DataFrame", table: "pd.DataFrame") -> "pd.DataFrame":
+    if join.timestamp is None or join.tolerance is None:
+        raise DataError("a timestamp and a tolerance go together")
+    return as_of_join(
+        frame,
+        table,
+        keys=join.keys,
+        event_time=_event_timestamp(view),
+        known_at=join.timestamp,
+        tolerance=join.tolerance,
+        columns=join.columns,
+        prefix=join.prefix,
+    )
+
+
+def _by_key(view: View, join: Join, frame: "pd.DataFrame", table: "pd.DataFrame") -> "pd.DataFrame":
+    return left_join(frame, table, keys=join.keys, columns=join.columns, prefix=join.prefix)
+
+
+def _event_timestamp(view: View) -> str:
+    if view.event_timestamp is None:
+        raise DataError("needs an event_timestamp; the view declares none")
+    return view.event_timestamp
+
+
+def _transformed(
+    transform: Callable[["pd.DataFrame"], "pd.DataFrame"], frame: "pd.DataFrame"
+) -> "pd.DataFrame":
+    import pandas as pd
+
+    name = f"{transform.__module__}.{transform.__qualname__}"
+    result = transform(frame.copy())
+    if not isinstance(result, pd.DataFrame):
+        raise DataError(f"{name} returned a {type(result).__name__}, not a DataFrame")
+    if len(result) != len(frame) or not result.index.equals(frame.index):
+        raise DataError(
+            f"{name} returned {len(result)} rows for {len(frame)} events; it must keep rows, order and index"
+        )
+    return result

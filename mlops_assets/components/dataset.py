@@ -93,7 +93,8 @@ class DatasetDeclaration(Declaration):
     )
     primary_key: tuple[str, ...] = Field(
         default=(),
-        description="Columns that identify a row; rows with a missing or repeated key go to quarantine.",
+        description="Columns that identify a row in its partition; rows with a missing or repeated key go "
+        "to quarantine.",
     )
     row_rules: tuple[RowRule, ...] = Field(
         default=(), description="Expectations on single rows; a row that breaks one goes to quarantine."

@@ -139,7 +139,11 @@ def validate(
     breaks: dict[str, Mask] = {}
     if rules.primary_key and looked_at:
         breaks["primary key is missing"] = frame[list(rules.primary_key)].isna().any(axis=1).to_numpy()
-        breaks["primary key is not unique"] = _duplicates(frame, rules.primary_key)
+        breaks["primary key is not unique"] = _duplicates(
+            # Within its partition: a verdict on a day must not depend on which other days the run covers.
+            frame,
+            [*rules.primary_key, *([partition_column] if partition_column else [])],
+        )
     errors: list[tuple[Expectation, str]] = []
     for result in check_rules(frame, rules.row_rules):
         if result.error is None:

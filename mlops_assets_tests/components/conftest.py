@@ -1,0 +1,55 @@
+"""A throwaway project whose only content is the YAML a test gives it."""
+
+import contextlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import dagster as dg
+import pytest
+from dagster.components.testing import create_defs_folder_sandbox
+
+from mlops_assets.resources.lake import Lake
+
+Load = Callable[[str], dg.Definitions]
+
+
+@pytest.fixture
+def use_case(request: pytest.FixtureRequest) -> Iterator[Path]:
+    """Folder of the use case ``shop``; relative source paths start here."""
+    with create_defs_folder_sandbox() as sandbox:
+        folder = sandbox.defs_folder_path / "shop"
+        folder.mkdir()
+        request.node.sandbox = sandbox
+        yield folder
+
+
+@pytest.fixture
+def lake(tmp_path: Path) -> Lake:
+    return Lake(uri=str(tmp_path / "lake"))
+
+
+@pytest.fixture
+def load(request: pytest.FixtureRequest, use_case: Path, lake: Lake) -> Iterator[Load]:
+    """Writes ``defs.yaml`` and returns its definitions, with the lake as a resource."""
+    with contextlib.ExitStack() as stack:
+
+        def build(text: str) -> dg.Definitions:
+            (use_case / "defs.yaml").write_text(text, encoding="utf-8")
+            loaded = stack.enter_context(request.node.sandbox.build_all_defs())
+            return dg.Definitions.merge(loaded, dg.Definitions(resources={"lake": lake}))
+
+        yield build
+
+
+@pytest.fixture
+def instance(tmp_path: Path) -> Iterator[dg.DagsterInstance]:
+    """A real instance on disk, with the event log that the project declares."""
+    home = tmp_path / "home"
+    home.mkdir()
+    log = {
+        "module": "mlops_assets.resources.event_log",
+        "class": "BatchedSqliteEventLog",
+        "config": {"base_dir": str(home / "events")},
+    }
+    with dg.DagsterInstance.local_temp(str(home), overrides={"event_log_storage": log}) as found:
+        yield found

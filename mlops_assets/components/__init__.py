@@ -1,5 +1,8 @@
 """The kinds of YAML document. A type named in a ``defs.yaml`` must be exported here."""
 
 from mlops_assets.components.dataset import DatasetComponent
+from mlops_assets.components.deployment import DeploymentComponent
+from mlops_assets.components.feature_view import FeatureViewComponent
+from mlops_assets.components.model import ModelComponent
 
-__all__ = ["DatasetComponent"]
+__all__ = ["DatasetComponent", "DeploymentComponent", "FeatureViewComponent", "ModelComponent"]

@@ -6,6 +6,7 @@ with the gate's blocking check, wired from a declaration. Does not belong here: 
 (``resources/``).
 """
 
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, Literal
 
 import dagster as dg
@@ -175,7 +176,7 @@ class ModelComponent(DeclaredComponent[ModelDeclaration]):
         )
         def training_set(context: dg.AssetExecutionContext, lake: Lake) -> dg.MaterializeResult[Any]:
             from mlops_assets.data.content import content_version
-            from mlops_assets.training.plots import label_over_time
+            from mlops_assets.training.plots import training_set_plot
             from mlops_assets.training.training_set import LABEL, assemble
 
             pinned = {table: lake.version(table) for table in map(_table, (features_key, label_key))}
@@ -220,7 +221,7 @@ class ModelComponent(DeclaredComponent[ModelDeclaration]):
                     "dagster/uri": wrote.uri,
                     **_time_range("train", train, view.event_timestamp),
                     **_time_range("evaluation", evaluate, view.event_timestamp),
-                    "label_over_time": _image(label_over_time(made.frame, view.event_timestamp, declared.task)),
+                    "label_over_time": _image(training_set_plot(made, view.event_timestamp, declared.task)),
                 },
             )
 
@@ -241,8 +242,9 @@ class ModelComponent(DeclaredComponent[ModelDeclaration]):
         def candidates(
             context: dg.AssetExecutionContext, lake: Lake, experiment_tracker: ExperimentTracker
         ) -> dg.MaterializeResult[Any]:
+            from mlops_assets.evaluation.plots import evaluation_plots
             from mlops_assets.training.candidates import Candidate, best, compete
-            from mlops_assets.training.plots import calibration_or_fit, candidates_plot, importance_plot
+            from mlops_assets.training.plots import candidates_plot, importance_plot
 
             record, data = self._training_data(context, lake, view)
             tags = {
@@ -277,14 +279,21 @@ class ModelComponent(DeclaredComponent[ModelDeclaration]):
                             datasets={str(record.metadata["dagster/uri"]): record.data_version},
                             figures={
                                 "importance.png": importance_plot(result.importance),
-                                "calibration.png": calibration_or_fit(
-                                    declared.task, data.target[result.judged], result.scores
-                                ),
+                                **{
+                                    f"{plot}.png": png
+                                    for plot, png in evaluation_plots(
+                                        declared.task,
+                                        data.target[result.judged],
+                                        {candidate.trainer: result.scores},
+                                        classes=data.classes,
+                                    ).items()
+                                },
                             },
                             documents={"importance.json": result.importance},
                         )
                     )
                 winner, why = best(results, declared.selecting_metric, declared.task)
+            labels = [candidate.trainer for candidate in declared.candidates]
             rows = [
                 {
                     "candidate": result.candidate.trainer,
@@ -302,7 +311,7 @@ class ModelComponent(DeclaredComponent[ModelDeclaration]):
                     "winner_position": winner,
                     "why": why,
                     "leaderboard": dg.MetadataValue.md(markdown_table(rows)),
-                    "folds_plot": _image(candidates_plot(results, declared.selecting_metric)),
+                    "folds_plot": _image(candidates_plot(results, declared.selecting_metric, labels)),
                     "run_id": runs[winner].run_id,
                     "training_set_version": record.data_version,
                     **_link("mlflow_run", parent.url),
@@ -413,7 +422,7 @@ class ModelComponent(DeclaredComponent[ModelDeclaration]):
         )
         def evaluation(
             context: dg.AssetExecutionContext, lake: Lake, model_registry: ModelRegistry
-        ) -> dg.MaterializeResult[Any]:
+        ) -> Iterator[dg.MaterializeResult[Any]]:
             from mlops_assets.evaluation.judgement import judge
             from mlops_assets.training.training_set import EVALUATE
 
@@ -451,7 +460,7 @@ class ModelComponent(DeclaredComponent[ModelDeclaration]):
                 }
                 for one in verdict.measurements
             ]
-            return dg.MaterializeResult(
+            yield dg.MaterializeResult(
                 data_version=dg.DataVersion(judged.version(record.data_version, trained.data_version)),
                 metadata={
                     "outcome": verdict.outcome,

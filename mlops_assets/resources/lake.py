@@ -171,6 +171,13 @@ class Lake(dg.ConfigurableResource):  # type: ignore[type-arg]  # generic over t
         """Options for deltalake's object store; empty for a local root. Holds credentials: never log it."""
         return self.s3_options() if self.uri.startswith(S3) else {}
 
+    def public_storage_options(self) -> dict[str, str]:
+        """Endpoint and region of the store for ``serve.scoring``, {} for a local root. Holds no secret."""
+        if not self.uri.startswith(S3):
+            return {}
+        options = {"endpoint_url": self.s3.endpoint_url, "region": self.s3.region_name}
+        return {name: value for name, value in options.items() if value}
+
     def s3_options(self) -> dict[str, str]:
         """The same options for the configured store, wherever the root is: for sources in S3."""
         import boto3

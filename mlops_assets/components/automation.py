@@ -20,6 +20,19 @@ FOLLOW_CHANGED_DATA = (
 )
 """Follows the data version of what is upstream: writing the same content again wakes nobody."""
 
+FOLLOW_CHANGED_PARTITIONS = (
+    (
+        (_NEWS | dg.AutomationCondition.missing().newly_true()).since_last_handled()
+        & ~dg.AutomationCondition.any_deps_missing()
+        & _IDLE
+    )
+    .with_label("follow changed partitions")
+)
+"""The same for every partition by itself, old ones too; partitions that were never made count as news.
+
+A partition waits until nothing it looks back on is missing or being made.
+"""
+
 DEPLOY_WHEN_APPROVED = (
     FOLLOW_CHANGED_DATA
     & (

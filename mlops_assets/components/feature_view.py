@@ -1,0 +1,555 @@
+"""``FeatureViewComponent``: datasets become the features of an entity, as known before each event.
+
+Belongs here: the asset ``features/<name>``, its check, events and metadata, and what a declaration may say.
+Does not belong here: joins and aggregates (``features/point_in_time.py``), whether values are valid
+(``features/declared.py``), tables (``resources/lake.py``).
+
+A run over a range reads the range and its look back once, and writes its good days in one commit. A day
+whose features break their declaration keeps what it held, and the run fails naming it.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import date, timedelta
+from typing import TYPE_CHECKING, Any
+
+import dagster as dg
+from pydantic import Field, model_validator
+
+from mlops_assets.components.automation import FOLLOW_CHANGED_PARTITIONS
+from mlops_assets.components.code_version import code_version
+from mlops_assets.components.dataset import DatasetComponent, DatasetDeclaration
+from mlops_assets.components.document import Declaration, DeclaredComponent
+from mlops_assets.components.fields import DailyPartitions, Duration, Name
+from mlops_assets.components.partition_events import (
+    latest_versions,
+    range_version,
+    report_partitions,
+    run_partitions,
+)
+from mlops_assets.components.tables import markdown_table
+from mlops_assets.data.content import content_version, content_versions
+from mlops_assets.errors import DataError, DeclarationError, UnknownName
+from mlops_assets.features.declared import COLUMN_TYPES, Declared, Problem, declare
+from mlops_assets.features.point_in_time import Aggregate
+from mlops_assets.features.view import CLOCK_CHANGE, Join, Rolling, View, compute
+from mlops_assets.resources.lake import Lake
+from serve.schema import FeatureSpec
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+CHECK = "features_valid"
+WORST_SHOWN = 20
+
+
+class EntityDeclaration(Declaration):
+    """What the features are about."""
+
+    name: Name = Field(description="A word for it, like flight.")
+    join_keys: tuple[str, ...] = Field(
+        min_length=1, description="Columns that identify one row: the same in features, labels and requests."
+    )
+
+
+class JoinDeclaration(Declaration):
+    """Columns of another dataset: of its last row known before the event, or by key alone."""
+
+    dataset: str = Field(description="Name of the joined dataset.")
+    keys: tuple[str, ...] = Field(min_length=1, description="Columns that are equal in base and dataset.")
+    columns: tuple[str, ...] = Field(min_length=1, description="Columns to add.")
+    prefix: str = Field(default="", description="Goes before the names of the added columns.")
+    timestamp: str | None = Field(
+        default=None,
+        description="Column that says when a row became known. Left out: rows hold for all time, and the "
+        "dataset has one per key.",
+    )
+    tolerance: Duration | None = Field(
+        default=None, description="How old the row may be at the event, like 3h. Goes with timestamp."
+    )
+
+    @model_validator(mode="after")
+    def _timestamp_and_tolerance_go_together(self) -> "JoinDeclaration":
+        if (self.timestamp is None) != (self.tolerance is None):
+            raise ValueError("timestamp and tolerance go together")
+        return self
+
+
+class RollingDeclaration(Declaration):
+    """One number from the earlier base rows that had become known in a window before the event."""
+
+    name: Name = Field(description="Name of the column it makes.")
+    keys: tuple[str, ...] = Field(
+        default=(), description="Rows with the same values as the event count; none: all rows do."
+    )
+    value: str | None = Field(default=None, description="Column that is aggregated; count needs none.")
+    known_at: str = Field(description="Column that says when the row (its value) became known.")
+    window: Duration = Field(description="How far back from the event, like 2h or 14d.")
+    aggregate: Aggregate = Field(description="mean, sum, count, share, max or last.")
+    above: float | None = Field(default=None, description="share only: counts rows whose value is greater.")
+
+    @model_validator(mode="after")
+    def _arguments_fit_the_aggregate(self) -> "RollingDeclaration":
+        if self.aggregate != "count" and self.value is None:
+            raise ValueError(f"aggregate {self.aggregate} needs a value")
+        if (self.aggregate == "share") != (self.above is not None):
+            raise ValueError("aggregate share needs above, and only share takes it")
+        return self
+
+
+class FeatureViewDeclaration(Declaration):
+    """Attributes of a ``FeatureViewComponent`` document."""
+
+    name: Name
+    description: str = ""
+    entity: EntityDeclaration = Field(description="What a row is about.")
+    base: str = Field(description="Dataset with one row per event; partitions are taken from it.")
+    event_timestamp: str | None = Field(
+        default=None,
+        description="Column of the base with the time of the event, before which everything must be known.",
+    )
+    joins: tuple[JoinDeclaration, ...] = Field(default=(), description="Columns of other datasets.")
+    rolling: tuple[RollingDeclaration, ...] = Field(default=(), description="Aggregates of earlier rows.")
+    lookback_days: int = Field(
+        default=0, ge=0, le=90, description="How many earlier days are read: the longest window, and a day."
+    )
+    transform: str | None = Field(
+        default=None,
+        description="Dotted path of a function DataFrame -> DataFrame, row by row, on the joined frame.",
+    )
+    features: tuple[FeatureSpec, ...] = Field(
+        min_length=1, description="The features: name, type, nullable, minimum, maximum, example, ..."
+    )
+
+    @model_validator(mode="after")
+    def _names_are_unique_and_times_there(self) -> "FeatureViewDeclaration":
+        for what, names in (
+            ("features", [feature.name for feature in self.features]),
+            ("rolling", [one.name for one in self.rolling]),
+        ):
+            repeated = sorted({name for name in names if names.count(name) > 1})
+            if repeated:
+                raise ValueError(f"{what} declared twice: {', '.join(repeated)}")
+        timed = [f"join with {join.dataset}" for join in self.joins if join.timestamp] + [
+            f"rolling {one.name}" for one in self.rolling
+        ]
+        if timed and self.event_timestamp is None:
+            raise ValueError(f"event_timestamp is needed by: {', '.join(timed)}")
+        return self
+
+
+class FeatureViewComponent(DeclaredComponent[FeatureViewDeclaration]):
+    """Features of an entity, from datasets, as they were known before each event.
+
+    .. code-block:: yaml
+
+        type: mlops_assets.components.FeatureViewComponent
+        attributes:
+          name: flights
+          entity: {name: flight, join_keys: [flight_id]}
+          event_timestamp: scheduled_departure
+          base: flights
+          joins:
+            - {dataset: weather, keys: [origin], timestamp: known_at, tolerance: 3h, columns: [temp, visib]}
+            - {dataset: planes, keys: [tailnum], columns: [seats], prefix: plane_}
+          lookback_days: 2
+          rolling:
+            - {name: origin_delay_2h, keys: [origin], value: dep_delay, known_at: departed_at, window: 2h,
+               aggregate: mean}
+          transform: mlops_assets.defs.flights.features.flight_features
+          features:
+            - {name: distance, type: number, minimum: 0, description: Miles., example: 1400}
+            - {name: temp, type: number}
+
+    Everything but ``name``, ``entity``, ``base`` and ``features`` may be left out.
+    """
+
+    Declaration = FeatureViewDeclaration
+
+    def build_defs(self, context: dg.ComponentLoadContext) -> dg.Definitions:
+        folder = context.path if context.path.is_dir() else context.path.parent
+        datasets = {
+            component.declaration.name: component.declaration
+            for component in context.component_tree.get_all_components(DatasetComponent)
+        }
+        self._check_columns(datasets)
+        return dg.Definitions(assets=[self._features(folder.name, datasets)])
+
+    @property
+    def _key(self) -> dg.AssetKey:
+        return dg.AssetKey(["features", self.declaration.name])
+
+    @property
+    def _base_key(self) -> dg.AssetKey:
+        return dg.AssetKey(["datasets", self.declaration.base])
+
+    def _features(self, group: str, datasets: Mapping[str, DatasetDeclaration]) -> dg.AssetsDefinition:
+        declared = self.declaration
+        transform = self.function(declared.transform, "transform") if declared.transform else None
+        partitions = datasets[declared.base].partitions
+        view = self._view(partitions is not None, transform)
+
+        @dg.asset(
+            key=self._key,
+            deps=self._deps(datasets),
+            group_name=group,
+            description=declared.description,
+            kinds={"deltalake", "duckdb"},
+            partitions_def=partitions.definition() if partitions else None,
+            backfill_policy=dg.BackfillPolicy.single_run() if partitions else None,
+            automation_condition=FOLLOW_CHANGED_PARTITIONS,
+            code_version=code_version(declared, [transform] if transform else []),
+            metadata={**self.reference_metadata(), "dagster/column_schema": self._column_schema(partitions)},
+            check_specs=[
+                dg.AssetCheckSpec(
+                    CHECK,
+                    asset=self._key,
+                    blocking=True,
+                    description="Every declared feature has its type, and its nulls and range as declared.",
+                )
+            ],
+        )
+        def features(context: dg.AssetExecutionContext, lake: Lake) -> Iterator[Any]:
+            run = run_partitions(context)
+            try:
+                unread = self._unread(context, partitions, run)
+                made = self._made(lake, view, datasets, run)
+            except DataError as error:
+                raise dg.Failure(f"{self._key.to_user_string()}: {error}", allow_retries=False) from error
+            yield from self._write(context, lake, made, partitions, run, unread)
+
+        return features
+
+    def _view(self, partitioned: bool, transform: Any) -> View:
+        declared = self.declaration
+        return View(
+            event_timestamp=declared.event_timestamp,
+            joins=[
+                Join(join.dataset, join.keys, join.columns, join.timestamp, join.tolerance, join.prefix)
+                for join in declared.joins
+            ],
+            rolling=[
+                Rolling(one.name, one.keys, one.known_at, one.window, one.aggregate, one.value, one.above)
+                for one in declared.rolling
+            ],
+            lookback=timedelta(days=declared.lookback_days) if partitioned else None,
+            transform=transform,
+        )
+
+    def _deps(self, datasets: Mapping[str, DatasetDeclaration]) -> list[dg.AssetDep]:
+        base, named = self.declaration.base, {self.declaration.base: ("base",)}
+        for position, join in enumerate(self.declaration.joins):
+            named.setdefault(join.dataset, ("joins", position, "dataset"))  # type: ignore[arg-type]
+        deps = []
+        for name, path in named.items():
+            mapping: dg.PartitionMapping | None = None
+            if datasets[base].partitions and datasets[name].partitions:
+                mapping = dg.TimeWindowPartitionMapping(
+                    start_offset=-self.declaration.lookback_days, allow_nonexistent_upstream_partitions=True
+                )
+            deps.append(dg.AssetDep(self.refer("datasets", name, *path), partition_mapping=mapping))
+        return deps
+
+    def _unread(
+        self, context: dg.AssetExecutionContext, partitions: DailyPartitions | None, run: list[str] | None
+    ) -> list[str]:
+        """Days of the look back that the base never had; DataError when it lacks a day of the run itself."""
+        if run is None or partitions is None:
+            return []
+        wanted = _with_lookback(run, self.declaration.lookback_days, partitions)
+        known = latest_versions(context.instance, self._base_key, wanted)
+        absent = [key for key in run if key not in known]
+        if absent:
+            name = self._base_key.to_user_string()
+            raise DataError(
+                f"{name} was never materialised for {len(absent)} of {len(run)} partitions, {absent[0]} first. "
+                f"Make them with: dg launch --assets 'key:\"{name}\"' --partition-range "
+                f"{absent[0]}...{absent[-1]}"
+            )
+        unread = [key for key in wanted if key not in known]
+        if unread:
+            context.log.warning(
+                f"{len(unread)} earlier days of {self._base_key.to_user_string()} were never materialised, "
+                f"{unread[0]} to {unread[-1]}: aggregates over them see nothing there."
+            )
+        return unread
+
+    def _made(
+        self, lake: Lake, view: View, datasets: Mapping[str, DatasetDeclaration], run: list[str] | None
+    ) -> Declared:
+        """The table of the view for the partitions of the run, from the lake."""
+        declared = self.declaration
+        base_partitions = datasets[declared.base].partitions
+
+        def read(name: str, columns: Sequence[str] | None) -> "pd.DataFrame":
+            partitions = datasets[name].partitions
+            table = f"datasets/{name}"
+            if run is None or partitions is None:
+                return lake.read(table, columns=columns)
+            wanted = _with_lookback(run, declared.lookback_days, partitions)
+            return lake.read(
+                table, partitions=wanted, partition_column=partitions.column, columns=columns
+            )
+
+        base = read(declared.base, None)
+        joined = {}
+        for name in {join.dataset for join in declared.joins}:
+            wanted = [join for join in declared.joins if join.dataset == name]
+            columns = {
+                column
+                for join in wanted
+                for column in (*join.keys, *join.columns, *([join.timestamp] if join.timestamp else []))
+            }
+            joined[name] = read(name, sorted(columns))
+        column = base_partitions.column if base_partitions else None
+        events = base[column].isin(run).to_numpy(dtype=bool) if column and run is not None else None
+        computed = compute(view, base, joined, events=events)
+        keep = [*declared.entity.join_keys, declared.event_timestamp, column]
+        return declare(
+            computed,
+            declared.features,
+            keep=list(dict.fromkeys(name for name in keep if name is not None)),
+            partition_column=column if run is not None else None,
+        )
+
+    def _write(
+        self,
+        context: dg.AssetExecutionContext,
+        lake: Lake,
+        made: Declared,
+        partitions: DailyPartitions | None,
+        run: list[str] | None,
+        unread: list[str],
+    ) -> Iterator[Any]:
+        """One commit of the good partitions, their events, the check, and a Failure if one was bad."""
+        name = self._key.to_user_string()
+        check = self._check(made)
+        bad = {problem.partition for problem in made.problems}
+        frame, good = made.frame, run
+        if bad:
+            good = [key for key in run if key not in bad] if run is not None else None
+            if partitions is None or not good:
+                yield check
+                raise self._failure(made.problems, run)
+            frame = frame[frame[partitions.column].isin(good)]
+        column = partitions.column if partitions and good is not None else None
+        versions = _versions(frame, column, good)
+        together = next(iter(versions.values())) if len(versions) == 1 else range_version(versions)
+        wrote = lake.write(
+            name,
+            frame,
+            partition_column=column,
+            partitions=good,
+            commit={"run_id": context.run_id, "data_version": together},
+        )
+        context.log.info(
+            f"Wrote {wrote.rows} rows of {len(self.declaration.features)} features in {len(versions)} "
+            f"partitions to {wrote.uri}, Delta version {wrote.version}."
+        )
+        shared = {"delta_version": wrote.version, "dagster/uri": wrote.uri}
+        if not bad:
+            yield dg.MaterializeResult(
+                asset_key=self._key,
+                data_version=dg.DataVersion(together),
+                metadata={
+                    **shared,
+                    "dagster/row_count" if good is None else "dagster/partition_row_count": wrote.rows,
+                    "lookback_days_missing": len(unread),
+                    "nulls": dg.MetadataValue.md(_nulls(made)),
+                    "preview": dg.MetadataValue.md(markdown_table(frame.head(5))),
+                },
+                check_results=[check],
+            )
+        if good is not None and column is not None and (bad or len(good) > 1):
+            rows = frame[column].value_counts().to_dict()
+            by_partition = {key: {**shared, "dagster/partition_row_count": int(rows.get(key, 0))} for key in good}
+            report_partitions(context, self._key, versions, by_partition)
+        if bad:
+            yield check
+            raise self._failure(made.problems, run)
+
+    def _check(self, made: Declared) -> dg.AssetCheckResult:
+        metadata: dict[str, Any] = {
+            "rows": len(made.frame),
+            "features": len(self.declaration.features),
+            "observed": dg.MetadataValue.md(_observed(made, self.declaration.features)),
+        }
+        if made.problems:
+            metadata["partitions_failed"] = len({problem.partition for problem in made.problems})
+            metadata["problems"] = dg.MetadataValue.md(
+                markdown_table([vars(problem) for problem in made.problems[:WORST_SHOWN]])
+            )
+        return dg.AssetCheckResult(
+            asset_key=self._key,
+            check_name=CHECK,
+            passed=not made.problems,
+            severity=dg.AssetCheckSeverity.ERROR,
+            description=str(made.problems[0]) if made.problems else None,
+            metadata=metadata,
+        )
+
+    def _failure(self, problems: Sequence[Problem], run: list[str] | None) -> dg.Failure:
+        reasons: dict[str, list[str]] = {}
+        for problem in problems:
+            reasons.setdefault(problem.partition or "all", []).append(str(problem))
+        shown = [f"{key}: {'; '.join(why)}" for key, why in list(reasons.items())[:5]]
+        total = 1 if run is None else len(run)
+        more = f" (and {len(reasons) - 5} more)" if len(reasons) > 5 else ""
+        written = "the others were" if len(reasons) < total else "nothing was"
+        return dg.Failure(
+            f"{self._key.to_user_string()}: {len(reasons)} of {total} partitions break the declared features "
+            f"and keep what they held; {written} written. {' | '.join(shown)}{more}",
+            metadata={"bad_partitions": list(reasons)},
+            allow_retries=False,
+        )
+
+    def _column_schema(self, partitions: DailyPartitions | None) -> dg.TableSchema:
+        declared = self.declaration
+        columns = {key: dg.TableColumn(key, "string") for key in declared.entity.join_keys}
+        if declared.event_timestamp:
+            columns[declared.event_timestamp] = dg.TableColumn(declared.event_timestamp, "timestamp")
+        if partitions:
+            columns[partitions.column] = dg.TableColumn(partitions.column, "string")
+        for feature in declared.features:
+            columns[feature.name] = dg.TableColumn(
+                feature.name,
+                COLUMN_TYPES[feature.type],
+                description=feature.description,
+                constraints=dg.TableColumnConstraints(nullable=feature.nullable),
+            )
+        return dg.TableSchema(columns=list(columns.values()))
+
+    def _check_columns(self, datasets: Mapping[str, DatasetDeclaration]) -> None:
+        """DeclarationError, with file and line, for the first name that stands for nothing."""
+        declared = self.declaration
+        self._dataset(datasets, declared.base, "base")
+        base = datasets[declared.base]
+        for position, key in enumerate(declared.entity.join_keys):
+            self._column(base, declared.base, key, ("entity", "join_keys", position))
+        if declared.event_timestamp:
+            self._column(base, declared.base, declared.event_timestamp, ("event_timestamp",), {"timestamp"})
+        made = set(base.columns)
+        for position, join in enumerate(declared.joins):
+            self._check_join(datasets, base, join, position)
+            made |= {f"{join.prefix}{column}" for column in join.columns}
+        for position, one in enumerate(declared.rolling):
+            path = ("rolling", position)
+            for key in one.keys:
+                self._column(base, declared.base, key, (*path, "keys"))
+            self._column(base, declared.base, one.known_at, (*path, "known_at"), {"timestamp"})
+            if one.value is not None:
+                kinds = {"integer", "number", "boolean"}
+                self._column(base, declared.base, one.value, (*path, "value"), kinds)
+            self._check_lookback(base, one.window, "window", (*path, "window"))
+            made.add(one.name)
+        if declared.transform is None:
+            for position, feature in enumerate(declared.features):
+                if feature.name not in made:
+                    problem = UnknownName("feature", feature.name, made, next_step="Or declare a transform.")
+                    raise DeclarationError(str(problem), where=self.where("features", position))
+
+    def _check_join(
+        self,
+        datasets: Mapping[str, DatasetDeclaration],
+        base: DatasetDeclaration,
+        join: JoinDeclaration,
+        position: int,
+    ) -> None:
+        path = ("joins", position)
+        self._dataset(datasets, join.dataset, *path, "dataset")
+        other = datasets[join.dataset]
+        for key in join.keys:
+            self._column(base, self.declaration.base, key, (*path, "keys"))
+            self._column(other, join.dataset, key, (*path, "keys"))
+        for column in join.columns:
+            self._column(other, join.dataset, column, (*path, "columns"))
+        if join.timestamp is not None and join.tolerance is not None:
+            self._column(other, join.dataset, join.timestamp, (*path, "timestamp"), {"timestamp"})
+            self._check_lookback(base, join.tolerance, "tolerance", (*path, "tolerance"))
+        elif other.partitions is not None and base.partitions is not None:
+            raise DeclarationError(
+                f"dataset {join.dataset!r} has partitions, so its rows change over time: declare timestamp and "
+                "tolerance for the join",
+                where=self.where(*path),
+            )
+
+    def _check_lookback(
+        self, base: DatasetDeclaration, length: timedelta, what: str, path: tuple[str | int, ...]
+    ) -> None:
+        longest = timedelta(days=self.declaration.lookback_days) - CLOCK_CHANGE
+        if base.partitions is not None and length > longest:
+            days = -((-length - CLOCK_CHANGE) // timedelta(days=1))
+            raise DeclarationError(
+                f"{what} {length} needs lookback_days of {days} at least (and one more for outcomes that become "
+                f"known a day late); declared: {self.declaration.lookback_days}",
+                where=self.where(*path),
+            )
+
+    def _dataset(self, datasets: Mapping[str, DatasetDeclaration], name: str, *path: str | int) -> None:
+        if name not in datasets:
+            raise DeclarationError(str(UnknownName("dataset", name, datasets)), where=self.where(*path))
+
+    def _column(
+        self,
+        dataset: DatasetDeclaration,
+        name: str,
+        column: str,
+        path: tuple[str | int, ...],
+        kinds: set[str] | None = None,
+    ) -> None:
+        if column not in dataset.columns:
+            problem = str(UnknownName(f"column of dataset {name!r}", column, dataset.columns))
+            raise DeclarationError(problem, where=self.where(*path))
+        if kinds is not None and dataset.columns[column] not in kinds:
+            raise DeclarationError(
+                f"column {column!r} of dataset {name!r} is a {dataset.columns[column]}; here it must be: "
+                f"{', '.join(sorted(kinds))}",
+                where=self.where(*path),
+            )
+
+
+def _with_lookback(run: Sequence[str], lookback_days: int, partitions: DailyPartitions) -> list[str]:
+    """Partition keys of the run and of the days before each, from the first day of the dataset on."""
+    days = {
+        date.fromisoformat(key) - timedelta(days=back) for key in run for back in range(lookback_days + 1)
+    }
+    return [
+        day.isoformat()
+        for day in sorted(days)
+        if day >= partitions.start and (partitions.end is None or day < partitions.end)
+    ]
+
+
+def _versions(
+    frame: "pd.DataFrame", column: str | None, partitions: Sequence[str] | None
+) -> dict[str, str]:
+    """Content version by partition, those without rows included; "" stands for unpartitioned data."""
+    if column is None or partitions is None:
+        return {"": content_version(frame)}
+    found, empty = content_versions(frame, column), content_version(frame.iloc[:0])
+    return {key: found.get(key, empty) for key in partitions}
+
+
+def _nulls(made: Declared) -> str:
+    shares = [{"feature": one.feature, "null share": f"{one.null_share:.2%}"} for one in made.observed]
+    return markdown_table(shares)
+
+
+def _observed(made: Declared, features: Sequence[FeatureSpec]) -> str:
+    return markdown_table(
+        [
+            {
+                "feature": spec.name,
+                "type": spec.type,
+                "nulls": f"{seen.null_share:.2%}{'' if spec.nullable else ' (none allowed)'}",
+                "observed": _range(seen.minimum, seen.maximum),
+                "declared": _range(spec.minimum, spec.maximum),
+            }
+            for spec, seen in zip(features, made.observed, strict=True)
+        ]
+    )
+
+
+def _range(low: float | None, high: float | None) -> str:
+    if low is None and high is None:
+        return ""
+    return f"{'' if low is None else f'{low:g}'} to {'' if high is None else f'{high:g}'}"

@@ -46,7 +46,7 @@ SERVE_PORT = Variable("MLOPS_SERVE_PORT", "8000", "Port of the HTTP endpoint (Ra
 RAY_DASHBOARD_PORT = Variable("MLOPS_RAY_DASHBOARD_PORT", "8265", "Port of Ray's dashboard and deploy API.")
 RAY_GCS_PORT = Variable("MLOPS_RAY_GCS_PORT", "6379", "Port of Ray's control store.")
 RAY_CPUS = Variable("MLOPS_RAY_CPUS", "", "Logical CPUs given to the local Ray; empty means eight.")
-SERVE_URL = Variable("MLOPS_SERVE_URL", "", "Public base URL of the endpoint; empty: loopback at MLOPS_SERVE_PORT.")
+SERVE_URL = Variable("MLOPS_SERVE_URL", "", "Base URL of the endpoint; empty: loopback at MLOPS_SERVE_PORT.")
 RAY_DASHBOARD_URL = Variable(
     "MLOPS_RAY_DASHBOARD_URL", "", "Ray dashboard that deployments are PUT to; empty: loopback at its port."
 )

@@ -1,0 +1,60 @@
+# The commands of the project. A bare machine needs make and Python 3.11 or 3.12 with venv.
+
+.DEFAULT_GOAL := help
+.PHONY: help up down test check bench env lock
+SHELL := /bin/sh
+
+# The first Python that fits; PYTHON=/path/to/python chooses another.
+PYTHON ?= $(firstword $(foreach name,python3.11 python3.12 python3,$(shell command -v $(name) 2>/dev/null)))
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/installed
+
+# Bytecode stays out of the source tree.
+export PYTHONPYCACHEPREFIX := $(CURDIR)/$(VENV)/pycache
+# No library reports home, whichever command imports it.
+export DO_NOT_TRACK := true
+export MLFLOW_DISABLE_TELEMETRY := true
+export DAGSTER_DISABLE_TELEMETRY := true
+export RAY_USAGE_STATS_ENABLED := 0
+
+help: ## Show this list
+	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | while IFS="$$(printf '\t')" read -r name text; do printf '  make %-8s %s\n' "$$name" "$$text"; done
+
+up: env ## Start everything, build the graph, deploy (DETACH=1: return once the model answers)
+	@exec $(BIN)/mlops up $(if $(filter-out 0,$(DETACH)),--detach)
+
+down: ## Stop everything that `make up` started
+	@if [ -x $(BIN)/mlops ]; then exec $(BIN)/mlops down; else echo "Nothing was running."; fi
+
+test: env ## All tests (ARGS="..." goes to pytest)
+	@exec $(BIN)/python -m pytest $(ARGS)
+
+check: env ## ruff, format, types, import contracts, declarations, text rules
+	@echo "ruff check" && $(BIN)/ruff check --quiet
+	@echo "ruff format --check" && $(BIN)/ruff format --check --quiet
+	@echo "mypy" && $(BIN)/mypy --no-error-summary
+	@echo "import contracts" && $(BIN)/lint-imports --no-timing >$(VENV)/contracts.log || { cat $(VENV)/contracts.log; exit 1; }
+	@echo "declarations" && DAGSTER_HOME= $(BIN)/dg check defs --no-check-yaml >$(VENV)/declarations.log 2>&1 || { cat $(VENV)/declarations.log; exit 1; }
+	@echo "text" && sh .ci/text
+	@echo "All checks passed."
+
+bench: env ## The benchmarks, as a table
+	@exec $(BIN)/python -m bench
+
+env: $(INSTALLED) ## Create or update .venv from the hashed lock
+
+# uv comes from the lock too: its lines are cut out and pip checks their hashes.
+$(INSTALLED): requirements.lock pyproject.toml
+	@sh .ci/require-python "$(PYTHON)"
+	@if [ ! -x $(BIN)/python ] || [ ! -x $(BIN)/pip ]; then echo "Creating $(VENV) with $(PYTHON)"; "$(PYTHON)" -m venv --clear $(VENV); fi
+	@sed -n '/^uv==/,/^[^ ]/{/^uv==/p;/^ *--hash/p;}' requirements.lock > $(VENV)/uv.lock
+	@if ! $(BIN)/uv --version 2>/dev/null | grep -qF "$$(sed -n 's/^uv==\([^ ]*\).*/\1/p' $(VENV)/uv.lock)"; then \
+	  echo "Installing uv"; $(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r $(VENV)/uv.lock; fi
+	@echo "Installing the locked packages (about 1.5 GB the first time)"
+	@$(BIN)/uv pip install --python $(BIN)/python --require-hashes --quiet -r requirements.lock
+	@$(BIN)/uv pip install --python $(BIN)/python --quiet --no-deps --no-build-isolation --editable .
+	@touch $(INSTALLED)
+
+lock: env ## Resolve requirements.lock anew from pyproject.toml
+	@$(BIN)/uv pip compile --python-version 3.11 --generate-hashes --no-emit-index-url --extra dev pyproject.toml -o requirements.lock

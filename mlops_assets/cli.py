@@ -1,0 +1,58 @@
+"""``mlops``: the commands a person types.
+
+Belongs here: arguments in, a call, text or an exit code out. Does not belong here: any behaviour; that
+is in ``local_stack/``, ``status.py`` and the packages they use. Imports stand inside the commands, so
+that each costs only what it needs.
+"""
+
+import sys
+from typing import Any
+
+import click
+
+from mlops_assets.errors import MlopsError
+
+
+class _Commands(click.Group):
+    """Turns the platform's own errors into one readable sentence and exit code 1."""
+
+    def invoke(self, context: click.Context) -> Any:
+        try:
+            return super().invoke(context)
+        except MlopsError as error:
+            raise click.ClickException(str(error)) from error
+
+
+@click.group(cls=_Commands)
+def main() -> None:
+    """The machine-learning platform on this machine."""
+
+
+@main.command("up")
+@click.option("--detach", is_flag=True, help="Return once the models answer; `mlops down` stops it.")
+def up_command(detach: bool) -> None:
+    """Start everything, build the graph, deploy; Ctrl-C stops it all."""
+    from rich.console import Console
+
+    from mlops_assets.local_stack.processes import settings_from_environment
+    from mlops_assets.local_stack.up import StopRequested, up, up_detached
+
+    start = up_detached if detach else up
+    try:
+        start(settings_from_environment(), Console())
+    except StopRequested:
+        sys.exit(130)
+
+
+@main.command("down")
+def down_command() -> None:
+    """Stop everything that `mlops up` started."""
+    from mlops_assets.local_stack.down import down
+    from mlops_assets.local_stack.processes import settings_from_environment
+
+    stopped = down(settings_from_environment().layout, click.echo)
+    click.echo("Stopped; no process left." if stopped else "Nothing was running.")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""What belongs to no single use case: resources and the sensors that watch every asset."""

@@ -1,0 +1,72 @@
+"""The deployed models as a caller meets them: are they ready, and one request that works.
+
+Belongs here: asking an endpoint over HTTP and showing how. Does not belong here: deploying
+(``components/deployment.py``).
+"""
+
+import json
+import shlex
+from dataclasses import dataclass
+from typing import Any
+
+from mlops_assets.errors import StackError
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A request that works, and what it was answered."""
+
+    url: str
+    body: dict[str, Any]
+    answer: dict[str, Any]
+
+    @property
+    def curl(self) -> str:
+        body = json.dumps(self.body, separators=(",", ":"))
+        return f"curl -s {self.url} -H 'content-type: application/json' -d {shlex.quote(body)}"
+
+
+def is_ready(serve_url: str, name: str) -> bool:
+    """Whether the deployment says that it can answer."""
+    import httpx
+
+    try:
+        return httpx.get(f"{serve_url}/{name}/ready", timeout=5.0, trust_env=False).status_code == 200
+    # Not listening yet, or slow while everything starts: not ready is the answer.
+    except httpx.TransportError:
+        return False
+
+
+def sample(serve_url: str, name: str) -> Sample:
+    """Sends the example of the deployment's own OpenAPI document; StackError when it is not answered."""
+    import httpx
+
+    with httpx.Client(base_url=serve_url, timeout=30.0, trust_env=False) as client:
+        document = client.get(f"/{name}/openapi.json").raise_for_status().json()
+        body = _example(document, f"{serve_url}/{name}/openapi.json")
+        response = client.post(f"/{name}/predict", json=body)
+    if response.status_code != 200:
+        raise StackError(
+            f"{serve_url}/{name}/predict answered its own example with HTTP {response.status_code}: "
+            f"{response.text[:500]}"
+        )
+    return Sample(f"{serve_url}/{name}/predict", body, response.json())
+
+
+def _example(document: dict[str, Any], where: str) -> dict[str, Any]:
+    """The example of the request body of ``/predict``, wherever OpenAPI allows it to stand."""
+    path = next((path for path in document.get("paths", {}) if path.endswith("/predict")), None)
+    if path is not None:
+        content = document["paths"][path]["post"]["requestBody"]["content"]["application/json"]
+        if "example" in content:
+            return dict(content["example"])
+        for example in content.get("examples", {}).values():
+            return dict(example["value"])
+        schema = content.get("schema", {})
+        if "$ref" in schema:
+            schema = document["components"]["schemas"][schema["$ref"].rsplit("/", 1)[1]]
+        if "example" in schema:
+            return dict(schema["example"])
+        for example in schema.get("examples", []):
+            return dict(example)
+    raise StackError(f"{where} gives no example of a request to /predict.")

@@ -1,0 +1,72 @@
+"""Where the local platform keeps its files: one state folder, and a short one for Ray's sockets.
+
+Belongs here: paths and the files that make a folder usable as DAGSTER_HOME. Does not belong here:
+processes (``processes.py``).
+"""
+
+import hashlib
+import shlex
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from mlops_assets.errors import StackError
+
+# A Unix socket's path may have 107 bytes; Ray's longest suffix below its temp dir takes about 65.
+LONGEST_RAY_TEMP_DIR = 40
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Paths below one state folder. Nothing exists until ``prepare``."""
+
+    state: Path
+
+    @property
+    def logs(self) -> Path:
+        return self.state / "logs"
+
+    @property
+    def run(self) -> Path:
+        """Lock, record of the supervisor, and the working directory of every process."""
+        return self.state / "run"
+
+    @property
+    def dagster_home(self) -> Path:
+        return self.state / "dagster"
+
+    @property
+    def mlflow(self) -> Path:
+        return self.state / "mlflow"
+
+    @property
+    def environment_file(self) -> Path:
+        return self.state / "env"
+
+    @property
+    def desired_state(self) -> Path:
+        return self.state / "serve" / "desired_state.json"
+
+    @property
+    def ray_temp(self) -> Path:
+        """A short folder outside the state folder; removed when the platform stops."""
+        name = f"mlops-{hashlib.sha256(str(self.state).encode()).hexdigest()[:8]}"
+        below_temp = Path(tempfile.gettempdir()) / name
+        return below_temp if len(str(below_temp)) <= LONGEST_RAY_TEMP_DIR else Path("/tmp") / name  # noqa: S108
+
+    def prepare(self, *, dagster_yaml: Path) -> None:
+        """Makes the folders and links ``dagster_yaml`` into DAGSTER_HOME."""
+        if not dagster_yaml.is_file():
+            raise StackError(f"{dagster_yaml} does not exist; run this from a checkout of the project.")
+        for folder in (self.logs, self.run, self.dagster_home, self.mlflow, self.desired_state.parent):
+            folder.mkdir(parents=True, exist_ok=True)
+        link = self.dagster_home / "dagster.yaml"
+        if not (link.is_symlink() and link.readlink() == dagster_yaml):
+            link.unlink(missing_ok=True)
+            link.symlink_to(dagster_yaml)
+
+    def write_environment(self, variables: Mapping[str, str]) -> None:
+        """Writes the file to ``source`` before using dagster, dg or mlflow by hand."""
+        lines = [f"export {name}={shlex.quote(value)}" for name, value in sorted(variables.items())]
+        self.environment_file.write_text("\n".join(lines) + "\n", encoding="utf-8")

@@ -1,0 +1,264 @@
+"""Brings the graph of a code location to life, in a process of its own: restore, then build what is missing.
+
+Belongs here: what must be materialised before every deployment answers, and running it through plain
+Dagster. Does not belong here: showing it (``up.py``) or what an asset does (``components/``).
+
+Run as ``python -m mlops_assets.local_stack.materialisation MODULE DASHBOARD_URL STATE_DIR``. It writes
+one JSON document per line to its standard output, the last of kind ``done`` or ``failed``; everything
+else, Dagster's log included, goes to standard error. DAGSTER_HOME says which instance is used.
+"""
+
+import importlib
+import json
+import os
+import sys
+import threading
+import time
+from collections.abc import Callable, Collection, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import dagster as dg
+
+from mlops_assets.errors import MlopsError, StackError
+from mlops_assets.local_stack.layout import Layout
+from mlops_assets.local_stack.supervisor import answers
+
+DEPLOYMENTS, APPROVALS = "deployments", "approvals"
+POLL_S = 0.5
+
+Emit = Callable[..., None]
+
+
+@dataclass(frozen=True)
+class PlannedRun:
+    """One Dagster run: assets, and the range of partitions of those that have any."""
+
+    assets: tuple[dg.AssetKey, ...]
+    partitions: tuple[str, str] | None
+
+    @property
+    def tags(self) -> dict[str, str]:
+        if self.partitions is None:
+            return {}
+        first, last = self.partitions
+        return {"dagster/asset_partition_range_start": first, "dagster/asset_partition_range_end": last}
+
+
+@dataclass(frozen=True)
+class Gap:
+    """What an asset lacks: all of it, or the partitions listed, in order."""
+
+    partitions_def: dg.PartitionsDefinition[Any] | None
+    partitions: tuple[str, ...]
+
+
+def missing(
+    graph: Any, instance: dg.DagsterInstance, *, lost: Collection[dg.AssetKey] = ()
+) -> dict[dg.AssetKey, Gap]:
+    """Materialisable assets that were never materialised, or not in every partition; and those ``lost``."""
+    gaps = {}
+    for key in sorted(graph.materializable_asset_keys):
+        partitions_def = graph.get(key).partitions_def
+        if partitions_def is None:
+            if key in lost or instance.get_latest_materialization_event(key) is None:
+                gaps[key] = Gap(None, ())
+            continue
+        present = instance.get_materialized_partitions(key)
+        absent = tuple(part for part in partitions_def.get_partition_keys() if part not in present)
+        if absent:
+            gaps[key] = Gap(partitions_def, absent)
+    return gaps
+
+
+def planned_runs(
+    gaps: Mapping[dg.AssetKey, Gap], parents: Mapping[dg.AssetKey, Collection[dg.AssetKey]]
+) -> list[PlannedRun]:
+    """The fewest runs in dependency order: a run holds unpartitioned assets and one kind of partitions."""
+    left = dict(gaps)
+    runs = []
+    while left:
+        kinds: set[Any] = {gap.partitions_def for gap in left.values() if gap.partitions_def is not None}
+        candidates = [_runnable_together(left, parents, kind) for kind in kinds or {None}]
+        chosen = max(candidates, key=lambda keys: (len(keys), sorted(keys)))
+        if not chosen:
+            names = ", ".join(sorted(key.to_user_string() for key in left))
+            raise StackError(f"no order found in which these assets can be materialised: {names}")
+        parts = sorted({part for key in chosen for part in left[key].partitions})
+        runs.append(PlannedRun(tuple(sorted(chosen)), (parts[0], parts[-1]) if parts else None))
+        for key in chosen:
+            del left[key]
+    return runs
+
+
+def _runnable_together(
+    left: Mapping[dg.AssetKey, Gap], parents: Mapping[dg.AssetKey, Collection[dg.AssetKey]], kind: Any
+) -> set[dg.AssetKey]:
+    """Missing assets of this kind of partitions, or none, whose missing ancestors are all among them."""
+    chosen = {key for key, gap in left.items() if gap.partitions_def in (None, kind)}
+    while blocked := {key for key in chosen if any(p in left and p not in chosen for p in parents[key])}:
+        chosen -= blocked
+    return chosen
+
+
+def run_all(module: str, dashboard_url: str, layout: Layout, emit: Emit) -> None:
+    """Restores the deployed applications, materialises what is missing, and tells each step to ``emit``."""
+    definitions = load(module)
+    graph = definitions.resolve_asset_graph()
+    declared = sorted(key.path[1] for key in graph.materializable_asset_keys if key.path[0] == DEPLOYMENTS)
+    emit("declared", deployments=declared)
+    _wait_for(f"{dashboard_url}/api/serve/applications/", emit)
+    with dg.DagsterInstance.get() as instance:
+        restored = _restore(definitions, layout, emit)
+        deployed = [
+            name
+            for name in declared
+            if instance.get_latest_materialization_event(_deployment(name)) is not None
+        ]
+        lost = {_deployment(name) for name in deployed if name not in restored}
+        if declared and len(deployed) == len(declared) and not lost:
+            emit("done", deployed=declared, pending=[])
+            return
+        gaps = missing(graph, instance, lost=lost)
+        parents = {key: graph.get(key).parent_keys for key in gaps}
+        runs = planned_runs(gaps, parents)
+        pending: list[str] = []
+        for number, run in enumerate(runs, start=1):
+            emit(
+                "run",
+                number=number,
+                runs=len(runs),
+                assets=[key.to_user_string() for key in run.assets],
+                partitions=list(run.partitions or ()),
+            )
+            pending += _execute(definitions, instance, run, emit)
+        answered = [
+            name
+            for name in declared
+            if instance.get_latest_materialization_event(_deployment(name)) is not None
+        ]
+        emit("done", deployed=answered, pending=sorted(pending))
+
+
+def load(module: str) -> dg.Definitions:
+    """The definitions of a module that names them ``defs`` under ``@dg.definitions``."""
+    definitions: dg.Definitions = importlib.import_module(module).defs()
+    return definitions
+
+
+def _execute(
+    definitions: dg.Definitions, instance: dg.DagsterInstance, run: PlannedRun, emit: Emit
+) -> list[str]:
+    """Runs it; the models whose approval waits for a person. StackError when anything else failed."""
+    run_id = str(uuid4())
+    job = definitions.resolve_implicit_global_asset_job_def()
+    with ExitStack() as stack:
+        stop = threading.Event()
+        watcher = threading.Thread(target=_watch, args=(instance, run_id, emit, stop), daemon=True)
+        watcher.start()
+        stack.callback(watcher.join)
+        stack.callback(stop.set)
+        result = job.execute_in_process(
+            instance=instance,
+            asset_selection=list(run.assets),
+            tags={**run.tags, "mlops/launched_by": "up"},
+            run_id=run_id,
+            raise_on_error=False,
+        )
+    if result.success:
+        return []
+    failures = {
+        event.step_key or "": _message(event)
+        for event in result.all_events
+        if event.event_type == dg.DagsterEventType.STEP_FAILURE
+    }
+    waiting = [step.removeprefix(f"{APPROVALS}__") for step in failures if step.startswith(f"{APPROVALS}__")]
+    if failures and len(waiting) == len(failures):
+        for step, message in failures.items():
+            emit("pending", step=step, reason=message)
+        return waiting
+    told = (
+        "\n".join(f"{step}: {message}" for step, message in failures.items())
+        or "the run failed before its first step"
+    )
+    raise StackError(f"run {run_id} failed.\n{told}")
+
+
+def _watch(instance: dg.DagsterInstance, run_id: str, emit: Emit, stop: threading.Event) -> None:
+    """Reads the run's event log and tells how far it is, until told to stop."""
+    said: tuple[int, int, str] | None = None
+    while not stop.wait(POLL_S):
+        run = instance.get_run_by_id(run_id)
+        if run is None or run.execution_plan_snapshot_id is None:
+            continue
+        steps = instance.get_execution_plan_snapshot(run.execution_plan_snapshot_id).step_keys_to_execute
+        stats = instance.get_run_step_stats(run_id)
+        done = sum(1 for step in stats if step.end_time is not None)
+        current = next((step.step_key for step in stats if step.end_time is None), "")
+        now = (done, len(steps), current.replace("__", "/"))
+        if now != said:
+            emit("steps", done=now[0], total=now[1], current=now[2])
+            said = now
+
+
+def _restore(definitions: dg.Definitions, layout: Layout, emit: Emit) -> list[str]:
+    """Declares the saved state of the cluster again; names of what then runs, [] if none was saved."""
+    if not layout.desired_state.exists():
+        return []
+    client = (definitions.resources or {}).get("serve_client")
+    if client is None:
+        raise StackError(f"{layout.desired_state} cannot be restored: the definitions have no serve_client.")
+    emit("restoring", file=str(layout.desired_state))
+    names: list[str] = client.restore(report=lambda line: emit("note", line=line))
+    return names
+
+
+def _wait_for(url: str, emit: Emit) -> None:
+    """Returns when the URL answers; how long that may take is the supervisor's business, which ends us."""
+    if not answers(url):
+        emit("note", line="definitions loaded; waiting for Ray")
+    while not answers(url):
+        time.sleep(POLL_S)
+
+
+def _deployment(name: str) -> dg.AssetKey:
+    return dg.AssetKey([DEPLOYMENTS, name])
+
+
+def _message(event: dg.DagsterEvent) -> str:
+    """Dagster's words for a failed step, down to the cause that the platform itself gave."""
+    error = event.step_failure_data.error
+    told = []
+    while error is not None:
+        told.append(error.message.strip())
+        error = error.cause
+    return told[-1] if told else (event.message or "failed")
+
+
+def main(arguments: list[str]) -> int:
+    """Exit code 0 when every deployment that may answer does."""
+    module, dashboard_url, state = arguments
+    # Steps and libraries print as they like; the documents go where nobody else writes.
+    with os.fdopen(os.dup(1), "w", encoding="utf-8", buffering=1) as sink:
+        os.dup2(2, 1)
+
+        def emit(kind: str, **facts: Any) -> None:
+            sink.write(json.dumps({"kind": kind, **facts}) + "\n")
+
+        try:
+            run_all(module, dashboard_url, Layout(Path(state)), emit)
+        except MlopsError as error:
+            emit("failed", reason=str(error))
+            return 1
+        # The boundary of this process: whatever went wrong must reach the person who waits.
+        except Exception as error:
+            emit("failed", reason=f"{type(error).__name__}: {error}")
+            raise
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

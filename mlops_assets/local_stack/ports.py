@@ -1,0 +1,96 @@
+"""Ports: is one free, who holds it, which variable moves it.
+
+Belongs here: asking the kernel about TCP ports. Does not belong here: which ports a process needs
+(``processes.py``).
+"""
+
+import socket
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from mlops_assets.errors import StackError
+
+LISTEN = "0A"
+"""TCP_LISTEN as /proc/net/tcp writes it."""
+
+
+@dataclass(frozen=True)
+class Port:
+    """A port that must be free before its process starts."""
+
+    number: int
+    variable: str
+    purpose: str
+
+
+def require_free(ports: Iterable[Port]) -> None:
+    """Raises StackError naming every taken port, its variable and, where readable, its holder."""
+    wanted = list(ports)
+    numbers = [port.number for port in wanted]
+    twice = [port for port in wanted if numbers.count(port.number) > 1]
+    if twice:
+        names = ", ".join(f"{port.variable} ({port.purpose})" for port in twice)
+        raise StackError(f"port {twice[0].number} is asked for more than once: {names}. Give each its own.")
+    taken = [port for port in wanted if not is_free(port.number)]
+    if taken:
+        raise StackError(" ".join(_taken(port) for port in taken))
+
+
+def is_free(number: int) -> bool:
+    """Whether nothing listens on the port, on loopback or on all interfaces."""
+    with socket.socket() as probe:
+        # Connections of an earlier run that linger in TIME_WAIT do not hold the port.
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("", number))
+        except OSError:
+            return False
+        return True
+
+
+def unused(count: int) -> list[int]:
+    """Ports that the kernel says are unused right now, all different; for what nobody needs to know."""
+    probes = [socket.socket() for _ in range(count)]
+    try:
+        for probe in probes:
+            probe.bind(("127.0.0.1", 0))
+        return [probe.getsockname()[1] for probe in probes]
+    finally:
+        for probe in probes:
+            probe.close()
+
+
+def holder(number: int) -> tuple[int, str] | None:
+    """Pid and command line of the process that listens on the port, or None when it cannot be read."""
+    inodes = _listening_inodes(number)
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            links = [link.readlink() for link in (process / "fd").iterdir()]
+            command = (process / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace").strip()
+        # Another user's process, or one that has just ended.
+        except OSError:
+            continue
+        if any(str(link) in inodes for link in links):
+            return int(process.name), command
+    return None
+
+
+def _listening_inodes(number: int) -> set[str]:
+    found = set()
+    for table in (Path("/proc/net/tcp"), Path("/proc/net/tcp6")):
+        if not table.exists():
+            continue
+        for line in table.read_text(encoding="ascii").splitlines()[1:]:
+            fields = line.split()
+            if fields[3] == LISTEN and int(fields[1].rsplit(":", 1)[1], 16) == number:
+                found.add(f"socket:[{fields[9]}]")
+    return found
+
+
+def _taken(port: Port) -> str:
+    held_by = holder(port.number)
+    by = f" by pid {held_by[0]} ({held_by[1][:120]})" if held_by else ""
+    return (
+        f"Port {port.number} ({port.purpose}) is taken{by}. Stop that, or set {port.variable} to a free port."
+    )

@@ -1,0 +1,282 @@
+"""Which processes the local platform consists of: command, environment, ports, when it is ready.
+
+Belongs here: declarations, made from plain settings. Does not belong here: starting, watching and
+stopping them (``supervisor.py``) or reading the environment (``mlops_assets/environment.py``).
+"""
+
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from mlops_assets import environment
+from mlops_assets.errors import StackError
+from mlops_assets.local_stack.layout import Layout
+from mlops_assets.local_stack.ports import Port, unused
+
+MARKER = "MLOPS_STACK"
+"""Every process of a platform, and every descendant, carries this variable with the state folder."""
+
+SWITCHES: Mapping[str, str] = {
+    # MLflow knows "true" only; "1" does not switch it off.
+    "DO_NOT_TRACK": "true",
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "DAGSTER_DISABLE_TELEMETRY": "true",
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "GX_ANALYTICS_ENABLED": "false",
+    # Unset, Ray demands a token as soon as one lies in the home directory.
+    "RAY_AUTH_MODE": "disabled",
+}
+"""Telemetry off, and what every process must agree on."""
+
+SERVE_SWITCHES: Mapping[str, str] = {
+    # HAProxy in front of the replicas carries 6 to 15 times what Serve's Python proxy does.
+    "RAY_SERVE_ENABLE_HA_PROXY": "1",
+    "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",
+    # A prediction may be asked twice: a crashed replica then costs no request.
+    "RAY_SERVE_HAPROXY_RETRY_ON": "conn-failure empty-response",
+    "RAY_SERVE_HAPROXY_RETRIES": "3",
+    # Notices a dead proxy within seconds instead of half a minute.
+    "RAY_SERVE_PROXY_HEALTH_CHECK_PERIOD_S": "1",
+    "RAY_SERVE_PROXY_HEALTH_CHECK_TIMEOUT_S": "3",
+    # Do not wait half a minute for a node that is going away anyway.
+    "RAY_SERVE_HAPROXY_HARD_STOP_AFTER_S": "5",
+}
+
+DEFAULT_RAY_CPUS = 8
+"""Logical: replicas mostly wait, and a machine with two cores must hold gateways and versions."""
+
+OBJECT_STORE_BYTES = 150_000_000
+"""Serve passes requests directly; the store stays nearly empty."""
+
+
+@dataclass(frozen=True)
+class ProcessSpec:
+    """One process: it is ready when ``ready_url`` answers 200, or ``ready_text`` stands in its log."""
+
+    name: str
+    command: tuple[str, ...]
+    environment: Mapping[str, str]
+    folder: Path
+    ports: tuple[Port, ...] = ()
+    ready_url: str = ""
+    ready_text: str = ""
+    ready_deadline_s: float = 120.0
+    stop_deadline_s: float = 15.0
+
+
+@dataclass(frozen=True)
+class StackSettings:
+    """What the environment says about the local platform."""
+
+    state: Path
+    root: Path
+    dagster_port: int
+    mlflow_port: int
+    serve_port: int
+    ray_dashboard_port: int
+    ray_gcs_port: int
+    ray_cpus: int
+    mlflow_tracking_uri: str
+    mlflow_artifacts: str
+    serve_url: str
+    ray_dashboard_url: str
+    inherited: Mapping[str, str] = field(repr=False)
+    definitions_module: str = "mlops_assets.definitions"
+
+    @property
+    def layout(self) -> Layout:
+        return Layout(self.state)
+
+    @property
+    def dagster_url(self) -> str:
+        return f"http://127.0.0.1:{self.dagster_port}"
+
+    @property
+    def mlflow_url(self) -> str:
+        """The UI: the tracking server itself when tracking is remote."""
+        return self.mlflow_tracking_uri if self.remote_tracking else f"http://127.0.0.1:{self.mlflow_port}"
+
+    @property
+    def remote_tracking(self) -> bool:
+        return self.mlflow_tracking_uri.startswith(("http://", "https://"))
+
+    @property
+    def local_serve_url(self) -> str:
+        return f"http://127.0.0.1:{self.serve_port}"
+
+
+def settings_from_environment() -> StackSettings:
+    """Reads the environment table; StackError when a number is not one."""
+    return StackSettings(
+        state=environment.state_dir(),
+        root=environment.PROJECT_ROOT,
+        dagster_port=_port(environment.DAGSTER_PORT),
+        mlflow_port=_port(environment.MLFLOW_PORT),
+        serve_port=_port(environment.SERVE_PORT),
+        ray_dashboard_port=_port(environment.RAY_DASHBOARD_PORT),
+        ray_gcs_port=_port(environment.RAY_GCS_PORT),
+        ray_cpus=_number(environment.RAY_CPUS, default=DEFAULT_RAY_CPUS, largest=4096),
+        mlflow_tracking_uri=environment.MLFLOW_TRACKING_URI.read(),
+        mlflow_artifacts=environment.MLFLOW_ARTIFACTS.read(),
+        serve_url=environment.serve_url(),
+        ray_dashboard_url=environment.ray_dashboard_url(),
+        inherited=environment.process_environment(),
+    )
+
+
+def shared_environment(settings: StackSettings) -> dict[str, str]:
+    """What a shell needs to use this platform; ``<state>/env`` holds exactly this."""
+    return {
+        **SWITCHES,
+        environment.STATE_DIR.name: str(settings.state),
+        "DAGSTER_HOME": str(settings.layout.dagster_home),
+        environment.MLFLOW_TRACKING_URI.name: settings.mlflow_tracking_uri,
+        environment.MLFLOW_ARTIFACTS.name: settings.mlflow_artifacts,
+        environment.DAGSTER_PORT.name: str(settings.dagster_port),
+        environment.MLFLOW_PORT.name: str(settings.mlflow_port),
+        environment.SERVE_PORT.name: str(settings.serve_port),
+        environment.RAY_DASHBOARD_PORT.name: str(settings.ray_dashboard_port),
+        environment.RAY_GCS_PORT.name: str(settings.ray_gcs_port),
+    }
+
+
+def process_environment(settings: StackSettings) -> dict[str, str]:
+    """The environment of every process: inherited, shared, marked, and able to import the project."""
+    binaries = str(Path(sys.executable).parent)
+    inherited = dict(settings.inherited)
+    # An address of another cluster would make every client of ours talk to that one.
+    inherited.pop("RAY_ADDRESS", None)
+    return {
+        **inherited,
+        **shared_environment(settings),
+        "PATH": f"{binaries}:{inherited.get('PATH', '/usr/bin:/bin')}",
+        # Top-level `serve` is this project's package; Ray's is ray.serve.
+        "PYTHONPATH": str(settings.root),
+        "PYTHONUNBUFFERED": "1",
+        MARKER: str(settings.state),
+    }
+
+
+def declared_processes(settings: StackSettings) -> list[ProcessSpec]:
+    """The processes in the order they start; they stop in reverse."""
+    specs = [_ray(settings)]
+    if not settings.remote_tracking:
+        specs.append(_mlflow(settings))
+    return [*specs, _dagster_webserver(settings), _dagster_daemon(settings)]
+
+
+def _ray(settings: StackSettings) -> ProcessSpec:
+    temp = settings.layout.ray_temp
+    haproxy = temp / "haproxy"
+    # Ports that only Ray's own parts use are whatever is unused, so that two platforms fit one machine.
+    agent, agent_grpc, client, metrics, proxy_metrics, proxy_stats, fallback, fallback_grpc = map(
+        str, unused(8)
+    )
+    return ProcessSpec(
+        name="ray",
+        command=(
+            _binary("ray"), "start", "--head", "--block",
+            "--node-ip-address=127.0.0.1",
+            f"--port={settings.ray_gcs_port}",
+            "--dashboard-host=127.0.0.1",
+            f"--dashboard-port={settings.ray_dashboard_port}",
+            f"--dashboard-agent-listen-port={agent}",
+            f"--dashboard-agent-grpc-port={agent_grpc}",
+            f"--ray-client-server-port={client}",
+            f"--metrics-export-port={metrics}",
+            "--min-worker-port=0", "--max-worker-port=0",
+            f"--num-cpus={settings.ray_cpus}",
+            f"--object-store-memory={OBJECT_STORE_BYTES}",
+            f"--temp-dir={temp}",
+            "--disable-usage-stats", "--log-style=record", "--log-color=false",
+        ),
+        environment={
+            **process_environment(settings),
+            **SERVE_SWITCHES,
+            "RAY_SERVE_HAPROXY_CONFIG_FILE_LOC": str(haproxy / "haproxy.cfg"),
+            "RAY_SERVE_HAPROXY_SOCKET_PATH": str(haproxy / "admin.sock"),
+            "RAY_SERVE_HAPROXY_SERVER_STATE_BASE": str(haproxy),
+            "RAY_SERVE_HAPROXY_SERVER_STATE_FILE": str(haproxy / "server-state"),
+            "RAY_SERVE_HAPROXY_METRICS_SOCKET_PATH": str(haproxy / "metrics.sock"),
+            "RAY_SERVE_HAPROXY_METRICS_PORT": proxy_metrics,
+            "RAY_SERVE_HAPROXY_STATS_PORT": proxy_stats,
+            "RAY_SERVE_FALLBACK_PROXY_HTTP_PORT": fallback,
+            "RAY_SERVE_FALLBACK_PROXY_GRPC_PORT": fallback_grpc,
+        },
+        folder=settings.layout.run,
+        ports=(
+            Port(settings.ray_gcs_port, environment.RAY_GCS_PORT.name, "Ray's control store"),
+            Port(settings.ray_dashboard_port, environment.RAY_DASHBOARD_PORT.name, "Ray's dashboard"),
+            Port(settings.serve_port, environment.SERVE_PORT.name, "the HTTP endpoint"),
+        ),
+        ready_url=f"http://127.0.0.1:{settings.ray_dashboard_port}/api/serve/applications/",
+        stop_deadline_s=20.0,
+    )  # fmt: skip
+
+
+def _mlflow(settings: StackSettings) -> ProcessSpec:
+    return ProcessSpec(
+        name="mlflow",
+        command=(
+            _binary("mlflow"), "server",
+            "--host=127.0.0.1",
+            f"--port={settings.mlflow_port}",
+            "--workers=1",
+            f"--backend-store-uri={settings.mlflow_tracking_uri}",
+            "--no-serve-artifacts",
+            f"--default-artifact-root={settings.mlflow_artifacts}",
+        ),
+        environment={
+            **process_environment(settings),
+            # The job runner of MLflow's evaluation features: a second process that nothing here uses.
+            "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
+        },
+        folder=settings.layout.run,
+        ports=(Port(settings.mlflow_port, environment.MLFLOW_PORT.name, "the MLflow UI"),),
+        ready_url=f"http://127.0.0.1:{settings.mlflow_port}/health",
+    )  # fmt: skip
+
+
+def _dagster_webserver(settings: StackSettings) -> ProcessSpec:
+    return ProcessSpec(
+        name="dagster-webserver",
+        command=(
+            _binary("dagster-webserver"),
+            "--host=127.0.0.1",
+            f"--port={settings.dagster_port}",
+            f"--workspace={settings.root / 'workspace.yaml'}",
+            "--suppress-warnings",
+        ),
+        environment=process_environment(settings),
+        folder=settings.layout.run,
+        ports=(Port(settings.dagster_port, environment.DAGSTER_PORT.name, "the Dagster UI"),),
+        ready_url=f"{settings.dagster_url}/server_info",
+    )  # fmt: skip
+
+
+def _dagster_daemon(settings: StackSettings) -> ProcessSpec:
+    return ProcessSpec(
+        name="dagster-daemon",
+        command=(_binary("dagster-daemon"), "run", f"--workspace={settings.root / 'workspace.yaml'}"),
+        environment=process_environment(settings),
+        folder=settings.layout.run,
+        ready_text="Instance is configured with the following daemons",
+    )
+
+
+def _binary(name: str) -> str:
+    return str(Path(sys.executable).parent / name)
+
+
+def _port(variable: environment.Variable) -> int:
+    return _number(variable, default=None, largest=65535)
+
+
+def _number(variable: environment.Variable, *, default: int | None, largest: int) -> int:
+    text = variable.read()
+    if not text and default is not None:
+        return default
+    if not text.isdecimal() or not 1 <= int(text) <= largest:
+        raise StackError(f"{variable.name} is {text!r}; it must be a whole number from 1 to {largest}.")
+    return int(text)

@@ -97,7 +97,7 @@ def _column_hashes(column: "pd.Series[object]") -> tuple[str, NDArray[np.uint64]
         # Text and dates. Few distinct values are the rule: factorizing hashes each only once.
         codes, uniques = pd.factorize(column.astype(object))
         texts = np.array([_text(value) for value in uniques], dtype=object)
-        kind = "date" if len(uniques) and not isinstance(uniques[0], str) else "text"
+        kind = "text or date"
         hashed = pd.util.hash_array(texts, categorize=False) if len(texts) else np.zeros(1, dtype=np.uint64)
         values = hashed[np.maximum(codes, 0)]
     hashes = pd.util.hash_array(np.ascontiguousarray(values))
@@ -110,7 +110,7 @@ def _text(value: object) -> str:
     if isinstance(value, str):
         return value
     if isinstance(value, datetime.date) and not isinstance(value, datetime.datetime):
-        return value.isoformat()
+        return f"date {value.isoformat()}"
     raise TypeError(
         f"cannot version a {type(value).__name__} ({value!r}); allowed in such a column: text, dates"
     )

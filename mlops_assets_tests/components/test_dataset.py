@@ -180,7 +180,9 @@ def test_a_warning_is_shown_and_blocks_nothing(sales, use_case, lake, instance):
 def test_an_expectation_that_cannot_be_evaluated_has_errored_not_failed(use_case, load, lake, instance):
     write_day(use_case, DAYS[0])
     rule = "expect_column_values_to_be_between, kwargs: {column: shop, min_value: 0}"
-    defs = load(YAML.replace("expect_column_values_to_be_between, kwargs: {column: amount, min_value: 0}", rule))
+    defs = load(
+        YAML.replace("expect_column_values_to_be_between, kwargs: {column: amount, min_value: 0}", rule)
+    )
     result = materialize(defs, instance, DAYS[0])
     assert not result.success
     assert "could not be evaluated" in failure(result)
@@ -230,7 +232,11 @@ WRONG = {
         "expect_column_mean_to_be_between, kwargs: {column: amount}",
         "not a rule on single rows",
     ),
-    "unknown expectation": ("expect_column_mean_to_be_between", "expect_wonders", "'expect_wonders' is not an"),
+    "unknown expectation": (
+        "expect_column_mean_to_be_between",
+        "expect_wonders",
+        "'expect_wonders' is not an",
+    ),
     "unknown format": ("format: csv", "format: xls", "'csv', 'parquet'"),
     "share above one": ("max_quarantine_share: 0.3", "max_quarantine_share: 3", "less than or equal to 1"),
     "partition column not text": ("day: string", "day: date", "must be declared as a string"),
@@ -252,6 +258,8 @@ def test_a_wrong_document_fails_loading_and_says_what_is_allowed(kind, load):
 
 def test_the_lake_can_be_any_root(sales, tmp_path, instance):
     other = Lake(uri=str(tmp_path / "elsewhere"))
-    defs = dg.Definitions.merge(dg.Definitions(assets=sales.assets), dg.Definitions(resources={"lake": other}))
+    defs = dg.Definitions.merge(
+        dg.Definitions(assets=sales.assets), dg.Definitions(resources={"lake": other})
+    )
     assert materialize(defs, instance, DAYS[0]).success
     assert other.version("datasets/sales") == 0

@@ -75,9 +75,7 @@ def _decompressed(content: bytes, name: str) -> bytes:
             with zipfile.ZipFile(io.BytesIO(content)) as archive:
                 members = archive.namelist()
                 if len(members) != 1:
-                    raise DataError(
-                        f"Source file {name} must hold one file, and holds {len(members)}: {members}"
-                    )
+                    raise DataError(f"Source file {name} must hold one file, not {len(members)}: {members}")
                 return archive.read(members[0])
         if name.endswith(".gz"):
             return gzip.decompress(content)

@@ -76,6 +76,7 @@ class Scorer(ABC):
 
     def __init__(self, manifest: ModelManifest, payload: bytes) -> None:
         self.manifest = manifest
+        self.digest = package_digest(manifest, payload)
         self.encoder = Encoder(manifest.features)
         self._load(payload)
 
@@ -86,7 +87,8 @@ class Scorer(ABC):
     @abstractmethod
     def score(self, matrix: Matrix) -> Matrix:
         """Scores of shape (n,): probability of the positive class for binary, value for regression;
-        shape (n, classes) for multiclass."""
+        shape (n, classes) for multiclass.
+        """
 
     def score_rows(self, rows: Sequence[Mapping[str, FeatureValue]]) -> Matrix:
         return self.score(self.encoder.rows(rows))
@@ -248,9 +250,7 @@ def _filesystem(uri: str, storage_options: Mapping[str, str]) -> tuple[Any, str]
     if uri.startswith("s3://"):
         endpoint = storage_options.get("endpoint_url", "")
         return (
-            fs.S3FileSystem(
-                endpoint_override=endpoint or None, region=storage_options.get("region") or None
-            ),
+            fs.S3FileSystem(endpoint_override=endpoint or None, region=storage_options.get("region") or None),
             uri.removeprefix("s3://").rstrip("/"),
         )
     return fs.LocalFileSystem(), uri.removeprefix("file://").rstrip("/")

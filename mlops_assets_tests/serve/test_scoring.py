@@ -32,7 +32,9 @@ ROWS = [
 ]
 
 
-def linear(task: Task = "binary", outputs: int = 1, width: int = 12, seed: int = 0) -> tuple[ModelManifest, bytes]:
+def linear(
+    task: Task = "binary", outputs: int = 1, width: int = 12, seed: int = 0
+) -> tuple[ModelManifest, bytes]:
     """A linear model over ``width`` numbers and one category, with coefficients that do not add up evenly."""
     random = np.random.default_rng(seed)
     features = [FeatureSpec(name=f"x{i}", type="number") for i in range(width)]
@@ -46,8 +48,14 @@ def linear(task: Task = "binary", outputs: int = 1, width: int = 12, seed: int =
     }
     classes = {"binary": ("no", "yes"), "multiclass": tuple("abcde"[:outputs]), "regression": None}[task]
     manifest = ModelManifest(
-        name="m", task=task, trainer="ridge", model_format="linear-json", model_file="linear.json",
-        target="y", features=tuple(features), classes=classes,
+        name="m",
+        task=task,
+        trainer="ridge",
+        model_format="linear-json",
+        model_file="linear.json",
+        target="y",
+        features=tuple(features),
+        classes=classes,
     )
     return manifest, json.dumps(document).encode()
 
@@ -90,7 +98,9 @@ def test_a_category_column_of_integers_finds_its_text_codes() -> None:
 
 def test_an_all_missing_column_is_nan_whatever_its_dtype() -> None:
     encoder = Encoder(FEATURES)
-    frame = pd.DataFrame({name: pd.Series([None, None], dtype=object) for name in ("distance", "seats", "holiday", "carrier")})
+    frame = pd.DataFrame(
+        {name: pd.Series([None, None], dtype=object) for name in ("distance", "seats", "holiday", "carrier")}
+    )
     assert np.isnan(encoder.columns(frame)).all()
 
 
@@ -105,7 +115,9 @@ def test_a_linear_score_does_not_depend_on_the_batch(task: Task, outputs: int, l
     scorer = scorer_from_bytes(*linear(task, outputs, width=40))
     matrix = np.asarray(some_matrix(257, width=40), order=layout)  # type: ignore[call-overload]
     whole = scorer.score(matrix)
-    np.testing.assert_array_equal(whole, np.concatenate([scorer.score(matrix[i : i + 1]) for i in range(257)]))
+    np.testing.assert_array_equal(
+        whole, np.concatenate([scorer.score(matrix[i : i + 1]) for i in range(257)])
+    )
     np.testing.assert_array_equal(whole[100:], scorer.score(matrix[100:]))
 
 
@@ -160,5 +172,8 @@ def test_the_digest_changes_with_manifest_and_payload() -> None:
     manifest, payload = linear()
     same = ModelManifest.model_validate_json(manifest_bytes(manifest))
     changed = manifest.model_copy(update={"threshold": 0.4})
-    digests = [package_digest(m, p) for m, p in ((manifest, payload), (same, payload), (changed, payload), (manifest, payload + b" "))]
+    digests = [
+        package_digest(m, p)
+        for m, p in ((manifest, payload), (same, payload), (changed, payload), (manifest, payload + b" "))
+    ]
     assert digests[0] == digests[1] and len(set(digests)) == 3

@@ -149,32 +149,100 @@ def rolling(
 
     Raises DataError when a column is absent or has the wrong type, ValueError on a missing argument.
     """
-    if aggregate not in AGGREGATES:
-        raise UnknownName("aggregate", aggregate, AGGREGATES)
-    if aggregate != "count" and value is None:
-        raise ValueError(f"aggregate {aggregate!r} needs a value")
-    if (aggregate == "share") != (above is not None):
-        raise ValueError("aggregate 'share' needs above, and only it takes above")
-    _require(history, [*keys, event_time, known_at, *([value] if value else [])], "the base")
+    frame = History(history, event_time, events)
+    return frame.rolling(keys, known_at, window, aggregate, value, above, longest_delay)
 
-    own = microseconds(history[event_time])
-    known = microseconds(history[known_at])
-    known = np.where(known == NEVER, NEVER, np.maximum(known, own))
-    if longest_delay is not None:
-        known = np.where(known - own > _length(longest_delay), NEVER, known)
-    values = _numbers(history, value) if value else np.zeros(len(history))
-    codes = _codes(history, keys)
 
-    counted = (codes >= 0) & (known != NEVER) & (own != NEVER) & ~np.isnan(values)
-    at = slice(None) if events is None else events
-    first, last = _windows(
-        codes[counted], known[counted], codes[at], own[at], _length(window), values[counted]
-    )
-    order = _order(codes[counted], known[counted], values[counted])
-    ordered = values[counted][order]
-    if aggregate == "share":
-        ordered = (ordered > above).astype(np.float64)
-    return _aggregated(ordered, first, last, aggregate)
+class History:
+    """Rows prepared for many aggregates over them: keys and times are encoded once, not once each."""
+
+    def __init__(
+        self, frame: "pd.DataFrame", event_time: str, events: NDArray[np.bool_] | None = None
+    ) -> None:
+        _require(frame, [event_time], "the base")
+        self._frame = frame
+        self._own = microseconds(frame[event_time])
+        self._events = slice(None) if events is None else events
+        self._at = self._own[self._events]
+        self._codes: dict[tuple[str, ...], tuple[Integers, NDArray[np.intp]]] = {}
+        self._known: dict[str, tuple[Integers, Integers, Integers]] = {}
+        self._bounds: dict[tuple[str, int], Integers] = {}
+
+    def rolling(
+        self,
+        keys: Sequence[str],
+        known_at: str,
+        window: timedelta,
+        aggregate: Aggregate,
+        value: str | None = None,
+        above: float | None = None,
+        longest_delay: timedelta | None = None,
+    ) -> Floats:
+        """As the function ``rolling``."""
+        if aggregate not in AGGREGATES:
+            raise UnknownName("aggregate", aggregate, AGGREGATES)
+        if aggregate != "count" and value is None:
+            raise ValueError(f"aggregate {aggregate!r} needs a value")
+        if (aggregate == "share") != (above is not None):
+            raise ValueError("aggregate 'share' needs above, and only it takes above")
+        _require(self._frame, [*keys, known_at, *([value] if value else [])], "the base")
+
+        codes, event_order = self._coded(tuple(keys))
+        known, ranks, moments = self._ranked(known_at)
+        counted = (codes >= 0) & (known != NEVER)
+        if longest_delay is not None:
+            counted &= known - self._own <= _length(longest_delay)
+        values = _numbers(self._frame, value) if value else None
+        if values is not None:
+            counted &= ~np.isnan(values)
+        # One integer per (key, moment), so that one search finds both; ranks keep it far from overflow.
+        width = len(moments) + 1
+        line = codes[counted] * width + ranks[counted]
+        of_counted = np.zeros(len(line)) if values is None else values[counted]
+        if aggregate == "last":
+            # Ties are ordered by value, so that the last one does not depend on the order of the rows.
+            order = np.lexsort((of_counted, line))
+        else:
+            order = np.argsort(line)
+        line, ordered = line[order], of_counted[order]
+
+        event_codes = codes[self._events][event_order] * width
+        begin = self._bound(known_at, _length(window))[event_order]
+        end = self._bound(known_at, 0)[event_order]
+        first = np.searchsorted(line, event_codes + begin)
+        last = np.searchsorted(line, event_codes + end)
+        nothing = (event_codes < 0) | (self._at[event_order] == NEVER)
+        first[nothing] = last[nothing] = 0
+        if aggregate == "share":
+            ordered = (ordered > above).astype(np.float64)
+        result = np.empty(len(event_order))
+        result[event_order] = _aggregated(ordered, first, last, aggregate)
+        return result
+
+    def _coded(self, keys: tuple[str, ...]) -> tuple[Integers, NDArray[np.intp]]:
+        """Key codes of all rows, and an order of the events in which searches are quick: key, then time."""
+        if keys not in self._codes:
+            codes = _codes(self._frame, keys)
+            self._codes[keys] = codes, np.lexsort((self._at, codes[self._events]))
+        return self._codes[keys]
+
+    def _ranked(self, known_at: str) -> tuple[Integers, Integers, Integers]:
+        """When rows became known, the rank of that moment, and the moments."""
+        if known_at not in self._known:
+            known = microseconds(self._frame[known_at])
+            never = (known == NEVER) | (self._own == NEVER)
+            known = np.where(never, NEVER, np.maximum(known, self._own))
+            moments, ranks = np.unique(known, return_inverse=True)
+            self._known[known_at] = known, ranks.astype(np.int64), moments
+        return self._known[known_at]
+
+    def _bound(self, known_at: str, length: int) -> Integers:
+        """Per event, the rank of the first moment at or after (event - length)."""
+        bound = (known_at, length)
+        if bound not in self._bounds:
+            moments = self._ranked(known_at)[2]
+            self._bounds[bound] = np.searchsorted(moments, self._at - length).astype(np.int64)
+        return self._bounds[bound]
 
 
 def microseconds(times: "pd.Series[Any]") -> Integers:
@@ -186,27 +254,6 @@ def microseconds(times: "pd.Series[Any]") -> Integers:
     utc = times.dt.tz_convert("UTC").dt.tz_localize(None) if times.dt.tz is not None else times
     numbers = utc.to_numpy().astype("datetime64[us]").astype(np.int64)
     return np.where(times.isna().to_numpy(), NEVER, numbers)
-
-
-def _order(codes: Integers, known: Integers, values: Floats) -> NDArray[np.intp]:
-    # Ties are ordered by value, so that the last one does not depend on the order of the rows.
-    return np.lexsort((values, known, codes))
-
-
-def _windows(
-    codes: Integers, known: Integers, event_codes: Integers, at: Integers, length: int, values: Floats
-) -> tuple[Integers, Integers]:
-    """Per event, the half-open range of positions among the rows ordered by (key, known, value)."""
-    moments, ranks = np.unique(known, return_inverse=True)
-    # One integer per (key, moment), so that one search finds both; ranks keep it far from overflow.
-    width = len(moments) + 1
-    line = np.sort(codes * width + ranks)
-    start = event_codes * width + np.searchsorted(moments, at - length, side="left")
-    end = event_codes * width + np.searchsorted(moments, at, side="left")
-    first = np.searchsorted(line, start, side="left")
-    last = np.searchsorted(line, end, side="left")
-    nothing = (event_codes < 0) | (at == NEVER)
-    return np.where(nothing, 0, first), np.where(nothing, 0, last)
 
 
 def _aggregated(ordered: Floats, first: Integers, last: Integers, aggregate: Aggregate) -> Floats:

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mlops_assets.errors import DataError
-from mlops_assets.features.point_in_time import Aggregate, as_of_join, left_join, rolling
+from mlops_assets.features.point_in_time import Aggregate, History, as_of_join, left_join
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -97,21 +97,20 @@ def compute(
         except DataError as error:
             raise DataError(f"join with dataset {join.dataset!r}: {error}") from error
     aggregates: dict[str, Any] = {}
+    history = History(base, _event_timestamp(view), events) if view.rolling else None
     for one in view.rolling:
         if one.name in frame.columns:
             raise DataError(f"rolling {one.name!r}: the base or a join has a column of that name already")
+        assert history is not None
         try:
-            aggregates[one.name] = rolling(
-                base,
-                keys=one.keys,
-                event_time=_event_timestamp(view),
-                known_at=one.known_at,
-                window=one.window,
-                aggregate=one.aggregate,
-                value=one.value,
-                above=one.above,
-                events=events,
-                longest_delay=view.longest_delay(one.window),
+            aggregates[one.name] = history.rolling(
+                one.keys,
+                one.known_at,
+                one.window,
+                one.aggregate,
+                one.value,
+                one.above,
+                view.longest_delay(one.window),
             )
         except DataError as error:
             raise DataError(f"rolling {one.name!r}: {error}") from error

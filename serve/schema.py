@@ -19,6 +19,8 @@ WEIGHT_TOTAL = 10_000
 
 
 class Document(BaseModel):
+    """Base of every document: unknown fields are refused, and nothing changes after reading."""
+
     model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
 
 
@@ -77,7 +79,9 @@ class ModelManifest(Document):
         default=None,
         description="Class labels in score order; binary: (negative, positive); regression: none.",
     )
-    threshold: float = Field(default=0.5, description="Binary: probability from which the answer is positive.")
+    threshold: float = Field(
+        default=0.5, description="Binary: probability from which the answer is positive."
+    )
     golden: tuple[GoldenRow, ...] = ()
     training_set_version: str = ""
 

@@ -1,0 +1,860 @@
+"""The HTTP contract through HTTP: the whole ASGI application over real models in this process."""
+
+import asyncio
+import hashlib
+import json
+import math
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
+
+import httpx
+import pytest
+
+from mlops_assets_tests.serve.small_models import ROW, LocalVersion, LocalVersions, package, routing
+from serve.coalescing import Coalescing
+from serve.endpoint import Endpoint, Limits
+from serve.metrics import GatewayMetrics
+from serve.security import Protection
+from serve.traffic import Traffic
+from serve.versions import VersionGone, VersionLost, VersionOverloaded
+
+MODELS = {task: package(task) for task in ("binary", "multiclass", "regression")}
+CANARY = package("binary", seed=1)
+
+
+class Site:
+    """An endpoint under test with its versions, routing and an HTTP client."""
+
+    def __init__(self, task: str = "binary", *, keys_file: str | None = None, **limits: int) -> None:
+        self.v1 = LocalVersion("v1", *MODELS[task])
+        self.v2 = LocalVersion("v2", *CANARY)
+        self.versions = LocalVersions(v1=self.v1, v2=self.v2)
+        self.metrics = GatewayMetrics(deployment="flights", replica="r1")
+        self.now = 100.0
+        self.traffic = Traffic(self.versions, self.metrics, clock=lambda: self.now, wrap=Coalescing)
+        protection = Protection(keys_file, max_body_bytes=20_000, clock=lambda: self.now)
+        self.endpoint = Endpoint(
+            "flights",
+            self.traffic,
+            protection,
+            self.metrics,
+            Limits(max_batch_rows=50, **limits),
+            clock=lambda: self.now,
+        )
+        transport = httpx.ASGITransport(self.endpoint, root_path="/flights")
+        self.http = httpx.AsyncClient(transport=transport, base_url="http://test/flights")
+
+    async def declare(self, raw: dict[str, Any]) -> None:
+        self.traffic.declare(raw)
+        await self.traffic.settle()
+
+    async def post(self, path: str, body: Any, **headers: str) -> httpx.Response:
+        content = body if isinstance(body, bytes) else json.dumps(body).encode()
+        return await self.http.post(path, content=content, headers=headers)
+
+    async def predict(self, features: Any = ROW, **more: Any) -> httpx.Response:
+        return await self.post("/predict", {"features": features, **more})
+
+    async def metric(self, line: str) -> float:
+        text = (await self.http.get("/metrics")).text
+        values = [float(entry.rsplit(" ", 1)[1]) for entry in text.splitlines() if entry.startswith(line)]
+        assert len(values) == 1, (line, text)
+        return values[0]
+
+    def errors(self, code: str) -> float:
+        labels = f'mlops_errors_total{{code="{code}",deployment="flights",replica="r1"}} '
+        lines = self.metrics.text().decode().splitlines()
+        return sum(float(line.removeprefix(labels)) for line in lines if line.startswith(labels))
+
+
+Story = Callable[[Site], Awaitable[None]]
+
+
+def run(story: Story, site: Site | None = None, first: dict[str, Any] | None = None) -> None:
+    """Plays a story on a site that answers with v1 (or as ``first`` says)."""
+
+    async def play() -> None:
+        there = site or Site()
+        await there.declare(first or routing())
+        async with there.http:
+            await story(there)
+
+    asyncio.run(play())
+
+
+def refused(answer: httpx.Response, status: int, code: str) -> dict[str, Any]:
+    """The error of a refusal, after checking everything that holds for all of them."""
+    assert answer.status_code == status, answer.text
+    assert answer.headers["content-type"] == "application/json"
+    assert answer.headers["x-request-id"]
+    body = answer.json()
+    assert list(body) == ["error"]
+    assert list(body["error"]) == ["code", "message", "details"]
+    assert body["error"]["code"] == code
+    assert body["error"]["message"]
+    return body["error"]
+
+
+def reasons(answer: httpx.Response) -> dict[str, str]:
+    return {entry["field"]: entry["reason"] for entry in refused(answer, 400, "invalid_fields")["details"]}
+
+
+# -- answers -----------------------------------------------------------------------------------------
+
+
+def test_binary_answers_the_offline_probability_to_the_bit() -> None:
+    async def story(site: Site) -> None:
+        answer = await site.predict()
+        golden = MODELS["binary"][0].golden[0].scores[0]
+        assert answer.json() == {
+            "request_id": answer.headers["x-request-id"],
+            "model_version": "v1",
+            "variant": "stable",
+            "prediction": "late" if golden >= 0.5 else "on time",
+            "probability": golden,
+        }
+        assert answer.headers["x-model-version"] == "v1"
+        assert answer.headers["x-variant"] == "stable"
+
+    run(story)
+
+
+def test_multiclass_answers_a_label_and_every_probability() -> None:
+    async def story(site: Site) -> None:
+        answer = (await site.predict()).json()
+        scores = MODELS["multiclass"][0].golden[0].scores
+        assert answer["probability"] == dict(zip(("early", "on time", "late"), scores, strict=True))
+        assert answer["prediction"] == max(answer["probability"], key=answer["probability"].__getitem__)
+
+    run(story, Site("multiclass"))
+
+
+def test_regression_answers_a_number_and_no_probability() -> None:
+    async def story(site: Site) -> None:
+        answer = (await site.predict()).json()
+        assert answer["prediction"] == MODELS["regression"][0].golden[0].scores[0]
+        assert answer["probability"] is None
+
+    run(story, Site("regression"))
+
+
+def test_the_threshold_of_the_manifest_decides_the_label() -> None:
+    async def story(site: Site) -> None:
+        score = MODELS["binary"][0].golden[0].scores[0]
+        for threshold, label in ((score, "late"), (math.nextafter(score, 1), "on time")):
+            site.v1.manifest = MODELS["binary"][0].model_copy(update={"threshold": threshold})
+            site.traffic.states["v1"].live = None
+            await site.traffic.settle()
+            assert (await site.predict()).json()["prediction"] == label
+
+    run(story)
+
+
+@pytest.mark.parametrize("task", ["binary", "multiclass", "regression"])
+def test_a_batch_answers_what_single_rows_answer(task: str) -> None:
+    async def story(site: Site) -> None:
+        rows = [{**ROW, "distance": float(value)} for value in range(0, 6000, 137)]
+        batch = (await site.post("/batch-predict", {"instances": rows})).json()
+        single = [(await site.predict(row)).json() for row in rows]
+        assert batch["predictions"] == [
+            {key: one[key] for key in ("prediction", "probability")} for one in single
+        ]
+        assert set(batch) == {"request_id", "model_version", "variant", "predictions"}
+
+    run(story, Site(task))
+
+
+def test_a_request_id_of_the_caller_is_kept() -> None:
+    async def story(site: Site) -> None:
+        answer = await site.post("/predict", {"features": ROW}, **{"x-request-id": "mine-7"})
+        assert answer.headers.get_list("x-request-id") == ["mine-7"]
+        assert answer.json()["request_id"] == "mine-7"
+
+    run(story)
+
+
+def test_under_serve_the_request_id_header_is_left_to_serve() -> None:
+    async def story(site: Site) -> None:
+        site.endpoint._adds_request_id = False
+        assert "x-request-id" not in (await site.predict()).headers
+
+    run(story)
+
+
+def test_concurrent_requests_share_calls_and_keep_their_own_answers() -> None:
+    async def story(site: Site) -> None:
+        rows = [{**ROW, "distance": float(value)} for value in range(40)]
+        answers = await asyncio.gather(*(site.predict(row) for row in rows))
+        expected = site.v1.scorer.score_rows(rows).tolist()
+        assert [answer.json()["probability"] for answer in answers] == expected
+        assert len(site.v1.calls) < 40
+
+    run(story)
+
+
+# -- 400 ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "body",
+    [b"", b"{", b"\xff\xfe", b'{"features": NaN}', b'{"features": {"distance": Infinity}}', b"[" * 15_000,
+     b'{"a": ' + b"1" * 5_000 + b"}", b"\xef\xbb\xbf{}", b"[]", b'"x"', b"1", b"null", b"{}{}"],
+)  # fmt: skip
+@pytest.mark.parametrize("path", ["/predict", "/batch-predict", "/v2/models/flights/infer"])
+def test_a_body_that_is_no_json_object_is_refused(path: str, body: bytes) -> None:
+    async def story(site: Site) -> None:
+        refused(await site.post(path, body), 400, "malformed_body")
+        assert site.errors("malformed_body") == 1
+
+    run(story)
+
+
+def test_every_bad_feature_is_named_with_its_reason() -> None:
+    async def story(site: Site) -> None:
+        features = {
+            "distance": "1.5",
+            "delay": True,
+            "hour": 3.5,
+            "weekend": 0,
+            "carrier": 7,
+            "gate": 1,
+        }
+        found = reasons(await site.predict(features, colour="red", unit=5))
+        assert found == {
+            "features.distance": "must be a number, not a string",
+            "features.delay": "must be a number, not a boolean",
+            "features.hour": "must be an integer, not a fraction",
+            "features.weekend": "must be true or false, not a number",
+            "features.carrier": "must be a string, not a number",
+            "features.origin": "is missing",
+            "features.gate": "is not a feature of this model",
+            "unit": "must be a string of 1 to 256 characters, or null",
+            "colour": "is not a field of this request; allowed: features, unit",
+        }
+        assert site.errors("invalid_fields") == 1
+
+    run(story)
+
+
+@pytest.mark.parametrize(
+    ("field", "text", "reason"),
+    [
+        ("distance", "1e999", "must be a finite number"),
+        ("distance", "-1e999", "must be a finite number"),
+        ("distance", "1" + "0" * 400, "must be a finite number"),
+        ("distance", "-0.001", "must be >= 0 and <= 6000"),
+        ("distance", "6000.5", "must be >= 0 and <= 6000"),
+        ("distance", "null", "must not be null"),
+        ("distance", "{}", "must be a number, not an object"),
+        ("delay", "[1]", "must be a number, not an array"),
+        ("hour", "24", "must be >= 0 and <= 23"),
+        ("hour", "true", "must be an integer, not a boolean"),
+        ("hour", '"3"', "must be an integer, not a string"),
+        ("hour", "1e999", "must be an integer"),
+        ("hour", "1e300", "must be within -2^53 and 2^53"),
+        ("hour", "9" * 400, "must be within -2^53 and 2^53"),
+        ("weekend", '"true"', "must be true or false, not a string"),
+        ("origin", '"LGA"', "must be one of 'EWR', 'JFK'"),
+        ("origin", "null", "must not be null"),
+        ("carrier", "false", "must be a string, not a boolean"),
+    ],
+)
+def test_values_that_are_not_strictly_valid_are_refused(field: str, text: str, reason: str) -> None:
+    async def story(site: Site) -> None:
+        features = ", ".join(f'"{name}": {text if name == field else json.dumps(ROW[name])}' for name in ROW)
+        assert reasons(await site.post("/predict", f'{{"features": {{{features}}}}}'.encode())) == {
+            f"features.{field}": reason
+        }
+
+    run(story)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"distance": 0}, {"distance": 6000}, {"delay": -1e308}, {"hour": 3.0}, {"hour": None}, {"weekend": None},
+     {"carrier": "ZZ"}, {"carrier": "\ud800"}, {"carrier": None}],
+)  # fmt: skip
+def test_values_at_the_edge_of_valid_are_answered(changes: dict[str, Any]) -> None:
+    async def story(site: Site) -> None:
+        assert (await site.predict({**ROW, **changes})).status_code == 200
+
+    run(story)
+
+
+def test_a_category_outside_the_dictionary_scores_as_missing() -> None:
+    async def story(site: Site) -> None:
+        unseen, missing = (
+            await site.predict({**ROW, "carrier": "ZZ"}),
+            await site.predict({**ROW, "carrier": None}),
+        )
+        assert unseen.json()["probability"] == missing.json()["probability"]
+
+    run(story)
+
+
+@pytest.mark.parametrize(
+    ("body", "field"),
+    [
+        ({}, "features"),
+        ({"features": None}, "features"),
+        ({"features": []}, "features"),
+        ({"unit": "a"}, "features"),
+    ],
+)
+def test_features_must_be_an_object(body: dict[str, Any], field: str) -> None:
+    async def story(site: Site) -> None:
+        assert field in reasons(await site.post("/predict", body))
+
+    run(story)
+
+
+def test_every_bad_row_of_a_batch_is_named() -> None:
+    async def story(site: Site) -> None:
+        rows = [ROW, {**ROW, "hour": 99}, "row", {**ROW, "gate": 1}]
+        found = reasons(await site.post("/batch-predict", {"instances": rows}))
+        assert set(found) == {"instances[1].hour", "instances[2]", "instances[3].gate"}
+        assert set(reasons(await site.post("/batch-predict", {"instances": ROW}))) == {"instances"}
+        assert set(reasons(await site.post("/batch-predict", {"rows": []}))) == {"instances", "rows"}
+
+    run(story)
+
+
+def test_an_empty_batch_is_refused() -> None:
+    async def story(site: Site) -> None:
+        refused(await site.post("/batch-predict", {"instances": []}), 400, "empty_batch")
+
+    run(story)
+
+
+# -- 401, 403, 429 -----------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def keys_file(tmp_path: Any) -> str:
+    def line(name: str, role: str, **more: Any) -> str:
+        return json.dumps(
+            {"name": name, "sha256": hashlib.sha256(name.encode()).hexdigest(), "role": role, **more}
+        )
+
+    path = tmp_path / "keys.jsonl"
+    path.write_text("\n".join([line("watcher", "observe"), line("shop", "predict"), line("boss", "operate"),
+                               line("slow", "predict", requests_per_minute=2)]))  # fmt: skip
+    return str(path)
+
+
+def test_without_a_valid_key_nothing_is_parsed_and_the_way_in_is_said(keys_file: str) -> None:
+    async def story(site: Site) -> None:
+        wrong = [{}, {"authorization": "Bearer nobody"}, {"x-api-key": "nobody"}, {"authorization": "Basic c2hvcA=="},
+                 {"authorization": "Bearer "}, {"x-api-key": hashlib.sha256(b"shop").hexdigest()}]  # fmt: skip
+        for headers in wrong:
+            for path in ("/predict", "/batch-predict", "/v2/models/flights/infer"):
+                answer = await site.post(path, b"{not json", **headers)
+                refused(answer, 401, "unauthenticated")
+                assert answer.headers["www-authenticate"].startswith("Bearer")
+            for path in ("/metrics", "/openapi.json", "/docs", "/v2/models/flights", "/no/such/path"):
+                refused(await site.http.get(path, headers=headers), 401, "unauthenticated")
+        assert site.errors("unauthenticated") == len(wrong) * 8
+
+    run(story, Site(keys_file=keys_file))
+
+
+def test_a_key_is_taken_as_bearer_token_and_as_header(keys_file: str) -> None:
+    async def story(site: Site) -> None:
+        for headers in (
+            {"authorization": "Bearer shop"},
+            {"authorization": "bearer shop"},
+            {"x-api-key": "boss"},
+        ):
+            assert (await site.post("/predict", {"features": ROW}, **headers)).status_code == 200
+
+    run(story, Site(keys_file=keys_file))
+
+
+def test_a_role_that_is_too_low_is_refused_before_the_body(keys_file: str) -> None:
+    async def story(site: Site) -> None:
+        error = refused(
+            await site.post("/predict", b"{not json", **{"x-api-key": "watcher"}), 403, "forbidden"
+        )
+        assert error["details"] == {"role": "observe", "needed": "predict"}
+        assert (await site.http.get("/metrics", headers={"x-api-key": "watcher"})).status_code == 200
+        assert site.errors("forbidden") == 1
+
+    run(story, Site(keys_file=keys_file))
+
+
+def test_health_and_readiness_need_no_key(keys_file: str) -> None:
+    async def story(site: Site) -> None:
+        for path in ("/health", "/ready", "/v2/health/live", "/v2/health/ready", "/v2/models/flights/ready"):
+            assert (await site.http.get(path)).status_code == 200, path
+        assert (await site.http.get("/ready")).json()["api_keys"] == {"enabled": True, "problem": None}
+
+    run(story, Site(keys_file=keys_file))
+
+
+def test_ready_says_that_keys_are_off() -> None:
+    async def story(site: Site) -> None:
+        assert (await site.http.get("/ready")).json()["api_keys"]["enabled"] is False
+
+    run(story)
+
+
+def test_a_key_beyond_its_rate_is_told_when_to_come_back(keys_file: str) -> None:
+    async def story(site: Site) -> None:
+        async def ask() -> httpx.Response:
+            return await site.post("/predict", {"features": ROW}, **{"x-api-key": "slow"})
+
+        assert [(await ask()).status_code for _ in range(2)] == [200, 200]
+        answer = await ask()
+        refused(answer, 429, "rate_limited")
+        assert answer.headers["retry-after"] == "30"
+        site.now += 30
+        assert (await ask()).status_code == 200
+        assert site.errors("rate_limited") == 1
+
+    run(story, Site(keys_file=keys_file))
+
+
+# -- 404, 405, 413 -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "path", ["/", "/nope", "/predict/", "/v2/models/other/infer", "/-/routes", "/PREDICT"]
+)
+def test_an_unknown_path_says_which_exist(path: str) -> None:
+    async def story(site: Site) -> None:
+        assert "/predict" in refused(await site.http.get(path), 404, "not_found")["details"]["paths"]
+        assert site.errors("not_found") == 1
+        assert 'endpoint="other"' in site.metrics.text().decode()
+
+    run(story)
+
+
+@pytest.mark.parametrize(
+    ("method", "path"), [("GET", "/predict"), ("POST", "/health"), ("DELETE", "/v2/models/flights")]
+)
+def test_a_wrong_method_says_which_is_right(method: str, path: str) -> None:
+    async def story(site: Site) -> None:
+        answer = await site.http.request(method, path)
+        refused(answer, 405, "method_not_allowed")
+        assert answer.headers["allow"] == ("POST" if path == "/predict" else "GET")
+
+    run(story)
+
+
+def test_a_body_beyond_the_limit_is_refused_by_its_declared_length(keys_file: str) -> None:
+    async def story(site: Site) -> None:
+        error = refused(await site.post("/predict", b"x" * 20_001), 413, "too_large")
+        assert error["details"] == {"limit": 20_000, "unit": "bytes"}
+
+    run(story, Site(keys_file=keys_file))
+
+
+def test_a_chunked_body_is_cut_off_at_the_limit() -> None:
+    read = 0
+
+    async def endless() -> AsyncIterator[bytes]:
+        nonlocal read
+        while read < 10_000_000:
+            read += 1_000
+            yield b" " * 1_000
+
+    async def story(site: Site) -> None:
+        refused(await site.http.post("/predict", content=endless()), 413, "too_large")
+        assert read <= 22_000
+
+    run(story)
+
+
+def test_a_chunked_body_within_the_limit_is_answered() -> None:
+    async def parts() -> AsyncIterator[bytes]:
+        for byte in json.dumps({"features": ROW}).encode():
+            yield bytes([byte])
+
+    async def story(site: Site) -> None:
+        assert (await site.http.post("/predict", content=parts())).status_code == 200
+
+    run(story)
+
+
+def test_a_batch_beyond_the_limit_is_refused() -> None:
+    async def story(site: Site) -> None:
+        error = refused(await site.post("/batch-predict", {"instances": [ROW] * 51}), 413, "too_large")
+        assert error["details"] == {"limit": 50, "unit": "rows"}
+        assert (await site.post("/batch-predict", {"instances": [ROW] * 50})).status_code == 200
+
+    run(story)
+
+
+# -- 503, 500 ----------------------------------------------------------------------------------------
+
+
+def test_before_a_version_answers_there_is_no_model() -> None:
+    async def story(site: Site) -> None:
+        for answer in (await site.predict(), await site.http.get("/health"), await site.http.get("/v2/health/ready"),
+                       await site.http.get("/docs")):  # fmt: skip
+            refused(answer, 503, "no_model")
+            assert answer.headers["retry-after"] == "1"
+        ready = await site.http.get("/ready")
+        assert ready.status_code == 503
+        assert ready.json()["error"]["message"] == (
+            "The stable version does not answer: flights--v9: there is no such application."
+        )
+
+    run(story, first=routing("v9"))
+
+
+def test_without_any_routing_there_is_no_model() -> None:
+    async def story() -> None:
+        site = Site()
+        refused(await site.predict(), 503, "no_model")
+        assert (await site.http.get("/ready")).status_code == 503
+
+    asyncio.run(story())
+
+
+@pytest.mark.parametrize(
+    ("failure", "code", "retry_after"),
+    [
+        (VersionOverloaded("full", retry_after_s=2.5), "overloaded", "3"),
+        (VersionGone("deleted"), "no_model", "1"),
+        (VersionLost("died"), "no_model", "1"),
+    ],
+)
+def test_a_stable_version_that_cannot_answer_is_503(failure: Exception, code: str, retry_after: str) -> None:
+    async def story(site: Site) -> None:
+        site.v1.always = failure
+        answer = await site.predict()
+        refused(answer, 503, code)
+        assert answer.headers["retry-after"] == retry_after
+        assert site.errors(code) == 1
+
+    run(story)
+
+
+def test_a_model_that_hangs_is_a_timeout() -> None:
+    async def story(site: Site) -> None:
+        site.v1.hold = asyncio.Event()
+        answer = await site.predict()
+        refused(answer, 503, "timed_out")
+        assert answer.headers["retry-after"] == "1"
+
+    run(story, first={**routing(), "timeout_s": 0.05})
+
+
+def test_more_requests_at_once_than_the_limit_are_shed() -> None:
+    async def story(site: Site) -> None:
+        site.v1.hold = asyncio.Event()
+        waiting = [asyncio.ensure_future(site.predict()) for _ in range(3)]
+        await asyncio.sleep(0.01)
+        refused(await site.predict(), 503, "overloaded")
+        site.v1.hold.set()
+        assert [answer.status_code for answer in await asyncio.gather(*waiting)] == [200] * 3
+        assert (await site.predict()).status_code == 200
+
+    run(story, Site(max_in_flight=3))
+
+
+@pytest.mark.parametrize("path", ["/predict", "/batch-predict"])
+def test_anything_else_is_500_with_the_request_id_and_nothing_else(path: str) -> None:
+    async def story(site: Site) -> None:
+        site.v1.always = RuntimeError("password=hunter2 at /srv/secret")
+        body = {"features": ROW} if path == "/predict" else {"instances": [ROW]}
+        answer = await site.post(path, body, **{"x-request-id": "r-1"})
+        error = refused(answer, 500, "internal")
+        assert error["details"] == {"request_id": "r-1"}
+        assert "hunter2" not in answer.text and "secret" not in answer.text
+        assert site.errors("internal") == 1
+
+    run(story)
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf])
+def test_a_score_that_is_not_finite_is_never_answered(bad: float) -> None:
+    async def story(site: Site) -> None:
+        site.v1.alter = lambda scores: [bad] * len(scores)
+        refused(await site.predict(), 500, "internal")
+
+    run(story)
+
+
+def test_a_request_that_makes_the_model_fail_fails_alone() -> None:
+    async def story(site: Site) -> None:
+        site.v1.poison = poison = {**ROW, "distance": 5999.0}
+        rows = [ROW, ROW, ROW, poison, ROW, ROW]
+        answers = await asyncio.gather(*(site.predict(row) for row in rows))
+        assert [answer.status_code for answer in answers] == [200, 200, 200, 500, 200, 200]
+        assert max(site.v1.calls) > 1
+
+    run(story)
+
+
+# -- retry, fallback, traffic ------------------------------------------------------------------------
+
+
+def test_a_replica_that_dies_during_a_call_costs_the_caller_nothing() -> None:
+    async def story(site: Site) -> None:
+        site.v1.failures = [VersionLost("died")]
+        assert (await site.predict()).status_code == 200
+        assert await site.metric("mlops_retries_total") == 1
+
+    run(story)
+
+
+@pytest.mark.parametrize(
+    "failure",
+    [RuntimeError("bug"), VersionGone("x"), VersionLost("x"), VersionOverloaded("x"), TimeoutError()],
+)
+def test_a_canary_that_fails_is_answered_by_stable(failure: Exception) -> None:
+    async def story(site: Site) -> None:
+        assert (await site.predict()).json()["variant"] == "canary"
+        site.v2.always = failure
+        answer = await site.predict()
+        assert answer.status_code == 200
+        assert (answer.json()["model_version"], answer.json()["variant"]) == ("v1", "stable")
+        assert answer.headers["x-variant"] == "stable"
+        assert await site.metric("mlops_fallbacks_total") == 1
+
+    run(story, first=routing(v1=0, v2=10_000))
+
+
+def test_units_stick_to_their_variant_and_shares_are_as_declared() -> None:
+    async def story(site: Site) -> None:
+        async def version(unit: str) -> str:
+            return (await site.predict(unit=unit)).json()["model_version"]
+
+        first = [await version(f"u{number}") for number in range(200)]
+        assert first == [await version(f"u{number}") for number in range(200)]
+        assert 70 < first.count("v2") < 130
+        assert {(await site.predict()).json()["model_version"] for _ in range(50)} == {"v1", "v2"}
+
+    run(story, first=routing(v1=5_000, v2=5_000))
+
+
+def test_a_new_routing_is_visible_at_once() -> None:
+    async def story(site: Site) -> None:
+        await site.declare(routing(revision=2, v1=2_500, v2=7_500))
+        ready = (await site.http.get("/ready")).json()
+        assert ready["revision"] == 2
+        assert {name: route["weight"] for name, route in ready["routes"].items()} == {
+            "v1": 2_500,
+            "v2": 7_500,
+        }
+        assert ready["routes"]["v2"]["application"] == "flights--v2"
+        assert ready["routes"]["v2"]["digest"] == site.v2.scorer.digest
+        assert (ready["routes"]["v1"]["variant"], ready["routes"]["v2"]["variant"]) == ("stable", "canary")
+        assert (
+            await site.metric('mlops_traffic_weight{deployment="flights",replica="r1",version="v2"}') == 0.75
+        )
+        assert await site.metric("mlops_routing_revision") == 2
+
+    run(story)
+
+
+def test_a_bad_routing_keeps_the_last_good_one_and_says_so() -> None:
+    async def story(site: Site) -> None:
+        site.traffic.declare({**routing(), "revision": 9, "stable": "v7"})
+        ready = (await site.http.get("/ready")).json()
+        assert ready["revision"] == 1
+        assert "v7" in ready["config_error"]
+        assert (await site.predict()).status_code == 200
+        await site.declare(routing(revision=3))
+        assert (await site.http.get("/ready")).json()["config_error"] is None
+
+    run(story)
+
+
+def test_each_version_is_asked_in_its_own_features() -> None:
+    async def story(site: Site) -> None:
+        fewer = CANARY[0].model_copy(update={"features": CANARY[0].features[1:]})
+        site.v2.manifest = fewer
+        await site.declare(routing(revision=2, v1=0, v2=10_000))
+        assert reasons(await site.predict()) == {"features.distance": "is not a feature of this model"}
+
+    run(story)
+
+
+# -- metrics -----------------------------------------------------------------------------------------
+
+
+def test_requests_rows_and_latency_are_counted_by_variant_and_version() -> None:
+    async def story(site: Site) -> None:
+        await site.predict()
+        await site.post("/batch-predict", {"instances": [ROW] * 3})
+        await site.predict({})
+        labels = 'deployment="flights"'
+        at = f'{labels},endpoint="/predict",replica="r1"'
+        assert (
+            await site.metric(f'mlops_requests_total{{{at},status="200",variant="stable",version="v1"}}') == 1
+        )
+        assert (
+            await site.metric(f'mlops_requests_total{{{at},status="400",variant="stable",version="v1"}}') == 1
+        )
+        who = f'{{{labels},replica="r1",variant="stable",version="v1"}}'
+        assert await site.metric(f"mlops_rows_total{who}") == 4
+        assert await site.metric(f"mlops_request_latency_seconds_count{who}") == 2
+        text = await site.http.get("/metrics")
+        assert text.headers["content-type"].startswith("text/plain; version=0.0.4")
+
+    run(story)
+
+
+# -- Open Inference Protocol -------------------------------------------------------------------------
+
+
+def tensors(rows: int = 1, **changes: Any) -> dict[str, Any]:
+    kinds = {
+        "distance": "FP64",
+        "delay": "FP64",
+        "hour": "INT64",
+        "weekend": "BOOL",
+        "carrier": "BYTES",
+        "origin": "BYTES",
+    }
+    inputs = [
+        {"name": name, "shape": [rows], "datatype": kind, "data": [ROW[name]] * rows, **changes.get(name, {})}
+        for name, kind in kinds.items()
+    ]
+    return {"inputs": inputs}
+
+
+@pytest.mark.parametrize("task", ["binary", "multiclass", "regression"])
+def test_infer_answers_the_same_as_predict(task: str) -> None:
+    async def story(site: Site) -> None:
+        answer = await site.post("/v2/models/flights/infer", {"id": "q1", **tensors(3)})
+        body, single = answer.json(), (await site.predict()).json()
+        outputs = {output["name"]: output for output in body["outputs"]}
+        assert (body["model_name"], body["model_version"], body["id"]) == ("flights", "v1", "q1")
+        assert body["parameters"] == {"variant": "stable"}
+        assert outputs["prediction"]["data"] == [single["prediction"]] * 3
+        assert outputs["prediction"]["shape"] == [3]
+        if task == "regression":
+            assert list(outputs) == ["prediction"] and outputs["prediction"]["datatype"] == "FP64"
+        elif task == "binary":
+            assert outputs["probability"]["data"] == [single["probability"]] * 3
+        else:
+            assert outputs["probability"]["shape"] == [3, 3]
+            assert outputs["probability"]["data"] == [*single["probability"].values()] * 3
+
+    run(story, Site(task))
+
+
+def test_infer_takes_column_tensors_and_narrower_numbers() -> None:
+    async def story(site: Site) -> None:
+        column = {"shape": [1, 1], "data": [[1400.5]], "datatype": "FP32"}
+        assert (await site.post("/v2/models/flights/infer", tensors(distance=column))).status_code == 200
+
+    run(story)
+
+
+@pytest.mark.parametrize(
+    ("body", "field"),
+    [
+        ({}, "inputs"),
+        ({"inputs": {}}, "inputs"),
+        ({"inputs": [1]}, "inputs[0]"),
+        ({"inputs": [{"name": []}]}, "inputs[0].name"),
+        ({"inputs": [{"name": "gate"}]}, "inputs[0].name"),
+        (tensors(distance={"datatype": "BYTES"}), "inputs[0].datatype"),
+        (tensors(distance={"datatype": ["FP64"]}), "inputs[0].datatype"),
+        (tensors(hour={"datatype": "FP64"}), "inputs[2].datatype"),
+        (tensors(distance={"shape": [2]}), "inputs[0].shape"),
+        (tensors(distance={"shape": "x"}), "inputs[0].shape"),
+        (tensors(weekend={"shape": [True]}), "inputs[3].shape"),
+        (tensors(distance={"data": 1.5}), "inputs[0].data"),
+        (tensors(distance={"data": [1.0, 2.0], "shape": [2]}), "inputs"),
+        (tensors(distance={"name": "delay"}), "distance"),
+        (tensors(distance={"name": "delay"}), "inputs[1].name"),
+        (tensors(distance={"data": ["1.5"]}), "row 0.distance"),
+        (tensors(hour={"data": [True]}), "row 0.hour"),
+        (tensors(origin={"data": [None]}), "row 0.origin"),
+        ({**tensors(), "id": 5}, "id"),
+        ({**tensors(), "colour": 5}, "colour"),
+    ],
+)
+def test_bad_tensors_are_named(body: dict[str, Any], field: str) -> None:
+    async def story(site: Site) -> None:
+        assert field in reasons(await site.post("/v2/models/flights/infer", body))
+
+    run(story)
+
+
+def test_infer_refuses_empty_and_oversized_batches_and_raw_tensors() -> None:
+    async def story(site: Site) -> None:
+        refused(await site.post("/v2/models/flights/infer", tensors(0)), 400, "empty_batch")
+        refused(await site.post("/v2/models/flights/infer", tensors(51)), 413, "too_large")
+        raw = {"inference-header-content-length": "10"}
+        refused(await site.post("/v2/models/flights/infer", tensors(), **raw), 400, "malformed_body")
+
+    run(story)
+
+
+def test_v2_metadata_describes_the_tensors() -> None:
+    async def story(site: Site) -> None:
+        body = (await site.http.get("/v2/models/flights")).json()
+        assert (body["name"], body["versions"], body["platform"]) == ("flights", ["v1"], "lightgbm-text")
+        assert {tensor["name"]: tensor["datatype"] for tensor in body["inputs"]} == {
+            "distance": "FP64",
+            "delay": "FP64",
+            "hour": "INT64",
+            "weekend": "BOOL",
+            "carrier": "BYTES",
+            "origin": "BYTES",
+        }
+        assert [output["name"] for output in body["outputs"]] == ["prediction", "probability"]
+        assert (await site.http.get("/v2/health/live")).json() == {"live": True}
+        assert (await site.http.get("/v2/health/ready")).json() == {"ready": True}
+        assert (await site.http.get("/v2")).json()["name"] == "flights"
+
+    run(story)
+
+
+# -- description -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("task", ["binary", "multiclass", "regression"])
+def test_every_example_of_the_openapi_document_works(task: str) -> None:
+    async def story(site: Site) -> None:
+        document = (await site.http.get("/openapi.json")).json()
+        assert document["openapi"] == "3.1.0"
+        assert document["servers"] == [{"url": "/flights"}]
+        posts = {
+            path: operations["post"] for path, operations in document["paths"].items() if "post" in operations
+        }
+        assert set(posts) == {"/predict", "/batch-predict", "/v2/models/flights/infer"}
+        for path, operation in posts.items():
+            example = operation["requestBody"]["content"]["application/json"]["example"]
+            assert (await site.post(path, example)).status_code == 200
+        gets = [path for path, operations in document["paths"].items() if "get" in operations]
+        for path in gets:
+            assert (await site.http.get(path)).status_code == 200, path
+
+    run(story, Site(task))
+
+
+def test_the_openapi_document_carries_the_rules_of_the_features() -> None:
+    async def story(site: Site) -> None:
+        features = (await site.http.get("/openapi.json")).json()["components"]["schemas"]["Features"]
+        assert features["required"] == list(ROW)
+        assert features["additionalProperties"] is False
+        assert features["properties"]["distance"] == {
+            "type": "number",
+            "description": "Miles <x>",
+            "minimum": 0,
+            "maximum": 6000,
+        }
+        assert features["properties"]["hour"]["type"] == ["integer", "null"]
+        assert features["properties"]["origin"]["enum"] == ["EWR", "JFK"]
+
+    run(story)
+
+
+def test_the_docs_page_loads_nothing_and_escapes_what_it_shows() -> None:
+    async def story(site: Site) -> None:
+        answer = await site.http.get("/docs")
+        assert answer.status_code == 200
+        assert "Miles &lt;x&gt;" in answer.text and "Miles <x>" not in answer.text
+        assert "http://" not in answer.text and "https://" not in answer.text and "src=" not in answer.text
+        assert 'fetch("/flights/predict"' in answer.text
+        assert answer.headers["content-security-policy"].startswith("default-src 'none'")
+
+    run(story)

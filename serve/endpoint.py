@@ -1,0 +1,348 @@
+"""The HTTP contract as one ASGI application: paths, roles, bodies, answers.
+
+Belongs here: what each path takes and gives. Does not belong here: the refusals' codes
+(``serve/errors.py``), value rules (``serve/validation.py``), who may ask (``serve/security.py``),
+which version answers (``serve/traffic.py``), Ray (``serve/gateway.py``).
+
+Written on plain ASGI: a table lookup instead of a router, no model objects per request; a framework
+would cost more than scoring a row does. Every answer, refusals included, carries ``x-request-id``.
+"""
+
+import json
+import logging
+import time
+import uuid
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from serve import inference_protocol, openapi
+from serve.answers import answerer
+from serve.errors import ApiError, Internal, MethodNotAllowed, NoModel, Overloaded, UnknownPath
+from serve.metrics import CONTENT_TYPE, NONE, GatewayMetrics
+from serve.security import Protection, Role
+from serve.traffic import CANARY, STABLE, Traffic
+from serve.validation import Row, batch_rows, parse_object, single_row
+from serve.versions import LiveVersion
+
+Scope = dict[str, Any]
+Receive = Callable[[], Awaitable[dict[str, Any]]]
+Send = Callable[[dict[str, Any]], Awaitable[None]]
+Headers = dict[bytes, bytes]
+
+JSON_TYPE = b"application/json"
+HTML_TYPE = b"text/html; charset=utf-8"
+PAGE_POLICY = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; connect-src 'self'"
+OTHER = "other"
+"""Endpoint label of paths that do not exist: a caller must not be able to make new series."""
+
+logger = logging.getLogger(__name__)
+_encode = json.JSONEncoder(separators=(",", ":"), allow_nan=False).encode
+
+
+@dataclass
+class Request:
+    """One request; ``variant`` and ``version`` are filled in once known, for headers and metrics."""
+
+    request_id: str
+    headers: Headers
+    root_path: str
+    receive: Receive
+    started: float
+    variant: str = NONE
+    version: str = NONE
+
+
+@dataclass(frozen=True)
+class Response:
+    """Status, body and the headers that are not on every answer."""
+
+    body: bytes
+    status: int = 200
+    content_type: bytes = JSON_TYPE
+    headers: dict[str, str] = field(default_factory=dict)
+
+
+Handler = Callable[[Request], Awaitable[Response]]
+
+
+@dataclass(frozen=True)
+class Limits:
+    """How much one gateway replica takes."""
+
+    max_batch_rows: int
+    max_in_flight: int = 512
+
+
+class Endpoint:
+    """ASGI application of one deployment.
+
+    ``adds_request_id`` False: Serve adds the ``x-request-id`` response header itself, and twice would
+    be wrong.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        traffic: Traffic,
+        protection: Protection,
+        metrics: GatewayMetrics,
+        limits: Limits,
+        *,
+        replica: str = "local",
+        adds_request_id: bool = True,
+        clock: Callable[[], float] = time.perf_counter,
+    ) -> None:
+        self._name, self._traffic, self._protection, self._metrics = name, traffic, protection, metrics
+        self._limits, self._replica, self._adds_request_id, self._clock = (
+            limits,
+            replica,
+            adds_request_id,
+            clock,
+        )
+        self._in_flight = 0
+        model = f"/v2/models/{name}"
+        self._routes: dict[str, dict[str, tuple[Role | None, Handler]]] = {
+            "/predict": {"POST": ("predict", self._predict)},
+            "/batch-predict": {"POST": ("predict", self._batch_predict)},
+            "/health": {"GET": (None, self._health)},
+            "/ready": {"GET": (None, self._ready)},
+            "/metrics": {"GET": ("observe", self._metrics_text)},
+            "/openapi.json": {"GET": ("observe", self._openapi)},
+            "/docs": {"GET": ("observe", self._docs)},
+            "/v2": {"GET": ("observe", self._v2_server)},
+            "/v2/health/live": {"GET": (None, self._v2_live)},
+            "/v2/health/ready": {"GET": (None, self._v2_ready)},
+            model: {"GET": ("observe", self._v2_model)},
+            f"{model}/ready": {"GET": (None, self._v2_ready)},
+            f"{model}/infer": {"POST": ("predict", self._v2_infer)},
+        }
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "lifespan":
+            await _lifespan(receive, send)
+            return
+        if scope["type"] != "http":
+            raise ValueError(f"this endpoint speaks HTTP only, not {scope['type']}")
+        headers: Headers = dict(scope["headers"])
+        root_path = scope.get("root_path", "")
+        path = scope["path"].removeprefix(root_path)
+        request = Request(
+            headers.get(b"x-request-id", b"").decode("latin-1") or uuid.uuid4().hex,
+            headers,
+            root_path,
+            receive,
+            self._clock(),
+        )
+        response = await self._answer(request, scope["method"], path)
+        self._metrics.count_request(
+            path if path in self._routes else OTHER, response.status, request.variant, request.version
+        )
+        await send(
+            {
+                "type": "http.response.start",
+                "status": response.status,
+                "headers": self._headers(request, response),
+            }
+        )
+        await send({"type": "http.response.body", "body": response.body})
+
+    async def _answer(self, request: Request, method: str, path: str) -> Response:
+        try:
+            if self._in_flight >= self._limits.max_in_flight:
+                raise Overloaded("Too many requests at once.")
+            self._in_flight += 1
+            try:
+                methods = self._routes.get(path)
+                # Strangers do not learn which paths exist: the key comes first.
+                route = methods.get(method) if methods else None
+                self._protection.admit(request.headers, role=route[0] if route else "observe")
+                if methods is None:
+                    raise UnknownPath(path, self._routes)
+                if route is None:
+                    raise MethodNotAllowed(method, path, methods)
+                return await route[1](request)
+            finally:
+                self._in_flight -= 1
+        except ApiError as error:
+            return self._refusal(error)
+        except Exception:  # The boundary: the log gets everything, the caller the request id.
+            logger.exception("Request %s failed (version %s)", request.request_id, request.version)
+            return self._refusal(Internal(request.request_id))
+
+    def _refusal(self, error: ApiError) -> Response:
+        self._metrics.count_error(error.code)
+        return Response(error.body(), status=error.status, headers=error.headers)
+
+    def _headers(self, request: Request, response: Response) -> list[tuple[bytes, bytes]]:
+        headers = [
+            (b"content-type", response.content_type),
+            (b"content-length", b"%d" % len(response.body)),
+        ]
+        if self._adds_request_id:
+            headers.append((b"x-request-id", request.request_id.encode("latin-1")))
+        if request.version is not NONE:
+            headers.append((b"x-model-version", request.version.encode("latin-1", "replace")))
+            headers.append((b"x-variant", request.variant.encode()))
+        for name, value in response.headers.items():
+            headers.append((name.encode(), value.encode("latin-1", "replace")))
+        return headers
+
+    # -- predictions ---------------------------------------------------------------------------------
+
+    async def _predict(self, request: Request) -> Response:
+        document = parse_object(await self._protection.read_body(request.receive))
+        chosen = self._choose(request, document)
+        row = single_row(document, chosen.validator)
+        live, scores = await self._score(request, chosen, [row])
+        answer = answerer(live.manifest)(scores[0])
+        return Response(_encode({**self._answered(request), **answer}).encode())
+
+    async def _batch_predict(self, request: Request) -> Response:
+        document = parse_object(await self._protection.read_body(request.receive))
+        chosen = self._choose(request, document)
+        rows = batch_rows(document, chosen.validator, max_rows=self._limits.max_batch_rows)
+        live, scores = await self._score(request, chosen, rows)
+        answers = list(map(answerer(live.manifest), scores))
+        return Response(_encode({**self._answered(request), "predictions": answers}).encode())
+
+    async def _v2_infer(self, request: Request) -> Response:
+        inference_protocol.refuse_binary_extension(request.headers)
+        document = parse_object(await self._protection.read_body(request.receive))
+        chosen = self._choose(request, {})
+        rows = inference_protocol.rows_of(
+            document, chosen.manifest, chosen.validator, max_rows=self._limits.max_batch_rows
+        )
+        live, scores = await self._score(request, chosen, rows)
+        made = inference_protocol.response(
+            live.manifest,
+            list(map(answerer(live.manifest), scores)),
+            name=self._name,
+            version=live.version,
+            variant=request.variant,
+            request_id=document.get("id") or request.request_id,
+        )
+        return Response(_encode(made).encode())
+
+    def _choose(self, request: Request, document: dict[str, Any]) -> LiveVersion:
+        """The version for the request's unit; a request without one counts as a unit of its own."""
+        unit = document.get("unit")
+        chosen = self._traffic.choose(unit if type(unit) is str else request.request_id)
+        request.version, request.variant = chosen.version, self._traffic.variant_of(chosen)
+        return chosen
+
+    async def _score(
+        self, request: Request, chosen: LiveVersion, rows: list[Row]
+    ) -> tuple[LiveVersion, list[Any]]:
+        live, scores = await self._traffic.score(chosen, rows)
+        if live is not chosen:
+            request.version, request.variant = live.version, self._traffic.variant_of(live)
+        self._metrics.count_answer(
+            request.variant, live.version, rows=len(rows), seconds=self._clock() - request.started
+        )
+        return live, scores
+
+    @staticmethod
+    def _answered(request: Request) -> dict[str, Any]:
+        return {
+            "request_id": request.request_id,
+            "model_version": request.version,
+            "variant": request.variant,
+        }
+
+    # -- state ---------------------------------------------------------------------------------------
+
+    async def _health(self, _: Request) -> Response:
+        stable = self._require_stable()
+        return Response(_encode({"status": "ok", "model_version": stable.version}).encode())
+
+    async def _ready(self, _: Request) -> Response:
+        ready = self._traffic.is_ready
+        headers = {} if ready else {"retry-after": "1"}
+        return Response(_encode(self._state(ready)).encode(), status=200 if ready else 503, headers=headers)
+
+    def _state(self, ready: bool) -> dict[str, Any]:
+        traffic = self._traffic
+        routing = traffic.routing
+        state: dict[str, Any] = {
+            "name": self._name,
+            "ready": ready,
+            "replica": self._replica,
+            "revision": routing.revision if routing else None,
+            "stable": routing.stable if routing else None,
+            "config_error": traffic.config_error,
+            "api_keys": {"enabled": self._protection.is_on, "problem": self._protection.problem},
+            "routes": {},
+        }
+        for version, route in routing.routes.items() if routing else ():
+            known = traffic.states[version]
+            state["routes"][version] = {
+                "application": route.application,
+                "weight": route.weight,
+                "variant": STABLE if routing and version == routing.stable else CANARY,
+                "answers": known.answers,
+                "problem": known.problem,
+                "digest": known.live.digest if known.live else None,
+            }
+        if not ready:
+            why = traffic.states[routing.stable].problem if routing else "no routing has been declared"
+            message = f"The stable version does not answer: {why}."
+            self._metrics.count_error(NoModel.code)
+            state["error"] = {"code": NoModel.code, "message": message, "details": []}
+        return state
+
+    async def _metrics_text(self, _: Request) -> Response:
+        return Response(self._metrics.text(), content_type=CONTENT_TYPE.encode())
+
+    def _require_stable(self) -> LiveVersion:
+        if self._traffic.stable is None:
+            raise NoModel("No model version answers yet.")
+        return self._traffic.stable
+
+    # -- description ---------------------------------------------------------------------------------
+
+    def _described(self, request: Request) -> tuple[LiveVersion, dict[str, Any]]:
+        stable = self._require_stable()
+        return stable, openapi.document(
+            stable.manifest,
+            name=self._name,
+            version=stable.version,
+            server=request.root_path,
+            keys=self._protection.is_on,
+            max_rows=self._limits.max_batch_rows,
+        )
+
+    async def _openapi(self, request: Request) -> Response:
+        return Response(_encode(self._described(request)[1]).encode())
+
+    async def _docs(self, request: Request) -> Response:
+        stable, described = self._described(request)
+        page = openapi.page(stable.manifest, described)
+        return Response(
+            page.encode(), content_type=HTML_TYPE, headers={"content-security-policy": PAGE_POLICY}
+        )
+
+    async def _v2_server(self, _: Request) -> Response:
+        return Response(_encode({"name": self._name, "version": "2", "extensions": []}).encode())
+
+    async def _v2_live(self, _: Request) -> Response:
+        return Response(_encode({"live": True}).encode())
+
+    async def _v2_ready(self, _: Request) -> Response:
+        if not self._traffic.is_ready:
+            raise NoModel("The stable version does not answer.")
+        return Response(_encode({"ready": True}).encode())
+
+    async def _v2_model(self, _: Request) -> Response:
+        stable = self._require_stable()
+        versions = list(self._traffic.states)
+        made = inference_protocol.metadata(stable.manifest, name=self._name, versions=versions)
+        return Response(_encode(made).encode())
+
+
+async def _lifespan(receive: Receive, send: Send) -> None:
+    while True:
+        message = await receive()
+        await send({"type": f"{message['type']}.complete"})
+        if message["type"] == "lifespan.shutdown":
+            return

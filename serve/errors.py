@@ -1,0 +1,197 @@
+"""Every refusal of the endpoint: its HTTP status, its code, its JSON. The only place with HTTP codes.
+
+Belongs here: error classes that take facts, and the one JSON shape
+``{"error": {"code", "message", "details"}}``. Does not belong here: deciding that something is wrong
+(``serve/validation.py``, ``serve/security.py``, ``serve/traffic.py``).
+
+Every code is counted under its own name in ``/metrics`` (``mlops_errors_total``).
+"""
+
+import json
+import math
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+Problems = list[dict[str, str]]
+"""One entry per bad field: ``{"field": ..., "reason": ...}``."""
+
+
+class ApiError(Exception):
+    """An answer that is not a prediction. ``headers`` go out beside the JSON body."""
+
+    status = 500
+    code = "internal"
+
+    def __init__(
+        self, message: str, *, details: Any = None, headers: Mapping[str, str] | None = None
+    ) -> None:
+        super().__init__(message)
+        self.message = message
+        self.details: Any = [] if details is None else details
+        self.headers = dict(headers or {})
+
+    def body(self) -> bytes:
+        return json.dumps(
+            {"error": {"code": self.code, "message": self.message, "details": self.details}}
+        ).encode()
+
+
+class MalformedBody(ApiError):
+    """The body is not JSON, or not the JSON object that the endpoint takes."""
+
+    status = 400
+    code = "malformed_body"
+
+
+class InvalidFields(ApiError):
+    """Fields are missing, unknown, wrong-typed or out of range; ``details`` names every one."""
+
+    status = 400
+    code = "invalid_fields"
+
+    def __init__(self, problems: Problems) -> None:
+        names = ", ".join(problem["field"] for problem in problems[:5])
+        more = f" and {len(problems) - 5} more" if len(problems) > 5 else ""
+        count = "1 field is" if len(problems) == 1 else f"{len(problems)} fields are"
+        super().__init__(f"{count} not valid: {names}{more}.", details=problems)
+
+
+class EmptyBatch(ApiError):
+    """A batch without rows."""
+
+    status = 400
+    code = "empty_batch"
+
+    def __init__(self, field: str) -> None:
+        super().__init__(
+            f"{field} holds no rows; send at least one.", details=[{"field": field, "reason": "is empty"}]
+        )
+
+
+class Unauthenticated(ApiError):
+    """No key, or a key that is not (or no longer) in the keys file."""
+
+    status = 401
+    code = "unauthenticated"
+
+    def __init__(self, *, presented: bool) -> None:
+        problem = "This API key is not valid." if presented else "This endpoint needs an API key."
+        super().__init__(
+            f"{problem} Send it as 'Authorization: Bearer KEY' or 'x-api-key: KEY'.",
+            headers={"www-authenticate": 'Bearer realm="mlops"'},
+        )
+
+
+class Forbidden(ApiError):
+    """The key is valid and its role is too low."""
+
+    status = 403
+    code = "forbidden"
+
+    def __init__(self, *, role: str, needed: str) -> None:
+        super().__init__(
+            f"This key has role {role!r}; this needs {needed!r} or higher.",
+            details={"role": role, "needed": needed},
+        )
+
+
+class UnknownPath(ApiError):
+    """Nothing answers at this path."""
+
+    status = 404
+    code = "not_found"
+
+    def __init__(self, path: str, allowed: Iterable[str]) -> None:
+        known = sorted(set(allowed))
+        super().__init__(f"Nothing answers at {path!r}. Paths: {', '.join(known)}.", details={"paths": known})
+
+
+class MethodNotAllowed(ApiError):
+    """The path exists and takes another method."""
+
+    status = 405
+    code = "method_not_allowed"
+
+    def __init__(self, method: str, path: str, allowed: Iterable[str]) -> None:
+        methods = sorted(allowed)
+        super().__init__(
+            f"{path!r} does not take {method}. Allowed: {', '.join(methods)}.",
+            details={"allowed": methods},
+            headers={"allow": ", ".join(methods)},
+        )
+
+
+class TooLarge(ApiError):
+    """Body or batch beyond its limit."""
+
+    status = 413
+    code = "too_large"
+
+    def __init__(self, what: str, *, limit: int, unit: str) -> None:
+        super().__init__(
+            f"The {what} is larger than {limit} {unit}. Send it in parts.",
+            details={"limit": limit, "unit": unit},
+        )
+
+
+class RateLimited(ApiError):
+    """The key has used up its requests; ``Retry-After`` says when the next one is free."""
+
+    status = 429
+    code = "rate_limited"
+
+    def __init__(self, *, requests_per_minute: float, retry_after_s: float) -> None:
+        super().__init__(
+            f"More than {requests_per_minute:g} requests per minute with this key.",
+            details={"requests_per_minute": requests_per_minute},
+            headers={"retry-after": seconds(retry_after_s)},
+        )
+
+
+class NoModel(ApiError):
+    """No version can answer now: none is declared, or none is up yet, or the stable one was lost."""
+
+    status = 503
+    code = "no_model"
+
+    def __init__(self, message: str, *, retry_after_s: float = 1.0) -> None:
+        super().__init__(message, headers={"retry-after": seconds(retry_after_s)})
+
+
+class Overloaded(ApiError):
+    """More requests at once than the endpoint or the model takes."""
+
+    status = 503
+    code = "overloaded"
+
+    def __init__(self, message: str, *, retry_after_s: float = 1.0) -> None:
+        super().__init__(message, headers={"retry-after": seconds(retry_after_s)})
+
+
+class TimedOut(ApiError):
+    """The model did not answer within the declared time."""
+
+    status = 503
+    code = "timed_out"
+
+    def __init__(self, *, timeout_s: float) -> None:
+        super().__init__(
+            f"The model did not answer within {timeout_s:g} s.",
+            details={"timeout_s": timeout_s},
+            headers={"retry-after": "1"},
+        )
+
+
+class Internal(ApiError):
+    """Anything else. Says the request id and nothing about the inside; the log has the rest."""
+
+    status = 500
+    code = "internal"
+
+    def __init__(self, request_id: str) -> None:
+        super().__init__("The request failed inside.", details={"request_id": request_id})
+
+
+def seconds(value: float) -> str:
+    """``Retry-After`` as whole seconds, at least one."""
+    return str(max(1, math.ceil(value)))

@@ -1,0 +1,62 @@
+"""One model version on a replica: loads a package, proves it, scores rows.
+
+Belongs here: the deployment ``Model`` of a version application. Does not belong here: scoring itself
+(``serve/scoring.py``), HTTP and validation (the gateway), resources and limits (``serve/builder.py``).
+
+A replica turns healthy only after its package gave the golden rows' offline scores again, to the bit.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from serve.schema import ModelArgs
+from serve.scoring import Scorer, load_package
+from serve.validation import Row
+from serve.versions import Scores
+
+
+class GoldenMismatch(RuntimeError):
+    """The loaded model does not give the scores that were recorded offline."""
+
+    def __init__(self, *, version: str, row: int, offline: Sequence[float], here: Sequence[float]) -> None:
+        self.version, self.row, self.offline, self.here = version, row, tuple(offline), tuple(here)
+        super().__init__(
+            f"version {version}: golden row {row} scores {self.here} here, offline it was {self.offline}. "
+            "The package was written by another version of the model library, or was changed."
+        )
+
+
+def verify_golden_rows(scorer: Scorer, *, version: str) -> int:
+    """Number of golden rows that score exactly as offline; GoldenMismatch at the first that does not."""
+    for position, golden in enumerate(scorer.manifest.golden):
+        here = _score_list(scorer.score_rows([golden.features])[0].tolist())
+        if here != list(golden.scores):
+            raise GoldenMismatch(version=version, row=position, offline=golden.scores, here=here)
+    return len(scorer.manifest.golden)
+
+
+class Model:
+    """Replica of one model version."""
+
+    def __init__(self, args: Mapping[str, Any]) -> None:
+        declared = ModelArgs.model_validate(args)
+        self._version = declared.version
+        self._scorer = load_package(declared.package_uri, declared.storage_options)
+        self._golden_rows = verify_golden_rows(self._scorer, version=declared.version)
+
+    async def info(self) -> dict[str, Any]:
+        """Version, content digest, manifest, and how many golden rows were verified."""
+        return {
+            "version": self._version,
+            "digest": self._scorer.digest,
+            "manifest": self._scorer.manifest.model_dump(mode="json"),
+            "golden_rows": self._golden_rows,
+        }
+
+    async def score_rows(self, rows: Sequence[Row]) -> Scores:
+        """One score per valid row (a list of class probabilities for multiclass). Single-threaded."""
+        return self._scorer.score_rows(rows).tolist()
+
+
+def _score_list(score: float | list[float]) -> list[float]:
+    return score if isinstance(score, list) else [score]

@@ -1,0 +1,250 @@
+"""Strict validation of requests against a model's features: every problem named, fast when there is none.
+
+Belongs here: parsing a body as JSON and checking its values. Does not belong here: HTTP codes
+(``serve/errors.py``), encoding valid values into a matrix (``serve/scoring.py``). Pure.
+
+Strict means that JSON types count: ``"1.5"`` and ``true`` are not numbers, ``1`` is not a boolean,
+``NaN`` and ``1e999`` are nothing. An integer may be written ``3`` or ``3.0``. Every feature must be
+present; one that is not known is sent as ``null`` where the feature allows it.
+"""
+
+import json
+import math
+from collections.abc import Callable, Sequence
+from typing import Any, NoReturn
+
+from serve.errors import EmptyBatch, InvalidFields, MalformedBody, Problems, TooLarge
+from serve.schema import FeatureSpec, FeatureValue, ModelManifest
+
+Row = dict[str, FeatureValue]
+Check = Callable[[Any], str | None]
+"""Gives the reason why a value is not valid, or None."""
+
+MAX_UNIT_LENGTH = 256
+EXACT_INTEGER = 2**53
+"""Integers beyond this are not exact as the float64 that the model takes."""
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is not JSON")
+
+
+_decode = json.JSONDecoder(parse_constant=_refuse_constant).decode
+
+
+def parse_object(body: bytes) -> dict[str, Any]:
+    """The JSON object in ``body``; MalformedBody with the position when it is something else."""
+    try:
+        document = _decode(body.decode("utf-8"))
+    except UnicodeDecodeError as error:
+        raise MalformedBody(f"The body is not UTF-8 (byte {error.start}).") from error
+    except json.JSONDecodeError as error:
+        raise MalformedBody(
+            f"The body is not JSON: {error.msg} (line {error.lineno}, column {error.colno})."
+        ) from error
+    except ValueError as error:  # NaN and Infinity, and integers of thousands of digits.
+        raise MalformedBody(f"The body is not JSON: {str(error).split(';')[0]}.") from error
+    except RecursionError as error:
+        raise MalformedBody("The body is not JSON that can be read: nested too deeply.") from error
+    if type(document) is not dict:
+        raise MalformedBody(f"The body must be a JSON object, not {kind_of(document)}.")
+    return document
+
+
+def kind_of(value: Any) -> str:
+    """The JSON type of a value, in words."""
+    kinds = {dict: "an object", list: "an array", str: "a string", bool: "a boolean", type(None): "null"}
+    return kinds.get(type(value), "a number")
+
+
+class RowValidator:
+    """Checks rows against the features of one model. Built once per version."""
+
+    def __init__(self, features: Sequence[FeatureSpec]) -> None:
+        self._checks: tuple[tuple[str, Check], ...] = tuple((f.name, _check(f)) for f in features)
+        self._names = frozenset(name for name, _ in self._checks)
+        self._count = len(self._checks)
+
+    def problems(self, row: Any, field: str) -> Problems:
+        """Every problem of one row, [] when it is valid; ``field`` is where the row stands."""
+        if type(row) is not dict:
+            return [{"field": field, "reason": f"must be an object of features, not {kind_of(row)}"}]
+        found: Problems = []
+        present = 0
+        for name, check in self._checks:
+            try:
+                value = row[name]
+            except KeyError:
+                found.append({"field": f"{field}.{name}", "reason": "is missing"})
+                continue
+            present += 1
+            reason = check(value)
+            if reason is not None:
+                found.append({"field": f"{field}.{name}", "reason": reason})
+        if len(row) != present:
+            found += [
+                {"field": f"{field}.{name}", "reason": "is not a feature of this model"}
+                for name in row
+                if name not in self._names
+            ]
+        return found
+
+    def is_valid(self, row: Any) -> bool:
+        return not self.problems(row, "")
+
+
+def single_row(document: dict[str, Any], validator: RowValidator) -> Row:
+    """The valid row of a ``/predict`` body; InvalidFields names every problem."""
+    found = _envelope_problems(document, "features")
+    if "features" in document:
+        found += validator.problems(document["features"], "features")
+    if found:
+        raise InvalidFields(found)
+    row: Row = document["features"]
+    return row
+
+
+def batch_rows(document: dict[str, Any], validator: RowValidator, *, max_rows: int) -> list[Row]:
+    """The valid rows of a ``/batch-predict`` body; InvalidFields names every problem of every row."""
+    found = _envelope_problems(document, "instances")
+    rows = document.get("instances", [])
+    if type(rows) is not list:
+        found.append({"field": "instances", "reason": f"must be an array of objects, not {kind_of(rows)}"})
+        raise InvalidFields(found)
+    if len(rows) > max_rows:
+        raise TooLarge("batch", limit=max_rows, unit="rows")
+    for position, row in enumerate(rows):
+        found += validator.problems(row, f"instances[{position}]")
+    if found:
+        raise InvalidFields(found)
+    if not rows:
+        raise EmptyBatch("instances")
+    return rows
+
+
+def example_row(manifest: ModelManifest) -> Row:
+    """A row that the model answers: a golden row where there is a valid one, else made of the examples."""
+    validator = RowValidator(manifest.features)
+    for golden in manifest.golden:
+        if validator.is_valid(golden.features):
+            return dict(golden.features)
+    return {feature.name: _example(feature) for feature in manifest.features}
+
+
+def _example(feature: FeatureSpec) -> FeatureValue:
+    if feature.example is not None and _check(feature)(feature.example) is None:
+        return feature.example
+    if feature.nullable:
+        return None
+    if feature.type == "boolean":
+        return False
+    if feature.type == "category":
+        return feature.categories[0] if feature.categories else "a"
+    bounds = [bound for bound in (feature.minimum, feature.maximum) if bound is not None]
+    return bounds[0] if bounds else 0
+
+
+def _envelope_problems(document: dict[str, Any], payload: str) -> Problems:
+    found: Problems = [] if payload in document else [{"field": payload, "reason": "is missing"}]
+    found += _unit_problems(document)
+    found += [
+        {"field": name, "reason": f"is not a field of this request; allowed: {payload}, unit"}
+        for name in document
+        if name not in (payload, "unit")
+    ]
+    return found
+
+
+def _unit_problems(document: dict[str, Any]) -> Problems:
+    unit = document.get("unit")
+    if unit is None or (type(unit) is str and 0 < len(unit) <= MAX_UNIT_LENGTH):
+        return []
+    return [{"field": "unit", "reason": f"must be a string of 1 to {MAX_UNIT_LENGTH} characters, or null"}]
+
+
+def _check(feature: FeatureSpec) -> Check:
+    makers: dict[str, Callable[[FeatureSpec], Check]] = {
+        "number": _number_check,
+        "integer": _integer_check,
+        "boolean": _boolean_check,
+        "category": _category_check,
+    }
+    return makers[feature.type](feature)
+
+
+def _null(feature: FeatureSpec) -> str | None:
+    return None if feature.nullable else "must not be null"
+
+
+def _bounds(feature: FeatureSpec) -> tuple[float, float, str]:
+    low = -math.inf if feature.minimum is None else feature.minimum
+    high = math.inf if feature.maximum is None else feature.maximum
+    allowed = [f">= {low:g}"] * (low != -math.inf) + [f"<= {high:g}"] * (high != math.inf)
+    return low, high, f"must be {' and '.join(allowed)}"
+
+
+def _number_check(feature: FeatureSpec) -> Check:
+    low, high, out_of_range = _bounds(feature)
+    null = _null(feature)
+    inf = math.inf
+
+    def check(value: Any) -> str | None:
+        kind = type(value)
+        if kind is float:
+            if not -inf < value < inf:
+                return "must be a finite number"
+        elif kind is int:
+            try:
+                float(value)
+            except OverflowError:
+                return "must be a finite number"
+        elif value is None:
+            return null
+        else:
+            return f"must be a number, not {kind_of(value)}"
+        return None if low <= value <= high else out_of_range
+
+    return check
+
+
+def _integer_check(feature: FeatureSpec) -> Check:
+    low, high, out_of_range = _bounds(feature)
+    null = _null(feature)
+
+    def check(value: Any) -> str | None:
+        kind = type(value)
+        if kind is float:
+            if not value.is_integer():
+                return "must be an integer, not a fraction" if math.isfinite(value) else "must be an integer"
+        elif kind is not int:
+            return null if value is None else f"must be an integer, not {kind_of(value)}"
+        if not -EXACT_INTEGER <= value <= EXACT_INTEGER:
+            return "must be within -2^53 and 2^53"
+        return None if low <= value <= high else out_of_range
+
+    return check
+
+
+def _boolean_check(feature: FeatureSpec) -> Check:
+    null = _null(feature)
+
+    def check(value: Any) -> str | None:
+        if value is True or value is False:
+            return None
+        return null if value is None else f"must be true or false, not {kind_of(value)}"
+
+    return check
+
+
+def _category_check(feature: FeatureSpec) -> Check:
+    null = _null(feature)
+    known = frozenset(feature.categories or ()) if feature.unseen == "reject" else None
+    shown = ", ".join(repr(name) for name in (feature.categories or ())[:20])
+    more = ", ..." if len(feature.categories or ()) > 20 else ""
+
+    def check(value: Any) -> str | None:
+        if type(value) is str:
+            return None if known is None or value in known else f"must be one of {shown}{more}"
+        return null if value is None else f"must be a string, not {kind_of(value)}"
+
+    return check

@@ -94,6 +94,17 @@ class Scorer(ABC):
         return self.score(self.encoder.rows(rows))
 
 
+MANY_ROWS = 4_096
+
+
+def _threads(matrix: Matrix) -> int:
+    """One thread per request on a replica; all cores (0) for the large matrices of an evaluation.
+
+    Trees add up in the same order either way: a row's score does not depend on the number of threads.
+    """
+    return 1 if len(matrix) < MANY_ROWS else 0
+
+
 class LightGbmScorer(Scorer):
     """LightGBM's text format; also what the random forest trainer writes."""
 
@@ -103,7 +114,7 @@ class LightGbmScorer(Scorer):
         self._booster = lightgbm.Booster(model_str=payload.decode())
 
     def score(self, matrix: Matrix) -> Matrix:
-        return cast(Matrix, self._booster.predict(matrix, num_threads=1))
+        return cast(Matrix, self._booster.predict(matrix, num_threads=_threads(matrix)))
 
 
 class XgboostScorer(Scorer):
@@ -119,12 +130,14 @@ class XgboostScorer(Scorer):
     def score(self, matrix: Matrix) -> Matrix:
         import xgboost
 
+        threads = _threads(matrix)
+        self._booster.set_param({"nthread": threads})
         data = xgboost.DMatrix(
             matrix,
             feature_names=self._booster.feature_names,
             feature_types=self._types,
             enable_categorical=True,
-            nthread=1,
+            nthread=threads,
         )
         return np.asarray(self._booster.predict(data), dtype=np.float64)
 

@@ -177,3 +177,14 @@ def test_the_digest_changes_with_manifest_and_payload() -> None:
         for m, p in ((manifest, payload), (same, payload), (changed, payload), (manifest, payload + b" "))
     ]
     assert digests[0] == digests[1] and len(set(digests)) == 3
+
+
+@pytest.mark.parametrize("name", ["lightgbm", "xgboost"])
+def test_the_number_of_threads_changes_no_score(name: str) -> None:
+    from mlops_assets_tests.training.test_trainers import fitted
+    from serve.scoring import MANY_ROWS
+
+    _, scorer, matrix, _ = fitted(name, "multiclass")
+    many = np.tile(matrix, (MANY_ROWS // len(matrix) + 1, 1))
+    assert len(many) >= MANY_ROWS
+    np.testing.assert_array_equal(scorer.score(many)[: len(matrix)], scorer.score(matrix))

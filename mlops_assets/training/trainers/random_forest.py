@@ -21,10 +21,10 @@ class RandomForestTrainer(Trainer):
     model_format: ClassVar[ModelFormat] = "lightgbm-text"
     model_file: ClassVar[str] = "model.txt"
     defaults: ClassVar[Mapping[str, Any]] = {
-        "num_rounds": 100,
-        "num_leaves": 255,
+        "num_rounds": 60,
+        "num_leaves": 127,
         "min_data_in_leaf": 50,
-        "feature_fraction_bynode": 0.4,
+        "feature_fraction_bynode": 0.3,
         "bagging_fraction": 0.632,
         "max_bin": 255,
         "cat_smooth": 20.0,

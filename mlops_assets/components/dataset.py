@@ -109,10 +109,10 @@ class DatasetDeclaration(Declaration):
     @model_validator(mode="after")
     def _columns_exist(self) -> "DatasetDeclaration":
         named = set(self.primary_key)
-        for expectation in (*self.row_rules, *self.suite):
-            columns = [expectation.kwargs.get(key) for key in ("column", "column_A", "column_B")]
+        for kwargs in [rule.kwargs for rule in self.row_rules] + [rule.kwargs for rule in self.suite]:
+            columns = [kwargs.get(key) for key in ("column", "column_A", "column_B")]
             named.update(str(column) for column in columns if column is not None)
-            named.update(map(str, expectation.kwargs.get("column_list", ())))
+            named.update(map(str, kwargs.get("column_list", ())))
         unknown = sorted(named - set(self.columns))
         if unknown:
             raise ValueError(f"unknown columns {', '.join(unknown)}; declared: {', '.join(self.columns)}")
@@ -236,7 +236,8 @@ class DatasetComponent(DeclaredComponent[DatasetDeclaration]):
         """One commit of the good partitions, then events, checks, and a Failure if one was bad."""
         column = self.declaration.partitions.column if self.declaration.partitions else None
         total = 1 if partitions is None else len(partitions)
-        bad = [key for key in (partitions or [None]) if key not in set(validated.good)]
+        asked: Sequence[str | None] = [None] if partitions is None else partitions
+        bad = [key for key in asked if key not in set(validated.good)]
         checks = [self._check(concern, validated.findings, total, validated) for concern in CONCERNS]
         if bad and (partitions is None or not validated.good):
             yield from checks
@@ -265,7 +266,7 @@ class DatasetComponent(DeclaredComponent[DatasetDeclaration]):
             f"Wrote {wrote.rows} rows in {1 if good is None else len(good)} partitions to {wrote.uri}, Delta "
             f"version {wrote.version}; {table.rows} rows went to quarantine."
         )
-        shared = {"delta_version": wrote.version, "dagster/uri": wrote.uri}
+        shared: dict[str, Any] = {"delta_version": wrote.version, "dagster/uri": wrote.uri}
         if not bad:
             yield dg.MaterializeResult(
                 asset_key=self._key,

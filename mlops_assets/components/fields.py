@@ -18,7 +18,7 @@ _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks
 
 
 def parse_duration(value: object) -> timedelta:
-    """"90s", "30m", "2h", "14d" or "2w" as a timedelta; ValueError says what is allowed."""
+    """A timedelta from "90s", "30m", "2h", "14d" or "2w"; ValueError says what is allowed."""
     if isinstance(value, timedelta):
         return value
     found = re.fullmatch(r"(\d+(?:\.\d+)?)([smhdw])", value.strip()) if isinstance(value, str) else None

@@ -13,12 +13,13 @@ A partition that could not be written gets no event and keeps its last one: an a
 partition reports the good ones, yields its failed checks, and raises instead of yielding a result.
 """
 
+import uuid
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import dagster as dg
 from dagster._core.definitions.data_version import DATA_VERSION_TAG
-from dagster._core.events import DagsterEvent, DagsterEventBatchMetadata, generate_event_batch_id
+from dagster._core.events import DagsterEvent, DagsterEventBatchMetadata
 from dagster._core.execution.plan.execute_step import (
     _build_data_version_tags,
     _get_code_version,
@@ -56,7 +57,7 @@ def report_partitions(
     """
     step = context.get_step_execution_context()
     tags = provenance_tags(context, key)
-    batch = generate_event_batch_id()
+    batch = str(uuid.uuid4())
     for position, (partition, version) in enumerate(versions.items(), start=1):
         event = dg.AssetMaterialization(
             asset_key=key,

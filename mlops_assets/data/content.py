@@ -10,7 +10,7 @@ often a row occurs. So a frame has the same version before it is written to Delt
 """
 
 import hashlib
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -71,7 +71,7 @@ def _row_hashes(frame: "pd.DataFrame") -> tuple[bytes, NDArray[np.uint64]]:
     return header.digest(), rows
 
 
-def _column_hashes(column: "pd.Series[object]") -> tuple[str, NDArray[np.uint64]]:
+def _column_hashes(column: "pd.Series[Any]") -> tuple[str, NDArray[np.uint64]]:
     import pandas as pd
     from pandas.api import types
 

@@ -50,7 +50,7 @@ def read_bytes(location: str, storage_options: Mapping[str, str]) -> bytes:
 
 
 def s3_filesystem(options: Mapping[str, str]) -> Any:
-    """pyarrow's file system for the store that deltalake's ``options`` describe."""
+    """The pyarrow file system for the store that deltalake's ``options`` describe."""
     from pyarrow import fs
 
     return fs.S3FileSystem(

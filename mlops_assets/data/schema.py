@@ -67,8 +67,8 @@ def _string(values: "pd.Series[Any]") -> "pd.Series[Any]":
     texts = values.astype(object)
     if values.dtype == object or str(values.dtype) in ("string", "str", "category"):
         is_text = texts.map(lambda value: isinstance(value, str), na_action="ignore").eq(True)
-        return texts.where(is_text, None)
-    return texts.where(False, None)
+        return texts.mask(~is_text)
+    return texts.mask(texts.notna())
 
 
 def _integer(values: "pd.Series[Any]") -> "pd.Series[Any]":

@@ -197,8 +197,8 @@ def validate(
                     )
                 )
     refused = {finding.partition for finding in findings if finding.severity == "critical" or finding.errored}
-    quarantined = frame[bad].reset_index(drop=True)
-    quarantined[REASONS] = _reasons(breaks, bad)
+    left_out = frame[pd.Series(bad, index=frame.index)].reset_index(drop=True)
+    quarantined = left_out.assign(**{REASONS: _reasons(breaks, bad)})
     return Validated(
         kept=kept,
         quarantined=quarantined,

@@ -50,7 +50,7 @@ class BatchedSqliteEventLog(SqliteEventLogStorage):
             for statement in statements:
                 connection.execute(statement)
         with self.index_transaction() as connection:
-            keys = [connection.execute(statement).inserted_primary_key[0] for statement in statements]
+            keys = [_inserted_key(connection.execute(statement)) for statement in statements]
             self._store_asset_event_tags(connection, events, keys)
             # The row of an asset holds the latest event of each kind: earlier ones would be overwritten.
             latest = {
@@ -83,6 +83,10 @@ class BatchedSqliteEventLog(SqliteEventLogStorage):
             event.listen(engine, "connect", _sync_at_checkpoints)
             self._engines[shard] = engine
         return self._engines[shard]
+
+
+def _inserted_key(result: Any) -> int:
+    return int(result.inserted_primary_key[0])
 
 
 def _sync_at_checkpoints(connection: Any, _: Any) -> None:

@@ -114,13 +114,13 @@ def test_rows_that_break_a_rule_go_to_quarantine_with_the_reason(sales, use_case
 
 CUT_OFF = "1,10,A\n2,20,B\n3,3"
 BAD_DAYS = {
-    "truncated file": (dict(rows=CUT_OFF), "schema", "looks cut off"),
-    "half a row": (dict(rows="1,10,A\n2,20\n3,30,C\n"), "schema", "not valid CSV"),
-    "no rows": (dict(rows=""), "rows", "row count"),
-    "half its columns missing": (dict(rows="1\n2\n", header="id\n"), "schema", "missing: amount, shop"),
-    "text in a number": (dict(rows="1,10,A\n2,lots,B\n"), "schema", "'lots'"),
-    "too many broken rows": (dict(rows="1,-1,A\n2,-2,A\n3,3,B\n"), "rows", "0.6667 (2 of 3 rows)"),
-    "unmet expectation": (dict(rows="1,500,A\n2,500,A\n"), "expectations", "observed 500"),
+    "truncated file": ({"rows": CUT_OFF}, "schema", "looks cut off"),
+    "half a row": ({"rows": "1,10,A\n2,20\n3,30,C\n"}, "schema", "not valid CSV"),
+    "no rows": ({"rows": ""}, "rows", "row count"),
+    "half its columns missing": ({"rows": "1\n2\n", "header": "id\n"}, "schema", "missing: amount, shop"),
+    "text in a number": ({"rows": "1,10,A\n2,lots,B\n"}, "schema", "'lots'"),
+    "too many broken rows": ({"rows": "1,-1,A\n2,-2,A\n3,3,B\n"}, "rows", "0.6667 (2 of 3 rows)"),
+    "unmet expectation": ({"rows": "1,500,A\n2,500,A\n"}, "expectations", "observed 500"),
 }
 
 

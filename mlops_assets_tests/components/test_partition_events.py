@@ -17,7 +17,7 @@ class World:
 
     def __init__(self, instance: dg.DagsterInstance) -> None:
         self.instance = instance
-        self.content = {day: "first" for day in DAYS}
+        self.content = dict.fromkeys(DAYS, "first")
         options = {"partitions_def": PARTITIONS, "backfill_policy": dg.BackfillPolicy.single_run()}
 
         def yield_versions(context, versions):
@@ -63,7 +63,7 @@ def world(instance):
 def test_the_latest_event_of_a_day_has_that_days_version(world):
     world.content[DAYS[2]] = "other"
     world.run([UP])
-    expected = {day: "first" for day in DAYS} | {DAYS[2]: "other"}
+    expected = dict.fromkeys(DAYS, "first") | {DAYS[2]: "other"}
     assert latest_versions(world.instance, UP, DAYS) == expected
 
 

@@ -42,7 +42,7 @@ def test_an_absent_package_or_file_is_an_error_that_says_what_there_is():
 
 
 def test_an_absent_file_is_named():
-    with pytest.raises(DataError, match="/use/case/raw.csv does not exist"):
+    with pytest.raises(DataError, match=r"/use/case/raw\.csv does not exist"):
         read_bytes(locate("raw.csv", folder=FOLDER), {})
 
 

@@ -47,8 +47,8 @@ def prepare_flights(raw: "pd.DataFrame") -> "pd.DataFrame":
     flight_date = _local_day(raw)
     scheduled_departure = _utc(raw["time_hour"]) + pd.to_timedelta(raw["minute"], unit="min")
     scheduled_arrival = _scheduled_arrival(raw, scheduled_departure)
-    key = [raw["carrier"], raw["flight"].astype(str), raw["origin"], raw["dest"]]
-    key.append(raw["sched_dep_time"].astype(str).str.zfill(4))
+    key = raw[["carrier", "flight", "origin", "dest"]].astype(str)
+    key["at"] = raw["sched_dep_time"].astype(str).str.zfill(4)
     flight_id = flight_date.str.cat(key, sep="-")
     return pd.DataFrame(
         {

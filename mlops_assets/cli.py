@@ -54,5 +54,51 @@ def down_command() -> None:
     click.echo("Stopped; no process left." if stopped else "Nothing was running.")
 
 
+@main.command("status")
+@click.option("--json", "as_json", is_flag=True, help="Machine-readable output.")
+def status_command(as_json: bool) -> None:
+    """Per model: what answers, what is stale and why, freshness, verdict and approval."""
+    import json
+
+    from mlops_assets.defs.platform.resources import serve_client
+    from mlops_assets.instance import running_instance
+    from mlops_assets.status import model_statuses, print_statuses
+
+    with running_instance() as instance:
+        statuses = model_statuses(_definitions(), instance, serve_client())
+    if as_json:
+        click.echo(json.dumps([status.to_dict() for status in statuses], indent=2, default=str))
+    else:
+        print_statuses(statuses)
+
+
+@main.command("approve")
+@click.argument("model")
+@click.option("--by", "approver", required=True, help="Who decides.")
+@click.option("--reason", required=True, help="Why, in a sentence.")
+@click.option("--reject", is_flag=True, help="Reject instead of approve.")
+def approve_command(model: str, approver: str, reason: str, reject: bool) -> None:
+    """Approve (or reject) the current version of MODEL; the deployment follows by itself."""
+    from mlops_assets.decisions import decide_approval
+    from mlops_assets.instance import running_instance
+
+    with running_instance() as instance:
+        run_id = decide_approval(
+            _definitions(),
+            instance,
+            model,
+            approver=approver,
+            reason=reason,
+            decision="reject" if reject else "approve",
+        )
+    click.echo(f"approvals/{model} approved by {approver} (run {run_id}). The deployment follows by itself.")
+
+
+def _definitions() -> Any:
+    from mlops_assets.definitions import defs
+
+    return defs()
+
+
 if __name__ == "__main__":
     main()

@@ -31,6 +31,7 @@ class Variable:
 
 
 STATE_DIR = Variable("MLOPS_STATE_DIR", "{root}/.mlops", "Folder of all local state.")
+DAGSTER_HOME = Variable("DAGSTER_HOME", "{state}/dagster", "Folder of the Dagster instance, absolute.")
 LAKE_URI = Variable("MLOPS_LAKE_URI", "{state}/lake", "Delta Lake root: a local path or s3://bucket/prefix.")
 S3_ENDPOINT = Variable("AWS_ENDPOINT_URL_S3", "", "Endpoint of an S3-compatible store; empty means AWS.")
 S3_REGION = Variable("AWS_DEFAULT_REGION", "us-east-1", "Region of the S3 store.")

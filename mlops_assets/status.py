@@ -138,3 +138,41 @@ def _verdict(instance: dg.DagsterInstance, model: str) -> dict[str, Any]:
     if record is None:
         return {"outcome": "none", "reason": "never evaluated"}
     return {"outcome": record.metadata["outcome"], "reason": record.metadata["reason"]}
+
+
+def print_statuses(statuses: Sequence[ModelStatus]) -> None:
+    """A table per model for people."""
+    from datetime import datetime
+
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    console = Console()
+    colours = {"FRESH": "green", "STALE": "yellow", "MISSING": "red"}
+    states = {"PASS": "green", "WARN": "yellow", "FAIL": "red"}
+    for status in statuses:
+        answers = status.answers
+        if answers["status"] == "answers":
+            weights = ", ".join(
+                f"{version} {route['weight'] / 100:g} %" for version, route in sorted(answers["routes"].items())
+            )
+            said = Text(f"{answers['stable']} answers at {status.endpoint} (weights: {weights})", style="green")
+        else:
+            said = Text(f"{answers['status']}: {answers.get('why', '')}", style="red")
+        console.print(Text(f"\n{status.model}  ", style="bold").append(said))
+        console.print(f"  verdict:  {status.verdict['outcome']}: {status.verdict['reason']}", highlight=False)
+        console.print(f"  approval: {status.approval['state']}: {status.approval['reason']}", highlight=False)
+        table = Table(box=None, padding=(0, 2), header_style="dim")
+        for column in ("asset", "state", "why", "freshness", "materialised"):
+            table.add_column(column, no_wrap=column != "why")
+        for asset in status.assets:
+            made = asset.materialised_at
+            table.add_row(
+                asset.asset,
+                Text(asset.staleness, style=colours.get(asset.staleness, "")),
+                "; ".join(asset.causes),
+                Text(asset.freshness, style=states.get(asset.freshness, "dim")),
+                datetime.fromtimestamp(made).strftime("%Y-%m-%d %H:%M") if made else "never",
+            )
+        console.print(table)

@@ -6,7 +6,7 @@ with the gate's blocking check, wired from a declaration. Does not belong here: 
 (``resources/``).
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, Literal
 
 import dagster as dg
@@ -20,13 +20,14 @@ from mlops_assets.components.fields import Name
 from mlops_assets.components.records import Record, require
 from mlops_assets.components.tables import markdown_table
 from mlops_assets.errors import DeclarationError, MlopsError, UnknownName
-from mlops_assets.evaluation.gate import GatePolicy
+from mlops_assets.evaluation.gate import GatePolicy, decide
 from mlops_assets.evaluation.metrics import SELECTING, metric
 from mlops_assets.resources.code_provenance import git_sha
 from mlops_assets.resources.experiment_tracking import ExperimentTracker
 from mlops_assets.resources.lake import Lake
 from mlops_assets.resources.model_registry import CHALLENGER, CHAMPION, ModelRegistry, RegisteredVersion
 from mlops_assets.training.trainers import trainer
+from mlops_assets.training.training_set import assemble
 from serve.schema import Task
 
 if TYPE_CHECKING:
@@ -35,6 +36,15 @@ if TYPE_CHECKING:
     from mlops_assets.training.candidates import CandidateResult
     from mlops_assets.training.training_data import TrainingData
     from serve.scoring import Scorer
+
+# What each asset depends on: a change elsewhere in the document does not make it stale.
+TRAINING_SET_FIELDS = {
+    "task", "feature_view", "label", "classes", "evaluation_window_days", "evaluation_fraction",
+    "training_window_days", "seed",
+}
+CANDIDATES_FIELDS = {"task", "candidates", "folds", "metric", "seed"}
+MODEL_FIELDS = {"name", "task", "candidates", "label", "threshold", "seed"}
+EVALUATION_FIELDS = {"task", "gate", "metric"}
 
 TrainerName = Literal["lightgbm", "xgboost", "random_forest", "logistic_regression", "ridge"]
 
@@ -145,6 +155,10 @@ class ModelComponent(DeclaredComponent[ModelDeclaration]):
     def _key(self, kind: str) -> dg.AssetKey:
         return dg.AssetKey([kind, self.declaration.name])
 
+    def _trainers(self) -> list[Callable[..., Any]]:
+        """The training functions, whose source is part of what a trained model is."""
+        return [trainer(candidate.trainer)._fit for candidate in self.declaration.candidates]
+
     def _feature_view(self, context: dg.ComponentLoadContext) -> FeatureViewDeclaration:
         """The declaration of the feature view this model names."""
         views = {
@@ -172,12 +186,16 @@ class ModelComponent(DeclaredComponent[ModelDeclaration]):
             kinds={"deltalake"},
             description=f"Labelled rows of features/{view.name}, split by time into train and evaluate.",
             metadata=self.reference_metadata(),
-            code_version=code_version(declared, [function] if function else []),
+            code_version=code_version(
+                declared,
+                [*([function] if function else []), assemble],
+                fields=TRAINING_SET_FIELDS,
+            ),
         )
         def training_set(context: dg.AssetExecutionContext, lake: Lake) -> dg.MaterializeResult[Any]:
             from mlops_assets.data.content import content_version
             from mlops_assets.training.plots import training_set_plot
-            from mlops_assets.training.training_set import LABEL, assemble
+            from mlops_assets.training.training_set import LABEL
 
             pinned = {table: lake.version(table) for table in map(_table, (features_key, label_key))}
             features = lake.read(_table(features_key), version=pinned[_table(features_key)])
@@ -236,7 +254,7 @@ class ModelComponent(DeclaredComponent[ModelDeclaration]):
             group_name=group,
             kinds={"mlflow", *(candidate.trainer.split("_")[0] for candidate in declared.candidates)},
             description=f"Candidates trained and judged side by side on {declared.folds} time-ordered folds.",
-            code_version=code_version(declared),
+            code_version=code_version(declared, self._trainers(), fields=CANDIDATES_FIELDS),
             automation_condition=FOLLOW_CHANGED_DATA,
         )
         def candidates(
@@ -330,7 +348,7 @@ class ModelComponent(DeclaredComponent[ModelDeclaration]):
             kinds={"mlflow"},
             description=declared.description
             or f"The winning candidate, trained on the whole training part: registered model {declared.name}.",
-            code_version=code_version(declared),
+            code_version=code_version(declared, self._trainers(), fields=MODEL_FIELDS),
             automation_condition=FOLLOW_CHANGED_DATA,
         )
         def model(
@@ -412,7 +430,7 @@ class ModelComponent(DeclaredComponent[ModelDeclaration]):
             group_name=group,
             kinds={"scikitlearn"},
             description="Challenger against champion and baseline on the newest labelled rows, and the verdict.",
-            code_version=code_version(declared),
+            code_version=code_version(declared, [decide], fields=EVALUATION_FIELDS),
             automation_condition=FOLLOW_CHANGED_DATA,
             check_specs=[
                 dg.AssetCheckSpec(

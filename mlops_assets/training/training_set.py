@@ -115,7 +115,7 @@ def encode_target(
         if not np.isfinite(numbers).all():
             raise DataError(f"{int((~np.isfinite(numbers)).sum())} labels of a regression are not finite numbers")
         return numbers, None
-    if task == "binary" and set(labels.unique()) <= {0, 1, True, False}:
+    if task == "binary" and set(labels.unique()) <= {0, 1}:
         names = tuple(classes) if classes else ("false", "true")
         codes = labels.astype("float64").to_numpy()
     else:

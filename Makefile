@@ -52,7 +52,7 @@ $(INSTALLED): requirements.lock pyproject.toml
 	@if ! $(BIN)/uv --version 2>/dev/null | grep -qF "$$(sed -n 's/^uv==\([^ ]*\).*/\1/p' $(VENV)/uv.lock)"; then \
 	  echo "Installing uv"; $(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r $(VENV)/uv.lock; fi
 	@echo "Installing the locked packages (about 1.5 GB the first time)"
-	@$(BIN)/uv pip install --python $(BIN)/python --require-hashes --quiet -r requirements.lock
+	@$(BIN)/uv pip install --python $(BIN)/python --require-hashes $$([ -t 2 ] || echo --quiet) -r requirements.lock
 	@$(BIN)/uv pip install --python $(BIN)/python --quiet --no-deps --no-build-isolation --editable .
 	@touch $(INSTALLED)
 

@@ -54,19 +54,8 @@ def sample(serve_url: str, name: str) -> Sample:
 
 
 def _example(document: dict[str, Any], where: str) -> dict[str, Any]:
-    """The example of the request body of ``/predict``, wherever OpenAPI allows it to stand."""
-    path = next((path for path in document.get("paths", {}) if path.endswith("/predict")), None)
-    if path is not None:
-        content = document["paths"][path]["post"]["requestBody"]["content"]["application/json"]
-        if "example" in content:
-            return dict(content["example"])
-        for example in content.get("examples", {}).values():
-            return dict(example["value"])
-        schema = content.get("schema", {})
-        if "$ref" in schema:
-            schema = document["components"]["schemas"][schema["$ref"].rsplit("/", 1)[1]]
-        if "example" in schema:
-            return dict(schema["example"])
-        for example in schema.get("examples", []):
-            return dict(example)
-    raise StackError(f"{where} gives no example of a request to /predict.")
+    try:
+        content = document["paths"]["/predict"]["post"]["requestBody"]["content"]["application/json"]
+        return dict(content["example"])
+    except KeyError as error:
+        raise StackError(f"{where} gives no example of a request to /predict: {error} is missing.") from error

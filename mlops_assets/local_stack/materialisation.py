@@ -47,6 +47,14 @@ class PlannedRun:
         first, last = self.partitions
         return {"dagster/asset_partition_range_start": first, "dagster/asset_partition_range_end": last}
 
+    @property
+    def told(self) -> dict[str, list[str]]:
+        """The run as facts for whoever shows it."""
+        return {
+            "assets": [key.to_user_string() for key in self.assets],
+            "partitions": list(self.partitions or ()),
+        }
+
 
 @dataclass(frozen=True)
 class Gap:
@@ -87,11 +95,20 @@ def planned_runs(
         if not chosen:
             names = ", ".join(sorted(key.to_user_string() for key in left))
             raise StackError(f"no order found in which these assets can be materialised: {names}")
-        parts = sorted({part for key in chosen for part in left[key].partitions})
-        runs.append(PlannedRun(tuple(sorted(chosen)), (parts[0], parts[-1]) if parts else None))
+        runs.append(PlannedRun(tuple(sorted(chosen)), _range([left[key] for key in chosen])))
         for key in chosen:
             del left[key]
     return runs
+
+
+def _range(gaps: Collection[Gap]) -> tuple[str, str] | None:
+    """First and last missing partition, in the order of their definition."""
+    partitions_def = next((gap.partitions_def for gap in gaps if gap.partitions_def is not None), None)
+    if partitions_def is None:
+        return None
+    absent = {part for gap in gaps for part in gap.partitions}
+    parts = [part for part in partitions_def.get_partition_keys() if part in absent]
+    return parts[0], parts[-1]
 
 
 def _runnable_together(
@@ -105,42 +122,41 @@ def _runnable_together(
 
 
 def run_all(module: str, dashboard_url: str, layout: Layout, emit: Emit) -> None:
-    """Restores the deployed applications, materialises what is missing, and tells each step to ``emit``."""
+    """Restores the deployed applications, materialises what is missing, and tells each step to ``emit``.
+
+    Deployments are a run of their own, so that everything before them need not wait for Ray.
+    """
     definitions = load(module)
     graph = definitions.resolve_asset_graph()
-    declared = sorted(key.path[1] for key in graph.materializable_asset_keys if key.path[0] == DEPLOYMENTS)
-    emit("declared", deployments=declared)
-    _wait_for(f"{dashboard_url}/api/serve/applications/", emit)
+    declared = [key for key in sorted(graph.materializable_asset_keys) if key.path[0] == DEPLOYMENTS]
+    emit("declared", deployments=[key.path[1] for key in declared])
+    ray = f"{dashboard_url}/api/serve/applications/"
     with dg.DagsterInstance.get() as instance:
-        restored = _restore(definitions, layout, emit)
-        deployed = [
-            name
-            for name in declared
-            if instance.get_latest_materialization_event(_deployment(name)) is not None
-        ]
-        lost = {_deployment(name) for name in deployed if name not in restored}
-        if declared and len(deployed) == len(declared) and not lost:
-            emit("done", deployed=declared, pending=[])
+        restored = _restore(definitions, layout, ray, emit)
+        lost = {key for key in _made(instance, declared) if key.path[1] not in restored}
+        if declared and len(_made(instance, declared)) == len(declared) and not lost:
+            emit("done", deployed=[key.path[1] for key in declared])
             return
         gaps = missing(graph, instance, lost=lost)
         parents = {key: graph.get(key).parent_keys for key in gaps}
-        runs = planned_runs(gaps, parents)
-        pending: list[str] = []
+        before = {key: gap for key, gap in gaps.items() if key not in declared}
+        runs = planned_runs(before, parents)
         for number, run in enumerate(runs, start=1):
-            emit(
-                "run",
-                number=number,
-                runs=len(runs),
-                assets=[key.to_user_string() for key in run.assets],
-                partitions=list(run.partitions or ()),
-            )
-            pending += _execute(definitions, instance, run, emit)
-        answered = [
-            name
-            for name in declared
-            if instance.get_latest_materialization_event(_deployment(name)) is not None
+            emit("run", title=f"run {number} of {len(runs)}", **run.told)
+            _execute(definitions, instance, run, emit)
+        deployable = [
+            key for key in gaps if key in declared and len(_made(instance, parents[key])) == len(parents[key])
         ]
-        emit("done", deployed=answered, pending=sorted(pending))
+        if deployable:
+            _wait_for(ray, emit)
+            run = PlannedRun(tuple(deployable), None)
+            emit("run", title="deployment", **run.told)
+            _execute(definitions, instance, run, emit)
+        emit("done", deployed=[key.path[1] for key in _made(instance, declared)])
+
+
+def _made(instance: dg.DagsterInstance, keys: Collection[dg.AssetKey]) -> list[dg.AssetKey]:
+    return [key for key in keys if instance.get_latest_materialization_event(key) is not None]
 
 
 def load(module: str) -> dg.Definitions:
@@ -149,10 +165,8 @@ def load(module: str) -> dg.Definitions:
     return definitions
 
 
-def _execute(
-    definitions: dg.Definitions, instance: dg.DagsterInstance, run: PlannedRun, emit: Emit
-) -> list[str]:
-    """Runs it; the models whose approval waits for a person. StackError when anything else failed."""
+def _execute(definitions: dg.Definitions, instance: dg.DagsterInstance, run: PlannedRun, emit: Emit) -> None:
+    """Runs it. An approval that waits for a person is told; StackError when anything else failed."""
     run_id = str(uuid4())
     job = definitions.resolve_implicit_global_asset_job_def()
     with ExitStack() as stack:
@@ -169,17 +183,16 @@ def _execute(
             raise_on_error=False,
         )
     if result.success:
-        return []
+        return
     failures = {
         event.step_key or "": _message(event)
         for event in result.all_events
         if event.event_type == dg.DagsterEventType.STEP_FAILURE
     }
-    waiting = [step.removeprefix(f"{APPROVALS}__") for step in failures if step.startswith(f"{APPROVALS}__")]
-    if failures and len(waiting) == len(failures):
+    if failures and all(step.startswith(f"{APPROVALS}__") for step in failures):
         for step, message in failures.items():
-            emit("pending", step=step, reason=message)
-        return waiting
+            emit("pending", model=step.removeprefix(f"{APPROVALS}__"), reason=message)
+        return
     told = (
         "\n".join(f"{step}: {message}" for step, message in failures.items())
         or "the run failed before its first step"
@@ -204,13 +217,14 @@ def _watch(instance: dg.DagsterInstance, run_id: str, emit: Emit, stop: threadin
             said = now
 
 
-def _restore(definitions: dg.Definitions, layout: Layout, emit: Emit) -> list[str]:
+def _restore(definitions: dg.Definitions, layout: Layout, ray: str, emit: Emit) -> list[str]:
     """Declares the saved state of the cluster again; names of what then runs, [] if none was saved."""
     if not layout.desired_state.exists():
         return []
     client = (definitions.resources or {}).get("serve_client")
     if client is None:
         raise StackError(f"{layout.desired_state} cannot be restored: the definitions have no serve_client.")
+    _wait_for(ray, emit)
     emit("restoring", file=str(layout.desired_state))
     names: list[str] = client.restore(report=lambda line: emit("note", line=line))
     return names
@@ -222,10 +236,6 @@ def _wait_for(url: str, emit: Emit) -> None:
         emit("note", line="definitions loaded; waiting for Ray")
     while not answers(url):
         time.sleep(POLL_S)
-
-
-def _deployment(name: str) -> dg.AssetKey:
-    return dg.AssetKey([DEPLOYMENTS, name])
 
 
 def _message(event: dg.DagsterEvent) -> str:

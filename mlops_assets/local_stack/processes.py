@@ -8,6 +8,7 @@ import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 from mlops_assets import environment
 from mlops_assets.errors import StackError
@@ -24,6 +25,9 @@ SWITCHES: Mapping[str, str] = {
     "DAGSTER_DISABLE_TELEMETRY": "true",
     "RAY_USAGE_STATS_ENABLED": "0",
     "GX_ANALYTICS_ENABLED": "false",
+    # Despite its name: Ray then keeps to the loopback address here too, instead of the machine's address,
+    # which changes when a laptop does networks.
+    "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
     # Unset, Ray demands a token as soon as one lies in the home directory.
     "RAY_AUTH_MODE": "disabled",
 }
@@ -50,6 +54,9 @@ OBJECT_STORE_BYTES = 150_000_000
 """Serve passes requests directly; the store stays nearly empty."""
 
 
+Stage = Literal["first", "after the graph"]
+
+
 @dataclass(frozen=True)
 class ProcessSpec:
     """One process: it is ready when ``ready_url`` answers 200, or ``ready_text`` stands in its log."""
@@ -61,8 +68,9 @@ class ProcessSpec:
     ports: tuple[Port, ...] = ()
     ready_url: str = ""
     ready_text: str = ""
-    ready_deadline_s: float = 120.0
+    ready_deadline_s: float = 300.0
     stop_deadline_s: float = 15.0
+    stage: Stage = "first"
 
 
 @dataclass(frozen=True)
@@ -184,6 +192,8 @@ def _ray(settings: StackSettings) -> ProcessSpec:
             f"--dashboard-agent-listen-port={agent}",
             f"--dashboard-agent-grpc-port={agent_grpc}",
             f"--ray-client-server-port={client}",
+            # It copies replicas' logs to drivers; there are none.
+            "--include-log-monitor=false",
             f"--metrics-export-port={metrics}",
             "--min-worker-port=0", "--max-worker-port=0",
             f"--num-cpus={settings.ray_cpus}",
@@ -261,6 +271,8 @@ def _dagster_daemon(settings: StackSettings) -> ProcessSpec:
         command=(_binary("dagster-daemon"), "run", f"--workspace={settings.root / 'workspace.yaml'}"),
         environment=process_environment(settings),
         folder=settings.layout.run,
+        # Its sensors would start runs of their own for assets that are just being made for the first time.
+        stage="after the graph",
         ready_text="Instance is configured with the following daemons",
     )
 

@@ -22,7 +22,7 @@ from mlops_assets.errors import StackError
 from mlops_assets.local_stack import process_table
 from mlops_assets.local_stack.layout import Layout
 from mlops_assets.local_stack.ports import require_free
-from mlops_assets.local_stack.processes import MARKER, ProcessSpec
+from mlops_assets.local_stack.processes import MARKER, ProcessSpec, Stage
 
 POLL_S = 0.2
 TAIL_LINES = 15
@@ -58,10 +58,12 @@ class Supervisor:
         """Raises StackError when a port of any process is taken; nothing is started then."""
         require_free(port for spec in self.specs for port in spec.ports)
 
-    def start(self) -> None:
-        """Starts every process, without waiting for it."""
-        for spec in self.specs:
+    def start(self, stage: Stage) -> list[ProcessSpec]:
+        """Starts the processes of a stage, without waiting for them."""
+        started = [spec for spec in self.specs if spec.stage == stage]
+        for spec in started:
             self.running.append(self._launch(spec))
+        return started
 
     def poll(self) -> list[Running]:
         """The processes that turned ready since the last call; raises StackError when one died or is late."""

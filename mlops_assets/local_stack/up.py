@@ -24,6 +24,7 @@ from mlops_assets.local_stack.display import Display
 from mlops_assets.local_stack.processes import (
     MARKER,
     StackSettings,
+    Stage,
     declared_processes,
     process_environment,
     shared_environment,
@@ -112,15 +113,16 @@ def up_detached(settings: StackSettings, console: Console) -> None:
 def _start(settings: StackSettings, supervisor: Supervisor, console: Console) -> list[str]:
     """Starts the processes and builds the graph meanwhile; names of the deployments that answer."""
     with Display(console) as display:
-        supervisor.start()
-        for spec in supervisor.specs:
-            display.begin(f"start {spec.name}")
+        _launch(supervisor, "first", display)
         graph = _GraphBuilder(settings, display)
         graph.start()
-        while graph.deployed is None or supervisor.waiting_for:
-            for running in supervisor.poll():
-                display.finish(f"start {running.spec.name}", f"{running.ready_after:.1f} s")
+        while graph.deployed is None:
+            _show_ready(supervisor, display)
             graph.poll()
+            time.sleep(POLL_S)
+        _launch(supervisor, "after the graph", display)
+        while supervisor.waiting_for:
+            _show_ready(supervisor, display)
             time.sleep(POLL_S)
         for name in graph.deployed:
             display.begin(f"wait for {name}")
@@ -131,6 +133,16 @@ def _start(settings: StackSettings, supervisor: Supervisor, console: Console) ->
             )
             display.finish(f"wait for {name}")
     return graph.deployed
+
+
+def _launch(supervisor: Supervisor, stage: Stage, display: Display) -> None:
+    for spec in supervisor.start(stage):
+        display.begin(f"start {spec.name}")
+
+
+def _show_ready(supervisor: Supervisor, display: Display) -> None:
+    for running in supervisor.poll():
+        display.finish(f"start {running.spec.name}", f"{running.ready_after:.1f} s")
 
 
 def _wait_until(condition: Callable[[], bool], supervisor: Supervisor, otherwise: str) -> None:
@@ -200,7 +212,7 @@ class _GraphBuilder:
         match told["kind"]:
             case "run":
                 parts = f" {told['partitions'][0]} to {told['partitions'][1]}" if told["partitions"] else ""
-                run = f"run {told['number']} of {told['runs']}: {len(told['assets'])} assets{parts}"
+                run = f"{told['title']}: {len(told['assets'])} assets{parts}"
                 display.note(f"materialising {', '.join(told['assets'])}{parts}")
                 display.advance(GRAPH, done=0, total=1, detail=run)
             case "steps":
@@ -211,7 +223,7 @@ class _GraphBuilder:
             case "note":
                 display.advance(GRAPH, done=0, total=1, detail=told["line"])
             case "pending":
-                display.note(f"waits for a person: {told['step']}: {told['reason']}")
+                display.note(f"approvals/{told['model']} waits for a person: {told['reason']}")
             case "done":
                 self.deployed = list(told["deployed"])
                 display.finish(GRAPH, f"deployed: {', '.join(self.deployed) or 'nothing'}")

@@ -126,12 +126,12 @@ def run_all(module: str, dashboard_url: str, layout: Layout, emit: Emit) -> None
 
     Deployments are a run of their own, so that everything before them need not wait for Ray.
     """
-    definitions = load(module)
-    graph = definitions.resolve_asset_graph()
-    declared = [key for key in sorted(graph.materializable_asset_keys) if key.path[0] == DEPLOYMENTS]
-    emit("declared", deployments=[key.path[1] for key in declared])
     ray = f"{dashboard_url}/api/serve/applications/"
     with dg.DagsterInstance.get() as instance:
+        emit("instance")
+        definitions = load(module)
+        graph = definitions.resolve_asset_graph()
+        declared = [key for key in sorted(graph.materializable_asset_keys) if key.path[0] == DEPLOYMENTS]
         restored = _restore(definitions, layout, ray, emit)
         lost = {key for key in _made(instance, declared) if key.path[1] not in restored}
         if declared and len(_made(instance, declared)) == len(declared) and not lost:

@@ -6,6 +6,7 @@ Belongs here: asking the kernel about TCP ports. Does not belong here: which por
 
 import socket
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -65,15 +66,30 @@ def holder(number: int) -> tuple[int, str] | None:
     """Pid and command line of the process that listens on the port, or None when it cannot be read."""
     inodes = _listening_inodes(number)
     for process in Path("/proc").glob("[0-9]*"):
-        try:
-            links = [link.readlink() for link in (process / "fd").iterdir()]
-            command = (process / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace").strip()
-        # Another user's process, or one that has just ended.
-        except OSError:
-            continue
-        if any(str(link) in inodes for link in links):
-            return int(process.name), command
+        if inodes & _open_files(process):
+            return int(process.name), _command(process)
     return None
+
+
+def _open_files(process: Path) -> set[str]:
+    found = set()
+    try:
+        for link in (process / "fd").iterdir():
+            # A file may be closed between listing and looking.
+            with suppress(FileNotFoundError):
+                found.add(str(link.readlink()))
+    # Another user's process, or one that has just ended.
+    except (PermissionError, FileNotFoundError, ProcessLookupError):
+        return set()
+    return found
+
+
+def _command(process: Path) -> str:
+    try:
+        raw = (process / "cmdline").read_bytes()
+    except (FileNotFoundError, ProcessLookupError):
+        return "ended meanwhile"
+    return raw.replace(b"\0", b" ").decode(errors="replace").strip()
 
 
 def _listening_inodes(number: int) -> set[str]:

@@ -54,7 +54,7 @@ OBJECT_STORE_BYTES = 150_000_000
 """Serve passes requests directly; the store stays nearly empty."""
 
 
-Stage = Literal["first", "after the graph"]
+Stage = Literal["first", "with the instance", "after the graph"]
 
 
 @dataclass(frozen=True)
@@ -262,6 +262,8 @@ def _dagster_webserver(settings: StackSettings) -> ProcessSpec:
         folder=settings.layout.run,
         ports=(Port(settings.dagster_port, environment.DAGSTER_PORT.name, "the Dagster UI"),),
         ready_url=f"{settings.dagster_url}/server_info",
+        # Two processes that create Dagster's tables at once collide; the graph's process creates them.
+        stage="with the instance",
     )  # fmt: skip
 
 

@@ -116,6 +116,11 @@ def _start(settings: StackSettings, supervisor: Supervisor, console: Console) ->
         _launch(supervisor, "first", display)
         graph = _GraphBuilder(settings, display)
         graph.start()
+        while not graph.instance_exists:
+            _show_ready(supervisor, display)
+            graph.poll()
+            time.sleep(POLL_S)
+        _launch(supervisor, "with the instance", display)
         while graph.deployed is None:
             _show_ready(supervisor, display)
             graph.poll()
@@ -158,6 +163,7 @@ class _GraphBuilder:
     """The child process that restores and materialises, and what it told."""
 
     def __init__(self, settings: StackSettings, display: Display) -> None:
+        self.instance_exists = False
         self.deployed: list[str] | None = None
         self._settings, self._display = settings, display
         self._lines: queue.Queue[str | None] = queue.Queue()
@@ -210,6 +216,8 @@ class _GraphBuilder:
     def _show(self, told: dict[str, Any]) -> None:
         display = self._display
         match told["kind"]:
+            case "instance":
+                self.instance_exists = True
             case "run":
                 parts = f" {told['partitions'][0]} to {told['partitions'][1]}" if told["partitions"] else ""
                 run = f"{told['title']}: {len(told['assets'])} assets{parts}"

@@ -251,7 +251,7 @@ class DatasetComponent(DeclaredComponent[DatasetDeclaration]):
         versions = _versions(kept, column, good)
         many = good is not None and len(good) > 1
         together = range_version(versions) if many else next(iter(versions.values()))
-        commit = {"run_id": context.run_id, "data_version": together}
+        commit = {"run_id": context.run.run_id, "data_version": together}
         wrote = lake.write(
             self._key.to_user_string(), kept, partition_column=column, partitions=good, commit=commit
         )

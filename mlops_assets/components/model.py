@@ -222,7 +222,7 @@ class ModelComponent(DeclaredComponent[ModelDeclaration]):
                 made.frame,
                 partition_column=None,
                 partitions=None,
-                commit={"run_id": context.run_id, "data_version": version},
+                commit={"run_id": context.run.run_id, "data_version": version},
             )
             train, evaluate = made.part("train"), made.part("evaluate")
             return dg.MaterializeResult(
@@ -397,7 +397,7 @@ class ModelComponent(DeclaredComponent[ModelDeclaration]):
                     "pinned_tables": str(record.metadata["pinned_tables"]),
                     "trained_until": str(record.metadata.get("train_until", "")),
                     "git_sha": git_sha(),
-                    "dagster_run_id": context.run_id,
+                    "dagster_run_id": context.run.run_id,
                 },
                 example=data.frame[list(made.manifest.feature_names)].head(20),
             )

@@ -1,0 +1,206 @@
+"""A use case that nobody wrote code for: YAML alone, from a CSV file to an answering endpoint."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import httpx
+import pandas as pd
+import pytest
+from sklearn.datasets import load_diabetes, load_iris
+
+from mlops_assets.components.records import Record, latest
+from mlops_assets.decisions import decide_approval
+from mlops_assets.definitions import with_platform_policy
+from mlops_assets.errors import ApprovalError
+from mlops_assets.resources.experiment_tracking import ExperimentTracker
+from mlops_assets.resources.model_registry import ModelRegistry
+from mlops_assets.resources.serve_client import ServeClient
+from mlops_assets.status import model_statuses
+
+Load = Callable[[str], dg.Definitions]
+
+YAML = """
+type: mlops_assets.components.DatasetComponent
+attributes:
+  name: {name}
+  source: {{format: csv, path: raw.csv}}
+  columns: {columns}
+  primary_key: [row_id]
+---
+type: mlops_assets.components.FeatureViewComponent
+attributes:
+  name: {name}
+  entity: {{name: row, join_keys: [row_id]}}
+  base: {name}
+  features: {features}
+---
+type: mlops_assets.components.ModelComponent
+attributes:
+  name: {name}
+  task: {task}
+  feature_view: {name}
+  label: {{dataset: {name}, column: outcome}}
+  folds: 2
+  candidates: {candidates}
+  gate: {{min_rows: 20}}
+---
+type: mlops_assets.components.DeploymentComponent
+attributes:
+  name: {name}
+  model: {name}
+  approval: {{mode: {mode}}}
+"""
+
+
+def write(folder: Path, name: str, *, mode: str = "auto", shuffled: bool = False) -> str:
+    """A CSV file and the YAML beside it; ``shuffled`` outcomes have nothing to do with the features."""
+    source = load_iris(as_frame=True) if name == "iris" else load_diabetes(as_frame=True)
+    frame = source.data.rename(columns=lambda column: column.replace(" (cm)", "").replace(" ", "_"))
+    features = list(frame)
+    outcome = source.target.map(dict(enumerate(source.target_names))) if name == "iris" else source.target
+    if shuffled:
+        outcome = outcome.sample(frac=1, random_state=0).to_numpy()
+    frame.assign(row_id=range(len(frame)), outcome=outcome).to_csv(folder / "raw.csv", index=False)
+    label = "string" if name == "iris" else "number"
+    trainers = ["lightgbm", "logistic_regression"] if name == "iris" else ["xgboost", "ridge"]
+    return YAML.format(
+        name=name,
+        columns={"row_id": "integer", **dict.fromkeys(features, "number"), "outcome": label},
+        features=[{"name": feature, "type": "number"} for feature in features],
+        task="multiclass" if name == "iris" else "regression",
+        candidates=[{"trainer": trainer} for trainer in trainers],
+        mode=mode,
+    )
+
+
+@pytest.fixture
+def whole(load: Load, tmp_path: Path, ray_cluster: Any) -> Callable[[str], dg.Definitions]:
+    """Definitions of a text with MLflow on SQLite and the session's Ray cluster."""
+    store = f"sqlite:///{tmp_path}/mlflow.db"
+
+    def build(text: str) -> dg.Definitions:
+        resources = {
+            "model_registry": ModelRegistry(tracking_uri=store),
+            "experiment_tracker": ExperimentTracker(tracking_uri=store, artifact_root=str(tmp_path / "artifacts")),
+            "serve_client": ServeClient(
+                dashboard_url=ray_cluster.dashboard_url,
+                serve_url=ray_cluster.http_url,
+                state_file=str(tmp_path / "desired_state.json"),
+                deadline_s=90,
+            ),
+        }
+        return with_platform_policy(dg.Definitions.merge(load(text), dg.Definitions(resources=resources)))
+
+    return build
+
+
+def materialise(
+    definitions: dg.Definitions, instance: dg.DagsterInstance, selection: str = "*"
+) -> dg.ExecuteInProcessResult:
+    keys = dg.AssetSelection.from_string(selection).resolve(definitions.resolve_asset_graph())
+    job = definitions.resolve_implicit_global_asset_job_def()
+    return job.execute_in_process(instance=instance, asset_selection=list(keys), raise_on_error=False)
+
+
+def record(instance: dg.DagsterInstance, key: str) -> Record:
+    found = latest(instance, dg.AssetKey(key.split("/")))
+    assert found is not None
+    return found
+
+
+def why_failed(result: dg.ExecuteInProcessResult) -> str:
+    failures = [event.step_failure_data for event in result.all_events if event.is_step_failure]
+    return " ".join(
+        f"{failure.user_failure_data and failure.user_failure_data.description} {failure.error and failure.error.message}"
+        for failure in failures
+    )
+
+
+@pytest.mark.ray
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("name", ["iris", "diabetes"])
+def test_yaml_alone_becomes_an_answering_endpoint(
+    name: str, use_case: Path, whole: Callable[[str], dg.Definitions], instance: dg.DagsterInstance, ray_cluster: Any
+) -> None:
+    definitions = whole(write(use_case, name))
+
+    result = materialise(definitions, instance)
+
+    assert result.success, why_failed(result)
+    deployed = record(instance, f"deployments/{name}")
+    assert deployed.metadata["phase"] == "successful" and deployed.metadata["weights"] == {"v1": 100.0}
+    row = pd.read_csv(use_case / "raw.csv").iloc[70].drop(["row_id", "outcome"]).to_dict()
+    answer = httpx.post(f"{ray_cluster.http_url}/{name}/predict", json={"features": row}, timeout=10)
+    assert answer.status_code == 200
+    said = answer.json()
+    assert (said["model_version"], said["variant"]) == ("v1", "stable")
+    if name == "iris":
+        assert said["prediction"] == "versicolor" and sum(said["probability"].values()) == pytest.approx(1.0)
+    else:
+        assert 25 < said["prediction"] < 346 and said["probability"] is None
+    [status] = model_statuses(definitions, instance, definitions.resources["serve_client"])
+    assert status.answers["stable"] == "v1" and status.approval["state"] == "granted"
+    assert {asset.staleness for asset in status.assets} == {"FRESH"}
+
+    # The same again changes nothing: same versions, nothing stale, the same revision answers.
+    assert materialise(definitions, instance).success
+    assert record(instance, f"deployments/{name}").data_version == deployed.data_version
+    assert record(instance, f"models/{name}").metadata["model_version"] == 1
+
+
+@pytest.mark.ray
+@pytest.mark.timeout(300)
+def test_manual_approval_waits_for_a_person_and_is_void_after_a_change(
+    use_case: Path, whole: Callable[[str], dg.Definitions], instance: dg.DagsterInstance
+) -> None:
+    definitions = whole(write(use_case, "iris", mode="manual"))
+
+    pending = materialise(definitions, instance)
+
+    assert not pending.success and "mlops approve iris --by" in why_failed(pending)
+    assert latest(instance, dg.AssetKey(["deployments", "iris"])) is None
+    decide_approval(definitions, instance, "iris", approver="ana", reason="read the plots")
+    assert materialise(definitions, instance, 'key:"deployments/iris"').success
+    assert record(instance, "approvals/iris").metadata["approver"] == "ana"
+
+    frame = pd.read_csv(use_case / "raw.csv")
+    frame[frame["row_id"] != 3].to_csv(use_case / "raw.csv", index=False)
+    chain = 'key:"datasets/*" or key:"features/*" or key:"training_sets/*" or key:"candidates/*" or key:"models/*"'
+    assert materialise(definitions, instance, chain).success
+    void = materialise(definitions, instance, 'key:"deployments/iris"')
+
+    assert not void.success
+    assert "void" in why_failed(void) and "training_sets/iris" in why_failed(void)
+
+
+def test_a_model_that_learned_nothing_is_never_deployed(
+    load: Load, use_case: Path, tmp_path: Path, instance: dg.DagsterInstance
+) -> None:
+    store = f"sqlite:///{tmp_path}/mlflow.db"
+    definitions = dg.Definitions.merge(
+        load(write(use_case, "iris", shuffled=True)),
+        dg.Definitions(
+            resources={
+                "model_registry": ModelRegistry(tracking_uri=store),
+                "experiment_tracker": ExperimentTracker(tracking_uri=store, artifact_root=str(tmp_path)),
+                # Nothing listens there: a deployment that tried would fail for another reason.
+                "serve_client": ServeClient(
+                    dashboard_url="http://127.0.0.1:9", serve_url="http://127.0.0.1:9", state_file=str(tmp_path / "s")
+                ),
+            }
+        ),
+    )
+
+    result = materialise(definitions, instance)
+
+    assert not result.success
+    evaluation = record(instance, "evaluations/iris")
+    assert evaluation.metadata["outcome"] in ("reject", "inconclusive")
+    assert "of the class shares" in evaluation.metadata["reason"]
+    assert latest(instance, dg.AssetKey(["approvals", "iris"])) is None
+    with pytest.raises(ApprovalError, match="the gate says"):
+        decide_approval(definitions, instance, "iris", approver="boss", reason="ship it anyway")
+    alone = materialise(definitions, instance, 'key:"deployments/iris"')
+    assert not alone.success and "approvals/iris was never given" in why_failed(alone)

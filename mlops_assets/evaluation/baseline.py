@@ -23,4 +23,8 @@ def describe_baseline(task: Task, train_target: Array) -> str:
     """What the baseline says, in words."""
     if task == "binary":
         return f"the base rate {train_target.mean():.3f}"
-    return "the class shares of the training part" if task == "multiclass" else f"the mean {train_target.mean():.4g}"
+    return (
+        "the class shares of the training part"
+        if task == "multiclass"
+        else f"the mean {train_target.mean():.4g}"
+    )

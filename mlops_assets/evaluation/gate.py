@@ -27,8 +27,8 @@ class GatePolicy(BaseModel):
     margin: float = Field(
         default=0.0,
         ge=0,
-        description="Loss against the champion that is tolerated, in the metric's units: a newer model that is "
-        "proven not to lose more is promoted. 0 demands a proven gain.",
+        description="Loss against the champion that is tolerated, in the metric's units: a newer model "
+        "that is proven not to lose more is promoted. 0 demands a proven gain.",
     )
     min_gain_over_baseline: float = Field(
         default=0.0, ge=0, description="Gain over the baseline that must be proven, in the metric's units."
@@ -36,9 +36,14 @@ class GatePolicy(BaseModel):
     confidence: float = Field(default=0.95, gt=0.5, lt=1, description="Confidence of every interval.")
     min_rows: int = Field(default=50, ge=10, description="Fewer labelled rows than this decide nothing.")
     max_calibration_error: float | None = Field(
-        default=None, gt=0, lt=1, description="Binary: largest accepted expected calibration error."
+        default=None,
+        gt=0,
+        lt=1,
+        description="Binary: largest accepted expected calibration error beyond what chance alone shows.",
     )
-    slices: tuple[str, ...] = Field(default=(), description="Feature columns whose values are judged one by one.")
+    slices: tuple[str, ...] = Field(
+        default=(), description="Feature columns whose values are judged one by one."
+    )
     max_slice_loss: float | None = Field(
         default=None, ge=0, description="Proven loss against the champion on any slice that rejects."
     )
@@ -77,24 +82,30 @@ def decide(
     *,
     baseline: Comparison,
     baseline_is: str,
+    hindsight: Comparison | None = None,
     champion: Comparison | None = None,
     champion_is: str = "",
     same_as_champion: bool = False,
     calibration_error: float | None = None,
+    calibration_noise: float = 0.0,
     slices: Sequence[Slice] = (),
 ) -> Verdict:
     """The verdict on a challenger.
 
-    1. Too few rows: inconclusive. 2. The gain over the baseline must be proven (the whole interval
-    above ``min_gain_over_baseline``); an interval below zero rejects, anything else is inconclusive:
-    a useless model never ships, not even as the first. 3. Calibration beyond the limit rejects.
-    4. The champion itself passes without a duel. 5. Against a champion the interval must lie above
-    ``-margin`` (promote), below it (reject), or it is inconclusive. 6. A slice with a proven loss
+    1. Too few rows, in all or in the duel: inconclusive. 2. The gain over the baseline must be proven
+    (the whole interval above ``min_gain_over_baseline``); an interval below it rejects, anything else
+    is inconclusive: a useless model never ships, not even as the first. 3. ``hindsight``, for a first
+    model, is the comparison with the best constant answer on these very rows: a model no better than
+    that only guessed the new rate and is inconclusive. 4. Calibration beyond the limit rejects. 5. The
+    champion itself passes without a duel. 6. Against a champion the interval must lie above
+    ``-margin`` (promote), below it (reject), or it is inconclusive. 7. A slice with a proven loss
     beyond ``max_slice_loss`` rejects.
     """
     measured = [_against_baseline(policy, baseline, baseline_is)]
+    if hindsight is not None:
+        measured.append(_against_hindsight(hindsight))
     if policy.max_calibration_error is not None:
-        measured.append(_calibration(policy.max_calibration_error, calibration_error))
+        measured.append(_calibration(policy.max_calibration_error, calibration_error, calibration_noise))
     if champion is not None and not same_as_champion:
         measured.append(_against_champion(policy, champion, champion_is))
         if policy.max_slice_loss is not None:
@@ -124,6 +135,12 @@ def _against_baseline(policy: GatePolicy, found: Comparison, name: str) -> Measu
     return Measurement("baseline", found.improvement, limit, passed, found.sentence(name))
 
 
+def _against_hindsight(found: Comparison) -> Measurement:
+    passed = True if found.improvement is not None and found.improvement > 0 else None
+    said = found.sentence("the best constant answer in hindsight")
+    return Measurement("hindsight", found.improvement, 0.0, passed, said)
+
+
 def _against_champion(policy: GatePolicy, found: Comparison, name: str) -> Measurement:
     limit = -policy.margin
     passed = None
@@ -131,17 +148,20 @@ def _against_champion(policy: GatePolicy, found: Comparison, name: str) -> Measu
         proven = found.low > limit if policy.margin == 0 else found.low >= limit
         passed = True if proven else False if found.high < limit else None
     said = found.sentence(name)
+    if found.rows < policy.min_rows:
+        said = f"{found.rows} rows that {name} was not trained on are fewer than min_rows {policy.min_rows}"
+        return Measurement("champion", found.improvement, limit, None, said)
     if passed is None:
         said += f"; neither a gain nor a loss beyond the margin {policy.margin} is proven"
     return Measurement("champion", found.improvement, limit, passed, said)
 
 
-def _calibration(limit: float, error: float | None) -> Measurement:
-    passed = None if error is None else error <= limit
+def _calibration(limit: float, error: float | None, noise: float) -> Measurement:
+    passed = None if error is None else error - noise <= limit
     said = (
         "the calibration error is not defined here"
         if error is None
-        else f"calibration error {error:.4f}, limit {limit}"
+        else f"calibration error {error:.4f}, of which {noise:.4f} are chance; limit {limit} beyond chance"
     )
     return Measurement("calibration_error", error, limit, passed, said)
 

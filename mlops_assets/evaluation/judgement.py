@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from mlops_assets.evaluation.baseline import baseline_scores, describe_baseline
 from mlops_assets.evaluation.compare import Comparison, compare
 from mlops_assets.evaluation.gate import GatePolicy, Verdict, decide
-from mlops_assets.evaluation.metrics import expected_calibration_error, measure, metric
+from mlops_assets.evaluation.metrics import calibration_noise, expected_calibration_error, measure, metric
 from mlops_assets.evaluation.plots import evaluation_plots
 from mlops_assets.evaluation.slices import Slice, compare_slices
 from serve.schema import Task
@@ -45,7 +45,11 @@ class Judgement:
         """The slices as table rows, largest loss first."""
         ordered = sorted(self.slices, key=lambda part: part.comparison.improvement or 0.0)
         return [
-            {"slice": f"{part.column} = {part.value}", "rows": f"{part.comparison.rows:,}", **_numbers(part.comparison)}
+            {
+                "slice": f"{part.column} = {part.value}",
+                "rows": f"{part.comparison.rows:,}",
+                **_numbers(part.comparison),
+            }
             for part in ordered
         ]
 
@@ -77,16 +81,18 @@ def judge(
         days = frame[event_timestamp].dt.floor("D").astype("int64").to_numpy()
     scores = _scores(challenger, frame)
     baseline = baseline_scores(task, train_target, len(target), len(classes or ()))
-    against_baseline = compare(
-        judged_by, target, scores, baseline, groups=days, confidence=policy.confidence
-    )
+    against_baseline = compare(judged_by, target, scores, baseline, groups=days, confidence=policy.confidence)
+    hindsight = None
+    if champion is None:
+        constant = baseline_scores(task, target, len(target), len(classes or ()))
+        hindsight = compare(judged_by, target, scores, constant, groups=days, confidence=policy.confidence)
     champion_scores = _scores(champion, frame) if champion is not None else None
-    other, other_is = baseline, "baseline"
+    other = baseline
     rows = np.ones(len(target), dtype=bool)
     duel = None
     if champion_scores is not None:
         rows = _unseen(frame, event_timestamp, champion_trained_until)
-        other, other_is = champion_scores, champion_is
+        other = champion_scores
         duel = compare(
             judged_by,
             target[rows],
@@ -109,10 +115,12 @@ def judge(
         policy,
         baseline=against_baseline,
         baseline_is=describe_baseline(task, train_target),
+        hindsight=hindsight,
         champion=duel,
         champion_is=champion_is,
         same_as_champion=same_as_champion,
         calibration_error=expected_calibration_error(target, scores) if task == "binary" else None,
+        calibration_noise=calibration_noise(scores) if task == "binary" else 0.0,
         slices=slices,
     )
     return Judgement(

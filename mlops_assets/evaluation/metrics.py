@@ -72,10 +72,12 @@ def brier_losses(target: Array, scores: Array) -> Array:
 
 
 def squared_errors(target: Array, scores: Array) -> Array:
+    """Squared error per row."""
     return (scores - target) ** 2
 
 
 def absolute_errors(target: Array, scores: Array) -> Array:
+    """Absolute error per row."""
     return np.abs(scores - target)
 
 
@@ -89,7 +91,22 @@ def expected_calibration_error(target: Array, scores: Array) -> float | None:
     return float(sum(gaps) / len(target))
 
 
+def calibration_noise(scores: Array, draws: int = 100) -> float:
+    """Calibration error that a perfectly calibrated model with these scores shows by chance.
+
+    The mean over outcomes drawn from the scores themselves (Bröcker and Smith 2007); seeded. With few
+    rows it is large: 0.1 for a hundred rows is nothing to blame a model for.
+    """
+    random = np.random.default_rng(0)
+    errors = [
+        expected_calibration_error((random.random(len(scores)) < scores).astype(np.float64), scores)
+        for _ in range(draws)
+    ]
+    return float(np.mean([error or 0.0 for error in errors]))
+
+
 def accuracy(target: Array, scores: Array) -> float | None:
+    """Share of rows whose highest score is the right class."""
     return float((scores.argmax(axis=1) == target).mean()) if len(target) else None
 
 

@@ -50,8 +50,13 @@ class RegisteredVersion:
     tags: Mapping[str, str]
 
     def manifest(self) -> dict[str, Any]:
-        """The manifest as it was registered."""
-        return dict(json.loads(self.tags["manifest"])) if "manifest" in self.tags else {}
+        """The manifest as it was registered; RegistryError when someone else registered this version."""
+        if "manifest" not in self.tags:
+            raise RegistryError(
+                f"model {self.name!r} version {self.version} carries no manifest: it was not registered "
+                f"by this platform. Register one with: dg launch --assets 'key:\"models/{self.name}\"'"
+            )
+        return dict(json.loads(self.tags["manifest"]))
 
 
 def silence_mlflow() -> None:
@@ -63,7 +68,9 @@ def silence_mlflow() -> None:
 class ModelRegistry(dg.ConfigurableResource):  # type: ignore[type-arg]
     """Registered models in one MLflow tracking store."""
 
-    tracking_uri: str = Field(description="MLflow tracking and registry store, e.g. sqlite:////path/mlflow.db.")
+    tracking_uri: str = Field(
+        description="MLflow tracking and registry store, e.g. sqlite:////path/mlflow.db."
+    )
     ui_url: str = Field(default="", description="Base URL of the MLflow UI, for links; empty: no links.")
 
     def client(self) -> "MlflowClient":
@@ -99,7 +106,12 @@ class ModelRegistry(dg.ConfigurableResource):  # type: ignore[type-arg]
                 name,
                 source=source,
                 run_id=run_id,
-                tags={"digest": digest, "package_uri": package_uri, **tags},
+                tags={
+                    "digest": digest,
+                    "package_uri": package_uri,
+                    "manifest": json.dumps(manifest.model_dump(mode="json"), separators=(",", ":")),
+                    **tags,
+                },
                 description=f"{manifest.task} by {manifest.trainer}, content {digest[:12]}",
             )
             known = self.version(name, int(created.version))

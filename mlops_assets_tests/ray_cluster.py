@@ -1,0 +1,189 @@
+"""A real Ray cluster with Serve on this machine, for tests: own ports, own folder, gone afterwards.
+
+Belongs here: starting, declaring to, waiting for and stopping the cluster. Does not belong here: what
+is deployed on it.
+"""
+
+import contextlib
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+ROOT = Path(__file__).resolve().parent.parent
+MARKER = "MLOPS_TEST_RAY"
+START_DEADLINE_S = 90.0
+TERMINATION_GRACE_S = 3.0
+"""Asked to stop, Ray drains for half a minute; tests have nothing left to drain."""
+STOP_DEADLINE_S = 20.0
+
+
+@dataclass(frozen=True)
+class RayCluster:
+    """A running cluster. ``declare`` and ``wait`` speak Ray's REST deploy API."""
+
+    dashboard_url: str
+    http_url: str
+    folder: Path
+    stop: Callable[[], None]
+
+    def declare(self, *applications: dict[str, Any]) -> None:
+        """Declares exactly these applications; all others are deleted."""
+        url = httpx.URL(self.http_url)
+        document = {
+            "proxy_location": "HeadOnly",
+            "http_options": {"host": url.host, "port": url.port, "request_timeout_s": 30.0},
+            "applications": list(applications),
+        }
+        answer = httpx.put(
+            f"{self.dashboard_url}/api/serve/applications/", json=document, timeout=60, trust_env=False
+        )
+        assert answer.is_success, answer.text
+
+    def applications(self) -> dict[str, Any]:
+        answer = httpx.get(f"{self.dashboard_url}/api/serve/applications/", timeout=30, trust_env=False)
+        applications: dict[str, Any] = answer.json()["applications"]
+        return applications
+
+    def wait(self, name: str, status: str = "RUNNING", *, deadline_s: float = 90.0) -> dict[str, Any]:
+        """The application once it has this status; fails with Ray's own messages at another final one."""
+        time.sleep(0.5)  # Right after a PUT it may still show its old status.
+        end = time.monotonic() + deadline_s
+        while True:
+            application: dict[str, Any] = self.applications().get(name, {"status": "ABSENT"})
+            if application["status"] == status:
+                return application
+            final = application["status"] in ("RUNNING", "DEPLOY_FAILED", "UNHEALTHY")
+            assert not final and time.monotonic() < end, f"{name}: {application}"
+            time.sleep(0.2)
+
+    def pids(self, name: str) -> dict[str, set[int]]:
+        """Process ids of an application's replicas, by deployment."""
+        return {
+            deployment: {replica["pid"] for replica in details["replicas"]}
+            for deployment, details in self.applications()[name]["deployments"].items()
+        }
+
+
+@contextlib.contextmanager
+def local_ray(*, num_cpus: int = 4) -> Iterator[RayCluster]:
+    """A cluster in HAProxy and throughput mode; no process of it is left when the block ends."""
+    # Ray puts sockets into the folder, and a socket's path may have 107 characters.
+    folder = Path(tempfile.mkdtemp(prefix="mr", dir="/tmp"))
+    gcs, dashboard, http, *others = _unused_ports(12)
+    log = (folder / "start.log").open("wb")
+    command = [
+        str(Path(sys.executable).parent / "ray"), "start", "--head", "--block",
+        "--node-ip-address=127.0.0.1", f"--port={gcs}",
+        "--dashboard-host=127.0.0.1", f"--dashboard-port={dashboard}",
+        f"--dashboard-agent-listen-port={others[0]}", f"--dashboard-agent-grpc-port={others[1]}",
+        f"--ray-client-server-port={others[2]}", f"--metrics-export-port={others[3]}",
+        "--min-worker-port=0", "--max-worker-port=0",
+        f"--num-cpus={num_cpus}", f"--object-store-memory={100 * 2**20}",
+        f"--temp-dir={folder}", "--disable-usage-stats", "--log-style=record", "--log-color=false",
+    ]  # fmt: skip
+    process = subprocess.Popen(
+        command,
+        cwd=folder,
+        env=_environment(folder, others[4:]),
+        stdout=log,
+        stderr=log,
+        start_new_session=True,
+    )
+
+    def stop() -> None:
+        _stop(process, str(folder))
+        log.close()
+
+    cluster = RayCluster(f"http://127.0.0.1:{dashboard}", f"http://127.0.0.1:{http}", folder, stop)
+    try:
+        _wait_until_up(cluster, process)
+        yield cluster
+    finally:
+        stop()
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def left_processes(marker: str) -> list[int]:
+    """Process ids that carry a cluster's marker in their environment."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            with contextlib.suppress(OSError):
+                if f"{MARKER}={marker}\0".encode() in (entry / "environ").read_bytes():
+                    found.append(int(entry.name))
+    return found
+
+
+def _environment(folder: Path, ports: list[int]) -> dict[str, str]:
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
+    haproxy = folder / "haproxy"
+    return {
+        **inherited,
+        MARKER: str(folder),
+        "PATH": f"{Path(sys.executable).parent}:{inherited.get('PATH', '')}",
+        "PYTHONPATH": str(ROOT),
+        "RAY_AUTH_MODE": "disabled",
+        "RAY_USAGE_STATS_ENABLED": "0",
+        "RAY_SERVE_ENABLE_HA_PROXY": "1",
+        "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",
+        "RAY_SERVE_HAPROXY_RETRY_ON": "conn-failure empty-response",
+        "RAY_SERVE_HAPROXY_RETRIES": "3",
+        "RAY_SERVE_HAPROXY_CONFIG_FILE_LOC": str(haproxy / "haproxy.cfg"),
+        "RAY_SERVE_HAPROXY_SOCKET_PATH": str(haproxy / "admin.sock"),
+        "RAY_SERVE_HAPROXY_SERVER_STATE_BASE": str(haproxy),
+        "RAY_SERVE_HAPROXY_SERVER_STATE_FILE": str(haproxy / "server-state"),
+        "RAY_SERVE_HAPROXY_METRICS_SOCKET_PATH": str(haproxy / "metrics.sock"),
+        "RAY_SERVE_HAPROXY_METRICS_PORT": str(ports[0]),
+        "RAY_SERVE_HAPROXY_STATS_PORT": str(ports[1]),
+        "RAY_SERVE_FALLBACK_PROXY_HTTP_PORT": str(ports[2]),
+        "RAY_SERVE_FALLBACK_PROXY_GRPC_PORT": str(ports[3]),
+        # Serve drains a replaced ingress replica this long; tests do not need the default 30 s.
+        "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "1",
+    }
+
+
+def _unused_ports(count: int) -> list[int]:
+    with contextlib.ExitStack() as stack:
+        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
+        for each in sockets:
+            each.bind(("127.0.0.1", 0))
+        return [each.getsockname()[1] for each in sockets]
+
+
+def _wait_until_up(cluster: RayCluster, process: "subprocess.Popen[bytes]") -> None:
+    end = time.monotonic() + START_DEADLINE_S
+    while True:
+        with contextlib.suppress(httpx.TransportError, KeyError, ValueError):
+            cluster.applications()
+            return
+        said = (cluster.folder / "start.log").read_text(errors="replace")
+        assert process.poll() is None, f"ray ended with {process.returncode}: {said}"
+        assert time.monotonic() < end, f"ray is not up after {START_DEADLINE_S:g} s: {said}"
+        time.sleep(0.2)
+
+
+def _stop(process: "subprocess.Popen[bytes]", marker: str) -> None:
+    if process.poll() is None:
+        process.send_signal(signal.SIGTERM)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(TERMINATION_GRACE_S)
+    # By the marker, not by Ray's own list: Ray leaves its haproxy behind, which holds the port.
+    end = time.monotonic() + STOP_DEADLINE_S
+    while left := left_processes(marker):
+        assert time.monotonic() < end, f"processes of the cluster do not end: {left}"
+        for pid in left:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        time.sleep(0.1)
+    process.wait(STOP_DEADLINE_S)

@@ -122,36 +122,21 @@ def _runnable_together(
 
 
 def run_all(module: str, dashboard_url: str, layout: Layout, emit: Emit) -> None:
-    """Restores the deployed applications, materialises what is missing, and tells each step to ``emit``.
-
-    Deployments are a run of their own, so that everything before them need not wait for Ray.
-    """
-    ray = f"{dashboard_url}/api/serve/applications/"
+    """Restores the deployed applications, materialises what is missing, and tells each step to ``emit``."""
     with dg.DagsterInstance.get() as instance:
         emit("instance")
         definitions = load(module)
         graph = definitions.resolve_asset_graph()
         declared = [key for key in sorted(graph.materializable_asset_keys) if key.path[0] == DEPLOYMENTS]
-        restored = _restore(definitions, layout, ray, emit)
+        _wait_for(f"{dashboard_url}/api/serve/applications/", emit)
+        restored = _restore(definitions, layout, emit)
         lost = {key for key in _made(instance, declared) if key.path[1] not in restored}
-        if declared and len(_made(instance, declared)) == len(declared) and not lost:
-            emit("done", deployed=[key.path[1] for key in declared])
-            return
-        gaps = missing(graph, instance, lost=lost)
-        parents = {key: graph.get(key).parent_keys for key in gaps}
-        before = {key: gap for key, gap in gaps.items() if key not in declared}
-        runs = planned_runs(before, parents)
-        for number, run in enumerate(runs, start=1):
-            emit("run", title=f"run {number} of {len(runs)}", **run.told)
-            _execute(definitions, instance, run, emit)
-        deployable = [
-            key for key in gaps if key in declared and len(_made(instance, parents[key])) == len(parents[key])
-        ]
-        if deployable:
-            _wait_for(ray, emit)
-            run = PlannedRun(tuple(deployable), None)
-            emit("run", title="deployment", **run.told)
-            _execute(definitions, instance, run, emit)
+        if not declared or lost or len(_made(instance, declared)) < len(declared):
+            gaps = missing(graph, instance, lost=lost)
+            runs = planned_runs(gaps, {key: graph.get(key).parent_keys for key in gaps})
+            for number, run in enumerate(runs, start=1):
+                emit("run", title=f"run {number} of {len(runs)}", **run.told)
+                _execute(definitions, instance, run, emit)
         emit("done", deployed=[key.path[1] for key in _made(instance, declared)])
 
 
@@ -217,14 +202,13 @@ def _watch(instance: dg.DagsterInstance, run_id: str, emit: Emit, stop: threadin
             said = now
 
 
-def _restore(definitions: dg.Definitions, layout: Layout, ray: str, emit: Emit) -> list[str]:
+def _restore(definitions: dg.Definitions, layout: Layout, emit: Emit) -> list[str]:
     """Declares the saved state of the cluster again; names of what then runs, [] if none was saved."""
     if not layout.desired_state.exists():
         return []
     client = (definitions.resources or {}).get("serve_client")
     if client is None:
         raise StackError(f"{layout.desired_state} cannot be restored: the definitions have no serve_client.")
-    _wait_for(ray, emit)
     emit("restoring", file=str(layout.desired_state))
     names: list[str] = client.restore(report=lambda line: emit("note", line=line))
     return names

@@ -54,7 +54,7 @@ OBJECT_STORE_BYTES = 150_000_000
 """Serve passes requests directly; the store stays nearly empty."""
 
 
-Stage = Literal["first", "with the instance", "after the graph"]
+Stage = Literal["first", "after Ray", "after the graph"]
 
 
 @dataclass(frozen=True)
@@ -110,8 +110,9 @@ class StackSettings:
         return self.mlflow_tracking_uri.startswith(("http://", "https://"))
 
     @property
-    def local_serve_url(self) -> str:
-        return f"http://127.0.0.1:{self.serve_port}"
+    def local_ray(self) -> bool:
+        """Whether deployments go to a Ray of this platform, rather than to a cluster elsewhere."""
+        return self.ray_dashboard_url == f"http://127.0.0.1:{self.ray_dashboard_port}"
 
 
 def settings_from_environment() -> StackSettings:
@@ -168,7 +169,7 @@ def process_environment(settings: StackSettings) -> dict[str, str]:
 
 def declared_processes(settings: StackSettings) -> list[ProcessSpec]:
     """The processes in the order they start; they stop in reverse."""
-    specs = [_ray(settings)]
+    specs = [_ray(settings)] if settings.local_ray else []
     if not settings.remote_tracking:
         specs.append(_mlflow(settings))
     return [*specs, _dagster_webserver(settings), _dagster_daemon(settings)]
@@ -245,6 +246,8 @@ def _mlflow(settings: StackSettings) -> ProcessSpec:
         folder=settings.layout.run,
         ports=(Port(settings.mlflow_port, environment.MLFLOW_PORT.name, "the MLflow UI"),),
         ready_url=f"http://127.0.0.1:{settings.mlflow_port}/health",
+        # Ray gives itself half a minute to start; on two cores nothing else should start meanwhile.
+        stage="after Ray",
     )  # fmt: skip
 
 
@@ -263,7 +266,7 @@ def _dagster_webserver(settings: StackSettings) -> ProcessSpec:
         ports=(Port(settings.dagster_port, environment.DAGSTER_PORT.name, "the Dagster UI"),),
         ready_url=f"{settings.dagster_url}/server_info",
         # Two processes that create Dagster's tables at once collide; the graph's process creates them.
-        stage="with the instance",
+        stage="after Ray",
     )  # fmt: skip
 
 

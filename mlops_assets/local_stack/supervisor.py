@@ -96,10 +96,6 @@ class Supervisor:
         """Names of the processes that are not ready yet."""
         return [running.spec.name for running in self.running if running.ready_after is None]
 
-    def is_ready(self, name: str) -> bool:
-        """Whether the named process was seen ready."""
-        return any(running.spec.name == name and running.ready_after is not None for running in self.running)
-
     def stop(self, report: Callable[[str], None] = lambda line: None) -> None:
         """Ends every process, the last started first, then whatever descendant is left.
 

@@ -116,11 +116,11 @@ def _start(settings: StackSettings, supervisor: Supervisor, console: Console) ->
         _launch(supervisor, "first", display)
         graph = _GraphBuilder(settings, display)
         graph.start()
-        while not graph.instance_exists:
+        while not graph.instance_exists or supervisor.waiting_for:
             _show_ready(supervisor, display)
             graph.poll()
             time.sleep(POLL_S)
-        _launch(supervisor, "with the instance", display)
+        _launch(supervisor, "after Ray", display)
         while graph.deployed is None:
             _show_ready(supervisor, display)
             graph.poll()

@@ -1,0 +1,131 @@
+"""The declared processes: quiet, local, and told apart by the environment."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from mlops_assets import environment
+from mlops_assets.errors import StackError
+from mlops_assets.local_stack.layout import LONGEST_RAY_TEMP_DIR, Layout
+from mlops_assets.local_stack.processes import (
+    MARKER,
+    SWITCHES,
+    declared_processes,
+    settings_from_environment,
+    shared_environment,
+)
+
+
+@pytest.fixture
+def settings(monkeypatch, tmp_path):
+    for variable in environment.VARIABLES:
+        monkeypatch.delenv(variable.name, raising=False)
+    monkeypatch.setenv("MLOPS_STATE_DIR", str(tmp_path / "state"))
+    return settings_from_environment()
+
+
+def test_every_process_is_marked_and_sends_nothing_home(settings):
+    for spec in declared_processes(settings):
+        assert spec.environment[MARKER] == str(settings.state)
+        assert {name: spec.environment.get(name) for name in SWITCHES} == dict(SWITCHES), spec.name
+
+
+def test_every_port_has_a_variable_of_the_environment_table(settings):
+    ports = [port for spec in declared_processes(settings) for port in spec.ports]
+
+    assert {port.variable for port in ports} <= {variable.name for variable in environment.VARIABLES}
+    assert sorted(port.number for port in ports) == [3000, 5000, 6379, 8000, 8265]
+
+
+def test_remote_services_are_not_started_here(settings, monkeypatch):
+    assert [spec.name for spec in declared_processes(settings)] == [
+        "ray",
+        "mlflow",
+        "dagster-webserver",
+        "dagster-daemon",
+    ]
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "https://mlflow.example.com")
+    monkeypatch.setenv("MLOPS_RAY_DASHBOARD_URL", "http://ray.example.com:8265")
+
+    elsewhere = settings_from_environment()
+
+    assert [spec.name for spec in declared_processes(elsewhere)] == ["dagster-webserver", "dagster-daemon"]
+    assert elsewhere.mlflow_url == "https://mlflow.example.com"
+
+
+@pytest.mark.parametrize("text", ["http", "0", "65536", "-1", "80.5"])
+def test_a_port_that_is_none_is_named(settings, monkeypatch, text):
+    monkeypatch.setenv("MLOPS_SERVE_PORT", text)
+
+    with pytest.raises(
+        StackError, match=r"MLOPS_SERVE_PORT is '.*'; it must be a whole number from 1 to 65535"
+    ):
+        settings_from_environment()
+
+
+def test_an_address_of_another_ray_is_not_handed_on(settings, monkeypatch):
+    monkeypatch.setenv("RAY_ADDRESS", "ray.example.com:6379")
+
+    for spec in declared_processes(settings_from_environment()):
+        assert "RAY_ADDRESS" not in spec.environment
+
+
+def test_the_environment_file_survives_a_shell(settings, tmp_path):
+    layout = settings.layout
+    layout.prepare(dagster_yaml=settings.root / "dagster.yaml")
+    values = {**shared_environment(settings), "ODD": "a 'b' $c"}
+
+    layout.write_environment(values)
+
+    shown = subprocess.run(
+        ["sh", "-c", f'. "{layout.environment_file}" && printf "%s|%s" "$ODD" "$DAGSTER_HOME"'],
+        capture_output=True,
+        text=True,
+        check=True,
+        env={},
+    )
+    assert shown.stdout == f"a 'b' $c|{layout.dagster_home}"
+    assert MARKER not in values
+
+
+def test_the_instance_configuration_is_linked_not_copied(settings):
+    for _ in range(2):
+        settings.layout.prepare(dagster_yaml=settings.root / "dagster.yaml")
+
+    assert (settings.layout.dagster_home / "dagster.yaml").resolve() == settings.root / "dagster.yaml"
+
+
+def test_rays_folder_is_short_wherever_the_state_lies(monkeypatch, tmp_path):
+    deep = Layout(tmp_path / ("deep" * 30))
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / ("long" * 20)))
+
+    assert len(str(deep.ray_temp)) <= LONGEST_RAY_TEMP_DIR
+    assert deep.ray_temp != Layout(tmp_path / "other").ray_temp
+
+
+def test_dagster_accepts_the_instance_configuration(settings):
+    settings.layout.prepare(dagster_yaml=settings.root / "dagster.yaml")
+    program = (
+        "import dagster as dg\n"
+        "with dg.DagsterInstance.get() as instance:\n"
+        "    print(instance.telemetry_enabled, instance.nux_enabled, instance.run_retries_enabled,\n"
+        "          instance.run_monitoring_enabled, instance.run_retries_max_retries)\n"
+    )
+
+    told = subprocess.run(
+        [sys.executable, "-c", program],
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=settings.state,
+        env={**settings.inherited, **shared_environment(settings)},
+    )
+
+    assert told.stdout.split() == ["False", "False", "True", "True", "1"]
+
+
+def test_the_state_folder_is_the_only_place_that_is_written(settings):
+    for spec in declared_processes(settings):
+        assert Path(spec.folder).is_relative_to(settings.state)

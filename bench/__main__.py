@@ -1,0 +1,22 @@
+"""``make bench``: every number of docs/benchmarks.md, as tables."""
+
+from rich.console import Console
+from rich.table import Table
+
+from bench import graph, walk_forward
+
+
+def main() -> None:
+    console = Console()
+    table = Table(title="The flights graph (seconds)", title_justify="left")
+    for column in ("what", "wall", "CPU"):
+        table.add_column(column, justify="left" if column == "what" else "right")
+    with console.status("running the flights graph twice from raw files: a few minutes"):
+        for name, cost in graph.costs().items():
+            table.add_row(name, f"{cost.wall_s:.1f}", f"{cost.cpu_s:.1f}")
+    console.print(table)
+    walk_forward.main([])
+
+
+if __name__ == "__main__":
+    main()

@@ -4,10 +4,12 @@ Belongs here: conditions, with what each one reacts to. Does not belong here: th
 evaluates them (``defs/platform/automation.py``).
 """
 
+from typing import Any
+
 import dagster as dg
 
 _IDLE = ~dg.AutomationCondition.in_progress() & ~dg.AutomationCondition.any_deps_in_progress()
-_NEWS = (
+_NEWS: dg.AutomationCondition[Any] = (
     dg.AutomationCondition.any_deps_match(
         dg.AutomationCondition.data_version_changed() | dg.AutomationCondition.will_be_requested()
     )
@@ -15,19 +17,15 @@ _NEWS = (
 )
 
 FOLLOW_CHANGED_DATA = (
-    (_NEWS.since_last_handled() & ~dg.AutomationCondition.any_deps_missing() & _IDLE)
-    .with_label("follow changed data")
-)
+    _NEWS.since_last_handled() & ~dg.AutomationCondition.any_deps_missing() & _IDLE
+).with_label("follow changed data")
 """Follows the data version of what is upstream: writing the same content again wakes nobody."""
 
 FOLLOW_CHANGED_PARTITIONS = (
-    (
-        (_NEWS | dg.AutomationCondition.missing().newly_true()).since_last_handled()
-        & ~dg.AutomationCondition.any_deps_missing()
-        & _IDLE
-    )
-    .with_label("follow changed partitions")
-)
+    (_NEWS | dg.AutomationCondition.missing().newly_true()).since_last_handled()
+    & ~dg.AutomationCondition.any_deps_missing()
+    & _IDLE
+).with_label("follow changed partitions")
 """The same for every partition by itself, old ones too; partitions that were never made count as news.
 
 A partition waits until nothing it looks back on is missing or being made.

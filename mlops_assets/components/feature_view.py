@@ -8,7 +8,7 @@ A run over a range reads the range and its look back once, and writes its good d
 whose features break their declaration keeps what it held, and the run fails naming it.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import date, timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -136,6 +136,24 @@ class FeatureViewDeclaration(Declaration):
             raise ValueError(f"event_timestamp is needed by: {', '.join(timed)}")
         return self
 
+    def computed_as(
+        self, lookback: timedelta | None, transform: "Callable[[pd.DataFrame], pd.DataFrame] | None"
+    ) -> View:
+        """The same declaration for ``features/view.py``."""
+        return View(
+            event_timestamp=self.event_timestamp,
+            joins=[
+                Join(join.dataset, join.keys, join.columns, join.timestamp, join.tolerance, join.prefix)
+                for join in self.joins
+            ],
+            rolling=[
+                Rolling(one.name, one.keys, one.known_at, one.window, one.aggregate, one.value, one.above)
+                for one in self.rolling
+            ],
+            lookback=lookback,
+            transform=transform,
+        )
+
 
 class FeatureViewComponent(DeclaredComponent[FeatureViewDeclaration]):
     """Features of an entity, from datasets, as they were known before each event.
@@ -186,7 +204,8 @@ class FeatureViewComponent(DeclaredComponent[FeatureViewDeclaration]):
         declared = self.declaration
         transform = self.function(declared.transform, "transform") if declared.transform else None
         partitions = datasets[declared.base].partitions
-        view = self._view(partitions is not None, transform)
+        lookback = timedelta(days=declared.lookback_days) if partitions else None
+        view = declared.computed_as(lookback, transform)
 
         @dg.asset(
             key=self._key,
@@ -219,22 +238,6 @@ class FeatureViewComponent(DeclaredComponent[FeatureViewDeclaration]):
 
         return features
 
-    def _view(self, partitioned: bool, transform: Any) -> View:
-        declared = self.declaration
-        return View(
-            event_timestamp=declared.event_timestamp,
-            joins=[
-                Join(join.dataset, join.keys, join.columns, join.timestamp, join.tolerance, join.prefix)
-                for join in declared.joins
-            ],
-            rolling=[
-                Rolling(one.name, one.keys, one.known_at, one.window, one.aggregate, one.value, one.above)
-                for one in declared.rolling
-            ],
-            lookback=timedelta(days=declared.lookback_days) if partitioned else None,
-            transform=transform,
-        )
-
     def _deps(self, datasets: Mapping[str, DatasetDeclaration]) -> list[dg.AssetDep]:
         base, named = self.declaration.base, {self.declaration.base: ("base",)}
         for position, join in enumerate(self.declaration.joins):
@@ -261,8 +264,8 @@ class FeatureViewComponent(DeclaredComponent[FeatureViewDeclaration]):
         if absent:
             name = self._base_key.to_user_string()
             raise DataError(
-                f"{name} was never materialised for {len(absent)} of {len(run)} partitions, {absent[0]} first. "
-                f"Make them with: dg launch --assets 'key:\"{name}\"' --partition-range "
+                f"{name} was never materialised for {len(absent)} of {len(run)} partitions, {absent[0]} "
+                f"first. Make them with: dg launch --assets 'key:\"{name}\"' --partition-range "
                 f"{absent[0]}...{absent[-1]}"
             )
         unread = [key for key in wanted if key not in known]
@@ -286,9 +289,7 @@ class FeatureViewComponent(DeclaredComponent[FeatureViewDeclaration]):
             if run is None or partitions is None:
                 return lake.read(table, columns=columns)
             wanted = _with_lookback(run, declared.lookback_days, partitions)
-            return lake.read(
-                table, partitions=wanted, partition_column=partitions.column, columns=columns
-            )
+            return lake.read(table, partitions=wanted, partition_column=partitions.column, columns=columns)
 
         base = read(declared.base, None)
         joined = {}
@@ -339,13 +340,13 @@ class FeatureViewComponent(DeclaredComponent[FeatureViewDeclaration]):
             frame,
             partition_column=column,
             partitions=good,
-            commit={"run_id": context.run_id, "data_version": together},
+            commit={"run_id": context.run.run_id, "data_version": together},
         )
         context.log.info(
             f"Wrote {wrote.rows} rows of {len(self.declaration.features)} features in {len(versions)} "
             f"partitions to {wrote.uri}, Delta version {wrote.version}."
         )
-        shared = {"delta_version": wrote.version, "dagster/uri": wrote.uri}
+        shared: dict[str, Any] = {"delta_version": wrote.version, "dagster/uri": wrote.uri}
         if not bad:
             yield dg.MaterializeResult(
                 asset_key=self._key,
@@ -361,7 +362,9 @@ class FeatureViewComponent(DeclaredComponent[FeatureViewDeclaration]):
             )
         if good is not None and column is not None and (bad or len(good) > 1):
             rows = frame[column].value_counts().to_dict()
-            by_partition = {key: {**shared, "dagster/partition_row_count": int(rows.get(key, 0))} for key in good}
+            by_partition = {
+                key: {**shared, "dagster/partition_row_count": int(rows.get(key, 0))} for key in good
+            }
             report_partitions(context, self._key, versions, by_partition)
         if bad:
             yield check
@@ -467,8 +470,8 @@ class FeatureViewComponent(DeclaredComponent[FeatureViewDeclaration]):
             self._check_lookback(base, join.tolerance, "tolerance", (*path, "tolerance"))
         elif other.partitions is not None and base.partitions is not None:
             raise DeclarationError(
-                f"dataset {join.dataset!r} has partitions, so its rows change over time: declare timestamp and "
-                "tolerance for the join",
+                f"dataset {join.dataset!r} has partitions, so its rows change over time: declare timestamp "
+                "and tolerance for the join",
                 where=self.where(*path),
             )
 
@@ -479,8 +482,8 @@ class FeatureViewComponent(DeclaredComponent[FeatureViewDeclaration]):
         if base.partitions is not None and length > longest:
             days = -((-length - CLOCK_CHANGE) // timedelta(days=1))
             raise DeclarationError(
-                f"{what} {length} needs lookback_days of {days} at least (and one more for outcomes that become "
-                f"known a day late); declared: {self.declaration.lookback_days}",
+                f"{what} {length} needs lookback_days of {days} at least (and one more for outcomes that "
+                f"become known a day late); declared: {self.declaration.lookback_days}",
                 where=self.where(*path),
             )
 
@@ -519,9 +522,7 @@ def _with_lookback(run: Sequence[str], lookback_days: int, partitions: DailyPart
     ]
 
 
-def _versions(
-    frame: "pd.DataFrame", column: str | None, partitions: Sequence[str] | None
-) -> dict[str, str]:
+def _versions(frame: "pd.DataFrame", column: str | None, partitions: Sequence[str] | None) -> dict[str, str]:
     """Content version by partition, those without rows included; "" stands for unpartitioned data."""
     if column is None or partitions is None:
         return {"": content_version(frame)}

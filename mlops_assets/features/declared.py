@@ -130,9 +130,7 @@ def _problems(
     if partitions is None:
         return [Problem(None, feature.name, declared, observed, int(rows.sum()))]
     counts = partitions[rows].value_counts().sort_index()
-    return [
-        Problem(str(key), feature.name, declared, observed, int(count)) for key, count in counts.items()
-    ]
+    return [Problem(str(key), feature.name, declared, observed, int(count)) for key, count in counts.items()]
 
 
 def _observed(feature: FeatureSpec, values: "pd.Series[Any]") -> Observed:

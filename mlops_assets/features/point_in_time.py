@@ -199,11 +199,8 @@ class History:
         width = len(moments) + 1
         line = codes[counted] * width + ranks[counted]
         of_counted = np.zeros(len(line)) if values is None else values[counted]
-        if aggregate == "last":
-            # Ties are ordered by value, so that the last one does not depend on the order of the rows.
-            order = np.lexsort((of_counted, line))
-        else:
-            order = np.argsort(line)
+        # Ties are ordered by value, so that the last one does not depend on the order of the rows.
+        order = np.lexsort((of_counted, line)) if aggregate == "last" else np.argsort(line)
         line, ordered = line[order], of_counted[order]
 
         event_codes = codes[self._events][event_order] * width
@@ -213,7 +210,7 @@ class History:
         last = np.searchsorted(line, event_codes + end)
         nothing = (event_codes < 0) | (self._at[event_order] == NEVER)
         first[nothing] = last[nothing] = 0
-        if aggregate == "share":
+        if above is not None:
             ordered = (ordered > above).astype(np.float64)
         result = np.empty(len(event_order))
         result[event_order] = _aggregated(ordered, first, last, aggregate)

@@ -33,8 +33,14 @@ def flights(rows: list[tuple[Any, ...]]) -> pd.DataFrame:
 
 def mean_delay(frame: pd.DataFrame, window: timedelta = HOUR, **more: Any) -> list[float]:
     return rolling(
-        frame, keys=["origin"], event_time="scheduled", known_at="known", window=window, aggregate="mean",
-        value="delay", **more,
+        frame,
+        keys=["origin"],
+        event_time="scheduled",
+        known_at="known",
+        window=window,
+        aggregate="mean",
+        value="delay",
+        **more,
     ).tolist()
 
 
@@ -76,16 +82,30 @@ def test_other_keys_and_missing_keys_do_not_count() -> None:
 
 
 def test_missing_values_and_missing_times_do_not_count() -> None:
-    frame = flights([("EWR", -50, -10, None), ("EWR", -50, None, 99), ("EWR", -50, -5, 7), ("EWR", 0, None, None)])
+    frame = flights(
+        [("EWR", -50, -10, None), ("EWR", -50, None, 99), ("EWR", -50, -5, 7), ("EWR", 0, None, None)]
+    )
     assert mean_delay(frame)[3] == 7
 
 
 def test_without_rows_a_count_is_zero_and_a_mean_is_missing() -> None:
     frame = flights([("EWR", 0, 60, 1)])
-    for aggregate, expected in (("count", 0.0), ("sum", 0.0), ("mean", math.nan), ("max", math.nan),
-                                ("last", math.nan)):
-        found = rolling(frame, keys=[], event_time="scheduled", known_at="known", window=HOUR,
-                        aggregate=aggregate, value="delay")  # type: ignore[arg-type]
+    for aggregate, expected in (
+        ("count", 0.0),
+        ("sum", 0.0),
+        ("mean", math.nan),
+        ("max", math.nan),
+        ("last", math.nan),
+    ):
+        found = rolling(
+            frame,
+            keys=[],
+            event_time="scheduled",
+            known_at="known",
+            window=HOUR,
+            aggregate=aggregate,
+            value="delay",
+        )  # type: ignore[arg-type]
         assert found.tolist() == pytest.approx([expected], nan_ok=True), aggregate
 
 
@@ -124,18 +144,24 @@ def slow(frame: pd.DataFrame, aggregate: str, window: timedelta, longest: timede
                 continue
             if event.scheduled - window <= known < event.scheduled:
                 seen.append((known, row.delay))
-        delays = [delay for _, delay in seen]
-        result.append(
-            {
-                "count": lambda: float(len(delays)),
-                "sum": lambda: math.fsum(delays),
-                "mean": lambda: math.fsum(delays) / len(delays) if delays else math.nan,
-                "share": lambda: sum(d > 0.2 for d in delays) / len(delays) if delays else math.nan,
-                "max": lambda: max(delays, default=math.nan),
-                "last": lambda: max(seen)[1] if seen else math.nan,
-            }[aggregate]()
-        )
+        result.append(_slow_aggregate(aggregate, seen))
     return result
+
+
+def _slow_aggregate(aggregate: str, seen: list[tuple[Any, float]]) -> float:
+    delays = [delay for _, delay in seen]
+    if aggregate == "count":
+        return float(len(delays))
+    if aggregate == "sum":
+        return math.fsum(delays)
+    if not delays:
+        return math.nan
+    return {
+        "mean": math.fsum(delays) / len(delays),
+        "share": sum(delay > 0.2 for delay in delays) / len(delays),
+        "max": max(delays),
+        "last": max(seen)[1],
+    }[aggregate]
 
 
 @settings(max_examples=60, deadline=None)
@@ -151,8 +177,15 @@ def test_aggregates_are_what_the_definition_says(
     frame = flights(rows)
     delay = None if longest is None else timedelta(minutes=longest)
     found = rolling(
-        frame, keys=["origin"], event_time="scheduled", known_at="known", window=timedelta(minutes=window),
-        aggregate=aggregate, value="delay", above=0.2 if aggregate == "share" else None, longest_delay=delay,
+        frame,
+        keys=["origin"],
+        event_time="scheduled",
+        known_at="known",
+        window=timedelta(minutes=window),
+        aggregate=aggregate,
+        value="delay",
+        above=0.2 if aggregate == "share" else None,
+        longest_delay=delay,
     )
     expected = slow(frame, aggregate, timedelta(minutes=window), delay)
     assert found.tolist() == pytest.approx(expected, nan_ok=True, abs=1e-12)
@@ -165,8 +198,15 @@ def test_neither_the_order_nor_what_happens_later_changes_an_aggregate(
 ) -> None:
     def compute(frame: pd.DataFrame, events: Any = None) -> list[float]:
         return rolling(
-            frame, keys=["origin"], event_time="scheduled", known_at="known", window=timedelta(minutes=25),
-            aggregate=aggregate, value="delay", above=0.0 if aggregate == "share" else None, events=events,
+            frame,
+            keys=["origin"],
+            event_time="scheduled",
+            known_at="known",
+            window=timedelta(minutes=25),
+            aggregate=aggregate,
+            value="delay",
+            above=0.0 if aggregate == "share" else None,
+            events=events,
         ).tolist()
 
     frame = flights(rows)
@@ -193,8 +233,13 @@ def weather(rows: list[tuple[Any, ...]]) -> pd.DataFrame:
 def with_weather(rows: list[tuple[Any, ...]], tolerance: timedelta = HOUR) -> list[Any]:
     events = flights([("EWR", 0, None, None)])
     joined = as_of_join(
-        events, weather(rows), keys=["origin"], event_time="scheduled", known_at="known",
-        tolerance=tolerance, columns=["temp"],
+        events,
+        weather(rows),
+        keys=["origin"],
+        event_time="scheduled",
+        known_at="known",
+        tolerance=tolerance,
+        columns=["temp"],
     )
     assert list(joined.index) == list(events.index)
     return [None if pd.isna(value) else value for value in joined["temp"]]
@@ -220,7 +265,9 @@ def test_of_two_observations_at_the_same_time_the_same_one_is_joined_in_any_orde
 
 @settings(max_examples=40, deadline=None)
 @given(
-    events=st.lists(st.tuples(st.sampled_from(["EWR", "JFK", None]), st.one_of(st.none(), MINUTES)), max_size=8),
+    events=st.lists(
+        st.tuples(st.sampled_from(["EWR", "JFK", None]), st.one_of(st.none(), MINUTES)), max_size=8
+    ),
     known=st.lists(
         st.tuples(st.sampled_from(["EWR", "JFK", None]), st.one_of(st.none(), MINUTES), st.integers(0, 5)),
         max_size=8,
@@ -233,13 +280,20 @@ def test_an_as_of_join_is_what_the_definition_says(
     left.index = pd.RangeIndex(5, 5 + len(left))
     tolerance = timedelta(minutes=20)
     joined = as_of_join(
-        left, weather(known), keys=["origin"], event_time="scheduled", known_at="known",
-        tolerance=tolerance, columns=["temp"], prefix="w_",
+        left,
+        weather(known),
+        keys=["origin"],
+        event_time="scheduled",
+        known_at="known",
+        tolerance=tolerance,
+        columns=["temp"],
+        prefix="w_",
     )
     expected: list[Any] = []
     for key, minute in events:
         seen = [
-            (when, temp) for k, when, temp in known
+            (when, temp)
+            for k, when, temp in known
             if k is not None and k == key and None not in (when, minute) and minute - 20 <= when < minute
         ]
         expected.append(max(seen)[1] if seen else None)
@@ -265,13 +319,22 @@ def test_a_join_by_key_keeps_every_row_in_order_and_integers_integer() -> None:
 def test_a_name_taken_twice_is_refused() -> None:
     table = pd.DataFrame({"tailnum": ["N1"], "year": [2000]})
     with pytest.raises(DataError, match=r"\['year'\] exist in the events already. Give the join a prefix"):
-        left_join(pd.DataFrame({"tailnum": ["N1"], "year": [2013]}), table, keys=["tailnum"], columns=["year"])
+        left_join(
+            pd.DataFrame({"tailnum": ["N1"], "year": [2013]}), table, keys=["tailnum"], columns=["year"]
+        )
 
 
 def test_an_absent_column_is_named_with_those_there_are() -> None:
     with pytest.raises(DataError, match=r"Columns \['dep'\] are not in the base. It has: origin, scheduled"):
-        rolling(flights([]), keys=[], event_time="scheduled", known_at="known", window=HOUR, aggregate="mean",
-                value="dep")
+        rolling(
+            flights([]),
+            keys=[],
+            event_time="scheduled",
+            known_at="known",
+            window=HOUR,
+            aggregate="mean",
+            value="dep",
+        )
 
 
 def test_a_text_column_is_neither_a_time_nor_a_number() -> None:
@@ -279,11 +342,25 @@ def test_a_text_column_is_neither_a_time_nor_a_number() -> None:
     with pytest.raises(DataError, match="'origin' has type object, not a timestamp"):
         rolling(frame, keys=[], event_time="origin", known_at="known", window=HOUR, aggregate="count")
     with pytest.raises(DataError, match="'origin' has type object; an aggregate needs numbers"):
-        rolling(frame, keys=[], event_time="scheduled", known_at="known", window=HOUR, aggregate="sum",
-                value="origin")
+        rolling(
+            frame,
+            keys=[],
+            event_time="scheduled",
+            known_at="known",
+            window=HOUR,
+            aggregate="sum",
+            value="origin",
+        )
 
 
 def test_an_unknown_aggregate_names_the_allowed_ones() -> None:
-    with pytest.raises(UnknownName, match="'median'. Allowed: count, last, max, mean, share, sum"):
-        rolling(flights([]), keys=[], event_time="scheduled", known_at="known", window=HOUR,
-                aggregate="median", value="delay")  # type: ignore[arg-type]
+    with pytest.raises(UnknownName, match=r"'median'\. Allowed: count, last, max, mean, share, sum"):
+        rolling(
+            flights([]),
+            keys=[],
+            event_time="scheduled",
+            known_at="known",
+            window=HOUR,
+            aggregate="median",
+            value="delay",
+        )  # type: ignore[arg-type]

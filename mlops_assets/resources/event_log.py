@@ -13,19 +13,25 @@ lose the last moments, never the integrity of the file).
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
+import dagster as dg
 from dagster._core.events import ASSET_EVENTS
 from dagster._core.events.log import EventLogEntry
 from dagster._core.storage.event_log import SqliteEventLogStorage
 from dagster._core.storage.sqlite import SQLITE_BUSY_TIMEOUT_SECONDS
 from dagster._serdes import ConfigurableClassData
 
-from mlops_assets.environment import batch_dagster_events
+from mlops_assets.environment import DAGSTER_HOME, batch_dagster_events
 
 
 class BatchedSqliteEventLog(SqliteEventLogStorage):
-    """``event_log_storage`` for ``dagster.yaml``; takes the same ``base_dir`` as Dagster's class."""
+    """``event_log_storage`` for ``dagster.yaml``.
+
+    ``base_dir`` is what it is for Dagster's class; left out, it is the folder where Dagster would keep
+    the log of the same instance: ``history/runs`` under DAGSTER_HOME.
+    """
 
     def __init__(self, base_dir: str, inst_data: ConfigurableClassData | None = None) -> None:
         self._engines: dict[str, Any] = {}
@@ -33,10 +39,15 @@ class BatchedSqliteEventLog(SqliteEventLogStorage):
         super().__init__(base_dir, inst_data)
 
     @classmethod
+    def config_type(cls) -> Any:
+        return {"base_dir": dg.Field(dg.StringSource, is_required=False)}
+
+    @classmethod
     def from_config_value(
         cls, inst_data: ConfigurableClassData | None, config_value: Any
     ) -> "BatchedSqliteEventLog":
-        return cls(inst_data=inst_data, **config_value)
+        base_dir = config_value.get("base_dir") or str(Path(DAGSTER_HOME.read()) / "history" / "runs")
+        return cls(inst_data=inst_data, base_dir=base_dir)
 
     def store_event_batch(self, events: Sequence[EventLogEntry]) -> None:
         """Asset events of one run in two transactions; anything else one by one, as Dagster does."""

@@ -101,6 +101,14 @@ def test_events_are_written_in_batches(tmp_path, monkeypatch):
     assert sizes == [len(DAYS) + 1, len(DAYS), len(DAYS)]
 
 
+def test_without_a_folder_the_log_lies_where_dagster_would_keep_it(tmp_path, monkeypatch):
+    monkeypatch.setenv("DAGSTER_HOME", str(tmp_path))
+    log = {"module": BatchedSqliteEventLog.__module__, "class": "BatchedSqliteEventLog", "config": {}}
+    instance = dg.DagsterInstance.local_temp(str(tmp_path), overrides={"event_log_storage": log})
+    plain = dg.DagsterInstance.local_temp(str(tmp_path))
+    assert instance.event_log_storage.path_for_shard("x") == plain.event_log_storage.path_for_shard("x")
+
+
 @pytest.mark.parametrize(("before", "after"), [(None, "500"), ("7", "7")])
 def test_a_batch_size_set_already_is_kept(before, after, monkeypatch):
     import os

@@ -15,6 +15,7 @@ _NEWS: dg.AutomationCondition[Any] = (
     )
     | dg.AutomationCondition.code_version_changed()
 )
+_NEWS_OR_MISSING: dg.AutomationCondition[Any] = _NEWS | dg.AutomationCondition.missing().newly_true()
 
 FOLLOW_CHANGED_DATA = (
     _NEWS.since_last_handled() & ~dg.AutomationCondition.any_deps_missing() & _IDLE
@@ -22,9 +23,7 @@ FOLLOW_CHANGED_DATA = (
 """Follows the data version of what is upstream: writing the same content again wakes nobody."""
 
 FOLLOW_CHANGED_PARTITIONS = (
-    (_NEWS | dg.AutomationCondition.missing().newly_true()).since_last_handled()
-    & ~dg.AutomationCondition.any_deps_missing()
-    & _IDLE
+    _NEWS_OR_MISSING.since_last_handled() & ~dg.AutomationCondition.any_deps_missing() & _IDLE
 ).with_label("follow changed partitions")
 """The same for every partition by itself, old ones too; partitions that were never made count as news.
 

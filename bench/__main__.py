@@ -7,6 +7,7 @@ from bench import graph, walk_forward
 
 
 def main() -> None:
+    """Runs and prints everything; about ten minutes on two cores."""
     console = Console()
     table = Table(title="The flights graph (seconds)", title_justify="left")
     for column in ("what", "wall", "CPU"):

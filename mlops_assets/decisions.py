@@ -41,5 +41,7 @@ def decide_approval(
     if not result.success:
         failures = [event.step_failure_data for event in result.all_events if event.is_step_failure]
         told = next((f.user_failure_data.description for f in failures if f.user_failure_data), None)
-        raise ApprovalError(told or str(failures[0].error.message if failures and failures[0].error else "run failed"))
+        raise ApprovalError(
+            told or str(failures[0].error.message if failures and failures[0].error else "run failed")
+        )
     return str(result.run_id)

@@ -47,4 +47,5 @@ def with_platform_policy(loaded: dg.Definitions) -> dg.Definitions:
 
 @dg.definitions
 def defs() -> dg.Definitions:
+    """Everything under ``defs/``, with the platform's policy."""
     return with_platform_policy(dg.load_from_defs_folder(path_within_project=Path(__file__).parent))

@@ -51,7 +51,9 @@ def model_statuses(
     graph = definitions.resolve_asset_graph()
     models = sorted(key.path[1] for key in graph.materializable_asset_keys if key.path[0] == "models")
     deployments = {
-        key.path[1]: [parent.path[1] for parent in graph.get(key).parent_keys if parent.path[0] == "approvals"]
+        key.path[1]: [
+            parent.path[1] for parent in graph.get(key).parent_keys if parent.path[0] == "approvals"
+        ]
         for key in graph.materializable_asset_keys
         if key.path[0] == "deployments"
     }
@@ -129,7 +131,10 @@ def _approval(instance: dg.DagsterInstance, model: str) -> dict[str, str]:
     changed = sorted(key for key in bound if bound[key] != current.get(key))
     by = f"{record.metadata['decision']} by {record.metadata['approver']}: {record.metadata['reason']}"
     if changed:
-        return {"state": "pending", "reason": f"changed since the last approval: {', '.join(changed)}; last: {by}"}
+        return {
+            "state": "pending",
+            "reason": f"changed since the last approval: {', '.join(changed)}; last: {by}",
+        }
     return {"state": "granted", "reason": by}
 
 
@@ -155,9 +160,12 @@ def print_statuses(statuses: Sequence[ModelStatus]) -> None:
         answers = status.answers
         if answers["status"] == "answers":
             weights = ", ".join(
-                f"{version} {route['weight'] / 100:g} %" for version, route in sorted(answers["routes"].items())
+                f"{version} {route['weight'] / 100:g} %"
+                for version, route in sorted(answers["routes"].items())
             )
-            said = Text(f"{answers['stable']} answers at {status.endpoint} (weights: {weights})", style="green")
+            said = Text(
+                f"{answers['stable']} answers at {status.endpoint} (weights: {weights})", style="green"
+            )
         else:
             said = Text(f"{answers['status']}: {answers.get('why', '')}", style="red")
         console.print(Text(f"\n{status.model}  ", style="bold").append(said))

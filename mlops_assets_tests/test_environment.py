@@ -19,7 +19,8 @@ def table_rows() -> dict[str, tuple[str, str]]:
 
 def test_the_readme_lists_exactly_the_variables_with_default_and_meaning() -> None:
     declared = {
-        variable.name: (variable.default.replace("{root}/", "") or "(empty)", variable.meaning) for variable in VARIABLES
+        variable.name: (variable.default.replace("{root}/", "") or "(empty)", variable.meaning)
+        for variable in VARIABLES
     }
     assert table_rows() == declared
 
@@ -29,7 +30,9 @@ def test_only_one_module_reads_the_environment() -> None:
         str(path.relative_to(ROOT))
         for folder in ("mlops_assets", "serve")
         for path in (ROOT / folder).rglob("*.py")
-        if re.search(r"os\.environ\.get|os\.environ\[[^]]*\](?! = )|os\.getenv", path.read_text(encoding="utf-8"))
+        if re.search(
+            r"os\.environ\.get|os\.environ\[[^]]*\](?! = )|os\.getenv", path.read_text(encoding="utf-8")
+        )
     }
     assert readers == {"mlops_assets/environment.py"}
 

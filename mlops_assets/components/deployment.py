@@ -38,7 +38,9 @@ class ApprovalDeclaration(Declaration):
 class DeploymentDeclaration(Declaration):
     """Attributes of a ``DeploymentComponent`` document."""
 
-    name: str = Field(pattern=r"^[a-z][a-z0-9_]*$", description="Name of the application and of its route /<name>.")
+    name: str = Field(
+        pattern=r"^[a-z][a-z0-9_]*$", description="Name of the application and of its route /<name>."
+    )
     model: str = Field(description="The ModelComponent whose approved version is deployed.")
     description: str = ""
     approval: ApprovalDeclaration = ApprovalDeclaration()
@@ -174,7 +176,10 @@ class DeploymentComponent(DeclaredComponent[DeploymentDeclaration]):
             pool="serve",
         )
         def deployment(
-            context: dg.AssetExecutionContext, serve_client: ServeClient, model_registry: ModelRegistry, lake: Lake
+            context: dg.AssetExecutionContext,
+            serve_client: ServeClient,
+            model_registry: ModelRegistry,
+            lake: Lake,
         ) -> dg.MaterializeResult[Any]:
             approval = latest(context.instance, self._approval_key)
             try:
@@ -197,20 +202,20 @@ class DeploymentComponent(DeclaredComponent[DeploymentDeclaration]):
         A check only guards the run it stands in; a deployment launched by itself would pass it by.
         """
         model = self.declaration.model
-        ruling = rule_on_deployment(
-            _approval_of(approval), current_versions(instance, bound), model=model
-        )
+        ruling = rule_on_deployment(_approval_of(approval), current_versions(instance, bound), model=model)
         if approval is None or not ruling.allowed:
             raise ApprovalError(ruling.reason)
         gate = instance.get_latest_asset_check_evaluation_record(dg.AssetCheckKey(bound[0], "gate"))
         passed = gate is not None and gate.event is not None and gate.event.dagster_event is not None
         if not passed or not gate.event.dagster_event.asset_check_evaluation_data.passed:  # type: ignore[union-attr]
-            raise ApprovalError(f"check gate of evaluations/{model} did not pass; see the check for the verdict")
+            raise ApprovalError(
+                f"check gate of evaluations/{model} did not pass; see the check for the verdict"
+            )
         version = registry.version(model, int(approval.metadata["model_version"]))
         digest = require(instance, bound[1]).data_version
         if version.digest != digest:
             raise ApprovalError(
-                f"models/{model} holds content {digest[:12]}, but the approved version v{version.version} in the "
+                f"models/{model} holds content {digest[:12]}, but the approved v{version.version} in the "
                 f"registry holds {version.digest[:12]}; materialise evaluations/{model} again"
             )
         return version
@@ -313,8 +318,12 @@ def _roll_out(
 def _verify_golden(client: ServeClient, name: str, label: str, manifest: ModelManifest) -> None:
     """Every golden request must be answered by this version with exactly the offline scores."""
     if not manifest.golden:
-        raise DeploymentError(f"{name} {label} carries no golden rows; nothing proves that it answers as offline")
+        raise DeploymentError(
+            f"{name} {label} carries no golden rows; nothing proves that it answers as offline"
+        )
     for row in manifest.golden:
         told = difference(client.predict(name, row.features), expected_answer(manifest, row), version=label)
         if told:
-            raise DeploymentError(f"{name} {label} does not answer as it did offline: {told}; request: {row.features}")
+            raise DeploymentError(
+                f"{name} {label} does not answer as it did offline: {told}; request: {row.features}"
+            )

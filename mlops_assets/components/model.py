@@ -39,8 +39,14 @@ if TYPE_CHECKING:
 
 # What each asset depends on: a change elsewhere in the document does not make it stale.
 TRAINING_SET_FIELDS = {
-    "task", "feature_view", "label", "classes", "evaluation_window_days", "evaluation_fraction",
-    "training_window_days", "seed",
+    "task",
+    "feature_view",
+    "label",
+    "classes",
+    "evaluation_window_days",
+    "evaluation_fraction",
+    "training_window_days",
+    "seed",
 }
 CANDIDATES_FIELDS = {"task", "candidates", "folds", "metric", "seed"}
 MODEL_FIELDS = {"name", "task", "candidates", "label", "threshold", "seed"}
@@ -347,7 +353,7 @@ class ModelComponent(DeclaredComponent[ModelDeclaration]):
             group_name=group,
             kinds={"mlflow"},
             description=declared.description
-            or f"The winning candidate, trained on the whole training part: registered model {declared.name}.",
+            or f"The winning candidate, trained on the whole training part: model {declared.name}.",
             code_version=code_version(declared, self._trainers(), fields=MODEL_FIELDS),
             automation_condition=FOLLOW_CHANGED_DATA,
         )
@@ -429,12 +435,15 @@ class ModelComponent(DeclaredComponent[ModelDeclaration]):
             deps=[self._key("models"), self._key("training_sets")],
             group_name=group,
             kinds={"scikitlearn"},
-            description="Challenger against champion and baseline on the newest labelled rows, and the verdict.",
+            description="Challenger against champion and baseline on the newest labelled rows; the verdict.",
             code_version=code_version(declared, [decide], fields=EVALUATION_FIELDS),
             automation_condition=FOLLOW_CHANGED_DATA,
             check_specs=[
                 dg.AssetCheckSpec(
-                    "gate", asset=key, blocking=True, description="The gate's verdict on the challenger is promote."
+                    "gate",
+                    asset=key,
+                    blocking=True,
+                    description="The gate's verdict on the challenger is promote.",
                 )
             ],
         )
@@ -466,7 +475,9 @@ class ModelComponent(DeclaredComponent[ModelDeclaration]):
             )
             verdict = judged.verdict
             model_registry.set_tags(
-                declared.name, challenger.version, {"gate": verdict.outcome, "gate_reason": verdict.reason[:4_000]}
+                declared.name,
+                challenger.version,
+                {"gate": verdict.outcome, "gate_reason": verdict.reason[:4_000]},
             )
             table = [
                 {
@@ -569,5 +580,7 @@ def _candidates_version(record: Record, results: "list[CandidateResult]", winner
     """Same training set, same scores, same winner: same version, whatever the MLflow run ids are."""
     import hashlib
 
-    content = repr((record.data_version, winner, [(r.candidate.trainer, r.params, r.means()) for r in results]))
+    content = repr(
+        (record.data_version, winner, [(r.candidate.trainer, r.params, r.means()) for r in results])
+    )
     return hashlib.sha256(content.encode()).hexdigest()[:32]

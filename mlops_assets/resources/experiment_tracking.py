@@ -21,6 +21,7 @@ from mlops_assets.resources.model_registry import prepare_store, silence_mlflow
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
+
 @dataclass(frozen=True)
 class LoggedRun:
     """An MLflow run and its page in the UI (None without a UI)."""
@@ -33,7 +34,9 @@ class ExperimentTracker(dg.ConfigurableResource):  # type: ignore[type-arg]
     """Experiments in one MLflow tracking store."""
 
     tracking_uri: str = Field(description="MLflow tracking store, e.g. sqlite:////path/mlflow.db.")
-    artifact_root: str = Field(default="", description="Where new experiments keep artifacts; empty: MLflow's own.")
+    artifact_root: str = Field(
+        default="", description="Where new experiments keep artifacts; empty: MLflow's own."
+    )
     ui_url: str = Field(default="", description="Base URL of the MLflow UI, for links; empty: no links.")
 
     @contextmanager
@@ -85,9 +88,7 @@ class ExperimentTracker(dg.ConfigurableResource):  # type: ignore[type-arg]
 
         client = self._client()
         experiment = client.get_run(parent.run_id).info.experiment_id
-        run = client.create_run(
-            experiment, run_name=name, tags={"mlflow.parentRunId": parent.run_id, **tags}
-        )
+        run = client.create_run(experiment, run_name=name, tags={"mlflow.parentRunId": parent.run_id, **tags})
         run_id = run.info.run_id
         try:
             now = get_current_time_millis()
@@ -97,7 +98,11 @@ class ExperimentTracker(dg.ConfigurableResource):  # type: ignore[type-arg]
                 for metric, value in values.items()
                 if value is not None
             ]
-            finals = [Metric(f"mean_{metric}", value, now, 0) for metric, value in means.items() if value is not None]
+            finals = [
+                Metric(f"mean_{metric}", value, now, 0)
+                for metric, value in means.items()
+                if value is not None
+            ]
             client.log_batch(
                 run_id,
                 metrics=[*steps, *finals],
@@ -106,8 +111,12 @@ class ExperimentTracker(dg.ConfigurableResource):  # type: ignore[type-arg]
             )
             inputs = [
                 DatasetInput(
-                    Dataset(name=uri.rsplit("/", 2)[-2] + "/" + uri.rsplit("/", 1)[-1], digest=version[:36],
-                            source_type="delta_table", source=f'{{"uri": "{uri}"}}'),
+                    Dataset(
+                        name=uri.rsplit("/", 2)[-2] + "/" + uri.rsplit("/", 1)[-1],
+                        digest=version[:36],
+                        source_type="delta_table",
+                        source=f'{{"uri": "{uri}"}}',
+                    ),
                     [InputTag("mlflow.data.context", "training")],
                 )
                 for uri, version in datasets.items()

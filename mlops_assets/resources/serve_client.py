@@ -37,7 +37,9 @@ class ServeClient(dg.ConfigurableResource):  # type: ignore[type-arg]
     dashboard_url: str = Field(description="Base URL of Ray's dashboard, e.g. http://127.0.0.1:8265.")
     serve_url: str = Field(description="Base URL of the HTTP endpoint, e.g. http://127.0.0.1:8000.")
     state_file: str = Field(description="Where the last declared state is saved.")
-    api_keys_file: str = Field(default="", description="Keys file of gateways that declare none; empty: no keys.")
+    api_keys_file: str = Field(
+        default="", description="Keys file of gateways that declare none; empty: no keys."
+    )
     api_key: str = Field(default="", description="Key sent to the endpoint when keys are on.")
     deadline_s: float = Field(default=180.0, description="How long a declared state may take to be real.")
 
@@ -88,7 +90,7 @@ class ServeClient(dg.ConfigurableResource):  # type: ignore[type-arg]
         gpus = max((float((node.get("resources_total") or {}).get("GPU", 0)) for node in nodes), default=0.0)
         if gpus < num_gpus:
             raise DeploymentError(
-                f"{application} asks for {num_gpus} GPU per replica; the largest node of the cluster has {gpus}. "
+                f"{application} asks for {num_gpus} GPU per replica; the largest node has {gpus}. "
                 "Set num_gpus: 0, or add a node with a GPU."
             )
 
@@ -218,7 +220,8 @@ class ServeClient(dg.ConfigurableResource):  # type: ignore[type-arg]
 def _why(name: str, application: Document) -> str:
     """Status and every message Ray has for an application."""
     messages = [application.get("message", "")] + [
-        f"{part}: {details.get('message', '')}" for part, details in application.get("deployments", {}).items()
+        f"{part}: {details.get('message', '')}"
+        for part, details in application.get("deployments", {}).items()
     ]
     told = " | ".join(message for message in messages if message.strip(": "))
     return f"{name} is {application.get('status', 'ABSENT')}" + (f" ({told[-3000:]})" if told else "")

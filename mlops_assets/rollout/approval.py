@@ -59,9 +59,7 @@ def rule_on_request(
     if outcome != "promote":
         return Ruling(False, f"the gate says {outcome}: {gate_reason}")
     if mode == "manual" and not approver:
-        return Ruling(
-            False, f"pending: approve with `mlops approve {model} --by NAME --reason TEXT`"
-        )
+        return Ruling(False, f"pending: approve with `mlops approve {model} --by NAME --reason TEXT`")
     return Ruling(True, f"approved by {approver or 'the gate (mode auto)'}")
 
 
@@ -79,7 +77,8 @@ def rule_on_deployment(approval: Approval | None, current: Mapping[str, str], *,
     )
     if changed:
         facts = "; ".join(
-            f"{key} was {_short(approval.bound_to.get(key))}, is {_short(current.get(key))}" for key in changed
+            f"{key} was {_short(approval.bound_to.get(key))}, is {_short(current.get(key))}"
+            for key in changed
         )
         return Ruling(False, f"approvals/{model} is void, something upstream changed: {facts}; approve again")
     return Ruling(True, f"approvals/{model} by {approval.approver} holds: {approval.reason}")

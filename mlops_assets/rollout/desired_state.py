@@ -107,9 +107,7 @@ def all_traffic_to(
     )
 
 
-def with_versions_added(
-    applications: Iterable[Document], added: Iterable[DeployedVersion]
-) -> list[Document]:
+def with_versions_added(applications: Iterable[Document], added: Iterable[DeployedVersion]) -> list[Document]:
     """The applications plus the added versions; versions that already run stay as they are."""
     by_name = {application["name"]: application for application in applications}
     for version in added:

@@ -83,7 +83,9 @@ def whole(load: Load, tmp_path: Path, ray_cluster: Any) -> Callable[[str], dg.De
     def build(text: str) -> dg.Definitions:
         resources = {
             "model_registry": ModelRegistry(tracking_uri=store),
-            "experiment_tracker": ExperimentTracker(tracking_uri=store, artifact_root=str(tmp_path / "artifacts")),
+            "experiment_tracker": ExperimentTracker(
+                tracking_uri=store, artifact_root=str(tmp_path / "artifacts")
+            ),
             "serve_client": ServeClient(
                 dashboard_url=ray_cluster.dashboard_url,
                 serve_url=ray_cluster.http_url,
@@ -113,7 +115,8 @@ def record(instance: dg.DagsterInstance, key: str) -> Record:
 def why_failed(result: dg.ExecuteInProcessResult) -> str:
     failures = [event.step_failure_data for event in result.all_events if event.is_step_failure]
     return " ".join(
-        f"{failure.user_failure_data and failure.user_failure_data.description} {failure.error and failure.error.message}"
+        f"{failure.user_failure_data and failure.user_failure_data.description} "
+        f"{failure.error and failure.error.message}"
         for failure in failures
     )
 
@@ -122,7 +125,11 @@ def why_failed(result: dg.ExecuteInProcessResult) -> str:
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("name", ["iris", "diabetes"])
 def test_yaml_alone_becomes_an_answering_endpoint(
-    name: str, use_case: Path, whole: Callable[[str], dg.Definitions], instance: dg.DagsterInstance, ray_cluster: Any
+    name: str,
+    use_case: Path,
+    whole: Callable[[str], dg.Definitions],
+    instance: dg.DagsterInstance,
+    ray_cluster: Any,
 ) -> None:
     definitions = whole(write(use_case, name))
 
@@ -167,7 +174,8 @@ def test_manual_approval_waits_for_a_person_and_is_void_after_a_change(
 
     frame = pd.read_csv(use_case / "raw.csv")
     frame[frame["row_id"] != 3].to_csv(use_case / "raw.csv", index=False)
-    chain = 'key:"datasets/*" or key:"features/*" or key:"training_sets/*" or key:"candidates/*" or key:"models/*"'
+    kinds = ("datasets", "features", "training_sets", "candidates", "models")
+    chain = " or ".join(f'key:"{kind}/*"' for kind in kinds)
     assert materialise(definitions, instance, chain).success
     void = materialise(definitions, instance, 'key:"deployments/iris"')
 
@@ -187,7 +195,9 @@ def test_a_model_that_learned_nothing_is_never_deployed(
                 "experiment_tracker": ExperimentTracker(tracking_uri=store, artifact_root=str(tmp_path)),
                 # Nothing listens there: a deployment that tried would fail for another reason.
                 "serve_client": ServeClient(
-                    dashboard_url="http://127.0.0.1:9", serve_url="http://127.0.0.1:9", state_file=str(tmp_path / "s")
+                    dashboard_url="http://127.0.0.1:9",
+                    serve_url="http://127.0.0.1:9",
+                    state_file=str(tmp_path / "s"),
                 ),
             }
         ),

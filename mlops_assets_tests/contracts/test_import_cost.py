@@ -4,8 +4,8 @@ import subprocess
 import sys
 
 HEAVY = (
-    "evidently", "great_expectations", "mlflow", "feast", "torch", "ray", "lightgbm", "xgboost", "sklearn", "scipy",
-    "pandas", "pyarrow", "duckdb", "deltalake", "matplotlib", "dagster_mlflow",
+    "evidently", "great_expectations", "mlflow", "feast", "torch", "ray", "lightgbm", "xgboost", "sklearn",
+    "scipy", "pandas", "pyarrow", "duckdb", "deltalake", "matplotlib", "dagster_mlflow",
 )  # fmt: skip
 # dagster-aws and boto3 are not among them: Dagster itself loads every package that offers components.
 
@@ -15,5 +15,7 @@ def test_loading_the_definitions_imports_nothing_heavy() -> None:
         "import sys, mlops_assets.definitions as d; d.defs();"
         f"print(sorted(set({HEAVY!r}) & {{name.split('.')[0] for name in sys.modules}}))"
     )
-    found = subprocess.run([sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True, check=True)
+    found = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True, check=True
+    )
     assert found.stdout.strip() == "[]"

@@ -12,8 +12,12 @@ def approved(**changes: object) -> Approval:
 
 def request(**changes: object) -> object:
     facts = {
-        "mode": "auto", "approver": "", "decision": "approve", "outcome": "promote",
-        "gate_reason": "better", "model": "m",
+        "mode": "auto",
+        "approver": "",
+        "decision": "approve",
+        "outcome": "promote",
+        "gate_reason": "better",
+        "model": "m",
     }
     return rule_on_request(**{**facts, **changes})  # type: ignore[arg-type]
 

@@ -60,7 +60,10 @@ def test_a_running_version_is_never_changed_in_place() -> None:
 def test_retiring_leaves_other_deployments_alone() -> None:
     other = {"name": "flights-eu--v1"}
     routing = state.all_traffic_to(None, deployment="flights", version="v2")
-    applications = [state.version_application(version(name)) for name in ("v1", "v2")] + [gateway(routing), other]
+    applications = [state.version_application(version(name)) for name in ("v1", "v2")] + [
+        gateway(routing),
+        other,
+    ]
     left = state.without_unrouted_versions(applications, deployment="flights", routing=routing)
     assert [application["name"] for application in left] == ["flights--v2", "flights", "flights-eu--v1"]
 

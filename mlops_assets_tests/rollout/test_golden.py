@@ -6,8 +6,14 @@ from serve.schema import FeatureSpec, GoldenRow, ModelManifest
 
 def manifest(task: str, classes: tuple[str, ...] | None) -> ModelManifest:
     return ModelManifest(
-        name="m", task=task, trainer="lightgbm", model_format="lightgbm-text", model_file="model.txt",
-        target="y", features=(FeatureSpec(name="x", type="number"),), classes=classes,
+        name="m",
+        task=task,
+        trainer="lightgbm",
+        model_format="lightgbm-text",
+        model_file="model.txt",
+        target="y",
+        features=(FeatureSpec(name="x", type="number"),),
+        classes=classes,
     )
 
 
@@ -17,10 +23,17 @@ def manifest(task: str, classes: tuple[str, ...] | None) -> ModelManifest:
         ("binary", ("no", "yes"), (0.5,), {"prediction": "yes", "probability": 0.5}),
         ("binary", ("no", "yes"), (0.49,), {"prediction": "no", "probability": 0.49}),
         (
-            "multiclass", ("a", "b", "c"), (0.2, 0.5, 0.3),
+            "multiclass",
+            ("a", "b", "c"),
+            (0.2, 0.5, 0.3),
             {"prediction": "b", "probability": {"a": 0.2, "b": 0.5, "c": 0.3}},
         ),
-        ("multiclass", ("a", "b", "c"), (0.4, 0.4, 0.2), {"prediction": "a", "probability": {"a": 0.4, "b": 0.4, "c": 0.2}}),
+        (
+            "multiclass",
+            ("a", "b", "c"),
+            (0.4, 0.4, 0.2),
+            {"prediction": "a", "probability": {"a": 0.4, "b": 0.4, "c": 0.2}},
+        ),
         ("regression", None, (7.25,), {"prediction": 7.25, "probability": None}),
     ],
 )
@@ -30,7 +43,9 @@ def test_offline_scores_become_the_answer_of_the_contract(task, classes, scores,
 
 def test_the_last_bit_counts() -> None:
     expected = {"prediction": "yes", "probability": 0.1 + 0.2}
-    told = difference({"prediction": "yes", "probability": 0.3, "model_version": "v1"}, expected, version="v1")
+    told = difference(
+        {"prediction": "yes", "probability": 0.3, "model_version": "v1"}, expected, version="v1"
+    )
     assert told is not None and "0.30000000000000004" in told
 
 

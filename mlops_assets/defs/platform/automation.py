@@ -9,6 +9,7 @@ import dagster as dg
 
 @dg.definitions
 def sensors() -> dg.Definitions:
+    """The automation sensor, running from the start."""
     return dg.Definitions(
         sensors=[
             dg.AutomationConditionSensorDefinition(

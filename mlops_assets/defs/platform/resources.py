@@ -15,6 +15,7 @@ from mlops_assets.resources.serve_client import ServeClient
 
 @dg.definitions
 def resources() -> dg.Definitions:
+    """Every resource by the name that assets ask for it."""
     tracking_uri = environment.MLFLOW_TRACKING_URI.read()
     ui_url = f"http://127.0.0.1:{environment.MLFLOW_PORT.read()}"
     return dg.Definitions(

@@ -239,7 +239,7 @@ class ModelComponent(DeclaredComponent[ModelDeclaration]):
                     "evaluation_rows": len(evaluate),
                     "unlabelled_rows": made.unlabelled,
                     "too_old_rows": made.too_old,
-                    "classes": dg.MetadataValue.json(list(made.classes) if made.classes else None),
+                    "classes": dg.MetadataValue.json(list(made.classes or ())),
                     "pinned_tables": dg.MetadataValue.json(pinned),
                     "delta_version": wrote.version,
                     "dagster/uri": wrote.uri,

@@ -8,6 +8,7 @@ process. Its runs are ended by a hook that only explicit jobs carry, so runs tha
 would stay RUNNING for ever; ``parent_run`` therefore ends it itself, FINISHED or FAILED.
 """
 
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -84,14 +85,13 @@ class ExperimentTracker(dg.ConfigurableResource):  # type: ignore[type-arg]
         {table URI: version}; ``figures`` and ``documents`` become artifacts by file name.
         """
         from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, RunTag
-        from mlflow.utils.time import get_current_time_millis
 
         client = self._client()
         experiment = client.get_run(parent.run_id).info.experiment_id
         run = client.create_run(experiment, run_name=name, tags={"mlflow.parentRunId": parent.run_id, **tags})
         run_id = run.info.run_id
         try:
-            now = get_current_time_millis()
+            now = int(time.time() * 1000)
             steps = [
                 Metric(metric, value, now, step)
                 for step, values in enumerate(fold_metrics, 1)

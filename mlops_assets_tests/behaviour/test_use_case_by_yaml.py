@@ -147,7 +147,7 @@ def test_yaml_alone_becomes_an_answering_endpoint(
         assert said["prediction"] == "versicolor" and sum(said["probability"].values()) == pytest.approx(1.0)
     else:
         assert 25 < said["prediction"] < 346 and said["probability"] is None
-    [status] = model_statuses(definitions, instance, definitions.resources["serve_client"])
+    [status] = model_statuses(definitions, instance, (definitions.resources or {})["serve_client"])
     assert status.answers["stable"] == "v1" and status.approval["state"] == "granted"
     assert {asset.staleness for asset in status.assets} == {"FRESH"}
 

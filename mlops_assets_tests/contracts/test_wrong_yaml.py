@@ -54,7 +54,8 @@ def errors(sandbox: DefsFolderSandbox, text: str) -> str:
         with sandbox.build_all_defs() as loaded:
             with_platform_policy(dg.Definitions.merge(loaded, resources()))
     except Exception as error:  # noqa: BLE001 (whatever loading raises is what a person reads)
-        told, cause = [], error
+        told: list[str] = []
+        cause: BaseException | None = error
         while cause is not None:
             told.append(str(cause))
             cause = cause.__cause__ or cause.__context__

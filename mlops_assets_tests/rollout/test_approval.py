@@ -1,6 +1,6 @@
 import pytest
 
-from mlops_assets.rollout.approval import Approval, rule_on_deployment, rule_on_request
+from mlops_assets.rollout.approval import Approval, Ruling, rule_on_deployment, rule_on_request
 
 VERSIONS = {"models/m": "a" * 64, "evaluations/m": "b" * 64, "training_sets/m": "c" * 64}
 
@@ -10,7 +10,7 @@ def approved(**changes: object) -> Approval:
     return Approval(**{**facts, **changes})  # type: ignore[arg-type]
 
 
-def request(**changes: object) -> object:
+def request(**changes: object) -> Ruling:
     facts = {
         "mode": "auto",
         "approver": "",

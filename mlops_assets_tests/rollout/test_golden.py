@@ -1,10 +1,10 @@
 import pytest
 
 from mlops_assets.rollout.golden import difference, expected_answer
-from serve.schema import FeatureSpec, GoldenRow, ModelManifest
+from serve.schema import FeatureSpec, GoldenRow, ModelManifest, Task
 
 
-def manifest(task: str, classes: tuple[str, ...] | None) -> ModelManifest:
+def manifest(task: Task, classes: tuple[str, ...] | None) -> ModelManifest:
     return ModelManifest(
         name="m",
         task=task,
@@ -37,7 +37,9 @@ def manifest(task: str, classes: tuple[str, ...] | None) -> ModelManifest:
         ("regression", None, (7.25,), {"prediction": 7.25, "probability": None}),
     ],
 )
-def test_offline_scores_become_the_answer_of_the_contract(task, classes, scores, expected) -> None:
+def test_offline_scores_become_the_answer_of_the_contract(
+    task: Task, classes: tuple[str, ...] | None, scores: tuple[float, ...], expected: dict[str, object]
+) -> None:
     assert expected_answer(manifest(task, classes), GoldenRow(features={"x": 1}, scores=scores)) == expected
 
 

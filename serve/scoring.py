@@ -123,23 +123,25 @@ class XgboostScorer(Scorer):
     def _load(self, payload: bytes) -> None:
         import xgboost
 
-        self._booster = xgboost.Booster({"nthread": 1})
-        self._booster.load_model(bytearray(payload))
+        # Two boosters, because setting the threads of one is not safe while another thread predicts.
+        self._alone, self._shared = (xgboost.Booster({"nthread": threads}) for threads in (1, 0))
+        for booster in (self._alone, self._shared):
+            booster.load_model(bytearray(payload))
         self._types = ["c" if f.type == "category" else "float" for f in self.manifest.features]
 
     def score(self, matrix: Matrix) -> Matrix:
         import xgboost
 
         threads = _threads(matrix)
-        self._booster.set_param({"nthread": threads})
+        booster = self._alone if threads == 1 else self._shared
         data = xgboost.DMatrix(
             matrix,
-            feature_names=self._booster.feature_names,
+            feature_names=booster.feature_names,
             feature_types=self._types,
             enable_categorical=True,
             nthread=threads,
         )
-        return np.asarray(self._booster.predict(data), dtype=np.float64)
+        return np.asarray(booster.predict(data), dtype=np.float64)
 
 
 class LinearScorer(Scorer):

@@ -111,7 +111,8 @@ def calibration_bins(target: Array, scores: Array) -> tuple[Array, Array, Array,
     z = 1.96
     centre = (observed + z**2 / (2 * count)) / (1 + z**2 / count)
     reach = z * np.sqrt(observed * (1 - observed) / count + z**2 / (4 * count**2)) / (1 + z**2 / count)
-    return predicted, observed, np.minimum(centre - reach, observed), np.maximum(centre + reach, observed)
+    low, high = np.clip(centre - reach, 0, observed), np.clip(centre + reach, observed, 1)
+    return predicted, observed, low, high
 
 
 def confusion_plot(target: Array, predicted: Array, classes: Sequence[str]) -> bytes:

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from mlops_assets.errors import DataError
 from mlops_assets.evaluation.metrics import measure, metric
 from mlops_assets.training.folds import Fold
 from mlops_assets.training.trainers import trainer
@@ -53,7 +54,7 @@ class CandidateResult:
     def mean(self, name: str) -> float | None:
         """Mean of a metric over the folds where it is defined; None when it is on none."""
         values = [fold.metrics[name] for fold in self.folds]
-        defined = [value for value in values if value is not None]
+        defined = [value for value in values if value is not None and np.isfinite(value)]
         return float(np.mean(defined)) if defined else None
 
     def means(self) -> dict[str, float | None]:
@@ -87,12 +88,20 @@ def compete(
     seed: int,
     report: Callable[[str], None] = lambda line: None,
 ) -> CandidateResult:
-    """Trains and judges one candidate on every fold, scoring through ``serve.scoring``."""
+    """Trains and judges one candidate on every fold, scoring through ``serve.scoring``.
+
+    DataError when a fold of a classification would train on a single class.
+    """
     found = trainer(candidate.trainer)
     manifest = manifest_for(task, candidate.trainer, features, classes)
     results, scores, importance = [], [], {feature.name: 0.0 for feature in features}
     params: dict[str, Any] = {}
     for number, fold in enumerate(folds, 1):
+        if task != "regression" and len(np.unique(target[fold.train])) < 2:
+            raise DataError(
+                f"fold {number} of {len(folds)} trains on {len(fold.train)} rows of one class; declare fewer "
+                "folds, or materialise more partitions"
+            )
         started = time.perf_counter()
         fitted = found.fit(
             matrix[fold.train],
@@ -126,12 +135,17 @@ def compete(
 def best(results: Sequence[CandidateResult], name: str, task: Task) -> tuple[int, str]:
     """Position of the winner by a metric's mean over the folds, and why in words.
 
-    A candidate on which the metric is never defined cannot win; ValueError when none can.
+    Equal candidates keep their order. One on which the metric is never defined cannot win; DataError
+    when none can.
     """
     chosen = metric(name, task)
-    means = [(position, value) for position, result in enumerate(results) if (value := result.mean(name)) is not None]
+    means = [
+        (position, value)
+        for position, result in enumerate(results)
+        if (value := result.mean(name)) is not None
+    ]
     if not means:
-        raise ValueError(f"metric {name} is defined on no fold of any candidate")
+        raise DataError(f"metric {name} is defined on no fold of any candidate; declare longer folds")
     ranked = sorted(means, key=lambda pair: -pair[1] if chosen.greater_is_better else pair[1])
     first = ranked[0]
     words = f"{results[first[0]].candidate.trainer} has the best mean {name}, {first[1]:.4f}"

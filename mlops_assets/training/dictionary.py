@@ -32,9 +32,13 @@ def with_dictionaries(frame: "pd.DataFrame", features: Sequence[FeatureSpec]) ->
             ranked = sorted(counts.items(), key=lambda item: (-item[1], str(item[0])))
             changes["categories"] = tuple(str(name) for name, _ in ranked[:MAX_CATEGORIES])
         if feature.example is None and len(values):
-            typical = values.astype(str).mode()[0] if feature.type == "category" else values.quantile(
-                0.5, interpolation="nearest"
-            ) if feature.type != "boolean" else bool(values.mode()[0])
+            typical = (
+                values.astype(str).mode()[0]
+                if feature.type == "category"
+                else values.quantile(0.5, interpolation="nearest")
+                if feature.type != "boolean"
+                else bool(values.mode()[0])
+            )
             changes["example"] = plain_value(typical, feature)
         filled.append(feature.model_copy(update=changes))
     return tuple(filled)
@@ -55,7 +59,9 @@ def plain_value(value: Any, feature: FeatureSpec) -> FeatureValue:
     return float(value)
 
 
-def row_values(frame: "pd.DataFrame", position: int, features: Sequence[FeatureSpec]) -> dict[str, FeatureValue]:
+def row_values(
+    frame: "pd.DataFrame", position: int, features: Sequence[FeatureSpec]
+) -> dict[str, FeatureValue]:
     """One row as the ``features`` object of a request."""
     return {feature.name: plain_value(frame[feature.name].iloc[position], feature) for feature in features}
 

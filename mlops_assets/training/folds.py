@@ -32,7 +32,9 @@ def time_ordered(times: NDArray[np.datetime64], folds: int) -> list[Fold]:
     days = times.astype("datetime64[D]")
     distinct = np.unique(days)
     if len(distinct) < folds + 1:
-        raise DataError(f"{folds} time-ordered folds need at least {folds + 1} days, there are {len(distinct)}")
+        raise DataError(
+            f"{folds} time-ordered folds need at least {folds + 1} days, there are {len(distinct)}"
+        )
     starts = [distinct[round(len(distinct) * k / (folds + 1))] for k in range(1, folds + 1)]
     ends = [*starts[1:], distinct[-1] + np.timedelta64(1, "D")]
     return [

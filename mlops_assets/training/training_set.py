@@ -72,7 +72,9 @@ def assemble(
     joined = features.merge(labels[[*keys, LABEL]], on=keys, how="left", validate="one_to_one")
     labelled = joined[joined[LABEL].notna()]
     if labelled.empty:
-        raise DataError(f"none of {len(joined)} feature rows has a label; check join keys {keys} and the label")
+        raise DataError(
+            f"none of {len(joined)} feature rows has a label; check join keys {keys} and the label"
+        )
     order = [event_timestamp, *keys] if event_timestamp else keys
     frame = labelled.sort_values(order, kind="stable").reset_index(drop=True)
     target, known = encode_target(frame[LABEL], task=task, classes=classes)
@@ -110,10 +112,13 @@ def encode_target(
     """
     import pandas as pd
 
+    codes: NDArray[np.float64]
     if task == "regression":
         numbers = pd.to_numeric(labels, errors="coerce").to_numpy(dtype=np.float64)
         if not np.isfinite(numbers).all():
-            raise DataError(f"{int((~np.isfinite(numbers)).sum())} labels of a regression are not finite numbers")
+            raise DataError(
+                f"{int((~np.isfinite(numbers)).sum())} labels of a regression are not finite numbers"
+            )
         return numbers, None
     if task == "binary" and set(labels.unique()) <= {0, 1}:
         names = tuple(classes) if classes else ("false", "true")

@@ -16,14 +16,19 @@ def rows(days: int = 20, per_day: int = 3) -> tuple[pd.DataFrame, pd.DataFrame]:
 
 def build(features: pd.DataFrame, labels: pd.DataFrame, **changes: object) -> object:
     settings: dict[str, object] = {
-        "join_keys": ["id"], "event_timestamp": "at", "task": "binary", "evaluation_window_days": 5,
+        "join_keys": ["id"],
+        "event_timestamp": "at",
+        "task": "binary",
+        "evaluation_window_days": 5,
     }
     return assemble(features, labels, **{**settings, **changes})  # type: ignore[arg-type]
 
 
 def test_the_newest_days_are_evaluated_and_never_trained_on() -> None:
     made = build(*rows())
-    assert made.part(TRAIN)["at"].max() < made.part(EVALUATE)["at"].min() == pd.Timestamp("2024-01-16", tz="UTC")
+    assert (
+        made.part(TRAIN)["at"].max() < made.part(EVALUATE)["at"].min() == pd.Timestamp("2024-01-16", tz="UTC")
+    )
     assert len(made.part(EVALUATE)) == 15
 
 

@@ -12,10 +12,22 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from mlops_assets.errors import DeclarationError, UnknownName
+from mlops_assets.errors import DataError, DeclarationError, UnknownName
 from serve.schema import FeatureSpec, ModelFormat, Task
 
 Array = NDArray[np.float64]
+
+
+SMALL_TABLE = 10_000
+
+
+def threads(rows: int) -> int:
+    """Threads to train with: all cores (0), one for a small table.
+
+    On few rows the threads of a tree library mostly wait for each other, on a busy machine for minutes.
+    The number changes no byte of a model.
+    """
+    return 1 if rows < SMALL_TABLE else 0
 
 
 @dataclass(frozen=True)
@@ -69,9 +81,17 @@ class Trainer(ABC):
     ) -> FittedModel:
         """Trains on ``matrix`` (n, features; NaN is missing, categories are codes) and ``target`` (n,).
 
-        ``classes`` is the number of classes (2 for binary, 0 for regression).
+        ``classes`` is the number of classes (2 for binary, 0 for regression). DataError names a feature
+        with infinite values: the libraries each do something else with them, none says so.
         """
         self.require_task(task)
+        for position, feature in enumerate(features):
+            infinite = int(np.isinf(matrix[:, position]).sum())
+            if infinite:
+                raise DataError(
+                    f"feature {feature.name!r} holds {infinite} infinite values; make them missing in the "
+                    "feature view's transform"
+                )
         chosen = self.parameters(params)
         payload, importance = self._fit(
             matrix, target, features=features, task=task, classes=classes, params=chosen, seed=seed

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
-from mlops_assets.training.trainers._base import Array, Trainer
+from mlops_assets.training.trainers._base import Array, Trainer, threads
 from serve.schema import FeatureSpec, ModelFormat, Task
 
 OBJECTIVES: dict[Task, str] = {"binary": "binary", "multiclass": "multiclass", "regression": "regression"}
@@ -70,6 +70,7 @@ def boost(
         "seed": seed,
         "deterministic": True,
         "force_row_wise": True,
+        "num_threads": threads(len(target)),
         # A leaf larger than a small table would leave no split at all.
         **{name: value for name, value in params.items() if name != "num_rounds"},
         "min_data_in_leaf": max(1, min(int(params["min_data_in_leaf"]), len(target) // 20)),
@@ -81,7 +82,12 @@ def boost(
         target,
         feature_name=columns,
         categorical_feature=categorical,
-        params={"max_bin": params["max_bin"], "verbosity": -1, "min_data_in_leaf": settings["min_data_in_leaf"]},
+        params={
+            "max_bin": params["max_bin"],
+            "num_threads": settings["num_threads"],
+            "verbosity": -1,
+            "min_data_in_leaf": settings["min_data_in_leaf"],
+        },
     )
     booster = lightgbm.train(settings, data, num_boost_round=int(params["num_rounds"]))
     gain = booster.feature_importance("gain")

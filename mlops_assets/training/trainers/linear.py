@@ -45,7 +45,10 @@ class LogisticRegressionTrainer(Trainer):
 
         columns = design_columns(matrix, features)
         model = LogisticRegression(
-            C=float(params["C"]), max_iter=int(params["max_iter"]), tol=float(params["tol"]), random_state=seed
+            C=float(params["C"]),
+            max_iter=int(params["max_iter"]),
+            tol=float(params["tol"]),
+            random_state=seed,
         )
         with warnings.catch_warnings():
             # max_iter is a budget: a candidate that stops at it is judged like any other.
@@ -62,7 +65,9 @@ class LogisticRegressionTrainer(Trainer):
                 intercepts[present[0]] = 0.0
             else:
                 coefficients[present], intercepts[present] = model.coef_, model.intercept_
-        return linear_document(columns, coefficients, intercepts), _importance(features, columns, coefficients)
+        return linear_document(columns, coefficients, intercepts), _importance(
+            features, columns, coefficients
+        )
 
 
 class RidgeTrainer(Trainer):
@@ -112,7 +117,7 @@ def design_columns(matrix: Array, features: Sequence[FeatureSpec]) -> list[dict[
 
 
 def sparse_design(matrix: Array, columns: Sequence[Mapping[str, Any]]) -> "sparse.csr_matrix":
-    """The design of ``serve.scoring.LinearScorer`` as a sparse matrix: one-hot columns are almost all zeros."""
+    """The design of ``serve.scoring.LinearScorer``, sparse: one-hot columns are almost all zeros."""
     from scipy import sparse
 
     rows = np.arange(len(matrix))

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
-from mlops_assets.training.trainers._base import Array, Trainer
+from mlops_assets.training.trainers._base import Array, Trainer, threads
 from serve.schema import FeatureSpec, ModelFormat, Task
 
 OBJECTIVES: dict[Task, str] = {
@@ -54,12 +54,14 @@ class XgboostTrainer(Trainer):
             feature_types=["c" if feature.type == "category" else "float" for feature in features],
             enable_categorical=True,
             max_bin=int(params["max_bin"]),
+            nthread=threads(len(target)),
         )
         settings = {
             "objective": OBJECTIVES[task],
             "tree_method": "hist",
             "seed": seed,
             "verbosity": 0,
+            "nthread": threads(len(target)),
             **{name: value for name, value in params.items() if name != "num_rounds"},
             # A child heavier than a small table would leave no split at all.
             "min_child_weight": min(float(params["min_child_weight"]), len(target) / 50),

@@ -1,0 +1,270 @@
+"""Candidates on the same folds, the winner and why, and the package that comes of it."""
+
+import hashlib
+import subprocess
+import sys
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from mlops_assets.errors import DataError
+from mlops_assets.training.candidates import Candidate, CandidateResult, FoldResult, best, compete
+from mlops_assets.training.folds import Fold, shuffled, time_ordered
+from mlops_assets.training.package import ModelPackage, package
+from mlops_assets.training.plots import candidates_plot, importance_plot, training_set_plot
+from mlops_assets.training.trainers import TRAINERS, trainer
+from mlops_assets.training.training_set import assemble
+from mlops_assets_tests.training.test_trainers import CASES, table
+from serve.schema import FeatureSpec, Task
+from serve.scoring import Encoder, scorer_from_bytes
+
+PNG = b"\x89PNG\r\n\x1a\n"
+
+
+def result(name: str, values: list[float | None], metric: str = "log_loss") -> CandidateResult:
+    folds = tuple(FoldResult({metric: value}, 100, 50, 0.1) for value in values)
+    return CandidateResult(Candidate(name), {}, folds, {}, np.empty(0, dtype=np.int64), np.empty(0))
+
+
+def run(name: str, task: Task, lines: list[str] | None = None) -> tuple[CandidateResult, np.ndarray]:
+    frame, target, features, classes = table(task)
+    folds = shuffled(target, 3, seed=1, stratified=task != "regression")
+    return compete(
+        Candidate(name),
+        Encoder(features).columns(frame),
+        target,
+        folds,
+        features=features,
+        task=task,
+        classes=classes,
+        seed=1,
+        report=lines.append if lines is not None else lambda line: None,
+    ), target
+
+
+@pytest.mark.parametrize(("name", "task"), CASES)
+def test_every_trainer_competes_on_every_task(name: str, task: Task) -> None:
+    lines: list[str] = []
+    found, target = run(name, task, lines)
+    assert [line.split(":")[0] for line in lines] == [f"{name} fold {k}/3" for k in (1, 2, 3)]
+    assert sorted(found.judged) == list(range(len(target))) and len(found.scores) == len(target)
+    assert sum(found.importance.values()) == pytest.approx(1.0)
+    assert all(value is not None for value in found.means().values())
+
+
+def test_the_scores_are_out_of_fold() -> None:
+    """Labels are noise: a model that saw the row it judges would look better than chance."""
+    random = np.random.default_rng(0)
+    target = random.integers(0, 2, 600).astype(float)
+    features = [FeatureSpec(name="x", type="number")]
+    found = compete(
+        Candidate("random_forest", {"min_data_in_leaf": 1}),
+        random.normal(size=(600, 1)),
+        target,
+        shuffled(target, 3, seed=1, stratified=True),
+        features=features,
+        task="binary",
+        classes=2,
+        seed=1,
+    )
+    assert found.mean("roc_auc") == pytest.approx(0.5, abs=0.07)
+
+
+def test_the_lowest_loss_wins_and_the_reason_has_both_numbers() -> None:
+    position, why = best(
+        [result("xgboost", [0.5, 0.5]), result("lightgbm", [0.4, 0.5])], "log_loss", "binary"
+    )
+    assert position == 1 and why == "lightgbm has the best mean log_loss, 0.4500, before xgboost with 0.5000"
+
+
+def test_the_highest_ranking_wins() -> None:
+    results = [result("xgboost", [0.7], "roc_auc"), result("lightgbm", [0.8], "roc_auc")]
+    assert best(results, "roc_auc", "binary")[0] == 1
+
+
+def test_equal_candidates_keep_the_declared_order() -> None:
+    assert best([result("xgboost", [0.5]), result("lightgbm", [0.5])], "log_loss", "binary")[0] == 0
+
+
+def test_a_fold_without_an_answer_is_left_out_of_the_mean() -> None:
+    assert result("lightgbm", [0.4, None, 0.6], "roc_auc").mean("roc_auc") == pytest.approx(0.5)
+
+
+@pytest.mark.parametrize("value", [None, float("nan")])
+def test_a_candidate_without_a_defined_metric_cannot_win(value: float | None) -> None:
+    assert best([result("xgboost", [value]), result("lightgbm", [9.0])], "log_loss", "binary")[0] == 1
+    with pytest.raises(DataError, match="log_loss is defined on no fold"):
+        best([result("xgboost", [value])], "log_loss", "binary")
+
+
+@pytest.mark.parametrize("name", ["lightgbm", "logistic_regression"])
+def test_a_fold_that_trains_on_one_class_is_named(name: str) -> None:
+    times = np.datetime64("2024-01-01") + np.arange(40) * np.timedelta64(1, "D")
+    target = (np.arange(40) > 30).astype(float)
+    with pytest.raises(DataError, match="fold 1 of 3 trains on 10 rows of one class"):
+        compete(
+            Candidate(name),
+            np.arange(40.0)[:, None],
+            target,
+            time_ordered(times, 3),
+            features=[FeatureSpec(name="x", type="number")],
+            task="binary",
+            classes=2,
+            seed=1,
+        )
+
+
+@pytest.mark.parametrize("name", sorted(TRAINERS))
+def test_an_infinite_input_is_named_and_counted(name: str) -> None:
+    matrix = np.column_stack([np.arange(40.0), np.arange(40.0)])
+    matrix[3:5, 1] = np.inf
+    task: Task = "regression" if name == "ridge" else "binary"
+    with pytest.raises(DataError, match="feature 'speed' holds 2 infinite values"):
+        trainer(name).fit(
+            matrix,
+            np.arange(40) % 2.0,
+            features=[FeatureSpec(name=n, type="number") for n in ("x", "speed")],
+            task=task,
+            classes=0 if name == "ridge" else 2,
+            params={},
+            seed=1,
+        )
+
+
+def packaged(name: str, task: Task, seed: int = 1) -> tuple[ModelPackage, pd.DataFrame]:
+    frame, target, features, classes = table(task)
+    fitted = trainer(name).fit(
+        Encoder(features).columns(frame),
+        target,
+        features=features,
+        task=task,
+        classes=classes,
+        params={},
+        seed=seed,
+    )
+    return package(
+        fitted,
+        frame,
+        name="toy",
+        task=task,
+        trainer_name=name,
+        target="y",
+        features=features,
+        classes=tuple("abc"[:classes]) or None,
+        threshold=0.5,
+        training_set_version="v",
+    ), frame
+
+
+@pytest.mark.parametrize(("name", "task"), CASES)
+def test_golden_scores_are_the_batch_scores_of_those_rows(name: str, task: Task) -> None:
+    """Golden rows are scored alone; the whole table at once must give the same numbers to the bit."""
+    made, frame = packaged(name, task)
+    assert len(made.manifest.golden) == 8
+    scorer = scorer_from_bytes(made.manifest, made.payload)
+    whole = scorer.score(scorer.encoder.columns({name: frame[name] for name in frame}))
+    for row in made.manifest.golden:
+        alone = scorer.score_rows([row.features])[0]
+        assert row.scores == tuple(np.atleast_1d(alone))
+        assert (np.reshape(whole, (len(frame), -1)) == np.atleast_1d(alone)).all(axis=1).any()
+
+
+@pytest.mark.parametrize(("name", "task"), CASES)
+def test_a_package_is_the_same_every_time(name: str, task: Task) -> None:
+    assert packaged(name, task)[0].digest == packaged(name, task)[0].digest
+
+
+def wide(rows: int = 30_000) -> tuple[np.ndarray, np.ndarray, list[FeatureSpec]]:
+    """Rows enough that threads share the work of a split."""
+    random = np.random.default_rng(0)
+    matrix = np.column_stack([random.normal(size=(rows, 6)), random.integers(0, 40, rows)])
+    matrix[random.random(matrix.shape) < 0.05] = np.nan
+    target = (np.nan_to_num(matrix[:, 0]) + random.normal(size=rows) > 0.5).astype(float)
+    features = [FeatureSpec(name=f"x{i}", type="number") for i in range(6)]
+    return (
+        matrix,
+        target,
+        [*features, FeatureSpec(name="c", type="category", categories=tuple(map(str, range(40))))],
+    )
+
+
+def digests() -> str:
+    """SHA-256 of a model of every trainer that classifies, one a line; the next test runs it in processes."""
+    matrix, target, features = wide()
+    few = {"lightgbm": 20, "xgboost": 20, "random_forest": 10}
+    return "\n".join(
+        hashlib.sha256(
+            trainer(name)
+            .fit(
+                matrix,
+                target,
+                features=features,
+                task="binary",
+                classes=2,
+                seed=1,
+                params={"num_rounds": few[name]} if name in few else {},
+            )
+            .payload
+        ).hexdigest()
+        for name in sorted(TRAINERS)
+        if "binary" in TRAINERS[name].tasks
+    )
+
+
+def test_fresh_processes_with_one_and_two_threads_give_the_same_bytes() -> None:
+    code = "from mlops_assets_tests.training.test_candidates import digests; print(digests())"
+    told = {
+        subprocess.run(
+            [sys.executable, "-c", code],
+            env={"OMP_NUM_THREADS": threads, "PATH": ""},
+            check=True,
+            capture_output=True,
+            text=True,
+            timeout=300,
+        ).stdout
+        for threads in ("1", "2")
+    }
+    assert len(told) == 1
+    assert len(told.pop().split()) == 4
+
+
+def test_training_is_drawn_with_and_without_time() -> None:
+    keys = pd.DataFrame({"id": range(200)})
+    labels = keys.assign(label=np.arange(200) % 2 == 0)
+    at = pd.date_range("2024-01-01", periods=200, freq="12h", tz="UTC")
+    timed = assemble(keys.assign(at=at), labels, join_keys=["id"], event_timestamp="at", task="binary")
+    classes = assemble(
+        keys, keys.assign(label=list("abcd" * 50)), join_keys=["id"], event_timestamp=None, task="multiclass"
+    )
+    numbers = assemble(
+        keys, keys.assign(label=np.arange(200.0)), join_keys=["id"], event_timestamp=None, task="regression"
+    )
+    drawn = [
+        training_set_plot(timed, "at", "binary"),
+        training_set_plot(classes, None, "multiclass"),
+        training_set_plot(numbers, None, "regression"),
+        importance_plot({f"x{i}": 1 / 40 for i in range(40)}),
+        importance_plot({"x": 0.0}),
+        candidates_plot([result("lightgbm", [0.4, None]), result("xgboost", [None])], "log_loss", ["a", "b"]),
+    ]
+    assert all(image.startswith(PNG) and len(image) > 5_000 for image in drawn)
+    assert training_set_plot(timed, "at", "binary") == drawn[0]
+    assert len(set(drawn)) == len(drawn)
+
+
+def test_folds_are_given_not_made() -> None:
+    frame, target, features, _ = table("binary")
+    fold = Fold(np.arange(0, 120), np.arange(120, 150))
+    found = compete(
+        Candidate("lightgbm"),
+        Encoder(features).columns(frame),
+        target,
+        [fold],
+        features=features,
+        task="binary",
+        classes=2,
+        seed=1,
+    )
+    assert found.folds[0].train_rows == 120 and found.folds[0].judge_rows == 30
+    assert found.folds[0].metrics["roc_auc"] is None  # iris ends in one class

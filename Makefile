@@ -34,7 +34,7 @@ check: env ## ruff, format, types, import contracts, declarations, text rules
 	@echo "ruff check" && $(BIN)/ruff check --quiet
 	@echo "ruff format --check" && $(BIN)/ruff format --check --quiet
 	@echo "mypy" && $(BIN)/mypy --no-error-summary
-	@echo "import contracts" && $(BIN)/lint-imports --no-timing >$(VENV)/contracts.log || { cat $(VENV)/contracts.log; exit 1; }
+	@echo "import contracts" && $(BIN)/lint-imports --no-cache >$(VENV)/contracts.log || { cat $(VENV)/contracts.log; exit 1; }
 	@echo "declarations" && DAGSTER_HOME= $(BIN)/dg check defs --no-check-yaml >$(VENV)/declarations.log 2>&1 || { cat $(VENV)/declarations.log; exit 1; }
 	@echo "text" && sh .ci/text
 	@echo "All checks passed."

@@ -112,7 +112,6 @@ def encode_target(
     """
     import pandas as pd
 
-    codes: NDArray[np.float64]
     if task == "regression":
         numbers = pd.to_numeric(labels, errors="coerce").to_numpy(dtype=np.float64)
         if not np.isfinite(numbers).all():
@@ -122,14 +121,14 @@ def encode_target(
         return numbers, None
     if task == "binary" and set(labels.unique()) <= {0, 1}:
         names = tuple(classes) if classes else ("false", "true")
-        codes = labels.astype("float64").to_numpy()
+        codes = np.asarray(labels, dtype=np.float64)
     else:
         text = labels.map(_class_name)
         names = tuple(classes) if classes else tuple(sorted(text.unique()))
         unknown = sorted(set(text.unique()) - set(names))
         if unknown:
             raise DataError(f"labels outside the classes: {unknown}. Allowed: {list(names)}")
-        codes = text.map({name: float(code) for code, name in enumerate(names)}).to_numpy(dtype=np.float64)
+        codes = np.asarray(text.map({name: code for code, name in enumerate(names)}), dtype=np.float64)
     fits = len(names) == 2 if task == "binary" else len(names) >= 3
     if not fits:
         raise DataError(f"task {task} does not fit {len(names)} classes {list(names)}")

@@ -37,10 +37,10 @@ def linear(
 ) -> tuple[ModelManifest, bytes]:
     """A linear model over ``width`` numbers and one category, with coefficients that do not add up evenly."""
     random = np.random.default_rng(seed)
-    features = [FeatureSpec(name=f"x{i}", type="number") for i in range(width)]
-    features.append(FeatureSpec(name="c", type="category", categories=("a", "b")))
-    columns: list[dict[str, float]] = [{"mean": 0.3 * i, "scale": 1.7} for i in range(width)]
-    columns.append({"levels": 2})
+    features = [FeatureSpec(name="c", type="category", categories=("a", "b"))]
+    features += [FeatureSpec(name=f"x{i}", type="number") for i in range(width)]
+    columns: list[dict[str, float]] = [{"levels": 2}]
+    columns += [{"mean": 0.3 * i, "scale": 1.7} for i in range(width)]
     document = {
         "columns": columns,
         "coefficients": random.normal(size=(outputs, 2 * width + 3)).tolist(),
@@ -62,7 +62,7 @@ def linear(
 
 def some_matrix(rows: int, width: int = 12, seed: int = 1) -> np.ndarray:
     random = np.random.default_rng(seed)
-    matrix = np.column_stack([random.normal(size=(rows, width)), random.integers(0, 2, rows)])
+    matrix = np.column_stack([random.integers(0, 2, rows), random.normal(size=(rows, width))])
     matrix[random.random(matrix.shape) < 0.1] = np.nan
     return matrix
 
@@ -126,11 +126,10 @@ def test_a_linear_score_is_the_textbook_formula() -> None:
     document = json.loads(payload)
     [row] = some_matrix(1, seed=4)
     terms = list(document["intercepts"])
+    terms.append(document["coefficients"][0][2 if math.isnan(row[0]) else int(row[0])])
     for i in range(12):
-        value, missing = document["coefficients"][0][2 * i : 2 * i + 2]
-        terms.append(missing if math.isnan(row[i]) else value * (row[i] - 0.3 * i) / 1.7)
-    level = 2 if math.isnan(row[12]) else int(row[12])
-    terms.append(document["coefficients"][0][24 + level])
+        value, missing = document["coefficients"][0][3 + 2 * i : 5 + 2 * i]
+        terms.append(missing if math.isnan(row[i + 1]) else value * (row[i + 1] - 0.3 * i) / 1.7)
     expected = 1 / (1 + math.exp(-math.fsum(terms)))
     assert scorer_from_bytes(manifest, payload).score(row[None, :])[0] == pytest.approx(expected, rel=1e-12)
 

@@ -9,6 +9,8 @@ import pandas as pd
 import pytest
 
 from mlops_assets.errors import DataError
+from mlops_assets.evaluation.baseline import baseline_scores
+from mlops_assets.evaluation.metrics import SELECTING, metric
 from mlops_assets.training.candidates import Candidate, CandidateResult, FoldResult, best, compete
 from mlops_assets.training.folds import Fold, shuffled, time_ordered
 from mlops_assets.training.package import ModelPackage, package
@@ -51,6 +53,15 @@ def test_every_trainer_competes_on_every_task(name: str, task: Task) -> None:
     assert sorted(found.judged) == list(range(len(target))) and len(found.scores) == len(target)
     assert sum(found.importance.values()) == pytest.approx(1.0)
     assert all(value is not None for value in found.means().values())
+
+
+@pytest.mark.parametrize(("name", "task"), CASES)
+def test_every_row_gets_its_own_score(name: str, task: Task) -> None:
+    found, target = run(name, task)
+    judge = metric(SELECTING[task], task)
+    ignorant = baseline_scores(task, target, len(target), len(np.unique(target)))
+    loss, known = judge.value(target[found.judged], found.scores), judge.value(target, ignorant)
+    assert loss is not None and known is not None and loss < 0.95 * known
 
 
 def test_the_scores_are_out_of_fold() -> None:

@@ -7,6 +7,7 @@ one argument to validate it, and would silently pass a plain dict.
 
 from ray import serve
 from ray.serve import Application
+from ray.serve.schema import LoggingConfig
 
 from serve.gateway import Gateway
 from serve.model import Model
@@ -20,6 +21,9 @@ MODEL_ONGOING, MODEL_QUEUED = 64, 256
 
 GATEWAY_ONGOING = 1_024
 """Above the endpoint's own limit, whose refusal is the contract's JSON; Serve's would be bare text."""
+
+LOGGING = LoggingConfig(enable_access_log=False)
+"""A line per request and replica costs more than scoring a row; ``/metrics`` counts every request."""
 
 
 def build_model(args: ModelArgs) -> Application:
@@ -35,6 +39,7 @@ def build_model(args: ModelArgs) -> Application:
         health_check_timeout_s=5,
         graceful_shutdown_wait_loop_s=1,
         graceful_shutdown_timeout_s=20,
+        logging_config=LOGGING,
     )
     return deployment.bind(args.model_dump(mode="json"))
 
@@ -52,5 +57,6 @@ def build_gateway(args: GatewayArgs) -> Application:
         health_check_timeout_s=5,
         graceful_shutdown_wait_loop_s=1,
         graceful_shutdown_timeout_s=20,
+        logging_config=LOGGING,
     )
     return deployment.bind(args.model_dump(mode="json"))

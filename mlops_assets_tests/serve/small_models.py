@@ -118,7 +118,7 @@ def routing(stable: str = "v1", revision: int = 1, **weights: int) -> dict[str, 
         "revision": revision,
         "stable": stable,
         "salt": "flights",
-        "timeout_s": 0.5,
+        "timeout_s": 10.0,
         "routes": {
             name: {"application": f"flights--{name}", "weight": share} for name, share in shares.items()
         },

@@ -183,10 +183,11 @@ def test_under_serve_the_request_id_header_is_left_to_serve() -> None:
 
 def test_concurrent_requests_share_calls_and_keep_their_own_answers() -> None:
     async def story(site: Site) -> None:
-        rows = [{**ROW, "distance": float(value)} for value in range(40)]
+        rows = [{**ROW, "distance": value * 150.0} for value in range(40)]
         answers = await asyncio.gather(*(site.predict(row) for row in rows))
         expected = site.v1.scorer.score_rows(rows).tolist()
         assert [answer.json()["probability"] for answer in answers] == expected
+        assert len(set(expected)) > 3
         assert len(site.v1.calls) < 40
 
     run(story)
@@ -616,6 +617,60 @@ def test_a_canary_that_fails_is_answered_by_stable(failure: Exception) -> None:
         assert await site.metric("mlops_fallbacks_total") == 1
 
     run(story, first=routing(v1=0, v2=10_000))
+
+
+@pytest.mark.parametrize("bad", [[math.nan], [math.inf], [], [0.5, 0.5]])
+def test_a_canary_that_scores_nonsense_is_answered_by_stable(bad: list[float]) -> None:
+    async def story(site: Site) -> None:
+        site.v2.alter = lambda scores: bad
+        answer = (await site.predict()).json()
+        assert (answer["variant"], answer["probability"]) == (
+            "stable",
+            MODELS["binary"][0].golden[0].scores[0],
+        )
+
+    run(story, first=routing(v1=0, v2=10_000))
+
+
+def test_while_a_new_stable_version_starts_the_previous_one_answers() -> None:
+    async def story(site: Site) -> None:
+        site.v2.info_error = TimeoutError()
+        await site.declare(routing("v2", revision=2))
+        answer = await site.predict()
+        assert (answer.json()["model_version"], answer.json()["variant"]) == ("v1", "stable")
+        assert (await site.http.get("/ready")).status_code == 503
+        assert (await site.http.get("/health")).status_code == 200
+        site.v2.info_error = None
+        await site.traffic.settle()
+        assert (await site.predict()).json()["model_version"] == "v2"
+        assert (await site.http.get("/ready")).status_code == 200
+
+    run(story)
+
+
+def test_a_canary_that_is_lost_gets_no_traffic_until_it_answers_again() -> None:
+    async def story(site: Site) -> None:
+        site.v2.info_error, site.now = VersionGone("deleted"), site.now + 5
+        await site.traffic.settle()
+        assert (await site.predict()).json()["model_version"] == "v1"
+        assert site.v2.calls == []
+        assert await site.metric('mlops_version_answers{deployment="flights",replica="r1",version="v2"}') == 0
+        site.v2.info_error = None
+        await site.traffic.settle()
+        assert (await site.predict()).json()["model_version"] == "v2"
+
+    run(story, first=routing(v1=0, v2=10_000))
+
+
+def test_a_version_that_answers_under_a_wrong_name_gets_no_traffic() -> None:
+    async def story(site: Site) -> None:
+        assert (await site.predict()).json()["model_version"] == "v1"
+        ready = (await site.http.get("/ready")).json()
+        assert "answers as version 'v1', not 'v2'" in ready["routes"]["v2"]["problem"]
+
+    site = Site()
+    site.versions.applications["flights--v2"] = site.v1
+    run(story, site, first=routing(v1=0, v2=10_000))
 
 
 def test_units_stick_to_their_variant_and_shares_are_as_declared() -> None:

@@ -153,7 +153,7 @@ class Lake(dg.ConfigurableResource):  # type: ignore[type-arg]  # generic over t
         filters = None if partitions is None else [(str(partition_column), "in", list(partitions))]
         if partitions is not None and not partitions:
             return _frame(_empty(delta, columns))
-        return _frame(delta.to_pyarrow_table(partitions=filters, columns=list(columns) if columns else None))
+        return _frame(delta.to_pyarrow_table(filters=filters, columns=list(columns) if columns else None))
 
     def version(self, table: str) -> int:
         """Delta version of the table now."""

@@ -1,0 +1,1 @@
+"""The outside world, one file each: lake, registry, tracking, cluster, event log."""

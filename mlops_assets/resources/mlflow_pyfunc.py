@@ -5,8 +5,8 @@ Belongs here: the pyfunc wrapper around ``serve.scoring``. Nothing imports this 
 
 from typing import Any
 
-import mlflow
-from mlflow.pyfunc import PythonModel
+import mlflow  # noqa: TID253 - MLflow itself runs this file
+from mlflow.pyfunc import PythonModel  # noqa: TID253
 
 from serve.scoring import Scorer, load_package
 
@@ -20,7 +20,7 @@ class PackagedModel(PythonModel):
         self.scorer = load_package(context.artifacts["package"])
 
     # Without annotations: MLflow turns them into checks of its own, and warns of any it cannot check.
-    def predict(self, context, model_input, params=None):  # type: ignore[no-untyped-def]
+    def predict(self, context, model_input, params=None):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
         """Scores of shape (n,), or (n, classes) for multiclass."""
         columns = {name: model_input[name] for name in self.scorer.manifest.feature_names}
         return self.scorer.score(self.scorer.encoder.columns(columns))

@@ -124,10 +124,12 @@ def _runnable_together(
 def run_all(module: str, dashboard_url: str, layout: Layout, emit: Emit) -> None:
     """Restores the deployed applications, materialises what is missing, and tells each step to ``emit``."""
     with dg.DagsterInstance.get() as instance:
-        emit("instance")
         definitions = load(module)
         graph = definitions.resolve_asset_graph()
         declared = [key for key in sorted(graph.materializable_asset_keys) if key.path[0] == DEPLOYMENTS]
+        if declared and len(_made(instance, declared)) == len(declared) and layout.desired_state.exists():
+            emit("complete")
+        emit("declared", deployments=[key.path[1] for key in declared])
         _wait_for(f"{dashboard_url}/api/serve/applications/", emit)
         restored = _restore(definitions, layout, emit)
         lost = {key for key in _made(instance, declared) if key.path[1] not in restored}

@@ -222,7 +222,7 @@ def _ray(settings: StackSettings) -> ProcessSpec:
             Port(settings.serve_port, environment.SERVE_PORT.name, "the HTTP endpoint"),
         ),
         ready_url=f"http://127.0.0.1:{settings.ray_dashboard_port}/api/serve/applications/",
-        stop_deadline_s=20.0,
+        stop_deadline_s=10.0,
     )  # fmt: skip
 
 

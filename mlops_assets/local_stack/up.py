@@ -107,7 +107,8 @@ def up_detached(settings: StackSettings, console: Console) -> None:
                 background.terminate()
                 background.wait()
                 raise
-    console.print(f"\nRunning in the background (pid {background.pid}, log {log}). Stop it with: make down")
+    told = f"\nRunning in the background (pid {background.pid}, log {log}). Stop it with: make down"
+    console.print(told, markup=False, highlight=False, soft_wrap=True)
 
 
 def _start(settings: StackSettings, supervisor: Supervisor, console: Console) -> list[str]:
@@ -116,16 +117,19 @@ def _start(settings: StackSettings, supervisor: Supervisor, console: Console) ->
         _launch(supervisor, "first", display)
         graph = _GraphBuilder(settings, display)
         graph.start()
-        while not graph.instance_exists or supervisor.waiting_for:
+        while not graph.definitions_loaded or supervisor.waiting_for:
             _show_ready(supervisor, display)
             graph.poll()
             time.sleep(POLL_S)
         _launch(supervisor, "after Ray", display)
+        if graph.complete:
+            _launch(supervisor, "after the graph", display)
         while graph.deployed is None:
             _show_ready(supervisor, display)
             graph.poll()
             time.sleep(POLL_S)
-        _launch(supervisor, "after the graph", display)
+        if not graph.complete:
+            _launch(supervisor, "after the graph", display)
         while supervisor.waiting_for:
             _show_ready(supervisor, display)
             time.sleep(POLL_S)
@@ -163,7 +167,8 @@ class _GraphBuilder:
     """The child process that restores and materialises, and what it told."""
 
     def __init__(self, settings: StackSettings, display: Display) -> None:
-        self.instance_exists = False
+        self.definitions_loaded = False
+        self.complete = False
         self.deployed: list[str] | None = None
         self._settings, self._display = settings, display
         self._lines: queue.Queue[str | None] = queue.Queue()
@@ -216,8 +221,10 @@ class _GraphBuilder:
     def _show(self, told: dict[str, Any]) -> None:
         display = self._display
         match told["kind"]:
-            case "instance":
-                self.instance_exists = True
+            case "declared":
+                self.definitions_loaded = True
+            case "complete":
+                self.complete = True
             case "run":
                 parts = f" {told['partitions'][0]} to {told['partitions'][1]}" if told["partitions"] else ""
                 run = f"{told['title']}: {len(told['assets'])} assets{parts}"

@@ -11,6 +11,7 @@ model is code plus the native model file; nothing is pickled.
 import json
 import os
 import tempfile
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,6 +37,11 @@ REQUIREMENTS = {
     "xgboost-ubj": ("xgboost",),
     "linear-json": (),
 }
+
+NEEDLESS_ADVICE = (
+    "Any type hint is inferred as AnyType",  # About a class of MLflow's own.
+    "An input example was not provided",
+)
 
 
 @dataclass(frozen=True)
@@ -173,7 +179,9 @@ class ModelRegistry(dg.ConfigurableResource):  # type: ignore[type-arg]
             package.mkdir()
             (package / manifest.model_file).write_bytes(payload)
             (package / MANIFEST_FILE).write_bytes(manifest_bytes(manifest))
-            with mlflow.start_run(run_id=run_id):
+            with mlflow.start_run(run_id=run_id), warnings.catch_warnings():
+                for advice in NEEDLESS_ADVICE:
+                    warnings.filterwarnings("ignore", f".*{advice}", UserWarning)
                 logged = mlflow.pyfunc.log_model(
                     name="model",
                     python_model=str(PYFUNC),

@@ -10,11 +10,11 @@ import pytest
 
 from mlops_assets.errors import RegistryError
 from mlops_assets.resources.experiment_tracking import ExperimentTracker
-from mlops_assets.resources.model_registry import ModelRegistry
+from mlops_assets.resources.model_registry import ModelRegistry, RegisteredVersion
 from mlops_assets.training.dictionary import with_dictionaries
 from mlops_assets.training.package import ModelPackage, package
 from mlops_assets.training.trainers import trainer
-from serve.schema import FeatureSpec
+from serve.schema import FeatureSpec, ModelManifest
 from serve.scoring import Encoder, scorer_from_bytes
 
 
@@ -39,11 +39,25 @@ def packaged(seed: int = 1) -> ModelPackage:
         frame, [FeatureSpec(name="x", type="number"), FeatureSpec(name="colour", type="category")]
     )
     model = trainer("lightgbm").fit(
-        Encoder(features).columns(frame), target, features=features, task="binary", classes=2, params={}, seed=seed
+        Encoder(features).columns(frame),
+        target,
+        features=features,
+        task="binary",
+        classes=2,
+        params={},
+        seed=seed,
     )
     return package(
-        model, frame, name="toy", task="binary", trainer_name="lightgbm", target="y", features=features,
-        classes=("no", "yes"), threshold=0.5, training_set_version="abc",
+        model,
+        frame,
+        name="toy",
+        task="binary",
+        trainer_name="lightgbm",
+        target="y",
+        features=features,
+        classes=("no", "yes"),
+        threshold=0.5,
+        training_set_version="abc",
     )
 
 
@@ -54,9 +68,14 @@ def register(store: str, tmp_path: Path, name: str, made: ModelPackage) -> Any:
     def candidates(context: dg.AssetExecutionContext) -> dg.MaterializeResult[Any]:
         with track.parent_run(context, name) as parent:
             logged = track.log_candidate(
-                parent, name="lightgbm", params={"num_leaves": 63}, fold_metrics=[{"log_loss": 0.5, "roc_auc": None}],
-                means={"log_loss": 0.5, "roc_auc": None}, tags={"git_sha": "cafe"},
-                datasets={"/lake/training_sets/toy": "abc"}, figures={"plots/p.png": b"png"},
+                parent,
+                name="lightgbm",
+                params={"num_leaves": 63},
+                fold_metrics=[{"log_loss": 0.5, "roc_auc": None}],
+                means={"log_loss": 0.5, "roc_auc": None},
+                tags={"git_sha": "cafe"},
+                datasets={"/lake/training_sets/toy": "abc"},
+                figures={"plots/p.png": b"png"},
                 documents={"importance.json": {"x": 1.0}},
             )
         return dg.MaterializeResult(metadata={"parent": parent.run_id, "child": logged.run_id})
@@ -64,8 +83,14 @@ def register(store: str, tmp_path: Path, name: str, made: ModelPackage) -> Any:
     result = dg.materialize([candidates])
     metadata = result.asset_materializations_for_node("candidates")[0].metadata
     version = ModelRegistry(tracking_uri=store).register(
-        name, digest=made.digest, package_uri="/p", run_id=str(metadata["child"].value), manifest=made.manifest,
-        payload=made.payload, tags={"who": "test"}, example=rows().head(5),
+        name,
+        digest=made.digest,
+        package_uri="/p",
+        run_id=str(metadata["child"].value),
+        manifest=made.manifest,
+        payload=made.payload,
+        tags={"who": "test"},
+        example=rows().head(5),
     )
     return version, metadata
 
@@ -120,6 +145,18 @@ def test_the_same_content_is_one_version(store: str, tmp_path: Path) -> None:
     again, _ = register(store, tmp_path, "once", packaged())
     other, _ = register(store, tmp_path, "once", packaged(seed=2))
     assert (first.version, again.version, other.version) == (1, 1, 2)
+
+
+def test_a_version_gives_back_the_manifest_it_was_registered_with(store: str, tmp_path: Path) -> None:
+    made = packaged()
+    version, _ = register(store, tmp_path, "manifest", made)
+    assert ModelManifest.model_validate(version.manifest()) == made.manifest
+
+
+def test_a_version_that_someone_else_registered_says_so() -> None:
+    foreign = RegisteredVersion("toy", 3, "", "", "", {})
+    with pytest.raises(RegistryError, match="'toy' version 3 carries no manifest"):
+        foreign.manifest()
 
 
 def test_aliases_and_tags(store: str, tmp_path: Path) -> None:

@@ -14,6 +14,8 @@ INSTALLED := $(VENV)/installed
 export PYTHONPYCACHEPREFIX := $(CURDIR)/$(VENV)/pycache
 # No library reports home, whichever command imports it.
 export DO_NOT_TRACK := true
+# OpenMP threads that wait by spinning take the cores from everything else on a small machine.
+export OMP_WAIT_POLICY := passive
 export MLFLOW_DISABLE_TELEMETRY := true
 export DAGSTER_DISABLE_TELEMETRY := true
 export RAY_USAGE_STATS_ENABLED := 0

@@ -180,7 +180,7 @@ class DatasetComponent(DeclaredComponent[DatasetDeclaration]):
             key=self._key,
             group_name=folder.name,
             description=declared.description,
-            kinds={"deltalake", declared.source.format},
+            kinds={"dataset", "deltalake", declared.source.format},
             partitions_def=declared.partitions.definition() if declared.partitions else None,
             backfill_policy=dg.BackfillPolicy.single_run() if declared.partitions else None,
             code_version=code_version(declared, [transform] if transform else []),
@@ -221,7 +221,7 @@ class DatasetComponent(DeclaredComponent[DatasetDeclaration]):
             self._quarantine_key,
             deps=[self._key],
             group_name=folder.name,
-            kinds={"deltalake"},
+            kinds={"quarantine", "deltalake"},
             partitions_def=self.declaration.partitions.definition() if self.declaration.partitions else None,
             description=f"Rows left out of datasets/{name}, with the rules they broke. Written with it.",
         )

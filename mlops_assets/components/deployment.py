@@ -167,7 +167,7 @@ class DeploymentComponent(DeclaredComponent[DeploymentDeclaration]):
             key=dg.AssetKey(["deployments", declared.name]),
             deps=[self._approval_key],
             group_name=group,
-            kinds={"ray", "fastapi"},
+            kinds={"deployment", "ray"},
             description=declared.description
             or f"The Ray Serve application that answers /{declared.name}/predict with the approved model.",
             code_version="1",
@@ -281,8 +281,10 @@ def _roll_out(
     try:
         report(f"starting {target.application} beside {len(before)} running applications")
         applications = desired_state.with_versions_added(before, [target])
-        declare(applications)
-        client.wait_until_running([target.application], report=report)
+        if current is not None:
+            # Callers are being answered: the new version must be up before it gets any of them.
+            declare(applications)
+            client.wait_until_running([target.application], report=report)
         applications = desired_state.with_gateway(applications, gateway)
         report(f"giving {label} all traffic: routing revision {routing.revision}")
         declare(applications)

@@ -212,7 +212,7 @@ class FeatureViewComponent(DeclaredComponent[FeatureViewDeclaration]):
             deps=self._deps(datasets),
             group_name=group,
             description=declared.description,
-            kinds={"deltalake", "duckdb"},
+            kinds={"features", "deltalake", "duckdb"},
             partitions_def=partitions.definition() if partitions else None,
             backfill_policy=dg.BackfillPolicy.single_run() if partitions else None,
             automation_condition=FOLLOW_CHANGED_PARTITIONS,

@@ -21,7 +21,7 @@ MARKER = "MLOPS_STACK"
 SWITCHES: Mapping[str, str] = {
     # MLflow knows "true" only; "1" does not switch it off.
     "DO_NOT_TRACK": "true",
-    # OpenMP threads that wait by spinning take the cores from Ray and Dagster; training gets slower, not faster.
+    # OpenMP threads that wait by spinning take the cores from Ray and Dagster.
     "OMP_WAIT_POLICY": "passive",
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "DAGSTER_DISABLE_TELEMETRY": "true",

@@ -6,7 +6,7 @@ Belongs here: the pyfunc wrapper around ``serve.scoring``. Nothing imports this 
 from typing import Any
 
 import mlflow  # noqa: TID253 - MLflow itself runs this file
-from mlflow.pyfunc import PythonModel  # noqa: TID253
+from mlflow.pyfunc.model import PythonModel  # noqa: TID253
 
 from serve.scoring import Scorer, load_package
 

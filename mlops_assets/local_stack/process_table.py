@@ -7,7 +7,7 @@ in which a platform stops (``supervisor.py``).
 import os
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -57,6 +57,31 @@ def marked(name: str, value: str) -> list[ProcessIdentity]:
     return found
 
 
+def descendants(pid: int) -> list[ProcessIdentity]:
+    """Running children of a process, their children, and so on.
+
+    Needed beside the mark: a process that sets its title (Ray's agents do) writes over its environment
+    in ``/proc``, and so loses the mark.
+    """
+    children: dict[int, list[int]] = {}
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            text = (folder / "stat").read_text(encoding="utf-8", errors="replace")
+        # Ended meanwhile.
+        except OSError:
+            continue
+        children.setdefault(int(text.rsplit(")", 1)[1].split()[1]), []).append(int(folder.name))
+    found: list[ProcessIdentity] = []
+    waiting = list(children.get(pid, ()))
+    while waiting:
+        child = waiting.pop()
+        waiting += children.get(child, ())
+        process = identity(child)
+        if process is not None:
+            found.append(process)
+    return found
+
+
 def command_line(process: ProcessIdentity) -> str:
     """The command as typed, shortened; empty when the process is gone."""
     try:
@@ -74,6 +99,24 @@ def end(process: ProcessIdentity, with_signal: signal.Signals) -> None:
         # It ended between the look and the signal.
         except ProcessLookupError:
             return
+
+
+def end_all(
+    processes: Collection[ProcessIdentity],
+    *,
+    patience_s: float = 5.0,
+    sleep: Callable[[float], None] = time.sleep,
+    clock: Callable[[], float] = time.monotonic,
+) -> None:
+    """Ends those that still run, by SIGTERM, after ``patience_s`` by SIGKILL; returns when none does."""
+    for process in processes:
+        end(process, signal.SIGTERM)
+    deadline = clock() + patience_s
+    while remaining := [process for process in processes if is_alive(process)]:
+        if clock() > deadline:
+            for process in remaining:
+                end(process, signal.SIGKILL)
+        sleep(0.1)
 
 
 def end_marked(

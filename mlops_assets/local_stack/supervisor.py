@@ -103,6 +103,10 @@ class Supervisor:
         it is killed.
         """
         asked = self._clock()
+        # Looked up while their parents live: an orphan no longer tells whose it is.
+        family = [
+            child for running in self.running for child in process_table.descendants(running.process.pid)
+        ]
         for running in reversed(self.running):
             if running.process.poll() is None:
                 report(f"stopping {running.spec.name}")
@@ -116,6 +120,7 @@ class Supervisor:
                 running.process.kill()
                 running.process.wait()
         self.running.clear()
+        process_table.end_all(family)
         process_table.end_marked(MARKER, str(self.layout.state))
         shutil.rmtree(self.layout.ray_temp, ignore_errors=True)
 

@@ -83,6 +83,26 @@ def test_stop_leaves_no_descendant_behind(layout):
     assert process_table.marked(MARKER, str(layout.state)) == []
 
 
+def test_a_descendant_that_lost_its_mark_is_ended_too(layout):
+    child = "import time; print('up', flush=True); time.sleep(600)"
+    program = f"""
+import subprocess, sys, time
+child = subprocess.Popen([sys.executable, "-c", {child!r}], start_new_session=True, env={{}})
+print(f"child {{child.pid}}", flush=True)
+time.sleep(600)
+"""
+    supervisor = Supervisor([spec(layout, "titled", program, ready_text="up", stop_deadline_s=3.0)], layout)
+    supervisor.start("first")
+    wait_until_ready(supervisor)
+    pid = int((layout.logs / "titled.log").read_text().split("child ")[1].split()[0])
+    assert process_table.identity(pid) is not None
+    assert pid not in {process.pid for process in process_table.marked(MARKER, str(layout.state))}
+
+    supervisor.stop()
+
+    assert process_table.identity(pid) is None
+
+
 def test_what_ignores_sigterm_is_killed(layout):
     stubborn = spec(layout, "stubborn", STUBBORN, ready_text="deaf", stop_deadline_s=0.3)
     supervisor = Supervisor([stubborn], layout)

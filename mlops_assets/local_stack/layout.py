@@ -6,6 +6,7 @@ processes (``processes.py``).
 
 import hashlib
 import shlex
+import sys
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -69,4 +70,5 @@ class Layout:
     def write_environment(self, variables: Mapping[str, str]) -> None:
         """Writes the file to ``source`` before using dagster, dg or mlflow by hand."""
         lines = [f"export {name}={shlex.quote(value)}" for name, value in sorted(variables.items())]
+        lines.append(f"export PATH={shlex.quote(str(Path(sys.executable).parent))}:$PATH")
         self.environment_file.write_text("\n".join(lines) + "\n", encoding="utf-8")

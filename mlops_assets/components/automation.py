@@ -30,11 +30,14 @@ FOLLOW_CHANGED_PARTITIONS = (
 A partition waits until nothing it looks back on is missing or being made.
 """
 
-DEPLOY_WHEN_APPROVED = (
+FOLLOW_PAST_THE_GATE = (
     FOLLOW_CHANGED_DATA
     & (
         dg.AutomationCondition.all_deps_blocking_checks_passed()
         | dg.AutomationCondition.any_deps_match(dg.AutomationCondition.will_be_requested())
     )
-).with_label("deploy when approved")
-"""Follows the approval, and never past a failed blocking check."""
+).with_label("follow past the gate")
+"""The same, but never past a failed blocking check: for approvals and deployments.
+
+A dependency that is requested in the same tick brings its check along, in the same run.
+"""

@@ -11,7 +11,7 @@ from typing import Any, Literal
 import dagster as dg
 from pydantic import Field
 
-from mlops_assets.components.automation import DEPLOY_WHEN_APPROVED, FOLLOW_CHANGED_DATA
+from mlops_assets.components.automation import FOLLOW_PAST_THE_GATE
 from mlops_assets.components.document import Declaration, DeclaredComponent
 from mlops_assets.components.records import Record, current_versions, latest, require
 from mlops_assets.errors import ApprovalError, DeploymentError, MlopsError
@@ -110,7 +110,7 @@ class DeploymentComponent(DeclaredComponent[DeploymentDeclaration]):
             ),
             metadata=self.reference_metadata(),
             code_version="1",
-            automation_condition=FOLLOW_CHANGED_DATA if mode == "auto" else None,
+            automation_condition=FOLLOW_PAST_THE_GATE if mode == "auto" else None,
         )
         def approval(
             context: dg.AssetExecutionContext, config: ApprovalConfig, model_registry: ModelRegistry
@@ -171,7 +171,7 @@ class DeploymentComponent(DeclaredComponent[DeploymentDeclaration]):
             description=declared.description
             or f"The Ray Serve application that answers /{declared.name}/predict with the approved model.",
             code_version="1",
-            automation_condition=DEPLOY_WHEN_APPROVED,
+            automation_condition=FOLLOW_PAST_THE_GATE,
             # One writer: declaring the state of a cluster is read, modify, write.
             pool="serve",
         )

@@ -14,7 +14,7 @@ from mlops_assets.components.document import check_references
 FRESHNESS: tuple[tuple[str, dg.FreshnessPolicy], ...] = (
     # Data arrives daily; half a day of slack before it counts as late.
     (
-        "datasets features quarantine",
+        "datasets features",
         dg.FreshnessPolicy.time_window(fail_window=timedelta(hours=36), warn_window=timedelta(hours=26)),
     ),
     # A model is retrained at least monthly.

@@ -99,13 +99,61 @@ class ModelManifest(Document):
 
 
 Weight = Annotated[int, Field(ge=0, le=WEIGHT_TOTAL)]
+Device = Literal["auto", "cpu", "gpu"]
 
 
 class Route(Document):
-    """Where one model version answers, and its share of the traffic in basis points."""
+    """Where one model version answers, and its shares of the traffic in basis points."""
 
     application: str = Field(description="Ray Serve application of the version, e.g. flights--v7.")
     weight: Weight
+    shadow: Weight = Field(
+        default=0, description="Share of the answered requests that it scores too, unseen by the caller."
+    )
+
+
+class Segment(Document):
+    """A run of sticky buckets, ``low`` inclusive to ``high`` exclusive, that one version owns."""
+
+    low: Annotated[int, Field(ge=0, lt=WEIGHT_TOTAL)]
+    high: Annotated[int, Field(gt=0, le=WEIGHT_TOTAL)]
+    version: str
+
+
+class GuardRules(Document):
+    """When a gateway takes a canary out of the traffic by itself, without waiting for anyone.
+
+    Only what the version is to blame for counts: refused requests and full queues do not.
+    """
+
+    window_s: float = Field(default=30.0, gt=0, description="How far back failures count.")
+    min_requests: int = Field(default=20, ge=1, description="Requests in the window before a rate counts.")
+    min_errors: int = Field(default=5, ge=2, description="Errors in the window before a rate counts.")
+    max_error_rate: float = Field(default=0.05, ge=0, lt=1, description="Share of errors that trips.")
+    max_p95_ms: float | None = Field(
+        default=500.0, gt=0, description="95th percentile of the version's own time that trips; null: none."
+    )
+    max_non_finite: int = Field(default=2, ge=1, description="Non-finite outputs in the window; more trip.")
+    max_losses: int = Field(
+        default=3, ge=1, description="Times in the window that it stopped answering; more is a crash loop."
+    )
+    timeout_s: float = Field(
+        default=1.0, gt=0, description="How long a canary may take before stable answers instead."
+    )
+
+
+class RolloutMark(Document):
+    """Which rollout a routing belongs to. It travels with the routing: whoever was cut off between
+    declaring a state and recording it finds here what was declared.
+    """
+
+    target: str = Field(description="Version being rolled out, rolled back to, or settled on.")
+    action: Literal["initial", "step", "set_weight", "promote", "abort", "rollback", "retire"]
+    step: int = Field(default=0, ge=0, description="Index of the declared step, of action step.")
+    previous: str | None = Field(default=None, description="Version that was stable before.")
+    reason: str = ""
+    by: str = Field(default="rollout", description="The person who asked for it, or the platform's part.")
+    declared_at: float = Field(default=0.0, description="Unix seconds.")
 
 
 class Routing(Document):
@@ -114,8 +162,16 @@ class Routing(Document):
     revision: int = Field(ge=0, description="Grows with every change; replicas report the one they run.")
     stable: str = Field(description="Version that answers whatever no other version takes.")
     routes: dict[str, Route]
+    segments: tuple[Segment, ...] = Field(
+        default=(), description="Who owns which buckets; empty: derived from the weights."
+    )
     salt: str = Field(default="", description="Salt of the sticky hash; change it to reshuffle units.")
+    unit_feature: str | None = Field(
+        default=None, description="Feature whose value is the unit of a request that names none (cohorts)."
+    )
     timeout_s: float = Field(default=5.0, gt=0, description="How long one model call may take.")
+    guard: GuardRules = GuardRules()
+    rollout: RolloutMark | None = None
 
     @model_validator(mode="after")
     def _weights_are_whole(self) -> "Routing":
@@ -124,7 +180,43 @@ class Routing(Document):
         total = sum(route.weight for route in self.routes.values())
         if total != WEIGHT_TOTAL:
             raise ValueError(f"weights add up to {total}, must be {WEIGHT_TOTAL} basis points")
+        if self.segments:
+            self._segments_fit_the_weights()
         return self
+
+    def _segments_fit_the_weights(self) -> None:
+        owned = dict.fromkeys(self.routes, 0)
+        reached = 0
+        for segment in self.segments:
+            if segment.low != reached or segment.high <= segment.low:
+                raise ValueError(f"segments leave a gap or overlap at bucket {reached}")
+            if segment.version not in owned:
+                raise ValueError(f"segment of {segment.version!r}, which is not among the routes")
+            owned[segment.version] += segment.high - segment.low
+            reached = segment.high
+        weights = {version: route.weight for version, route in self.routes.items()}
+        if reached != WEIGHT_TOTAL or owned != weights:
+            raise ValueError(f"segments give {owned} up to bucket {reached}, the weights say {weights}")
+
+    def weights(self) -> dict[str, int]:
+        """{version: basis points}."""
+        return {version: route.weight for version, route in self.routes.items()}
+
+
+class PredictionLogArgs(Document):
+    """Where a gateway logs answers, and what it may keep in memory meanwhile."""
+
+    uri: str = Field(description="Folder: a local path or s3://bucket/prefix.")
+    storage_options: dict[str, str] = Field(
+        default_factory=dict,
+        description="S3 endpoint and region only; credentials come from the environment.",
+    )
+    max_queued_rows: int = Field(
+        default=20_000, ge=1, description="Beyond these, rows are dropped and counted."
+    )
+    flush_interval_s: float = Field(
+        default=1.0, gt=0, description="A killed replica loses at most this much."
+    )
 
 
 class ModelArgs(Document):
@@ -138,6 +230,7 @@ class ModelArgs(Document):
     )
     num_replicas: int = Field(default=1, ge=1)
     num_gpus: float = Field(default=0, ge=0)
+    device: Device = Field(default="cpu", description="auto: a GPU where there is one, and said so.")
 
 
 class GatewayArgs(Document):
@@ -152,3 +245,94 @@ class GatewayArgs(Document):
     api_keys_file: str | None = Field(default=None, description="None switches keys off, and /ready says so.")
     max_body_bytes: int = Field(default=1_048_576, ge=1)
     max_batch_rows: int = Field(default=1_000, ge=1)
+    max_shadows_in_flight: int = Field(default=64, ge=1, description="Beyond these, shadows are shed.")
+    stable_in_gateway: bool = Field(
+        default=True,
+        description="The gateway scores small requests of a proven stable CPU model in its own process.",
+    )
+    prediction_log: PredictionLogArgs | None = None
+
+
+# -- evidence: what a gateway measured of its versions since a routing took effect -------------------
+
+LATENCY_BOUNDS_S = (
+    0.001, 0.0025, 0.005, 0.0075, 0.01, 0.015, 0.02, 0.03, 0.05, 0.075,
+    0.1, 0.15, 0.2, 0.3, 0.5, 0.75, 1.0, 1.5, 2.5, 5.0, 10.0,
+)  # fmt: skip
+"""Upper bounds, inclusive, of the latency counts; one more count holds what is above the last."""
+
+
+class Moments(Document):
+    """Count, mean and sum of squared deviations of a series; two of them merge without loss."""
+
+    count: int = 0
+    mean: float = 0.0
+    m2: float = 0.0
+
+
+class VersionEvidence(Document):
+    """What one version did with the requests it was chosen for."""
+
+    requests: int = Field(default=0, description="Answered or failed; refused and overloaded do not count.")
+    errors: dict[str, int] = Field(
+        default_factory=dict, description="By reason: model_error, timeout, lost, gone, non_finite."
+    )
+    losses: int = Field(default=0, description="Times that it stopped answering.")
+    latency: tuple[int, ...] = Field(
+        default=(0,) * (len(LATENCY_BOUNDS_S) + 1), description="Requests by its own time, LATENCY_BOUNDS_S."
+    )
+    outputs: Moments = Field(
+        default=Moments(),
+        description="Per answered request, mean over its rows of: probability of the positive class "
+        "(binary), value (regression), largest class probability (multiclass).",
+    )
+
+
+class ShadowEvidence(Document):
+    """What one version did with mirrored requests, paired with the answers callers got."""
+
+    requests: int = 0
+    errors: dict[str, int] = Field(default_factory=dict)
+    shed: int = Field(default=0, description="Not mirrored because too many were under way.")
+    latency: tuple[int, ...] = (0,) * (len(LATENCY_BOUNDS_S) + 1)
+    live_latency: tuple[int, ...] = Field(
+        default=(0,) * (len(LATENCY_BOUNDS_S) + 1), description="Of the live answers of the same requests."
+    )
+    outputs: Moments = Moments()
+    live_outputs: Moments = Moments()
+    differences: Moments = Field(
+        default=Moments(), description="Shadow's output less the live one, per pair; outputs as above."
+    )
+    distances: Moments = Field(
+        default=Moments(),
+        description="Per pair, mean absolute difference over rows (multiclass: total variation distance).",
+    )
+
+
+class Trip(Document):
+    """A guard's decision to give a version no traffic under one revision, with its numbers."""
+
+    version: str
+    revision: int
+    reason: str
+    at: float = Field(description="Unix seconds.")
+    by: str = Field(description="Replica that decided from its own traffic, or referee.")
+
+
+class ReplicaReport(Document):
+    """What the referee last heard of one gateway replica."""
+
+    revision: int
+    age_s: float
+
+
+class Evidence(Document):
+    """``GET /<name>/evidence``: exact over all gateway replicas, of the newest revision."""
+
+    name: str
+    revision: int
+    since: float = Field(description="Unix seconds at which the first replica took this revision.")
+    replicas: dict[str, ReplicaReport]
+    versions: dict[str, VersionEvidence]
+    shadows: dict[str, ShadowEvidence]
+    trips: dict[str, Trip]

@@ -40,17 +40,19 @@ class Model:
 
     def __init__(self, args: Mapping[str, Any]) -> None:
         declared = ModelArgs.model_validate(args)
-        self._version = declared.version
+        self._version, self._args = declared.version, declared
         self._scorer = load_package(declared.package_uri, declared.storage_options)
         self._golden_rows = verify_golden_rows(self._scorer, version=declared.version)
 
     async def info(self) -> dict[str, Any]:
-        """Version, content digest, manifest, and how many golden rows were verified."""
+        """Version, content digest, manifest, where the package is, and how many golden rows were verified."""
         return {
             "version": self._version,
             "digest": self._scorer.digest,
             "manifest": self._scorer.manifest.model_dump(mode="json"),
             "golden_rows": self._golden_rows,
+            "package_uri": self._args.package_uri,
+            "storage_options": self._args.storage_options,
         }
 
     async def score_rows(self, rows: Sequence[Row]) -> Scores:

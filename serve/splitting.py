@@ -4,10 +4,9 @@ Belongs here: the hash and the assignment of its buckets. Does not belong here: 
 up, and what happens when it is not (``serve/traffic.py``).
 
 A unit falls into one of 10,000 buckets by a salted hash, and each version owns as many buckets as its
-weight says. The first version that is not stable (in declared order) owns the lowest buckets and the
-second one the highest; stable owns what lies between. So a growing canary takes units from stable
-only and gives none back, with one canary or two. Further canaries stack on the first: they are exact
-and sticky, but move when the first one grows.
+weight says. A routing names the owners as segments, so that a change of weights moves no unit that it
+need not move (``mlops_assets/rollout/weights.py`` grows them). A routing without segments gives
+versions that are not stable the lowest buckets in declared order, and stable the rest.
 """
 
 from hashlib import blake2b
@@ -27,18 +26,15 @@ class Split:
 
     def __init__(self, routing: Routing) -> None:
         self._salt = routing.salt
-        canaries = [
-            (version, route.weight)
-            for version, route in routing.routes.items()
-            if version != routing.stable and route.weight
-        ]
-        top = canaries.pop(1) if len(canaries) > 1 else None
         owners: list[str] = []
-        for version, weight in canaries:
-            owners += [version] * weight
-        owners += [routing.stable] * routing.routes[routing.stable].weight
-        if top:
-            owners += [top[0]] * top[1]
+        if routing.segments:
+            for segment in routing.segments:
+                owners += [segment.version] * (segment.high - segment.low)
+        else:
+            for version, weight in routing.weights().items():
+                if version != routing.stable:
+                    owners += [version] * weight
+            owners += [routing.stable] * (WEIGHT_TOTAL - len(owners))
         self._owners = tuple(owners)
         self._only = owners[0] if len(set(owners)) == 1 else None
 

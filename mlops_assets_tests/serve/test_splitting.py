@@ -1,7 +1,9 @@
 from collections import Counter
 from itertools import pairwise
+from typing import Any
 
 import pytest
+from pydantic import ValidationError
 
 from mlops_assets_tests.serve.small_models import routing
 from serve.schema import Routing
@@ -34,10 +36,31 @@ def test_a_growing_canary_gives_nobody_back() -> None:
     assert all(smaller < larger for smaller, larger in pairwise(shares))
 
 
-def test_two_canaries_grow_from_stable_only() -> None:
-    before, after = split(v1=8_000, v2=1_000, v3=1_000), split(v1=5_000, v2=2_000, v3=3_000)
-    assert owned(before, "v2") < owned(after, "v2")
-    assert owned(before, "v3") < owned(after, "v3")
+def test_segments_say_who_owns_which_bucket() -> None:
+    routed = routing(v1=7_000, v2=3_000)
+    segments = [
+        {"low": 0, "high": 4_000, "version": "v1"},
+        {"low": 4_000, "high": 7_000, "version": "v2"},
+        {"low": 7_000, "high": 10_000, "version": "v1"},
+    ]
+    by = Split(Routing.model_validate({**routed, "segments": segments}))
+    assert owned(by, "v2") == set(range(4_000, 7_000))
+
+
+@pytest.mark.parametrize(
+    ("segments", "told"),
+    [
+        ([(0, 5_000, "v1"), (6_000, 10_000, "v2")], "gap or overlap at bucket 5000"),
+        ([(0, 6_000, "v1"), (6_000, 10_000, "v2")], "the weights say"),
+        ([(0, 5_000, "v1"), (5_000, 9_000, "v2")], "up to bucket 9000"),
+        ([(0, 5_000, "v1"), (5_000, 10_000, "v9")], "'v9', which is not among the routes"),
+    ],
+)
+def test_segments_that_do_not_fit_the_weights_are_refused(segments: list[Any], told: str) -> None:
+    routed = routing(v1=5_000, v2=5_000)
+    routed["segments"] = [dict(zip(("low", "high", "version"), each, strict=True)) for each in segments]
+    with pytest.raises(ValidationError, match=told):
+        Routing.model_validate(routed)
 
 
 def test_a_version_without_weight_gets_no_unit() -> None:

@@ -15,14 +15,24 @@ Layout: ``<uri>/<deployment>/dt=YYYY-MM-DD/hr=HH/<milliseconds>-<replica>-<seque
 hours of the answers in UTC. A name that starts with a dot is a file being written.
 """
 
+import atexit
 import json
 import logging
+import math
+import os
+import re
+import threading
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from itertools import count
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import pyarrow as pa
+import pyarrow.parquet as pq
+from pyarrow import fs
 
 from serve.schema import PredictionLogArgs
 from serve.validation import Row
@@ -59,6 +69,10 @@ CHUNK_ROWS = 64
 """Rows prepared before the event loop gets its turn: half a millisecond of Python."""
 PAUSE_S = 0.0002
 """How long the writer stands back between chunks. Merely yielding would take the GIL right back."""
+RETRY_S = 0.1
+"""Between attempts while ``close`` waits; otherwise a failed write is tried again after one interval."""
+JOIN_GRACE_S = 1.0
+S3_TIMEOUT_S = 5.0
 S3 = "s3://"
 
 logger = logging.getLogger(__name__)
@@ -90,15 +104,61 @@ class Store(ABC):
     """Where files go."""
 
     @abstractmethod
-    def write(self, path: str, table: pa.Table) -> None:
-        """Puts a whole file at ``path`` (relative to the root), replacing one of that name."""
+    def write(self, path: str, content: pa.Buffer) -> None:
+        """Puts a whole file at ``path`` (relative to the root), in place of one of that name."""
+
+
+class LocalFolder(Store):
+    """Files under a local folder, made when needed."""
+
+    def __init__(self, root: str) -> None:
+        self._root = Path(root.removeprefix("file://")).absolute()
+
+    def write(self, path: str, content: pa.Buffer) -> None:
+        target = self._root / path
+        target.parent.mkdir(parents=True, exist_ok=True)
+        partial = target.with_name(f".{target.name}.partial")
+        with partial.open("wb") as stream:
+            stream.write(content)
+            stream.flush()
+            # Without it a power cut can leave the name with nothing behind it.
+            os.fsync(stream.fileno())
+        os.replace(partial, target)
+
+
+class S3Prefix(Store):
+    """Objects under a prefix; the store shows an object only when its upload is complete."""
+
+    def __init__(self, root: str, options: Mapping[str, str]) -> None:
+        self._root, self._options = root.removeprefix(S3).rstrip("/"), options
+        self._filesystem: Any = None
+
+    def write(self, path: str, content: pa.Buffer) -> None:
+        if self._filesystem is None:
+            self._filesystem = fs.S3FileSystem(
+                endpoint_override=self._options.get("endpoint_url") or None,
+                region=self._options.get("region") or None,
+                connect_timeout=S3_TIMEOUT_S,
+                request_timeout=S3_TIMEOUT_S,
+                # A store that is away is tried again here, where it is counted and said.
+                retry_strategy=fs.AwsStandardS3RetryStrategy(max_attempts=1),
+                allow_bucket_creation=False,
+            )
+        with self._filesystem.open_output_stream(f"{self._root}/{path}") as stream:
+            stream.write(content)
+
+
+class _File(NamedTuple):
+    path: str
+    content: pa.Buffer
+    rows: int
 
 
 class PredictionLog:
     """The log of one replica. ``put`` belongs to one thread, the event loop's; the rest to any.
 
-    ``problem`` says why writing does not work at the moment, None when it does; ``failed_writes`` counts
-    the attempts that failed. ``clock`` is monotonic and in seconds.
+    ``problem`` says why writing does not work at the moment, and is None when it does; ``failed_writes``
+    counts the attempts that failed. ``clock`` is monotonic, in seconds. ``store`` is for tests.
     """
 
     def __init__(
@@ -110,31 +170,243 @@ class PredictionLog:
         store: Store | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        raise NotImplementedError
+        self._deployment, self._replica = deployment, re.sub(r"[^A-Za-z0-9_.-]", "_", replica)
+        self._interval_s, self._clock = args.flush_interval_s, clock
+        self._store = store or store_for(args.uri, args.storage_options)
+        self._sequence = count()
+        # Each number has one writing thread, so none needs a lock: the event loop's two, the writer's rest.
+        self._accepted = self._refused = 0
+        self._drained = self._settled = self._logged = self._unreadable = self._left = 0
+        self._capacity = args.max_queued_rows
+        self._early = max(1, min(EARLY_ROWS, args.max_queued_rows // 2))
+        self._wake_at = self._early
+        self._queue: deque[Answered] = deque()
+        self._taken: list[Answered] = []
+        self._files: list[_File] = []
+        self._wake, self._closing = threading.Event(), threading.Event()
+        self._progress = threading.Condition()
+        self._deadline = math.inf
+        self.problem: str | None = None
+        self.failed_writes = 0
+        _batch([])  # The first array imports pandas: now, not while callers wait.
+        self._thread = threading.Thread(target=self._work, name="prediction-log", daemon=True)
+        self._thread.start()
+        atexit.register(self.close)
 
     @property
     def logged(self) -> int:
         """Rows that are in the lake."""
-        raise NotImplementedError
+        return self._logged
 
     @property
     def dropped(self) -> int:
-        """Rows that never will be: refused by a full queue, unreadable, or left over by ``close``."""
-        raise NotImplementedError
+        """Rows that never will be: refused by a full queue, not writable as rows, or left by ``close``."""
+        return self._refused + self._unreadable + self._left
 
     @property
     def queued(self) -> int:
-        """Rows taken and not yet in the lake."""
-        raise NotImplementedError
+        """Rows that were taken and are not in the lake yet."""
+        return self._accepted - self._settled
 
     def put(self, answered: Answered) -> bool:
-        """Takes an answer to be logged; False when it is dropped, and counted."""
-        raise NotImplementedError
+        """Takes an answer to be logged; False when its rows do not fit: they are dropped and counted."""
+        rows = len(answered.rows)
+        accepted = self._accepted + rows
+        if accepted - self._settled > self._capacity:
+            self._refused += rows
+            return False
+        self._queue.append(answered)
+        self._accepted = accepted
+        if accepted >= self._wake_at and not self._wake.is_set():
+            self._wake.set()
+        return True
 
     def flush(self, timeout_s: float = 10.0) -> None:
         """Returns when everything taken so far is in the lake; TimeoutError with the reason otherwise."""
-        raise NotImplementedError
+        target = self._accepted
+        self._wake.set()
+        with self._progress:
+            if not self._progress.wait_for(lambda: self._settled >= target, timeout_s):
+                raise TimeoutError(
+                    f"{target - self._settled} rows of the prediction log are not written after "
+                    f"{timeout_s:g} s: {self.problem or 'the writes are slow'}"
+                )
 
     def close(self, timeout_s: float = 10.0) -> None:
-        """Writes what is left and ends the thread. What cannot be written in time is dropped, and said."""
-        raise NotImplementedError
+        """Takes nothing more, writes what is left and ends the thread.
+
+        What cannot be written within ``timeout_s`` is dropped, counted and said in the process's log.
+        """
+        if self._closing.is_set():
+            return
+        self._capacity = 0
+        self._deadline = self._clock() + timeout_s
+        self._closing.set()
+        self._wake.set()
+        self._thread.join(timeout_s + JOIN_GRACE_S)
+        atexit.unregister(self.close)
+        left = self.queued
+        if left:
+            self._left += left
+            self._settled += left
+            logger.error("The prediction log ends with %d rows not written: %s", left, self.problem)
+
+    # -- the writer thread ---------------------------------------------------------------------------
+
+    def _work(self) -> None:
+        while True:
+            closing, started = self._closing.is_set(), self._clock()
+            try:
+                self._write_waiting()
+            except Exception as error:  # Requests go on whatever it is, and the rows are kept.
+                self.failed_writes += 1
+                if self.problem is None:
+                    logger.exception("The prediction log cannot be written; rows are kept and tried again")
+                self.problem = f"{type(error).__name__}: {error}"
+            else:
+                if self.problem is not None:
+                    logger.warning("The prediction log is written again")
+                self.problem = None
+            if closing and (not self.queued or self._clock() >= self._deadline):
+                return
+            if closing:
+                time.sleep(RETRY_S)
+            elif self.problem is not None:
+                self._closing.wait(self._interval_s)
+            else:
+                # Counted from the start of the last turn: a row waits one interval at most.
+                self._wake.wait(max(0.0, started + self._interval_s - self._clock()))
+                self._wake.clear()
+
+    def _write_waiting(self) -> None:
+        """Writes everything that was taken before now. Whatever raises leaves its rows in place."""
+        target = self._accepted
+        while True:
+            while self._files:
+                file = self._files[0]
+                self._store.write(file.path, file.content)
+                del self._files[0]
+                self._logged += file.rows
+                self._settle(file.rows)
+            if self._drained >= target:
+                return
+            self._take()
+            tables, unreadable = tables_by_hour(self._taken, pause=lambda: time.sleep(PAUSE_S))
+            self._files = [self._file(hour, table) for hour, table in sorted(tables.items())]
+            self._taken = []
+            self._unreadable += unreadable
+            self._settle(unreadable)
+
+    def _take(self) -> None:
+        """Moves about ``FILE_ROWS`` rows from the queue aside, where they stay until they are a file."""
+        rows = sum(len(answered.rows) for answered in self._taken)
+        while self._queue and rows < FILE_ROWS:
+            answered = self._queue.popleft()
+            self._taken.append(answered)
+            rows += len(answered.rows)
+            self._drained += len(answered.rows)
+        self._wake_at = self._drained + self._early
+
+    def _file(self, hour: int, table: pa.Table) -> _File:
+        first_ms = table.column("at")[0].value // 1_000
+        name = f"{first_ms}-{self._replica}-{next(self._sequence):06d}.parquet"
+        sink = pa.BufferOutputStream()
+        pq.write_table(table, sink, compression="zstd")
+        return _File(f"{self._deployment}/{hour_folder(hour)}/{name}", sink.getvalue(), table.num_rows)
+
+    def _settle(self, rows: int) -> None:
+        with self._progress:
+            self._settled += rows
+            self._progress.notify_all()
+
+
+def store_for(uri: str, storage_options: Mapping[str, str]) -> Store:
+    """The store behind a local path, ``file://`` or ``s3://``."""
+    return S3Prefix(uri, storage_options) if uri.startswith(S3) else LocalFolder(uri)
+
+
+def hour_folder(hour: int) -> str:
+    """``dt=YYYY-MM-DD/hr=HH`` of an hour since 1970, UTC."""
+    return time.strftime("dt=%Y-%m-%d/hr=%H", time.gmtime(hour * 3600))
+
+
+def tables_by_hour(
+    answers: Sequence[Answered], *, pause: Callable[[], None] = lambda: None
+) -> tuple[dict[int, pa.Table], int]:
+    """{hour since 1970: table} of the answers' rows, and how many rows could not be written as such.
+
+    One broken row must not hold up the others, nor be tried for ever: it is left out and said in the
+    process's log. ``pause`` is called after every ``CHUNK_ROWS`` rows.
+    """
+    lines: dict[int, list[_Line]] = {}
+    unreadable = 0
+    for answered in answers:
+        try:
+            rows = [
+                _Line(answered, position, row, score)
+                for position, (row, score) in enumerate(zip(answered.rows, answered.scores, strict=True))
+            ]
+            lines.setdefault(int(answered.at // 3600), []).extend(rows)
+        except (TypeError, ValueError, OverflowError) as error:
+            unreadable += len(answered.rows)
+            logger.error("Answer to %s cannot be logged: %s", answered.request_id, error)
+    tables = {}
+    for hour, found in lines.items():
+        batches = []
+        for start in range(0, len(found), CHUNK_ROWS):
+            batch, lost = _readable_batch(found[start : start + CHUNK_ROWS])
+            batches.append(batch)
+            unreadable += lost
+            pause()
+        table = pa.Table.from_batches(batches, SCHEMA)
+        if table.num_rows:
+            tables[hour] = table
+    return tables, unreadable
+
+
+class _Line(NamedTuple):
+    answered: Answered
+    position: int
+    row: Row
+    score: Any
+
+
+def _readable_batch(lines: list[_Line]) -> tuple[pa.RecordBatch, int]:
+    try:
+        return _batch(lines), 0
+    except (TypeError, ValueError, OverflowError):  # Arrow's own errors are among these.
+        good = []
+        for line in lines:
+            try:
+                _batch([line])
+            except (TypeError, ValueError, OverflowError) as error:
+                logger.error(
+                    "Row %d of %s cannot be logged: %s", line.position, line.answered.request_id, error
+                )
+            else:
+                good.append(line)
+        return _batch(good), len(lines) - len(good)
+
+
+def _batch(lines: list[_Line]) -> pa.RecordBatch:
+    answers = [line.answered for line in lines]
+    scores = [line.score for line in lines]
+    columns = [
+        [one.request_id for one in answers],
+        [line.position for line in lines],
+        [round(one.at * 1e6) for one in answers],
+        [one.unit for one in answers],
+        [one.variant for one in answers],
+        [one.version for one in answers],
+        [one.revision for one in answers],
+        [one.weight for one in answers],
+        [one.endpoint for one in answers],
+        [one.latency_s * 1e3 for one in answers],
+        [_encode(line.row) for line in lines],
+        [None if isinstance(score, list) else score for score in scores],
+        [score if isinstance(score, list) else None for score in scores],
+        [one.fell_back_from for one in answers],
+    ]
+    return pa.record_batch(
+        [pa.array(values, field.type) for values, field in zip(columns, SCHEMA, strict=True)], schema=SCHEMA
+    )

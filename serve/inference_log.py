@@ -158,7 +158,8 @@ class PredictionLog:
     """The log of one replica. ``put`` belongs to one thread, the event loop's; the rest to any.
 
     ``problem`` says why writing does not work at the moment, and is None when it does; ``failed_writes``
-    counts the attempts that failed. ``clock`` is monotonic, in seconds. ``store`` is for tests.
+    counts the attempts that failed. ``on_logged`` and ``on_dropped`` are told the same rows as ``logged`` and
+    ``dropped`` count, from the writer's thread but for refusals, and must not raise. ``clock`` is monotonic, in seconds. ``store`` is for tests.
     """
 
     def __init__(
@@ -167,11 +168,14 @@ class PredictionLog:
         *,
         deployment: str,
         replica: str,
+        on_logged: Callable[[int], None] = lambda rows: None,
+        on_dropped: Callable[[int], None] = lambda rows: None,
         store: Store | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._deployment, self._replica = deployment, re.sub(r"[^A-Za-z0-9_.-]", "_", replica)
         self._interval_s, self._clock = args.flush_interval_s, clock
+        self._on_logged, self._on_dropped = on_logged, on_dropped
         self._store = store or store_for(args.uri, args.storage_options)
         self._sequence = count()
         # Each number has one writing thread, so none needs a lock: the event loop's two, the writer's rest.
@@ -214,6 +218,7 @@ class PredictionLog:
         accepted = self._accepted + rows
         if accepted - self._settled > self._capacity:
             self._refused += rows
+            self._on_dropped(rows)
             return False
         self._queue.append(answered)
         self._accepted = accepted
@@ -248,6 +253,7 @@ class PredictionLog:
         left = self.queued
         if left:
             self._left += left
+            self._on_dropped(left)
             self._settled += left
             logger.error("The prediction log ends with %d rows not written: %s", left, self.problem)
 
@@ -287,6 +293,7 @@ class PredictionLog:
                 self._store.write(file.path, file.content)
                 del self._files[0]
                 self._logged += file.rows
+                self._on_logged(file.rows)
                 self._settle(file.rows)
             if self._drained >= target:
                 return
@@ -294,8 +301,10 @@ class PredictionLog:
             tables, unreadable = tables_by_hour(self._taken, pause=lambda: time.sleep(PAUSE_S))
             self._files = [self._file(hour, table) for hour, table in sorted(tables.items())]
             self._taken = []
-            self._unreadable += unreadable
-            self._settle(unreadable)
+            if unreadable:
+                self._unreadable += unreadable
+                self._on_dropped(unreadable)
+                self._settle(unreadable)
 
     def _take(self) -> None:
         """Moves about ``FILE_ROWS`` rows from the queue aside, where they stay until they are a file."""

@@ -38,9 +38,17 @@ def answered(request_id: str = "r1", **changes: Any) -> Answered:
     return made._replace(**changes)
 
 
-def log_in(folder: Path, store: Store | None = None, **args: Any) -> PredictionLog:
+def log_in(
+    folder: Path, store: Store | None = None, told: list[Any] | None = None, **args: Any
+) -> PredictionLog:
+    heard: list[Any] = [] if told is None else told
     return PredictionLog(
-        PredictionLogArgs(uri=str(folder), **args), deployment="flights", replica="r/1", store=store
+        PredictionLogArgs(uri=str(folder), **args),
+        deployment="flights",
+        replica="r/1",
+        on_logged=lambda rows: heard.append(("logged", rows)),
+        on_dropped=lambda rows: heard.append(("dropped", rows)),
+        store=store,
     )
 
 
@@ -108,10 +116,13 @@ def test_an_answer_with_more_rows_than_the_bound_is_dropped_whole(tmp_path: Path
 
 
 def test_nothing_is_taken_after_close(tmp_path: Path) -> None:
-    log = log_in(tmp_path)
+    told: list[Any] = []
+    log = log_in(tmp_path, told=told)
+    log.put(answered(rows=[{}, {}], scores=[0.1, 0.2]))
     log.close()
     assert not log.put(answered()) and log.dropped == 1
     log.close()
+    assert told == [("logged", 2), ("dropped", 1)]
 
 
 def test_a_broken_row_holds_up_no_other(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -292,7 +303,7 @@ number = 0
 while time.monotonic() < end:
     at = time.time()
     row = {"x": number}
-    taken = log.put(Answered(at, str(number), None, "stable", "v1", 1, 10_000, "/predict", 0.01, [row], [0.5]))
+    taken = log.put(Answered(at, str(number), None, "stable", "v1", 1, 9_000, "/predict", 0.01, [row], [0.5]))
     print(number, at, int(taken), flush=True)
     number += 1
     time.sleep(0.002)

@@ -29,13 +29,12 @@ class _Counts(NamedTuple):
     losses: int
     slow: int
 
-    def plus(self, other: "_Counts", sign: int = 1) -> "_Counts":
-        reasons = {**self.errors, **other.errors}
+    def since(self, earlier: "_Counts") -> "_Counts":
         return _Counts(
-            self.requests + sign * other.requests,
-            {reason: self.errors.get(reason, 0) + sign * other.errors.get(reason, 0) for reason in reasons},
-            self.losses + sign * other.losses,
-            self.slow + sign * other.slow,
+            self.requests - earlier.requests,
+            {reason: count - earlier.errors.get(reason, 0) for reason, count in self.errors.items()},
+            self.losses - earlier.losses,
+            self.slow - earlier.slow,
         )
 
 
@@ -48,24 +47,23 @@ _Key = tuple[bool, str]
 class Guard:
     """The rules of one revision over a sliding window of cumulative evidence.
 
-    What is there at the first ``observe`` counts as having happened just then, unless ``disregard``
-    said that it is older.
+    What is there at the first ``observe`` counts as having happened just then, unless ``rebase`` came
+    before.
     """
 
     def __init__(self, rules: GuardRules, *, revision: int) -> None:
         self.rules, self.revision = rules, revision
         self._samples: deque[tuple[float, dict[_Key, _Counts]]] = deque()
-        self._disregarded: dict[_Key, _Counts] = {}
         limit_s = None if rules.max_p95_ms is None else rules.max_p95_ms / 1000
         # The first bound at or above the limit: what is counted beyond it is above the limit for certain.
         self._slow_from = None if limit_s is None else bisect_left(LATENCY_BOUNDS_S, limit_s) + 1
 
-    def disregard(
-        self, versions: Mapping[str, VersionEvidence], shadows: Mapping[str, ShadowEvidence]
+    def rebase(
+        self, now: float, versions: Mapping[str, VersionEvidence], shadows: Mapping[str, ShadowEvidence]
     ) -> None:
-        """These counts will be part of what is observed from now on, but happened before the window."""
-        for key, counts in self._compact(versions, shadows).items():
-            self._disregarded[key] = self._disregarded.get(key, _NOTHING).plus(counts)
+        """Begins anew: all of this happened before the window, and only what comes on top counts."""
+        self._samples.clear()
+        self._samples.append((now, self._compact(versions, shadows)))
 
     def observe(
         self,
@@ -81,15 +79,12 @@ class Guard:
         shadows judged by the same rules. Never contains ``stable``.
         """
         counts = self._compact(versions, shadows)
-        for key, before in self._disregarded.items():
-            if key in counts:
-                counts[key] = counts[key].plus(before, -1)
         base = self._base(now, counts)
         reasons: dict[str, str] = {}
         for (is_shadow, version), total in counts.items():
             if version == stable:
                 continue
-            reason = self._reason(total.plus(base.get((is_shadow, version), _NOTHING), -1))
+            reason = self._reason(total.since(base.get((is_shadow, version), _NOTHING)))
             if reason is not None:
                 reasons.setdefault(version, f"as a shadow, {reason}" if is_shadow else reason)
         return reasons

@@ -59,6 +59,7 @@ SHADOWS = _Counter(
 LOGGED = _Counter(
     "mlops_prediction_log_rows_total", "Rows given to the prediction log, by outcome.", ("outcome",)
 )
+TRIPS = _Counter("mlops_guard_trips_total", "Times that a version was taken out.", ("version",))
 COUNTERS = (REQUESTS, ERRORS, ROWS, FALLBACKS, RETRIES, FAILURES, SHADOWS, LOGGED)
 
 Labels = tuple[str | int, ...]
@@ -82,7 +83,7 @@ class MetricsSnapshot(TypedDict):
     latency: dict[Labels, Latency]
     """By variant and version."""
     trips: tuple[tuple[str, int], ...]
-    """Version and revision of every trip it knows of: a set, for each replica knows of the same trips."""
+    """Version and revision of every trip it knows of: a set, for replicas hear of each other's trips."""
     weights: dict[str, int]
     """Basis points, by version; as all the following."""
     answers: dict[str, bool]
@@ -108,6 +109,7 @@ class GatewayMetrics:
         self._weights: dict[str, int] = {}
         self._answers: dict[str, bool] = {}
         self._tripped: dict[str, bool] = {}
+        self._stable: str | None = None
         self._in_gateway: dict[str, bool] = {}
         self._in_flight = 0
 
@@ -142,12 +144,12 @@ class GatewayMetrics:
     def count_shadow(self, version: str, outcome: ShadowOutcome) -> None:
         self._add(SHADOWS, (version, outcome))
 
-    def count_logged(self, rows: int, outcome: LogOutcome = "logged") -> None:
+    def count_logged(self, outcome: LogOutcome, rows: int) -> None:
         self._add(LOGGED, (outcome,), rows)
 
-    def count_trip(self, version: str, revision: int) -> None:
-        """A trip this replica decided or heard of. The same one again counts once, over all replicas."""
-        self._trips[version, revision] = None
+    def count_trip(self, version: str) -> None:
+        """A trip under the routing in force, decided here or heard of: it counts once over all replicas."""
+        self._trips[version, self._revision] = None
 
     def _add(self, counter: _Counter, key: Labels, amount: int = 1) -> None:
         counts = self._counters[counter.name]
@@ -165,6 +167,7 @@ class GatewayMetrics:
         self._weights = routing.weights()
         self._answers = {}
         self._tripped = {version: kept.get(version, False) for version in routing.routes}
+        self._stable = routing.stable
         self._in_gateway = {v: is_in for v, is_in in self._in_gateway.items() if v in routing.routes}
 
     def set_answers(self, version: str, answers: bool) -> None:
@@ -173,7 +176,7 @@ class GatewayMetrics:
     def set_tripped(self, version: str, tripped: bool) -> None:
         self._tripped[version] = tripped
 
-    def set_stable_in_gateway(self, version: str, in_gateway: bool) -> None:
+    def set_in_gateway(self, version: str, in_gateway: bool) -> None:
         """Whether this replica scores small requests of the version in its own process."""
         self._in_gateway[version] = in_gateway
 
@@ -184,6 +187,7 @@ class GatewayMetrics:
 
     def snapshot(self) -> MetricsSnapshot:
         """The metrics so far, as plain values that later calls do not change."""
+        stable = self._stable
         return {
             "replica": self.replica,
             "revision": self._revision,
@@ -196,7 +200,9 @@ class GatewayMetrics:
             "weights": dict(self._weights),
             "answers": dict(self._answers),
             "tripped": dict(self._tripped),
-            "in_gateway": dict(self._in_gateway),
+            "in_gateway": {}
+            if self._stable is None
+            else {self._stable: self._in_gateway.get(self._stable, False)},
             "in_flight": self._in_flight,
         }
 

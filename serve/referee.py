@@ -1,0 +1,491 @@
+"""How the replicas of one gateway know together what each measured, and act together on a trip.
+
+Belongs here: the messages, the referee that sums and judges, and each replica's link to it. Does not
+belong here: the rules (``serve/guard.py``), counting (``serve/evidence.py``, ``serve/metrics.py``),
+Ray (``serve/ray_referee.py``), what a trip does to the traffic (``serve/traffic.py``).
+
+Guarantees. Everything that travels is cumulative and numbered, so a message that is lost, repeated or
+late changes no sum. A replica that died stays in the sums. The replicas remember for the referee what
+it cannot be told again (dead replicas, trips), so a restarted one is complete as soon as each has
+pushed once. Without a referee every replica goes on guarding its own traffic.
+
+Limits. What a replica counted in the last push interval before it was killed is lost, and so is a
+replica that dies together with the referee. Sums contain the other replicas as of their last push.
+"""
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+from serve import evidence, metrics
+from serve.evidence import Collector, Snapshot
+from serve.guard import Guard
+from serve.metrics import GatewayMetrics, MetricsSnapshot, exposition
+from serve.schema import Evidence, GuardRules, ReplicaReport, Routing, Trip
+
+NO_REVISION = -1
+"""Of a gateway that no routing was declared to."""
+
+SILENT_AFTER_S = 3.0
+"""A replica that pushed nothing for this long does not count as living any more."""
+FOLD_AFTER_S = 300.0
+"""A replica that was silent for this long is summed with the others that are gone."""
+FOLDED_NAMES = 1_000
+"""Names of folded replicas that are remembered, so that none is summed twice."""
+
+PUSH_TIMEOUT_S = 2.0
+GATHER_TIMEOUT_S = 1.0
+
+BY_REFEREE = "referee"
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Account:
+    """All that one replica has counted, as of its push with this number."""
+
+    replica: str
+    number: int
+    evidence: Snapshot
+    metrics: MetricsSnapshot
+
+
+@dataclass(frozen=True, slots=True)
+class Folded:
+    """The sum of the replicas that are long gone. ``number`` is how many went into it."""
+
+    number: int
+    replicas: tuple[str, ...]
+    evidence: Snapshot
+    metrics: MetricsSnapshot
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What a replica tells the referee with each push.
+
+    ``stable``, ``rules`` and ``trips`` are those of ``revision``. ``holds`` says which accounts of
+    silent replicas it remembers already, by number; ``remembered`` and ``folded`` tell them to a
+    referee that may be new.
+    """
+
+    deployment: str
+    revision: int
+    stable: str
+    rules: GuardRules
+    account: Account
+    trips: Mapping[str, Trip]
+    holds: Mapping[str, int]
+    holds_folded: int = 0
+    remembered: tuple[Account, ...] = ()
+    folded: Folded | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """All trips of the newest revision, and what the replica shall remember for the next referee."""
+
+    revision: int
+    trips: Mapping[str, Trip]
+    remember: tuple[Account, ...] = ()
+    folded: Folded | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Gathered:
+    """Everything merged: the evidence of the newest revision, and the metrics of all replicas."""
+
+    evidence: Evidence
+    living: tuple[MetricsSnapshot, ...]
+    gone: tuple[MetricsSnapshot, ...]
+
+
+@dataclass(slots=True)
+class _Heard:
+    account: Account
+    at: float
+    spoke: bool = True
+    """To this referee, itself; else another replica remembered its account."""
+
+
+class Referee:
+    """Sums the newest account of each replica and decides trips on the sum. Knows no clock but the given.
+
+    ``clock`` gives Unix seconds, ``steady`` seconds that no adjustment of the time moves.
+    """
+
+    def __init__(
+        self,
+        *,
+        clock: Callable[[], float] = time.time,
+        steady: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._clock, self._steady = clock, steady
+        self._deployment = ""
+        self._revision = NO_REVISION
+        self._guard: Guard | None = None
+        self._trips: dict[str, Trip] = {}
+        self._heard: dict[str, _Heard] = {}
+        self._folded: Folded | None = None
+
+    def push(self, report: Report) -> Reply:
+        """Takes a replica's report; the reply carries all trips of the newest revision."""
+        self._deployment = report.deployment
+        if report.revision > self._revision:
+            self._revision, self._trips = report.revision, {}
+            self._guard = Guard(report.rules, revision=report.revision)
+        now = self._steady()
+        if self._take_over(report, now) | self._hear(report.account, now):
+            self._window_begins(now)
+        if report.revision == self._revision:
+            for version, trip in report.trips.items():
+                self._trips.setdefault(version, trip)
+            self._judge(now, report.stable)
+        self._fold(now)
+        return self._reply(report, now)
+
+    def gathered(self) -> Gathered:
+        """The evidence of the newest revision and the metrics, over all replicas that ever pushed."""
+        now = self._steady()
+        versions, shadows = evidence.merged(self._snapshots(), self._revision)
+        living = {
+            replica: heard for replica, heard in self._heard.items() if now - heard.at <= SILENT_AFTER_S
+        }
+        return Gathered(
+            Evidence(
+                name=self._deployment,
+                revision=self._revision,
+                since=evidence.summed(self._snapshots(), self._revision, now=self._clock()).since,
+                replicas={
+                    replica: ReplicaReport(
+                        revision=_revision_of(heard.account.evidence), age_s=round(now - heard.at, 3)
+                    )
+                    for replica, heard in living.items()
+                },
+                versions=versions,
+                shadows=shadows,
+                trips=dict(self._trips),
+            ),
+            tuple(heard.account.metrics for heard in living.values()),
+            tuple(heard.account.metrics for replica, heard in self._heard.items() if replica not in living)
+            + ((self._folded.metrics,) if self._folded else ()),
+        )
+
+    def _snapshots(self) -> list[Snapshot]:
+        snapshots = [heard.account.evidence for heard in self._heard.values()]
+        return [*snapshots, self._folded.evidence] if self._folded else snapshots
+
+    def _take_over(self, report: Report, now: float) -> bool:
+        """Learns what an earlier referee knew, from a replica that remembers it. Whether it learnt any."""
+        learnt = False
+        folded = report.folded
+        if folded is not None and (self._folded is None or folded.number > self._folded.number):
+            learnt, self._folded = True, folded
+            for replica in folded.replicas:
+                self._heard.pop(replica, None)
+        for account in report.remembered:
+            if account.replica not in self._heard and not self._has_folded(account.replica):
+                # They were silent already; for how long is not known, so it is counted from here.
+                self._heard[account.replica] = _Heard(account, now - 2 * SILENT_AFTER_S, spoke=False)
+                learnt = True
+        return learnt
+
+    def _hear(self, account: Account, now: float) -> bool:
+        """Takes a replica's newest account. Whether counts of unknown age came with it."""
+        # One that was folded and is back cannot be taken out of the sum again, and must not count twice.
+        if self._has_folded(account.replica):
+            return False
+        known = self._heard.get(account.replica)
+        if known is not None and known.account.number >= account.number:
+            return False
+        self._heard[account.replica] = _Heard(account, now)
+        if account.evidence.revision != self._revision:
+            return False
+        followed = known is not None and known.spoke and known.account.evidence.revision == self._revision
+        assert self._guard is not None
+        return not followed and self._clock() - account.evidence.since > self._guard.rules.window_s
+
+    def _has_folded(self, replica: str) -> bool:
+        return self._folded is not None and replica in self._folded.replicas
+
+    def _window_begins(self, now: float) -> None:
+        """Counts that this referee did not see coming may be hours old: they must not trip anything."""
+        assert self._guard is not None
+        self._guard.rebase(now, *evidence.merged(self._snapshots(), self._revision))
+
+    def _judge(self, now: float, stable: str) -> None:
+        assert self._guard is not None
+        versions, shadows = evidence.merged(self._snapshots(), self._revision)
+        for version, reason in self._guard.observe(now, versions, shadows, stable=stable).items():
+            if version not in self._trips:
+                self._trips[version] = Trip(
+                    version=version, revision=self._revision, reason=reason, at=self._clock(), by=BY_REFEREE
+                )
+
+    def _fold(self, now: float) -> None:
+        """Bounds the memory: the accounts of replicas that are long gone become one."""
+        gone = [heard.account for heard in self._heard.values() if now - heard.at > FOLD_AFTER_S]
+        if not gone:
+            return
+        for account in gone:
+            del self._heard[account.replica]
+        before = self._folded
+        names = (*(before.replicas if before else ()), *(account.replica for account in gone))
+        earlier_evidence = [before.evidence] if before else []
+        earlier_metrics = [before.metrics] if before else []
+        self._folded = Folded(
+            number=len(gone) + (before.number if before else 0),
+            replicas=names[-FOLDED_NAMES:],
+            evidence=evidence.summed(
+                [*earlier_evidence, *(account.evidence for account in gone)],
+                self._revision,
+                now=self._clock(),
+            ),
+            metrics=metrics.summed([*earlier_metrics, *(account.metrics for account in gone)]),
+        )
+
+    def _reply(self, report: Report, now: float) -> Reply:
+        remember = tuple(
+            heard.account
+            for replica, heard in self._heard.items()
+            if now - heard.at > SILENT_AFTER_S and report.holds.get(replica, 0) < heard.account.number
+        )
+        folded = self._folded if self._folded and self._folded.number > report.holds_folded else None
+        return Reply(self._revision, dict(self._trips), remember, folded)
+
+
+def _revision_of(snapshot: Snapshot) -> int:
+    return NO_REVISION if snapshot.revision is None else snapshot.revision
+
+
+class RefereeProxy(Protocol):
+    """A referee that may be elsewhere, or gone: any call may raise or hang."""
+
+    async def push(self, report: Report) -> Reply: ...
+
+    async def gathered(self) -> Gathered: ...
+
+
+class RefereeLink:
+    """The replica's side: pushes what was counted, guards its own traffic, passes trips on.
+
+    ``on_trip`` is called once per version and revision, whoever decided: this replica's guard, the
+    referee, another replica, or ``trip``. ``problem`` says why the referee is not reached, or is None.
+    """
+
+    def __init__(
+        self,
+        *,
+        name: str,
+        replica: str,
+        collector: Collector,
+        metrics: GatewayMetrics,
+        connect: Callable[[], Awaitable[RefereeProxy]],
+        on_trip: Callable[[Trip], None],
+        clock: Callable[[], float] = time.time,
+        steady: Callable[[], float] = time.monotonic,
+        interval_s: float = 0.25,
+        push_timeout_s: float = PUSH_TIMEOUT_S,
+        gather_timeout_s: float = GATHER_TIMEOUT_S,
+    ) -> None:
+        self._name, self._replica = name, replica
+        self._collector, self._metrics = collector, metrics
+        self._connect, self._on_trip = connect, on_trip
+        self._clock, self._steady = clock, steady
+        self._interval_s, self._push_timeout_s = interval_s, push_timeout_s
+        self._gather_timeout_s = gather_timeout_s
+        self._routing: Routing | None = None
+        self._guard: Guard | None = None
+        self._proxy: RefereeProxy | None = None
+        self._connecting: asyncio.Task[RefereeProxy] | None = None
+        self._told = False
+        """Whether the referee behind the proxy knows what this replica remembers."""
+        self._pushes = 0
+        self._remembered: dict[str, Account] = {}
+        self._folded: Folded | None = None
+        self._wake = asyncio.Event()
+        self.trips: dict[str, Trip] = {}
+        self.problem: str | None = "the referee has not been asked yet"
+
+    # -- declared state ------------------------------------------------------------------------------
+
+    def declare(self, routing: Routing) -> None:
+        """A new revision begins with a new guard and without trips; the same one again changes nothing."""
+        known = self._routing
+        self._routing = routing
+        self._collector.start(routing.revision)
+        if known is None or known.revision != routing.revision:
+            self._guard = Guard(routing.guard, revision=routing.revision)
+            self.trips = {}
+
+    def trip(self, version: str, reason: str, *, by: str) -> Trip:
+        """Takes a version out under the declared revision, here at once and elsewhere with the next pushes.
+
+        Gives the trip that holds: an earlier one of this revision stays. Raises ValueError for the
+        stable version, for one that is not routed, and when no routing was declared.
+        """
+        routing = self._routing
+        if routing is None:
+            raise ValueError(f"version {version!r} cannot be tripped: no routing has been declared yet")
+        others = sorted(name for name in routing.routes if name != routing.stable)
+        if version not in others:
+            raise ValueError(f"version {version!r} cannot be tripped; versions beside stable: {others}")
+        if version not in self.trips:
+            self._take(
+                Trip(version=version, revision=routing.revision, reason=reason, at=self._clock(), by=by)
+            )
+            self._wake.set()
+        return self.trips[version]
+
+    def _take(self, trip: Trip) -> None:
+        self.trips[trip.version] = trip
+        try:
+            self._on_trip(trip)
+        except Exception:
+            logger.exception("Acting on the trip of %s failed: %s", trip.version, trip.reason)
+
+    # -- the loop ------------------------------------------------------------------------------------
+
+    async def run(self) -> None:
+        """Guards and pushes every interval, and at once after a trip, until cancelled."""
+        while True:
+            self._guard_own_traffic()
+            await self.push()
+            try:
+                await asyncio.wait_for(self._wake.wait(), self._interval_s)
+            except TimeoutError:
+                continue
+            self._wake.clear()
+
+    def _guard_own_traffic(self) -> None:
+        routing, guard = self._routing, self._guard
+        if routing is None or guard is None:
+            return
+        versions, shadows = evidence.merged([self._collector.snapshot()], routing.revision)
+        reasons = guard.observe(self._steady(), versions, shadows, stable=routing.stable)
+        for version, reason in reasons.items():
+            if version in routing.routes:
+                self.trip(version, reason, by=self._replica)
+
+    async def push(self) -> bool:
+        """Tells the referee everything and takes its trips. False, with ``problem``, when it is away."""
+        if self._routing is None:
+            return False
+        try:
+            async with asyncio.timeout(self._push_timeout_s):
+                await self._exchange()
+        except Exception as error:  # noqa: BLE001 - whatever is wrong with it, the traffic goes on
+            self._lose(error)
+            return False
+        return True
+
+    async def gather(self) -> tuple[Evidence, bytes]:
+        """Pushes now; (evidence, Prometheus text) of all replicas, or of this one when the referee is away.
+
+        The text says which with ``mlops_referee_reachable``.
+        """
+        if self._routing is not None:
+            try:
+                async with asyncio.timeout(self._gather_timeout_s):
+                    proxy = await self._exchange()
+                    gathered = await proxy.gathered()
+            except Exception as error:  # noqa: BLE001 - the local part is an answer too
+                self._lose(error)
+            else:
+                text = exposition(
+                    gathered.living, gathered.gone, deployment=self._name, referee_reachable=True
+                )
+                return gathered.evidence, text
+        return self._local()
+
+    def _local(self) -> tuple[Evidence, bytes]:
+        snapshot = self._collector.snapshot()
+        revision = _revision_of(snapshot)
+        versions, shadows = evidence.merged([snapshot], revision)
+        found = Evidence(
+            name=self._name,
+            revision=revision,
+            since=snapshot.since,
+            replicas={self._replica: ReplicaReport(revision=revision, age_s=0.0)},
+            versions=versions,
+            shadows=shadows,
+            trips=dict(self.trips),
+        )
+        text = exposition([self._metrics.snapshot()], deployment=self._name, referee_reachable=False)
+        return found, text
+
+    async def _exchange(self) -> RefereeProxy:
+        proxy = self._proxy or await self._connected()
+        report = self._report(tells=not self._told)
+        reply = await proxy.push(report)
+        if proxy is self._proxy:
+            self._told = True
+        self._remember(reply)
+        if self.problem is not None:
+            logger.info("The referee answers")
+            self.problem = None
+        self._learn(reply)
+        return proxy
+
+    async def _connected(self) -> RefereeProxy:
+        if self._connecting is None:
+            self._connecting = asyncio.ensure_future(self._reach())
+        connecting = self._connecting
+        try:
+            # One attempt at a time, however long it takes: each may hold a thread.
+            proxy = await asyncio.shield(connecting)
+        finally:
+            if connecting.done():
+                self._connecting = None
+        if proxy is not self._proxy:
+            self._proxy, self._told = proxy, False
+        return proxy
+
+    async def _reach(self) -> RefereeProxy:
+        return await self._connect()
+
+    def _lose(self, error: Exception) -> None:
+        timed_out = isinstance(error, TimeoutError) and not str(error)
+        problem = "the referee does not answer in time" if timed_out else f"{type(error).__name__}: {error}"
+        if self.problem is None:
+            logger.warning("The referee is away, this replica guards its own traffic alone: %s", problem)
+        # An actor that was restarted is reached through a new handle only.
+        self.problem, self._proxy = problem, None
+
+    def _report(self, *, tells: bool) -> Report:
+        assert self._routing is not None
+        self._pushes += 1
+        return Report(
+            deployment=self._name,
+            revision=self._routing.revision,
+            stable=self._routing.stable,
+            rules=self._routing.guard,
+            account=Account(
+                self._replica, self._pushes, self._collector.snapshot(), self._metrics.snapshot()
+            ),
+            trips=dict(self.trips),
+            holds={replica: account.number for replica, account in self._remembered.items()},
+            holds_folded=self._folded.number if self._folded else 0,
+            remembered=tuple(self._remembered.values()) if tells else (),
+            folded=self._folded if tells else None,
+        )
+
+    def _remember(self, reply: Reply) -> None:
+        for account in reply.remember:
+            self._remembered[account.replica] = account
+        if reply.folded is not None:
+            self._folded = reply.folded
+            for replica in reply.folded.replicas:
+                self._remembered.pop(replica, None)
+
+    def _learn(self, reply: Reply) -> None:
+        routing = self._routing
+        if routing is None or reply.revision != routing.revision:
+            return
+        for version, trip in reply.trips.items():
+            if version not in self.trips and trip.revision == routing.revision:
+                self._take(trip)

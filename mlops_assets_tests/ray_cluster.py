@@ -76,8 +76,11 @@ class RayCluster:
 
 
 @contextlib.contextmanager
-def local_ray(*, num_cpus: int = 4) -> Iterator[RayCluster]:
-    """A cluster in HAProxy and throughput mode; no process of it is left when the block ends."""
+def local_ray(*, num_cpus: int = 4, num_gpus: int = 0) -> Iterator[RayCluster]:
+    """A cluster in HAProxy and throughput mode; no process of it is left when the block ends.
+
+    GPUs are logical: Ray schedules by them as it would by real ones, and no device is behind them.
+    """
     # Ray puts sockets into the folder, and a socket's path may have 107 characters.
     folder = Path(tempfile.mkdtemp(prefix="mr", dir="/tmp"))
     gcs, dashboard, http, *others = _unused_ports(12)
@@ -89,7 +92,7 @@ def local_ray(*, num_cpus: int = 4) -> Iterator[RayCluster]:
         f"--dashboard-agent-listen-port={others[0]}", f"--dashboard-agent-grpc-port={others[1]}",
         f"--ray-client-server-port={others[2]}", f"--metrics-export-port={others[3]}",
         "--min-worker-port=0", "--max-worker-port=0",
-        f"--num-cpus={num_cpus}", f"--object-store-memory={100 * 2**20}",
+        f"--num-cpus={num_cpus}", f"--num-gpus={num_gpus}", f"--object-store-memory={100 * 2**20}",
         f"--temp-dir={folder}", "--disable-usage-stats", "--log-style=record", "--log-color=false",
     ]  # fmt: skip
     process = subprocess.Popen(

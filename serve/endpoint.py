@@ -12,16 +12,27 @@ import json
 import logging
 import time
 import uuid
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from serve import inference_protocol, openapi
 from serve.answers import answerer
-from serve.errors import ApiError, Internal, MethodNotAllowed, NoModel, Overloaded, UnknownPath
+from serve.errors import (
+    ApiError,
+    Internal,
+    InvalidFields,
+    MethodNotAllowed,
+    NoModel,
+    Overloaded,
+    Problems,
+    UnknownPath,
+)
+from serve.inference_log import Answered, PredictionLog
 from serve.metrics import CONTENT_TYPE, NONE, GatewayMetrics
+from serve.referee import RefereeLink
 from serve.security import Protection, Role
-from serve.traffic import CANARY, STABLE, Traffic
+from serve.traffic import CANARY, SHADOW, STABLE, Mirrored, Scored, Traffic
 from serve.validation import Row, batch_rows, parse_object, single_row
 from serve.versions import LiveVersion
 
@@ -33,6 +44,7 @@ Headers = dict[bytes, bytes]
 JSON_TYPE = b"application/json"
 HTML_TYPE = b"text/html; charset=utf-8"
 PAGE_POLICY = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; connect-src 'self'"
+MAX_REASON_LENGTH = 500
 OTHER = "other"
 """Endpoint label of paths that do not exist: a caller must not be able to make new series."""
 
@@ -42,7 +54,7 @@ _encode = json.JSONEncoder(separators=(",", ":"), allow_nan=False).encode
 
 @dataclass
 class Request:
-    """One request; ``variant`` and ``version`` are filled in once known, for headers and metrics."""
+    """One request; from ``variant`` on it is filled in once known, for headers, metrics, log and shadows."""
 
     request_id: str
     headers: Headers
@@ -51,6 +63,10 @@ class Request:
     started: float
     variant: str = NONE
     version: str = NONE
+    unit: str | None = None
+    endpoint: str = ""
+    rows: Sequence[Row] = ()
+    scored: Scored | None = None
 
 
 @dataclass(frozen=True)
@@ -88,18 +104,17 @@ class Endpoint:
         protection: Protection,
         metrics: GatewayMetrics,
         limits: Limits,
+        link: RefereeLink,
         *,
+        log: PredictionLog | None = None,
         replica: str = "local",
         adds_request_id: bool = True,
         clock: Callable[[], float] = time.perf_counter,
+        wall_clock: Callable[[], float] = time.time,
     ) -> None:
         self._name, self._traffic, self._protection, self._metrics = name, traffic, protection, metrics
-        self._limits, self._replica, self._adds_request_id, self._clock = (
-            limits,
-            replica,
-            adds_request_id,
-            clock,
-        )
+        self._limits, self._link, self._log, self._replica = limits, link, log, replica
+        self._adds_request_id, self._clock, self._wall_clock = adds_request_id, clock, wall_clock
         self._in_flight = 0
         model = f"/v2/models/{name}"
         self._routes: dict[str, dict[str, tuple[Role | None, Handler]]] = {
@@ -108,6 +123,8 @@ class Endpoint:
             "/health": {"GET": (None, self._health)},
             "/ready": {"GET": (None, self._ready)},
             "/metrics": {"GET": ("observe", self._metrics_text)},
+            "/evidence": {"GET": ("observe", self._evidence)},
+            "/trip": {"POST": ("operate", self._trip)},
             "/openapi.json": {"GET": ("observe", self._openapi)},
             "/docs": {"GET": ("observe", self._docs)},
             "/v2": {"GET": ("observe", self._v2_server)},
@@ -133,6 +150,7 @@ class Endpoint:
             root_path,
             receive,
             self._clock(),
+            endpoint=path,
         )
         response = await self._answer(request, scope["method"], path)
         self._metrics.count_request(
@@ -146,12 +164,15 @@ class Endpoint:
             }
         )
         await send({"type": "http.response.body", "body": response.body})
+        if request.scored is not None:
+            self._after(request, request.scored)
 
     async def _answer(self, request: Request, method: str, path: str) -> Response:
         try:
             if self._in_flight >= self._limits.max_in_flight:
                 raise Overloaded("Too many requests at once.")
             self._in_flight += 1
+            self._metrics.set_in_flight(self._in_flight)
             try:
                 methods = self._routes.get(path)
                 # Strangers do not learn which paths exist: the key comes first.
@@ -164,6 +185,7 @@ class Endpoint:
                 return await route[1](request)
             finally:
                 self._in_flight -= 1
+                self._metrics.set_in_flight(self._in_flight)
         except ApiError as error:
             return self._refusal(error)
         except Exception:  # The boundary: the log gets everything, the caller the request id.
@@ -227,20 +249,81 @@ class Endpoint:
     def _choose(self, request: Request, document: dict[str, Any]) -> LiveVersion:
         """The version for the request's unit; a request without one counts as a unit of its own."""
         unit = document.get("unit")
-        chosen = self._traffic.choose(unit if type(unit) is str else request.request_id)
+        request.unit = unit if type(unit) is str else self._cohort(document)
+        chosen = self._traffic.choose(request.unit or request.request_id)
         request.version, request.variant = chosen.version, self._traffic.variant_of(chosen)
         return chosen
+
+    def _cohort(self, document: dict[str, Any]) -> str | None:
+        """The declared cohort feature's value; None when there is none, or when rows of a batch differ."""
+        routing = self._traffic.routing
+        if routing is None or routing.unit_feature is None:
+            return None
+        rows = document.get("instances") or [document.get("features")]
+        if type(rows) is not list:
+            return None
+        # Not validated yet: only a value that is one can be a cohort.
+        found = {str(row.get(routing.unit_feature)) if type(row) is dict else None for row in rows}
+        return found.pop() if len(found) == 1 else None
 
     async def _score(
         self, request: Request, chosen: LiveVersion, rows: list[Row]
     ) -> tuple[LiveVersion, list[Any]]:
-        live, scores = await self._traffic.score(chosen, rows)
+        scored = await self._traffic.score(chosen, rows)
+        live = scored.live
         if live is not chosen:
             request.version, request.variant = live.version, self._traffic.variant_of(live)
+        request.rows, request.scored = rows, scored
         self._metrics.count_answer(
             request.variant, live.version, rows=len(rows), seconds=self._clock() - request.started
         )
-        return live, scores
+        return live, scored.scores
+
+    def _after(self, request: Request, scored: Scored) -> None:
+        """Log and shadows, once the caller has the answer."""
+        log = self._log
+        if log is not None:
+            log.put(
+                self._logged(request, request.variant, scored.live.version, scored.scores,
+                             self._clock() - request.started, scored.fell_back_from)
+            )  # fmt: skip
+        self._traffic.mirror(
+            request.request_id,
+            scored,
+            request.rows,
+            lambda mirrored: self._log_shadow(request, mirrored),
+        )
+
+    def _log_shadow(self, request: Request, mirrored: Mirrored) -> None:
+        if self._log is not None:
+            self._log.put(
+                self._logged(request, SHADOW, mirrored.version, mirrored.scores, mirrored.seconds, None)
+            )
+
+    def _logged(
+        self,
+        request: Request,
+        variant: str,
+        version: str,
+        scores: list[Any],
+        seconds: float,
+        fell_back_from: str | None,
+    ) -> Answered:
+        routing = self._traffic.routing
+        return Answered(
+            at=self._wall_clock(),
+            request_id=request.request_id,
+            unit=request.unit,
+            variant=variant,
+            version=version,
+            revision=routing.revision if routing else 0,
+            weight=self._traffic.weight_of(version),
+            endpoint=request.endpoint,
+            latency_s=seconds,
+            rows=request.rows,
+            scores=scores,
+            fell_back_from=fell_back_from,
+        )
 
     @staticmethod
     def _answered(request: Request) -> dict[str, Any]:
@@ -272,6 +355,12 @@ class Endpoint:
             "stable": routing.stable if routing else None,
             "config_error": traffic.config_error,
             "api_keys": {"enabled": self._protection.is_on, "problem": self._protection.problem},
+            "prediction_log": {
+                "enabled": self._log is not None,
+                "problem": self._log.problem if self._log else None,
+            },
+            "referee_problem": self._link.problem,
+            "rollout": routing.rollout.model_dump(mode="json") if routing and routing.rollout else None,
             "routes": {},
         }
         for version, route in routing.routes.items() if routing else ():
@@ -283,6 +372,11 @@ class Endpoint:
                 "answers": known.answers,
                 "problem": known.problem,
                 "digest": known.live.digest if known.live else None,
+                "shadow": route.shadow,
+                "tripped": traffic.trips[version].reason if version in traffic.trips else None,
+                "device": known.live.info.get("device") if known.live else None,
+                "in_gateway": known.live is not None and known.live.local is not None,
+                "in_gateway_problem": known.local_problem,
             }
         if not ready:
             why = traffic.states[routing.stable].problem if routing else "no routing has been declared"
@@ -292,7 +386,38 @@ class Endpoint:
         return state
 
     async def _metrics_text(self, _: Request) -> Response:
-        return Response(self._metrics.text(), content_type=CONTENT_TYPE.encode())
+        return Response((await self._link.gather())[1], content_type=CONTENT_TYPE.encode())
+
+    async def _evidence(self, _: Request) -> Response:
+        return Response((await self._link.gather())[0].model_dump_json().encode())
+
+    async def _trip(self, request: Request) -> Response:
+        """The hand on the emergency brake: this version gets no traffic on any replica, at once."""
+        document = parse_object(await self._protection.read_body(request.receive))
+        routing = self._traffic.routing
+        if routing is None:
+            raise NoModel("No routing has been declared.")
+        found: Problems = [
+            {"field": name, "reason": "is not a field of this request; allowed: version, reason"}
+            for name in document
+            if name not in ("version", "reason")
+        ]
+        version, reason = document.get("version"), document.get("reason")
+        others = [name for name in routing.routes if name != routing.stable]
+        if type(version) is not str or version not in others:
+            allowed = ", ".join(others) or "none, only stable has traffic"
+            found.append(
+                {"field": "version", "reason": f"must be a version other than stable; there is: {allowed}"}
+            )
+        if type(reason) is not str or not 0 < len(reason) <= MAX_REASON_LENGTH:
+            found.append(
+                {"field": "reason", "reason": f"must be a text of 1 to {MAX_REASON_LENGTH} characters"}
+            )
+        if found:
+            raise InvalidFields(found)
+        trip = self._link.trip(version, f"tripped by hand: {reason}", by="operator")
+        await self._link.gather()
+        return Response(_encode({"trip": trip.model_dump(mode="json")}).encode())
 
     def _require_stable(self) -> LiveVersion:
         if self._traffic.stable is None:

@@ -9,14 +9,20 @@ for nothing, and never raises once there was a good one: Serve would stop the re
 
 import asyncio
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 from ray import serve
 
 from serve.coalescing import Coalescing
+from serve.embedding import embedded
 from serve.endpoint import Endpoint, Limits
+from serve.evidence import Collector
+from serve.inference_log import PredictionLog
 from serve.metrics import GatewayMetrics
+from serve.ray_referee import ray_referee
 from serve.ray_versions import RayVersions
+from serve.referee import RefereeLink
 from serve.schema import GatewayArgs
 from serve.security import Protection
 from serve.traffic import Traffic
@@ -30,8 +36,32 @@ class Gateway:
         declared = GatewayArgs.model_validate(args)
         replica = serve.get_replica_context().replica_id.unique_id
         metrics = GatewayMetrics(deployment=declared.name, replica=replica)
-        self._traffic = Traffic(RayVersions(), metrics, wrap=Coalescing)
-        self._watch: asyncio.Task[None] | None = None
+        self._traffic = Traffic(
+            RayVersions(),
+            metrics,
+            Collector(),
+            wrap=Coalescing,
+            embed=embedded if declared.stable_in_gateway else None,
+            max_shadows=declared.max_shadows_in_flight,
+        )
+        self._log: PredictionLog | None = None
+        if declared.prediction_log is not None:
+            self._log = PredictionLog(
+                declared.prediction_log,
+                deployment=declared.name,
+                replica=replica,
+                on_logged=partial(metrics.count_logged, "logged"),
+                on_dropped=partial(metrics.count_logged, "dropped"),
+            )
+        self._link = RefereeLink(
+            name=declared.name,
+            replica=replica,
+            collector=self._traffic.collector,
+            metrics=metrics,
+            connect=ray_referee,
+            on_trip=self._traffic.apply_trip,
+        )
+        self._watches: tuple[asyncio.Task[None], ...] = ()
         self._endpoint = Endpoint(
             declared.name,
             self._traffic,
@@ -42,6 +72,8 @@ class Gateway:
             ),
             metrics,
             Limits(max_batch_rows=declared.max_batch_rows),
+            self._link,
+            log=self._log,
             replica=replica,
             adds_request_id=False,
         )
@@ -50,10 +82,22 @@ class Gateway:
         return self._endpoint
 
     async def reconfigure(self, user_config: Mapping[str, Any]) -> None:
-        self._traffic.declare(user_config)
-        if self._watch is None:
-            self._watch = asyncio.ensure_future(self._traffic.run())
+        routing = self._traffic.declare(user_config)
+        if routing is not None:
+            self._link.declare(routing)
+        if not self._watches:
+            self._watches = (
+                asyncio.ensure_future(self._traffic.run()),
+                asyncio.ensure_future(self._link.run()),
+            )
 
     async def check_health(self) -> None:
-        if self._watch is not None and self._watch.done():
-            raise RuntimeError("the watch over the model versions has ended") from self._watch.exception()
+        for watch in self._watches:
+            if watch.done():
+                raise RuntimeError("a watch of this gateway has ended") from watch.exception()
+
+    def __del__(self) -> None:
+        # Serve calls this when it stops a replica gracefully; what is still queued goes to the log.
+        log = getattr(self, "_log", None)
+        if log is not None:
+            log.close()

@@ -6,12 +6,13 @@ and the contract of a version that has answered. Does not belong here: choosing 
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
 from serve.schema import ModelManifest
+from serve.scoring import Scorer
 from serve.validation import Row, RowValidator
 
 Scores = list[Any]
@@ -58,15 +59,23 @@ class Versions(ABC):
         """The version behind an application name. Raises VersionGone when there is none."""
 
 
-@dataclass(frozen=True)
+@dataclass
 class LiveVersion:
     """A version that has answered ``info``: the only kind that gets traffic."""
 
     version: str
     application: str
     backend: Version
-    digest: str
+    shadow_backend: Version
+    """The same version by a queue of its own: mirrored requests never stand in front of live ones."""
+    info: Mapping[str, Any]
     manifest: ModelManifest
+    local: Scorer | None = None
+    """The same model in this process (``serve/embedding.py``)."""
+
+    @property
+    def digest(self) -> str:
+        return str(self.info["digest"])
 
     @cached_property
     def validator(self) -> RowValidator:

@@ -14,12 +14,26 @@ from mlops_assets_tests.serve.small_models import ROW, LocalVersion, LocalVersio
 from serve.coalescing import Coalescing
 from serve.endpoint import Endpoint, Limits
 from serve.metrics import GatewayMetrics
+from serve.referee import Gathered, Referee, RefereeLink, RefereeProxy, Reply, Report
 from serve.security import Protection
 from serve.traffic import Traffic
 from serve.versions import VersionGone, VersionLost, VersionOverloaded
 
 MODELS = {task: package(task) for task in ("binary", "multiclass", "regression")}
 CANARY = package("binary", seed=1)
+
+
+class InProcessReferee(RefereeProxy):
+    """A referee without an actor around it."""
+
+    def __init__(self, referee: Referee) -> None:
+        self._referee = referee
+
+    async def push(self, report: Report) -> Reply:
+        return self._referee.push(report)
+
+    async def gathered(self) -> Gathered:
+        return self._referee.gathered()
 
 
 class Site:
@@ -32,6 +46,17 @@ class Site:
         self.metrics = GatewayMetrics(deployment="flights", replica="r1")
         self.now = 100.0
         self.traffic = Traffic(self.versions, self.metrics, clock=lambda: self.now, wrap=Coalescing)
+        self.referee = Referee(clock=lambda: self.now)
+        self.link = RefereeLink(
+            name="flights",
+            replica="r1",
+            collector=self.traffic.collector,
+            metrics=self.metrics,
+            connect=self.connect,
+            on_trip=self.traffic.apply_trip,
+            clock=lambda: self.now,
+            steady=lambda: self.now,
+        )
         protection = Protection(keys_file, max_body_bytes=20_000, clock=lambda: self.now)
         self.endpoint = Endpoint(
             "flights",
@@ -39,13 +64,19 @@ class Site:
             protection,
             self.metrics,
             Limits(max_batch_rows=50, **limits),
+            self.link,
             clock=lambda: self.now,
         )
         transport = httpx.ASGITransport(self.endpoint, root_path="/flights")
         self.http = httpx.AsyncClient(transport=transport, base_url="http://test/flights")
 
+    async def connect(self) -> RefereeProxy:
+        return InProcessReferee(self.referee)
+
     async def declare(self, raw: dict[str, Any]) -> None:
-        self.traffic.declare(raw)
+        taken = self.traffic.declare(raw)
+        if taken is not None:
+            self.link.declare(taken)
         await self.traffic.settle()
 
     async def post(self, path: str, body: Any, **headers: str) -> httpx.Response:
@@ -62,7 +93,7 @@ class Site:
         return values[0]
 
     def errors(self, code: str) -> float:
-        labels = f'mlops_errors_total{{code="{code}",deployment="flights",replica="r1"}} '
+        labels = f'mlops_errors_total{{code="{code}",deployment="flights"}} '
         lines = self.metrics.text().decode().splitlines()
         return sum(float(line.removeprefix(labels)) for line in lines if line.startswith(labels))
 
@@ -654,7 +685,7 @@ def test_a_canary_that_is_lost_gets_no_traffic_until_it_answers_again() -> None:
         await site.traffic.settle()
         assert (await site.predict()).json()["model_version"] == "v1"
         assert site.v2.calls == []
-        assert await site.metric('mlops_version_answers{deployment="flights",replica="r1",version="v2"}') == 0
+        assert await site.metric('mlops_version_answers{deployment="flights",version="v2"}') == 0
         site.v2.info_error = None
         await site.traffic.settle()
         assert (await site.predict()).json()["model_version"] == "v2"
@@ -698,9 +729,7 @@ def test_a_new_routing_is_visible_at_once() -> None:
         assert ready["routes"]["v2"]["application"] == "flights--v2"
         assert ready["routes"]["v2"]["digest"] == site.v2.scorer.digest
         assert (ready["routes"]["v1"]["variant"], ready["routes"]["v2"]["variant"]) == ("stable", "canary")
-        assert (
-            await site.metric('mlops_traffic_weight{deployment="flights",replica="r1",version="v2"}') == 0.75
-        )
+        assert await site.metric('mlops_traffic_weight{deployment="flights",version="v2"}') == 0.75
         assert await site.metric("mlops_routing_revision") == 2
 
     run(story)
@@ -738,14 +767,14 @@ def test_requests_rows_and_latency_are_counted_by_variant_and_version() -> None:
         await site.post("/batch-predict", {"instances": [ROW] * 3})
         await site.predict({})
         labels = 'deployment="flights"'
-        at = f'{labels},endpoint="/predict",replica="r1"'
+        at = f'{labels},endpoint="/predict"'
         assert (
             await site.metric(f'mlops_requests_total{{{at},status="200",variant="stable",version="v1"}}') == 1
         )
         assert (
             await site.metric(f'mlops_requests_total{{{at},status="400",variant="stable",version="v1"}}') == 1
         )
-        who = f'{{{labels},replica="r1",variant="stable",version="v1"}}'
+        who = f'{{{labels},variant="stable",version="v1"}}'
         assert await site.metric(f"mlops_rows_total{who}") == 4
         assert await site.metric(f"mlops_request_latency_seconds_count{who}") == 2
         text = await site.http.get("/metrics")

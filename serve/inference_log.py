@@ -158,8 +158,9 @@ class PredictionLog:
     """The log of one replica. ``put`` belongs to one thread, the event loop's; the rest to any.
 
     ``problem`` says why writing does not work at the moment, and is None when it does; ``failed_writes``
-    counts the attempts that failed. ``on_logged`` and ``on_dropped`` are told the same rows as ``logged`` and
-    ``dropped`` count, from the writer's thread but for refusals, and must not raise. ``clock`` is monotonic, in seconds. ``store`` is for tests.
+    counts the attempts that failed. ``on_logged`` and ``on_dropped`` are told the rows that ``logged`` and
+    ``dropped`` count, refusals in the thread that puts and the rest in the writer's; they must not raise.
+    ``clock`` is monotonic, in seconds. ``store`` is for tests.
     """
 
     def __init__(

@@ -1,0 +1,249 @@
+"""The prediction log as a resource: find one answer, read a time range.
+
+Belongs here: reading what gateways logged. Does not belong here: the columns, the layout and the writing
+(``serve/inference_log.py``), what an answer goes back to (``explain.py``), drift.
+
+The log is ``<uri>/<deployment>/dt=YYYY-MM-DD/hr=HH/*.parquet``, days and hours in UTC. Only the hours
+asked for are listed and read. A folder that is empty or absent holds no answers, which is not an error; a
+file that cannot be read is one. Names that start with a dot are files being written, and are left alone.
+"""
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+import dagster as dg
+from pydantic import Field, PrivateAttr
+
+from mlops_assets.data.locations import S3, s3_filesystem
+from mlops_assets.errors import DataError, UnknownName
+from mlops_assets.resources.lake import Lake, S3Config
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+HOUR = timedelta(hours=1)
+
+
+@dataclass(frozen=True)
+class LogStats:
+    """What one deployment's log holds. ``first_hour`` and ``last_hour`` are None when it holds nothing."""
+
+    folder: str
+    files: int
+    size_bytes: int
+    first_hour: datetime | None
+    last_hour: datetime | None
+
+    def __str__(self) -> str:
+        if self.first_hour is None or self.last_hour is None:
+            return f"{self.folder} (no files)"
+        times = f"{self.first_hour:%Y-%m-%d %H:%M} to {self.last_hour + HOUR:%Y-%m-%d %H:%M} UTC"
+        return f"{self.folder} ({self.files} files, {times})"
+
+
+@dataclass(frozen=True)
+class LogFile:
+    """One file of the log; ``hour`` is when the hour began whose answers it holds."""
+
+    path: str
+    size_bytes: int
+    hour: datetime
+
+
+class InferenceLog(dg.ConfigurableResource):  # type: ignore[type-arg]
+    """Answers that gateways logged, under one root."""
+
+    uri: str = Field(description="Root of the log: a local path or s3://bucket/prefix.")
+    s3: S3Config = Field(
+        default_factory=S3Config, description="The store, when the root is s3://. Not used otherwise."
+    )
+    flush_interval_s: float = Field(
+        default=1.0, description="How long gateways keep rows before they write them."
+    )
+
+    _opened: Any = PrivateAttr(default=None)
+
+    def deployments(self) -> list[str]:
+        """Names of the deployments that have a folder in the log."""
+        return sorted(name for name in self._folders(self._path()) if not name.startswith("."))
+
+    def find(
+        self,
+        deployment: str,
+        request_id: str,
+        *,
+        newest_first: bool = True,
+        since: datetime | None = None,
+        until: datetime | None = None,
+    ) -> list[dict[str, Any]]:
+        """Every logged row of one request; ``features`` is a dict, shadows come last, rows are in order.
+
+        Hours are searched one by one, newest or oldest first, and the search ends with the hour after the
+        first find: a shadow's answer can fall into the next hour. ``since`` and ``until`` narrow the hours.
+        A caller that used the id twice, hours apart, gets the answers of one time.
+        """
+        import pyarrow.compute as pc
+
+        found: list[dict[str, Any]] = []
+        last: datetime | None = None
+        for hour in self._hours(deployment, newest_first=newest_first):
+            if (since and hour + HOUR <= since) or (until and hour > until):
+                continue
+            if last is not None and abs(hour - last) > HOUR:
+                break
+            rows = self._read(self._files(deployment, hour), None, pc.field("request_id") == request_id)
+            if rows.num_rows:
+                found.extend(rows.to_pylist())
+                last = last or hour
+            elif last is not None:
+                break
+        for row in found:
+            row["features"] = json.loads(row["features"])
+        return sorted(found, key=lambda row: (row["variant"] == "shadow", row["at"], row["row"]))
+
+    def frame(
+        self,
+        deployment: str,
+        start: datetime,
+        end: datetime,
+        columns: Sequence[str] | None = None,
+    ) -> "pa.Table":
+        """Rows answered from ``start`` (inclusive) to ``end`` (exclusive), in no particular order.
+
+        All columns if None; ``features`` is JSON text. Both times carry a zone. Raises UnknownName for a
+        column that the log does not have.
+        """
+        import pyarrow as pa
+        import pyarrow.compute as pc
+
+        if start.tzinfo is None or end.tzinfo is None:
+            raise ValueError("start and end of a range of the prediction log need a time zone")
+        files = [
+            file
+            for hour in self._hours(deployment, newest_first=False)
+            if hour < end and hour + HOUR > start
+            for file in self._files(deployment, hour)
+        ]
+        at = pc.field("at")
+        limits = [pa.scalar(time.astimezone(UTC), pa.timestamp("us", tz="UTC")) for time in (start, end)]
+        return self._read(files, columns, (at >= limits[0]) & (at < limits[1]))
+
+    def stats(self, deployment: str) -> LogStats:
+        """Files, bytes and hours of one deployment; lists the whole folder."""
+        hours = self._hours(deployment, newest_first=False)
+        files = [file for hour in hours for file in self._files(deployment, hour)]
+        held = [file.hour for file in files]
+        return LogStats(
+            folder=self.folder(deployment),
+            files=len(files),
+            size_bytes=sum(file.size_bytes for file in files),
+            first_hour=min(held, default=None),
+            last_hour=max(held, default=None),
+        )
+
+    def last_files(self, deployment: str, count: int = 10) -> list[LogFile]:
+        """The newest files, newest first."""
+        found: list[LogFile] = []
+        for hour in self._hours(deployment, newest_first=True):
+            found.extend(sorted(self._files(deployment, hour), key=lambda file: file.path, reverse=True))
+            if len(found) >= count:
+                break
+        return found[:count]
+
+    def folder(self, deployment: str = "") -> str:
+        """Where a deployment's answers are (the root without one), absolute."""
+        import os.path
+
+        root = self.uri if self.uri.startswith(S3) else os.path.abspath(self.uri.removeprefix("file://"))
+        return "/".join(part for part in (root.rstrip("/"), deployment) if part)
+
+    def _hours(self, deployment: str, *, newest_first: bool) -> Iterator[datetime]:
+        """Hours that have a folder; days are listed only as far as the caller goes on."""
+        root = self._path(deployment)
+        for day in sorted(self._folders(root), reverse=newest_first):
+            if not day.startswith("dt="):
+                continue
+            for hour in sorted(self._folders(f"{root}/{day}"), reverse=newest_first):
+                if hour.startswith("hr="):
+                    yield datetime.strptime(f"{day[3:]} {hour[3:]}", "%Y-%m-%d %H").replace(tzinfo=UTC)
+
+    def _files(self, deployment: str, hour: datetime) -> list[LogFile]:
+        from pyarrow import fs
+
+        folder = f"{self._path(deployment)}/{hour:dt=%Y-%m-%d/hr=%H}"
+        return [
+            LogFile(found.path, int(found.size), hour)
+            for found in self._listed(folder)
+            if found.type == fs.FileType.File
+            and found.base_name.endswith(".parquet")
+            and not found.base_name.startswith(".")
+        ]
+
+    def _folders(self, path: str) -> list[str]:
+        from pyarrow import fs
+
+        return [found.base_name for found in self._listed(path) if found.type == fs.FileType.Directory]
+
+    def _listed(self, path: str) -> list[Any]:
+        from pyarrow import fs
+
+        return list(self._filesystem().get_file_info(fs.FileSelector(path, allow_not_found=True)))
+
+    def _read(self, files: Sequence[LogFile], columns: Sequence[str] | None, condition: Any) -> "pa.Table":
+        """Rows of these files that fit; the files are read side by side, and only the columns needed."""
+        import pyarrow.dataset as ds
+
+        schema = log_schema()
+        unknown = sorted(set(columns or ()) - set(schema.names))
+        if unknown:
+            raise UnknownName("column of the prediction log", unknown[0], schema.names)
+        wanted = list(columns) if columns is not None else None
+        if not files:
+            empty = schema.empty_table()
+            return empty if wanted is None else empty.select(wanted)
+        paths = [file.path for file in files]
+        try:
+            dataset = ds.dataset(paths, schema=schema, format="parquet", filesystem=self._filesystem())
+            return dataset.to_table(columns=wanted, filter=condition)
+        except (OSError, ValueError) as error:  # Arrow's errors are among these, and name the file.
+            raise DataError(f"Cannot read the prediction log {self.folder()}: {error}") from error
+
+    def _path(self, deployment: str = "") -> str:
+        return self.folder(deployment).removeprefix(S3)
+
+    def _filesystem(self) -> Any:
+        """The store, opened once per resource."""
+        from pyarrow import fs
+
+        if self._opened is None:
+            # Where credentials come from is the lake's business, also for this folder.
+            options = Lake(uri=self.uri, s3=self.s3).storage_options()
+            self._opened = s3_filesystem(options) if self.uri.startswith(S3) else fs.LocalFileSystem()
+        return self._opened
+
+
+def log_schema() -> "pa.Schema":
+    """The columns of the log, as ``serve/inference_log.py`` writes them (a test compares the two)."""
+    import pyarrow as pa
+
+    return pa.schema(
+        [
+            ("request_id", pa.string()),
+            ("row", pa.int32()),
+            ("at", pa.timestamp("us", tz="UTC")),
+            ("unit", pa.string()),
+            ("variant", pa.string()),
+            ("version", pa.string()),
+            ("revision", pa.int64()),
+            ("weight", pa.int32()),
+            ("endpoint", pa.string()),
+            ("latency_ms", pa.float64()),
+            ("features", pa.string()),
+            ("score", pa.float64()),
+            ("scores", pa.list_(pa.float64())),
+            ("fell_back_from", pa.string()),
+        ]
+    )

@@ -62,7 +62,7 @@ def log_share_above(limit: ArrayLike, hits: ArrayLike, trials: ArrayLike) -> Arr
 
 def log_share_below(limit: ArrayLike, hits: ArrayLike, trials: ArrayLike) -> Array:
     """Log e-value against "each trial hits with probability at least ``limit``": the mirror image."""
-    misses = np.asarray(trials, dtype=np.float64) - hits
+    misses = np.asarray(trials, dtype=np.float64) - np.asarray(hits, dtype=np.float64)
     return _log_share_above(1.0 - np.asarray(limit, dtype=np.float64), misses, trials, PRIOR_B, PRIOR_A)
 
 
@@ -93,11 +93,12 @@ def log_share_difference_above(
     """Log e-value against "the share exceeds the other share by at most ``limit``"; arguments broadcast.
 
     If the other share is s, the null says that the first is at most s + limit. For each s the two
-    one-sided e-values multiply when the series are independent (any interleaving; Turner, Ly, Grünwald
-    (2024), "Generic e-variables for exact sequential k-sample tests that allow for optional stopping",
-    JSPI 230, use the same freedom), and their larger one counts half when they are not (union bound). The smallest
-    over s is an e-value for the whole null, as in universal inference (Wasserman, Ramdas, Balakrishnan
-    2020, PNAS 117). It is bounded from below cell by cell, so the search over s costs no validity.
+    one-sided e-values multiply when the series are independent, in whatever order they come, and the
+    larger of them counts half when they are not (union bound). The smallest over s is an e-value for the
+    whole null, as in universal inference (Wasserman, Ramdas, Balakrishnan 2020, PNAS 117(29)). It is
+    bounded from below cell by cell, so the search over s costs no validity. The same problem by other
+    e-values: Turner, Ly, Grünwald (2024), "Generic E-variables for exact sequential k-sample tests that
+    allow for optional stopping", Journal of Statistical Planning and Inference 230.
     """
     limit, hits, trials, other_hits, other_trials = np.broadcast_arrays(
         *(np.asarray(value, dtype=np.float64) for value in (limit, hits, trials, other_hits, other_trials))
@@ -178,6 +179,11 @@ class _Inverted:
     def value(self) -> float | None:
         raise NotImplementedError
 
+    @property
+    def anchor(self) -> float | None:
+        """A value that nothing speaks against, where the search for the bounds starts."""
+        return self.value
+
     def log_above(self, limit: float) -> float:
         raise NotImplementedError
 
@@ -192,12 +198,13 @@ class _Inverted:
 
     def _edge(self, level: float, *, downwards: bool) -> float | None:
         enough = -math.log(level)
-        if self.value is None:
+        start = self.anchor
+        if start is None:
             return None
         end = self.support[0] if downwards else self.support[1]
         log_e = self.log_above if downwards else self.log_below
         sign = -1.0 if downwards else 1.0
-        inner, outer, step = self.value, end, 1e-6 * max(1.0, abs(self.value))
+        inner, outer, step = start, end, 1e-6 * max(1.0, abs(start))
         if math.isinf(end):
             outer = inner + sign * step
             while log_e(outer) < enough:
@@ -270,6 +277,11 @@ class ShareDifference(_Inverted):
         if self.own.value is None or self.other.value is None:
             return None
         return self.own.value - self.other.value
+
+    @property
+    def anchor(self) -> float | None:
+        # Of an unseen other nothing is known, so also not that it is 0.
+        return None if self.own.value is None else self.own.value - (self.other.value or 0.0)
 
     def log_above(self, limit: float) -> float:
         return self._log_above(limit, self.own, self.other)

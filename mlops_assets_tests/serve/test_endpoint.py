@@ -4,131 +4,15 @@ import asyncio
 import hashlib
 import json
 import math
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from typing import Any
 
 import httpx
 import pytest
 
-from mlops_assets_tests.serve.small_models import ROW, LocalVersion, LocalVersions, package, routing
-from serve.coalescing import Coalescing
-from serve.endpoint import Endpoint, Limits
-from serve.metrics import GatewayMetrics
-from serve.referee import Gathered, Referee, RefereeLink, RefereeProxy, Reply, Report
-from serve.security import Protection
-from serve.traffic import Traffic
+from mlops_assets_tests.serve.site import CANARY, MODELS, Site, reasons, refused, run
+from mlops_assets_tests.serve.small_models import ROW, routing
 from serve.versions import VersionGone, VersionLost, VersionOverloaded
-
-MODELS = {task: package(task) for task in ("binary", "multiclass", "regression")}
-CANARY = package("binary", seed=1)
-
-
-class InProcessReferee(RefereeProxy):
-    """A referee without an actor around it."""
-
-    def __init__(self, referee: Referee) -> None:
-        self._referee = referee
-
-    async def push(self, report: Report) -> Reply:
-        return self._referee.push(report)
-
-    async def gathered(self) -> Gathered:
-        return self._referee.gathered()
-
-
-class Site:
-    """An endpoint under test with its versions, routing and an HTTP client."""
-
-    def __init__(self, task: str = "binary", *, keys_file: str | None = None, **limits: int) -> None:
-        self.v1 = LocalVersion("v1", *MODELS[task])
-        self.v2 = LocalVersion("v2", *CANARY)
-        self.versions = LocalVersions(v1=self.v1, v2=self.v2)
-        self.metrics = GatewayMetrics(deployment="flights", replica="r1")
-        self.now = 100.0
-        self.traffic = Traffic(self.versions, self.metrics, clock=lambda: self.now, wrap=Coalescing)
-        self.referee = Referee(clock=lambda: self.now)
-        self.link = RefereeLink(
-            name="flights",
-            replica="r1",
-            collector=self.traffic.collector,
-            metrics=self.metrics,
-            connect=self.connect,
-            on_trip=self.traffic.apply_trip,
-            clock=lambda: self.now,
-            steady=lambda: self.now,
-        )
-        protection = Protection(keys_file, max_body_bytes=20_000, clock=lambda: self.now)
-        self.endpoint = Endpoint(
-            "flights",
-            self.traffic,
-            protection,
-            self.metrics,
-            Limits(max_batch_rows=50, **limits),
-            self.link,
-            clock=lambda: self.now,
-        )
-        transport = httpx.ASGITransport(self.endpoint, root_path="/flights")
-        self.http = httpx.AsyncClient(transport=transport, base_url="http://test/flights")
-
-    async def connect(self) -> RefereeProxy:
-        return InProcessReferee(self.referee)
-
-    async def declare(self, raw: dict[str, Any]) -> None:
-        taken = self.traffic.declare(raw)
-        if taken is not None:
-            self.link.declare(taken)
-        await self.traffic.settle()
-
-    async def post(self, path: str, body: Any, **headers: str) -> httpx.Response:
-        content = body if isinstance(body, bytes) else json.dumps(body).encode()
-        return await self.http.post(path, content=content, headers=headers)
-
-    async def predict(self, features: Any = ROW, **more: Any) -> httpx.Response:
-        return await self.post("/predict", {"features": features, **more})
-
-    async def metric(self, line: str) -> float:
-        text = (await self.http.get("/metrics")).text
-        values = [float(entry.rsplit(" ", 1)[1]) for entry in text.splitlines() if entry.startswith(line)]
-        assert len(values) == 1, (line, text)
-        return values[0]
-
-    def errors(self, code: str) -> float:
-        labels = f'mlops_errors_total{{code="{code}",deployment="flights"}} '
-        lines = self.metrics.text().decode().splitlines()
-        return sum(float(line.removeprefix(labels)) for line in lines if line.startswith(labels))
-
-
-Story = Callable[[Site], Awaitable[None]]
-
-
-def run(story: Story, site: Site | None = None, first: dict[str, Any] | None = None) -> None:
-    """Plays a story on a site that answers with v1 (or as ``first`` says)."""
-
-    async def play() -> None:
-        there = site or Site()
-        await there.declare(first or routing())
-        async with there.http:
-            await story(there)
-
-    asyncio.run(play())
-
-
-def refused(answer: httpx.Response, status: int, code: str) -> dict[str, Any]:
-    """The error of a refusal, after checking everything that holds for all of them."""
-    assert answer.status_code == status, answer.text
-    assert answer.headers["content-type"] == "application/json"
-    assert answer.headers["x-request-id"]
-    body = answer.json()
-    assert list(body) == ["error"]
-    assert list(body["error"]) == ["code", "message", "details"]
-    assert body["error"]["code"] == code
-    assert body["error"]["message"]
-    return body["error"]
-
-
-def reasons(answer: httpx.Response) -> dict[str, str]:
-    return {entry["field"]: entry["reason"] for entry in refused(answer, 400, "invalid_fields")["details"]}
-
 
 # -- answers -----------------------------------------------------------------------------------------
 

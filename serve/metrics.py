@@ -200,9 +200,7 @@ class GatewayMetrics:
             "weights": dict(self._weights),
             "answers": dict(self._answers),
             "tripped": dict(self._tripped),
-            "in_gateway": {}
-            if self._stable is None
-            else {self._stable: self._in_gateway.get(self._stable, False)},
+            "in_gateway": {} if stable is None else {stable: self._in_gateway.get(stable, False)},
             "in_flight": self._in_flight,
         }
 

@@ -302,7 +302,7 @@ class RefereeLink:
         self._guard: Guard | None = None
         self._proxy: RefereeProxy | None = None
         self._connecting: asyncio.Task[RefereeProxy] | None = None
-        self._told = False
+        self._is_told = False
         """Whether the referee behind the proxy knows what this replica remembers."""
         self._pushes = 0
         self._remembered: dict[str, Account] = {}
@@ -419,11 +419,19 @@ class RefereeLink:
         return found, text
 
     async def _exchange(self) -> RefereeProxy:
-        proxy = self._proxy or await self._connected()
-        report = self._report(tells=not self._told)
-        reply = await proxy.push(report)
+        """Pushes, through a new connection when the referee behind this one was replaced."""
+        proxy = self._proxy
+        if proxy is not None:
+            try:
+                reply = await proxy.push(self._report())
+            except Exception as error:  # noqa: BLE001 - whatever it is, connecting anew says what is wrong
+                logger.info("Connecting to the referee anew: %s: %s", type(error).__name__, error)
+                self._proxy = proxy = None
+        if proxy is None:
+            proxy = await self._connected()
+            reply = await proxy.push(self._report())
         if proxy is self._proxy:
-            self._told = True
+            self._is_told = True
         self._remember(reply)
         if self.problem is not None:
             logger.info("The referee answers")
@@ -442,7 +450,7 @@ class RefereeLink:
             if connecting.done():
                 self._connecting = None
         if proxy is not self._proxy:
-            self._proxy, self._told = proxy, False
+            self._proxy, self._is_told = proxy, False
         return proxy
 
     async def _reach(self) -> RefereeProxy:
@@ -456,7 +464,7 @@ class RefereeLink:
         # An actor that was restarted is reached through a new handle only.
         self.problem, self._proxy = problem, None
 
-    def _report(self, *, tells: bool) -> Report:
+    def _report(self) -> Report:
         assert self._routing is not None
         self._pushes += 1
         return Report(
@@ -470,8 +478,8 @@ class RefereeLink:
             trips=dict(self.trips),
             holds={replica: account.number for replica, account in self._remembered.items()},
             holds_folded=self._folded.number if self._folded else 0,
-            remembered=tuple(self._remembered.values()) if tells else (),
-            folded=self._folded if tells else None,
+            remembered=tuple(self._remembered.values()) if not self._is_told else (),
+            folded=self._folded if not self._is_told else None,
         )
 
     def _remember(self, reply: Reply) -> None:

@@ -119,7 +119,7 @@ def _number(text: str) -> float | None:
 
 
 def _allowed(metric: Metric | None) -> str:
-    metrics = [metric] if metric in QUANTITIES else list(QUANTITIES)
+    metrics = list(QUANTITIES) if metric is None or metric not in QUANTITIES else [metric]
     return " ".join(
         f"{name} has {' and '.join(f'{key} ({one.meaning})' for key, one in QUANTITIES[name].items())}, "
         f"for example `{next(iter(QUANTITIES[name].values())).example}`."

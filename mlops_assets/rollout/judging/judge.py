@@ -26,12 +26,17 @@ from typing import Literal
 
 from mlops_assets.rollout.judging import sequences
 from mlops_assets.rollout.judging.conditions import Analysis, Condition, Metric
-from serve.schema import Moments, ShadowEvidence, VersionEvidence
+from serve.schema import LATENCY_BOUNDS_S, Moments, ShadowEvidence, VersionEvidence
 
 Phase = Literal["successful", "failed", "inconclusive"]
 
 FARTHEST = 1e7
 """Samples beyond which an estimate of what is still needed is no longer given."""
+
+LARGEST = 1e150
+"""Beyond this a mean or a spread counts as no number: its square is none."""
+
+_NONE = Moments()
 
 
 @dataclass(frozen=True)
@@ -42,8 +47,8 @@ class QualityEvidence:
     request was scored by both. Then ``canary`` and ``stable`` hold the losses of each one's own requests.
     """
 
-    canary: Moments = Moments()
-    stable: Moments = Moments()
+    canary: Moments = _NONE
+    stable: Moments = _NONE
     differences: Moments | None = None
     loss: str = "loss"
 
@@ -106,7 +111,7 @@ def measure(analysis: Analysis, evidence: StepEvidence, *, among: int = 1) -> Me
     sequence, number, unit = subject.sequence, analysis.condition.number / subject.unit.scale, subject.unit
     fails_at, succeeds_at = analysis.level / among, analysis.level
     phase = _phase(sequence, analysis.condition, number, fails_at, succeeds_at)
-    value, low, high = sequence.value, sequence.low(fails_at), sequence.high(succeeds_at)
+    low, high = sequence.low(fails_at), sequence.high(succeeds_at)
     between = _between(unit, low, high)
     if phase == "successful":
         verdict = f"holds{between}"
@@ -118,7 +123,9 @@ def measure(analysis: Analysis, evidence: StepEvidence, *, among: int = 1) -> Me
         analysis.metric,
         analysis.condition,
         phase,
-        *(_plain(bound, unit) for bound in (value, low, high)),
+        value=_plain(sequence.value, unit),
+        low=_plain(low, unit),
+        high=_plain(high, unit),
         samples=int(sequence.samples),
         reason=f"{analysis} {verdict}: {subject.facts}",
     )
@@ -131,8 +138,7 @@ def _phase(
         return "successful"
     if sequence.log_above(number) >= -math.log(fails_at):
         return "failed"
-    # Only series without any spread are known to lie exactly on the limit.
-    if sequence.value == number and sequence.low(fails_at) == sequence.high(succeeds_at) == number:
+    if sequence.certain and sequence.value == number:
         return "successful" if condition.operator == "<=" else "failed"
     return "inconclusive"
 
@@ -228,7 +234,7 @@ def _latency(quantity: str, evidence: StepEvidence) -> _Subject | str:
     )
     what = "requests" if shadow is None else "mirrored requests"
     for who, one in (("the version", counts), ("stable", beside)):
-        if len(one) != len(sequences.LATENCY_BOUNDS_S) + 1 or min(one) < 0:
+        if len(one) != len(LATENCY_BOUNDS_S) + 1 or min(one) < 0:
             return f"the latency counts of {who} do not fit the buckets ({list(one)})"
     own, other = sequences.Quantile(counts), sequences.Quantile(beside)
     if own.samples == 0:
@@ -248,7 +254,7 @@ def _latency(quantity: str, evidence: StepEvidence) -> _Subject | str:
 
 def _seconds(quantile: sequences.Quantile) -> str:
     if quantile.value is None:
-        return f"more than {_MILLISECONDS.told(sequences.LATENCY_BOUNDS_S[-1])}"
+        return f"more than {_MILLISECONDS.told(LATENCY_BOUNDS_S[-1])}"
     return _MILLISECONDS.told(quantile.value)
 
 
@@ -272,7 +278,7 @@ def _shift(quantity: str, evidence: StepEvidence) -> _Subject | str:
         return refused or _Subject(
             sequences.Magnitude(sequences.Mean(series)),
             _PLAIN,
-            f"over {series.count:,} pairs its mean output is {_signed(series.mean)} against the live answers",
+            f"over {series.count:,} pairs its mean output is {_signed(series.mean)} than the live one",
             "pairs",
             sequences.MEAN_MINIMUM,
         )
@@ -297,7 +303,7 @@ def _quality(quality: QualityEvidence | None) -> _Subject | str:
         return refused or _Subject(
             sequences.Mean(pairs),
             _PLAIN,
-            f"over {pairs.count:,} labelled pairs its {quality.loss} is {_signed(pairs.mean)} against stable's",
+            f"over {pairs.count:,} labelled pairs {quality.loss} is {_signed(pairs.mean)} than stable's",
             "labelled pairs",
             sequences.MEAN_MINIMUM,
         )
@@ -318,7 +324,8 @@ def _refused(*named: tuple[str, Moments]) -> str:
     for name, series in named:
         if series.count <= 0:
             return f"there are no {name} yet"
-        if not (math.isfinite(series.mean) and math.isfinite(series.m2) and series.m2 >= 0.0):
+        # Written so that what is not a number is refused too.
+        if not (abs(series.mean) < LARGEST and 0.0 <= series.m2 < LARGEST):
             return (
                 f"the mean of {series.count:,} {name} is no number (mean {series.mean}, squares {series.m2})"
             )

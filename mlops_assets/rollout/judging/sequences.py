@@ -15,6 +15,7 @@ evidence that it is above; ``log_below(x)`` the one against "at least x".
 """
 
 import math
+from bisect import bisect_left
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Protocol
@@ -154,6 +155,10 @@ class Sequence(Protocol):
     def value(self) -> float | None:
         """The observed value; None where nothing defines it."""
 
+    @property
+    def certain(self) -> bool:
+        """Whether the observed value counts as the true one: a series without any spread."""
+
     def log_above(self, limit: float) -> float:
         """Log e-value against "the quantity is at most ``limit``"."""
 
@@ -171,9 +176,13 @@ class Sequence(Protocol):
 
 
 class _Inverted:
-    """Bounds from e-values by bisection, for sequences whose e-values fall with the distance."""
+    """Bounds from e-values by bisection, for sequences whose e-values grow with the distance."""
 
     support: tuple[float, float]
+
+    @property
+    def certain(self) -> bool:
+        return False
 
     @property
     def value(self) -> float | None:
@@ -199,8 +208,8 @@ class _Inverted:
     def _edge(self, level: float, *, downwards: bool) -> float | None:
         enough = -math.log(level)
         start = self.anchor
-        if start is None:
-            return None
+        if start is None or self.certain:
+            return start
         end = self.support[0] if downwards else self.support[1]
         log_e = self.log_above if downwards else self.log_below
         sign = -1.0 if downwards else 1.0
@@ -220,7 +229,7 @@ class _Inverted:
                 outer = middle
             else:
                 inner = middle
-            if abs(outer - inner) <= 1e-9 * max(1e-3, abs(outer)):
+            if abs(outer - inner) <= 1e-6 * max(1e-3, abs(outer)):
                 break
         return outer
 
@@ -320,16 +329,21 @@ class Mean(_Inverted):
     def value(self) -> float | None:
         return self.moments.mean if self.moments.count > 0 else None
 
+    @property
+    def certain(self) -> bool:
+        return self.moments.count >= MEAN_MINIMUM and self.moments.m2 == 0.0
+
     @cached_property
-    def _error(self) -> float:
+    def error(self) -> float:
+        """Standard error of the mean."""
         count = self.moments.count
         return math.sqrt(max(self.moments.m2, 0.0) / (count - 1) / count) if count > 1 else math.inf
 
     def log_above(self, limit: float) -> float:
-        return _log_mean_above(self.moments.mean - limit, self._error, self.samples, self.samples)
+        return _log_mean_above(self.moments.mean - limit, self.error, self.samples, self.samples)
 
     def log_below(self, limit: float) -> float:
-        return _log_mean_above(limit - self.moments.mean, self._error, self.samples, self.samples)
+        return _log_mean_above(limit - self.moments.mean, self.error, self.samples, self.samples)
 
     def scaled(self, factor: float) -> "Mean":
         return Mean(_scaled(self.moments, factor))
@@ -357,6 +371,10 @@ class MeanDifference(_Inverted):
     def value(self) -> float | None:
         return self.own.mean - self.other.mean if self.own.count > 0 and self.other.count > 0 else None
 
+    @property
+    def certain(self) -> bool:
+        return Mean(self.own).certain and Mean(self.other).certain
+
     def log_above(self, limit: float) -> float:
         return self._log_above(self.own.mean - self.other.mean - limit)
 
@@ -367,7 +385,7 @@ class MeanDifference(_Inverted):
         fewest = min(self.own.count, self.other.count)
         if fewest < MEAN_MINIMUM:
             return -math.inf
-        error = math.hypot(Mean(self.own)._error, Mean(self.other)._error)
+        error = math.hypot(Mean(self.own).error, Mean(self.other).error)
         harmonic = 2.0 / (1.0 / self.own.count + 1.0 / self.other.count)
         return _log_mean_above(distance, error, fewest, harmonic)
 
@@ -378,7 +396,8 @@ class MeanDifference(_Inverted):
 def _log_mean_above(distance: float, error: float, fewest: float, count: float) -> float:
     if fewest < MEAN_MINIMUM or distance <= 0.0:
         return -math.inf
-    if error == 0.0 or math.isinf(distance / error):
+    # Far beyond any level; and the square of more would overflow.
+    if error == 0.0 or distance / error > 1e6:
         return math.inf
     return float(log_normal_above(distance / error, count))
 
@@ -404,6 +423,10 @@ class Magnitude(_Inverted):
     @property
     def value(self) -> float | None:
         return None if self.signed.value is None else abs(self.signed.value)
+
+    @property
+    def certain(self) -> bool:
+        return self.signed.certain
 
     def log_above(self, limit: float) -> float:
         if limit < 0:
@@ -433,6 +456,7 @@ class Quantile:
     """
 
     counts: tuple[float, ...]
+    certain: bool = field(default=False, init=False)
 
     @cached_property
     def samples(self) -> float:
@@ -469,7 +493,7 @@ class Quantile:
 
     def low(self, level: float) -> float | None:
         proven = [bound for bound in LATENCY_BOUNDS_S if self.log_above(bound) >= -math.log(level)]
-        return (max(proven) if proven else 0.0) if self.samples > 0 else None
+        return max(proven) if proven else None
 
     def high(self, level: float) -> float | None:
         proven = [bound for bound in LATENCY_BOUNDS_S if self.log_below(bound) >= -math.log(level)]
@@ -491,7 +515,7 @@ class QuantileRatio:
     own: Quantile
     other: Quantile
     dependent: bool = False
-    support: tuple[float, float] = field(default=(0.0, math.inf), init=False)
+    certain: bool = field(default=False, init=False)
 
     @property
     def samples(self) -> float:
@@ -520,13 +544,13 @@ class QuantileRatio:
         return float(combined(own, other, dependent=self.dependent))
 
     def low(self, level: float) -> float | None:
-        # Only ratios of two bounds matter; between two of them nothing changes.
-        proven = [ratio for ratio in _RATIOS if self.log_above(ratio) >= -math.log(level)]
-        return max(proven, default=0.0) if self.value is not None else None
+        # Only ratios of two bounds matter, and the evidence falls from one to the next.
+        unproven = bisect_left(_RATIOS, True, key=lambda ratio: self.log_above(ratio) < -math.log(level))
+        return _RATIOS[unproven - 1] if unproven > 0 else None
 
     def high(self, level: float) -> float | None:
-        proven = [ratio for ratio in _RATIOS if self.log_below(ratio) >= -math.log(level)]
-        return min(proven) if proven else None
+        proven = bisect_left(_RATIOS, True, key=lambda ratio: self.log_below(ratio) >= -math.log(level))
+        return _RATIOS[proven] if proven < len(_RATIOS) else None
 
     def scaled(self, factor: float) -> "QuantileRatio":
         return QuantileRatio(self.own.scaled(factor), self.other.scaled(factor), self.dependent)

@@ -188,7 +188,9 @@ class Referee:
             for replica in folded.replicas:
                 self._heard.pop(replica, None)
         for account in report.remembered:
-            if account.replica not in self._heard and not self._has_folded(account.replica):
+            known = self._heard.get(account.replica)
+            is_newer = known is None or known.account.number < account.number
+            if is_newer and not self._has_folded(account.replica):
                 # They were silent already; for how long is not known, so it is counted from here.
                 self._heard[account.replica] = _Heard(account, now - 2 * SILENT_AFTER_S, spoke=False)
                 learnt = True

@@ -218,6 +218,25 @@ def test_the_sums_are_exact_after_the_death_of_a_replica_and_of_the_referee() ->
     play(story)
 
 
+def test_of_two_memories_of_a_dead_replica_the_newer_one_counts() -> None:
+    async def story() -> None:
+        hall = Hall()
+        one, two, dying = (Replica(hall, name, declared()) for name in ("one", "two", "dying"))
+        for replica in (one, two):
+            dying.answer(5)
+            await dying.link.push()
+            hall.now += SILENT_AFTER_S + 0.1
+            await replica.link.push()
+        assert one.link._remembered["dying"].number < two.link._remembered["dying"].number
+        hall.restart()
+        await one.link.push()
+        await two.link.push()
+        found, text = await one.link.gather()
+        assert requests_of(found) == total(text, "mlops_requests_total") == 10
+
+    play(story)
+
+
 def test_replicas_that_are_long_gone_are_folded_and_still_counted_once() -> None:
     async def story() -> None:
         hall = Hall()

@@ -6,10 +6,14 @@ Belongs here: ``/openapi.json`` and the page at ``/docs``. Does not belong here:
 
 import html
 import json
+from collections.abc import Sequence
+from functools import cache
 from typing import Any
 
-from serve.inference_protocol import example_request
-from serve.schema import FeatureSpec, ModelManifest
+from pydantic.json_schema import models_json_schema
+
+from serve.inference_protocol import DATATYPES, example_request
+from serve.schema import Evidence, FeatureSpec, ModelManifest, Trip
 from serve.validation import MAX_UNIT_LENGTH, example_row
 
 _JSON_TYPES = {"number": "number", "integer": "integer", "boolean": "boolean", "category": "string"}
@@ -22,6 +26,11 @@ _ERRORS = {
     "500": "Anything else, with the request id.",
     "503": "Overload or no model; see Retry-After.",
 }
+_OPEN = ("413", "500", "503")
+"""What an operation that needs no key may refuse with: a request that announces too long a body, too."""
+_GUARDED = ("401", "403", "413", "429", "500", "503")
+_STRING: dict[str, Any] = {"type": "string"}
+_NAME_OR_NULL: dict[str, Any] = {"type": ["string", "null"]}
 
 
 def feature_schema(feature: FeatureSpec) -> dict[str, Any]:
@@ -55,6 +64,7 @@ def document(
     }
     unit = {
         "type": ["string", "null"],
+        "minLength": 1,
         "maxLength": MAX_UNIT_LENGTH,
         "description": "Sticky key, e.g. a customer id: the same unit gets the same variant.",
     }
@@ -81,11 +91,21 @@ def document(
             required=["instances"],
         ),
         "BatchResponse": _object({**answered, "predictions": {"type": "array", "items": _object(answer)}}),
-        "Error": _object(
-            {"error": _object({"code": {"type": "string"}, "message": {"type": "string"}, "details": {}})}
+        **_inference_schemas(manifest),
+        **_state_schemas(),
+        "TripRequest": _object(
+            {
+                "version": {**_STRING, "description": "A version that has traffic and is not stable."},
+                "reason": {**_STRING, "minLength": 1, "maxLength": 500},
+            }
         ),
+        "TripResponse": _object({"trip": _ref("Trip")}),
+        **_evidence_schemas(),
+        "Error": _object({"error": _ref("Problem")}),
+        "Problem": _object({"code": _STRING, "message": _STRING, "details": {}}),
     }
     v2 = f"/v2/models/{name}"
+    trip = {"version": "v2", "reason": "wrong prices since this morning"}
     paths = {
         "/predict": {
             "post": _post("Predict one row", "PredictRequest", "PredictResponse", {"features": row})
@@ -94,15 +114,31 @@ def document(
             "post": _post("Predict many rows", "BatchRequest", "BatchResponse", {"instances": [row]})
         },
         f"{v2}/infer": {
-            "post": _post("Open Inference Protocol V2: infer", None, None, example_request(manifest, row))
+            "post": _post(
+                "Open Inference Protocol V2: infer",
+                "InferRequest",
+                "InferResponse",
+                example_request(manifest, row),
+            )
         },
-        v2: {"get": _get("Open Inference Protocol V2: model metadata")},
-        f"{v2}/ready": {"get": _get("Open Inference Protocol V2: the model answers")},
-        "/v2/health/live": {"get": _get("Open Inference Protocol V2: liveness")},
-        "/v2/health/ready": {"get": _get("Open Inference Protocol V2: readiness")},
-        "/health": {"get": _get("Liveness: 503 until the stable version has answered")},
-        "/ready": {"get": _get("Readiness, versions, weights and revision")},
-        "/metrics": {"get": _get("Prometheus metrics", media="text/plain")},
+        v2: {"get": _get("Open Inference Protocol V2: model metadata", _ref("ModelMetadata"))},
+        f"{v2}/ready": {
+            "get": _get("Open Inference Protocol V2: the model answers", _ref("Yes"), open_to=True)
+        },
+        "/v2": {"get": _get("Open Inference Protocol V2: server metadata", _ref("ServerMetadata"))},
+        "/v2/health/live": {"get": _get("Open Inference Protocol V2: liveness", _ref("Yes"), open_to=True)},
+        "/v2/health/ready": {"get": _get("Open Inference Protocol V2: readiness", _ref("Yes"), open_to=True)},
+        "/health": {
+            "get": _get("Liveness: 503 until the stable version has answered", _ref("Health"), open_to=True)
+        },
+        "/ready": {"get": _ready()},
+        "/evidence": {"get": _get("What was measured of each version, over all replicas", _ref("Evidence"))},
+        "/trip": {
+            "post": _post("Take a version out of the traffic at once", "TripRequest", "TripResponse", trip)
+        },
+        "/metrics": {"get": _get("Prometheus metrics", _STRING, media="text/plain")},
+        "/openapi.json": {"get": _get("This description", {"type": "object"})},
+        "/docs": {"get": _get("This description, to read", _STRING, media="text/html")},
     }
     described: dict[str, Any] = {
         "openapi": "3.1.0",
@@ -227,31 +263,167 @@ def _ref(name: str) -> dict[str, str]:
     return {"$ref": f"#/components/schemas/{name}"}
 
 
-def _errors(*codes: str) -> dict[str, Any]:
+def _inference_schemas(manifest: ModelManifest) -> dict[str, Any]:
+    """Tensors of the V2 protocol. JSON Schema cannot say that each feature is there once and equally long."""
+    shape = {"type": "array", "items": {"type": "integer"}}
+    tensor = {"name": _STRING, "datatype": _STRING, "shape": shape}
+    data = {"type": "array"}
+    given = {**tensor, "name": {"enum": list(manifest.feature_names)}, "data": data, "parameters": {}}
+    count = len(manifest.features)
+    inputs = {
+        "type": "array",
+        "minItems": count,
+        "maxItems": count,
+        "description": "One tensor per feature: "
+        + ", ".join(f"{feature.name} {DATATYPES[feature.type]}" for feature in manifest.features),
+        "items": {"type": "object", "properties": given, "required": [*tensor, "data"]},
+    }
+    request = {"id": _NAME_OR_NULL, "inputs": inputs, "outputs": {}, "parameters": {}}
     return {
-        code: {"description": _ERRORS[code], "content": {"application/json": {"schema": _ref("Error")}}}
+        "InferRequest": _object(request, required=["inputs"]),
+        "InferResponse": _object(
+            {
+                "model_name": _STRING,
+                "model_version": _STRING,
+                "id": _STRING,
+                "parameters": _object({"variant": {"enum": ["stable", "canary"]}}),
+                "outputs": {"type": "array", "items": _object({**tensor, "data": data})},
+            }
+        ),
+        "ModelMetadata": _object(
+            {
+                "name": _STRING,
+                "versions": {"type": "array", "items": _STRING},
+                "platform": _STRING,
+                "inputs": {"type": "array", "items": _object(tensor)},
+                "outputs": {"type": "array", "items": _object(tensor)},
+            }
+        ),
+        "ServerMetadata": _object(
+            {"name": _STRING, "version": _STRING, "extensions": {"type": "array", "items": _STRING}}
+        ),
+        "Yes": {
+            "type": "object",
+            "properties": {"live": {"const": True}, "ready": {"const": True}},
+            "minProperties": 1,
+            "additionalProperties": False,
+        },
+    }
+
+
+def _state_schemas() -> dict[str, Any]:
+    route = {
+        "application": _STRING,
+        "weight": {"type": "integer", "minimum": 0, "maximum": 10_000},
+        "variant": {"enum": ["stable", "canary"]},
+        "answers": {"type": "boolean"},
+        "problem": _NAME_OR_NULL,
+        "digest": _NAME_OR_NULL,
+    }
+    state: dict[str, Any] = {
+        "name": _STRING,
+        "ready": {"type": "boolean"},
+        "replica": _STRING,
+        "revision": {"type": ["integer", "null"]},
+        "stable": _NAME_OR_NULL,
+        "config_error": _NAME_OR_NULL,
+        "api_keys": _object({"enabled": {"type": "boolean"}, "problem": _NAME_OR_NULL}),
+        "routes": {
+            "type": "object",
+            "additionalProperties": {"type": "object", "properties": route, "required": list(route)},
+        },
+    }
+    # More is said of a replica than is promised here.
+    return {
+        "State": {"type": "object", "properties": state, "required": list(state)},
+        "NotReady": {
+            "type": "object",
+            "properties": {**state, "error": _ref("Problem")},
+            "required": [*state, "error"],
+        },
+        "Health": _object({"status": {"const": "ok"}, "model_version": _STRING}),
+    }
+
+
+@cache
+def _evidence_schemas() -> dict[str, Any]:
+    _, made = models_json_schema(
+        [(Evidence, "serialization"), (Trip, "serialization")],
+        ref_template="#/components/schemas/{model}",
+    )
+    found: dict[str, Any] = made["$defs"]
+    return found
+
+
+_HEADERS = {"x-request-id": {"schema": _STRING, "required": True, "description": "Also in the log."}}
+_REQUEST_ID = {
+    "name": "x-request-id",
+    "in": "header",
+    "schema": _STRING,
+    "description": "Name of the request, given back with the answer; without it, one is made.",
+}
+_ANSWERED_HEADERS = {
+    **_HEADERS,
+    "x-model-version": {"schema": _STRING, "required": True},
+    "x-variant": {"schema": {"enum": ["stable", "canary"]}, "required": True},
+}
+_RETRY_HEADERS = {
+    **_HEADERS,
+    "retry-after": {"schema": {"type": "integer", "minimum": 1}, "required": True, "description": "Seconds."},
+}
+_REFUSAL_HEADERS = {
+    "401": {**_HEADERS, "www-authenticate": {"schema": _STRING, "required": True}},
+    "429": _RETRY_HEADERS,
+    "503": _RETRY_HEADERS,
+}
+
+
+def _errors(codes: Sequence[str]) -> dict[str, Any]:
+    return {
+        code: {
+            "description": _ERRORS[code],
+            "headers": _REFUSAL_HEADERS.get(code, _HEADERS),
+            "content": {"application/json": {"schema": _ref("Error")}},
+        }
         for code in codes
     }
 
 
-def _post(summary: str, request: str | None, response: str | None, example: dict[str, Any]) -> dict[str, Any]:
-    taken = _ref(request) if request else {"type": "object"}
-    given = _ref(response) if response else {"type": "object"}
+def _answered(media: str, schema: dict[str, Any], headers: dict[str, Any]) -> dict[str, Any]:
+    return {"200": {"description": "Answered.", "headers": headers, "content": {media: {"schema": schema}}}}
+
+
+def _post(summary: str, request: str, response: str, example: dict[str, Any]) -> dict[str, Any]:
+    headers = _HEADERS if request == "TripRequest" else _ANSWERED_HEADERS
     return {
         "summary": summary,
+        "parameters": [_REQUEST_ID],
         "requestBody": {
             "required": True,
-            "content": {"application/json": {"schema": taken, "example": example}},
+            "content": {"application/json": {"schema": _ref(request), "example": example}},
         },
         "responses": {
-            "200": {"description": "Answered.", "content": {"application/json": {"schema": given}}},
-            **_errors(*_ERRORS),
+            **_answered("application/json", _ref(response), headers),
+            **_errors(("400", *_GUARDED)),
         },
     }
 
 
-def _get(summary: str, media: str = "application/json") -> dict[str, Any]:
-    return {
+def _get(
+    summary: str, schema: dict[str, Any], media: str = "application/json", *, open_to: bool = False
+) -> dict[str, Any]:
+    """``open_to`` everybody: no key is asked for, also where keys are on."""
+    described: dict[str, Any] = {
         "summary": summary,
-        "responses": {"200": {"description": "Answered.", "content": {media: {}}}, **_errors("503")},
+        "responses": {
+            **_answered(media, schema, _HEADERS),
+            **_errors(_OPEN if open_to else _GUARDED),
+        },
     }
+    return {**described, "security": []} if open_to else described
+
+
+def _ready() -> dict[str, Any]:
+    described = _get("Readiness, versions, weights and revision", _ref("State"), open_to=True)
+    described["responses"]["503"]["content"]["application/json"]["schema"] = _ref("NotReady")
+    return described

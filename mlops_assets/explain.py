@@ -4,8 +4,8 @@ Belongs here: following the recorded links from a logged answer to the declared 
 model, its training run, its data and its approval, and printing them. Does not belong here: reading the log
 (``resources/inference_log.py``), writing any of the records (``components/``), deciding anything.
 
-A link that cannot be followed is part of the answer, with the reason. A materialisation counts only when it
-names what the answer names (revision, digest, version, Delta version); the latest one is never a guess for it.
+A link that cannot be followed is part of the answer, with the reason. A materialisation counts only when
+it names what the answer names (revision, digest, version, Delta version); the latest is no guess for it.
 """
 
 import ast
@@ -36,9 +36,10 @@ class UnknownRequest(MlopsError, LookupError):
     def __init__(self, request_id: str, searched: Sequence[str], *, flush_interval_s: float) -> None:
         self.request_id, self.searched, self.flush_interval_s = request_id, list(searched), flush_interval_s
         super().__init__(
-            f"No answer to request {request_id!r} is logged. Searched: {'; '.join(self.searched)}. Rows appear "
-            f"at most {flush_interval_s:g} s after the answer (while the log can be written, see /ready of the "
-            "deployment); refused requests are not logged. Take the id from the header x-request-id."
+            f"No answer to request {request_id!r} is logged. Searched: {'; '.join(self.searched)}. Rows "
+            f"appear at most {flush_interval_s:g} s after the answer, if the log can be written (/ready of "
+            "the deployment says so). A refused request has no answer. The id is in the answer and in its "
+            "header x-request-id."
         )
 
 
@@ -169,9 +170,9 @@ def _models(definitions: dg.Definitions) -> dict[str, str]:
 def _said_searched(
     log: InferenceLog, deployments: Sequence[str], since: datetime | None, until: datetime | None
 ) -> list[str]:
-    said = [str(log.stats(name)) for name in deployments] or [
-        f"{log.folder()} (no deployment has logged yet)"
-    ]
+    said = [str(log.stats(name)) for name in deployments]
+    if not said:
+        said = [f"{log.folder()} (no deployment has logged yet)"]
     if since is not None:
         said.append(f"only since {_time(since)}")
     if until is not None:
@@ -242,21 +243,19 @@ class _Trace:
             ]
         number = version.removeprefix("v")
         if not number.isdigit():
-            return [
-                Link(what, False, f"version {version!r} is not v and a number, as registered versions are")
-            ]
-        approval = self._approval(model, int(number), at)
+            told = f"version {version!r} is not v and a number, as registered versions are"
+            return [Link(what, False, told)]
         try:
             registered = self._registry.version(model, int(number))
         except RegistryError as error:
-            return [Link(what, False, str(error)), approval]
+            return [Link(what, False, str(error)), self._approval(model, int(number), "", at)]
         trained = self._trained(model, registered)
         return [
             self._registered(registered),
             self._mlflow_run(registered),
             *self._training(model, registered, trained),
             *self._data(model, registered, trained),
-            approval,
+            self._approval(model, int(number), registered.digest, at),
         ]
 
     # -- links ---------------------------------------------------------------------------------------
@@ -272,7 +271,8 @@ class _Trace:
             return Link(
                 what,
                 False,
-                f"none of {len(events)} materialisations of {asset} records revision {revision}; {held}",
+                f"none of {len(events)} materialisations of {asset} records revision {revision}; {held}. "
+                "A step is recorded once it is verified",
             )
         event = matching[-1]
         shown = {name: event.metadata.get(name) for name in ("phase", "reason", "weights")}
@@ -354,10 +354,9 @@ class _Trace:
         if not version.digest:
             return None
         same = [event for event in self._events(f"models/{model}") if event.data_version == version.digest]
-        named = [
-            event for event in same if event.run_id and event.run_id == version.tags.get("dagster_run_id")
-        ]
-        return (named or same or [None])[-1]
+        run_id = version.tags.get("dagster_run_id")
+        made = [event for event in same if run_id and event.run_id == run_id] or same
+        return made[-1] if made else None
 
     def _training(self, model: str, version: RegisteredVersion, trained: _Event | None) -> list[Link]:
         asset = f"models/{model}"
@@ -451,8 +450,8 @@ class _Trace:
             return Link(
                 f"data {table}",
                 False,
-                f"Delta version {delta_version} was read; none of the last {seen} materialisations of {table} "
-                "records that version",
+                f"Delta version {delta_version} was read; none of the last {seen} materialisations of "
+                f"{table} records that version",
                 {"table": table, "delta_version": delta_version},
             )
         event = matching[0]
@@ -473,7 +472,7 @@ class _Trace:
             self._asset_url(table),
         )
 
-    def _approval(self, model: str, version: int, at: datetime) -> Link:
+    def _approval(self, model: str, version: int, digest: str, at: datetime) -> Link:
         """The newest approval of this version that was there when it answered."""
         asset, what = f"approvals/{model}", "approval"
         events = [event for event in self._events(asset) if event.metadata.get("model_version") == version]
@@ -483,6 +482,13 @@ class _Trace:
             told = f"no materialisation of {asset} before the answer approves version {version}{later}"
             return Link(what, False, told)
         event = before[0]
+        bound = dict(event.metadata.get("bound_to") or {}).get(f"models/{model}")
+        if digest and bound is not None and bound != digest:
+            told = (
+                f"{asset} for version {version}, {event.made}, is bound to content {bound[:12]}; the "
+                f"registered version holds {digest[:12]}"
+            )
+            return Link(what, False, told)
         shown = ("decision", "approver", "reason", "mode", "bound_to")
         return Link(
             what,

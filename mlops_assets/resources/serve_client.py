@@ -22,12 +22,16 @@ import dagster as dg
 from pydantic import Field
 
 from mlops_assets.errors import DeploymentError
+from mlops_assets.rollout.capacity import ClusterResources, Placement, cluster_resources, place
+from serve.schema import Device, ModelArgs, ModelFormat
 
 if TYPE_CHECKING:
     import httpx
 
 Document = dict[str, Any]
 
+STATE_LIMIT = 10_000
+"""The most that Ray's state API gives at once."""
 FAILED_STATUSES = frozenset({"DEPLOY_FAILED", "UNHEALTHY"})
 
 
@@ -82,17 +86,57 @@ class ServeClient(dg.ConfigurableResource):  # type: ignore[type-arg]
         self.wait_until_running(names, report=report)
         return names
 
-    def require_resources(self, *, application: str, num_gpus: float) -> None:
-        """Fails when the cluster could never schedule what is asked: Ray would wait for ever."""
-        if num_gpus <= 0:
-            return
-        nodes = self._dashboard("GET", "/api/v0/nodes?detail=1")["data"]["result"]["result"]
-        gpus = max((float((node.get("resources_total") or {}).get("GPU", 0)) for node in nodes), default=0.0)
-        if gpus < num_gpus:
-            raise DeploymentError(
-                f"{application} asks for {num_gpus} GPU per replica; the largest node has {gpus}. "
-                "Set num_gpus: 0, or add a node with a GPU."
-            )
+    def require_resources(
+        self,
+        *,
+        application: str,
+        num_gpus: float,
+        device: Device = "cpu",
+        replicas: int = 1,
+        package_bytes: int = 0,
+        model_format: ModelFormat = "lightgbm-text",
+    ) -> Placement:
+        """Where a version is going to run, decided before it is declared: Ray would wait for ever.
+
+        Give the declared version ``num_gpus`` of the placement. Raises DeploymentError with the numbers
+        when it fits nowhere (``rollout/capacity.py``). A version that is declared already stays as it is.
+        """
+        for known in self.declared():
+            if known["name"] == application:
+                args = ModelArgs.model_validate(known["args"])
+                return Placement(
+                    device="gpu" if args.num_gpus and args.device != "cpu" else "cpu",
+                    num_gpus=args.num_gpus,
+                    reason="it is declared already, and stays as it is",
+                )
+        return place(
+            application=application,
+            device=device,
+            num_gpus=num_gpus,
+            replicas=replicas,
+            cluster=self.cluster_resources(),
+            package_bytes=package_bytes,
+            model_format=model_format,
+        )
+
+    def cluster_resources(self) -> ClusterResources:
+        """What the cluster has and who holds it, as Ray's dashboard tells it."""
+        return cluster_resources(
+            nodes=self._state("nodes"),
+            actors=self._state("actors"),
+            measured=self._dashboard("GET", "/nodes?view=summary")["data"]["summary"],
+            replicas=[
+                replica
+                for application in self.applications().values()
+                for deployment in application.get("deployments", {}).values()
+                for replica in deployment.get("replicas", ())
+            ],
+        )
+
+    def _state(self, kind: str) -> list[Document]:
+        """A list of Ray's state API, whole: without a limit it gives the first hundred."""
+        answer = self._dashboard("GET", f"/api/v0/{kind}?detail=1&limit={STATE_LIMIT}")
+        return list(answer["data"]["result"]["result"])
 
     def wait_until_running(
         self,

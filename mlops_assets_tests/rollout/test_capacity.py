@@ -71,7 +71,7 @@ def test_auto_takes_a_quarter_of_a_gpu_unless_told_otherwise() -> None:
 
 
 def test_cpu_never_takes_a_gpu() -> None:
-    assert asked(ONE_GPU, device="cpu") == Placement("cpu", 0, "device: cpu is declared", 343_500_000)
+    assert asked(ONE_GPU, device="cpu") == Placement("cpu", 0, "device: cpu is declared", 223_500_000)
     assert "device: cpu" in refusal(ONE_GPU, device="cpu", num_gpus=0.5)
 
 
@@ -145,7 +145,7 @@ def test_a_model_that_does_not_fit_into_memory_is_refused_with_the_numbers() -> 
     node = Node("a", "alpha", cpus=4, gpus=0, memory_total=8 * GB, memory_free=2 * GB)
     assert asked(node, replicas=4).memory_bytes == REPLICA_BYTES + 3_500_000
     said = refusal(node, package_bytes=400_000_000, replicas=2)
-    assert "2 x (0.25 CPU and 1.7 GB of memory) asked, room for 0" in said
+    assert "2 x (0.25 CPU and 1.6 GB of memory) asked, room for 0" in said
     assert "1.6 GB of 8.0 GB memory free (5% of it are kept)" in said
     # Two gigabytes are free, but Ray starts to kill workers before they are all taken.
     assert asked(node, package_bytes=350_000_000).device == "cpu"
@@ -164,7 +164,7 @@ def test_gpu_memory_limits_too() -> None:
     empty = Node("g", "gamma", 4, 1, 64 * GB, 60 * GB, (GpuMemory(0, 16 * GB),))
     placed = asked(empty, num_gpus=0.25, package_bytes=100_000_000, replicas=4)
     assert placed.gpu_memory_bytes == GPU_CONTEXT_BYTES + 100_000_000
-    assert placed.memory_bytes == GPU_REPLICA_BYTES + 350_000_000
+    assert placed.memory_bytes == GPU_REPLICA_BYTES + 1_200_000_000
     whole = Node("g", "gamma", 4, 2, 64 * GB, 60 * GB, (GpuMemory(15 * GB, 16 * GB), GpuMemory(0, 16 * GB)))
     assert "room for 0" in refusal(whole, device="gpu", num_gpus=2, package_bytes=100_000_000)
 

@@ -108,8 +108,10 @@ def _wait_until_ready(url: str, body: bytes, version: str, score: float) -> None
             found = score_in(answer.json(), "probability")
             if found != score:
                 raise ServerNotUp(f"gives {found}, offline it is {score}")
-            answers = all(route["answers"] for route in state.json()["routes"].values())
-            right = answers and answer.json()["model_version"] == version
+            routes = state.json()["routes"]
+            answers = all(route["answers"] for route in routes.values())
+            # Loading the stable model into the gateway comes after its first answer.
+            right = answers and routes["v1"]["in_gateway"] and answer.json()["model_version"] == version
             ready = ready + 1 if right else 0
         if time.monotonic() > end:
             raise ServerNotUp(f"not ready: {answer.text[:300]} {state.text[:500]}")

@@ -97,13 +97,17 @@ class Platform:
         del self._versions[version]
         self._declare()
 
-    def route(self, stable: str, shadows: dict[str, int] | None = None, **weights: int) -> float:
+    def route(
+        self, stable: str, weights: Mapping[str, int], shadows: Mapping[str, int] | None = None
+    ) -> float:
         """Declares weights in basis points and waits for all gateway replicas; seconds that it took."""
-        started = self.declare_route(stable, shadows, **weights)
+        started = self.declare_route(stable, weights, shadows)
         self.wait_for_revision()
         return time.monotonic() - started
 
-    def declare_route(self, stable: str, shadows: dict[str, int] | None = None, **weights: int) -> float:
+    def declare_route(
+        self, stable: str, weights: Mapping[str, int], shadows: Mapping[str, int] | None = None
+    ) -> float:
         """Declares weights; time.monotonic of the declaration."""
         routes = {
             version: self._route(version, weight, (shadows or {}).get(version, 0))
@@ -233,7 +237,7 @@ def start(platform: Platform) -> None:
     """Deploys v1 with all of the traffic."""
     platform.add("v1", seed=0)
     platform.wait_for_version("v1")
-    platform.route("v1", v1=10_000)
+    platform.route("v1", {"v1": 10_000})
     platform.wait_for_answers("v1")
 
 
@@ -250,28 +254,28 @@ def life_cycle(
         time.sleep(seconds)
         found.append(Phase(name, round(converged, 2)))
 
-    def deploy(version: str, seed: int, **weights: int) -> float:
+    def deploy(version: str, seed: int, weights: dict[str, int]) -> float:
         started = time.monotonic()
         platform.add(version, seed=seed)
         platform.wait_for_version(version)
-        platform.route(max(weights, key=weights.__getitem__), **weights)
+        platform.route(max(weights, key=weights.__getitem__), weights)
         platform.wait_for_answers(version)
         return time.monotonic() - started
 
     def retire(version: str, stable: str) -> float:
-        converged = platform.route(stable, **{stable: 10_000})
+        converged = platform.route(stable, {stable: 10_000})
         platform.remove(version)
         return converged
 
-    phase("deploy v2 at 0 %", lambda: deploy("v2", 1, v1=10_000, v2=0))
-    phase("shadow 100 %", lambda: platform.route("v1", {"v2": 10_000}, v1=10_000, v2=0))
-    phase("10 %", lambda: platform.route("v1", v1=9_000, v2=1_000))
-    phase("50 %", lambda: platform.route("v1", v1=5_000, v2=5_000))
+    phase("deploy v2 at 0 %", lambda: deploy("v2", 1, {"v1": 10_000, "v2": 0}))
+    phase("shadow 100 %", lambda: platform.route("v1", {"v1": 10_000, "v2": 0}, {"v2": 10_000}))
+    phase("10 %", lambda: platform.route("v1", {"v1": 9_000, "v2": 1_000}))
+    phase("50 %", lambda: platform.route("v1", {"v1": 5_000, "v2": 5_000}))
     phase("kill a canary replica", lambda: platform.kill(f"{NAME}--v2", "Model"))
-    phase("100 %", lambda: platform.route("v2", v1=0, v2=10_000))
+    phase("100 %", lambda: platform.route("v2", {"v1": 0, "v2": 10_000}))
     phase("retire v1", lambda: retire("v1", "v2"))
-    phase("deploy v1 again", lambda: deploy("v1", 0, v2=10_000, v1=0))
-    phase("roll back", lambda: platform.route("v1", v1=10_000, v2=0))
+    phase("deploy v1 again", lambda: deploy("v1", 0, {"v2": 10_000, "v1": 0}))
+    phase("roll back", lambda: platform.route("v1", {"v1": 10_000, "v2": 0}))
     phase("kill a stable replica", lambda: platform.kill(f"{NAME}--v1", "Model"))
     phase("kill a gateway replica", lambda: platform.kill(NAME, "Gateway"))
     phase("kill the controller", platform.kill_controller)
@@ -294,21 +298,21 @@ def faults(
         version = f"bad{number}"
         load.phase = name
         platform.add(version, seed=1, fault=name)
-        platform.declare_route("v1", v1=10_000, **{version: 0})
+        platform.declare_route("v1", {"v1": 10_000, version: 0})
         trip: float | None = None
         if name == "crash on load":
-            started = platform.declare_route("v1", v1=8_000, **{version: 2_000})
+            started = platform.declare_route("v1", {"v1": 8_000, version: 2_000})
             time.sleep(TRIP_DEADLINE_S)
             reason = platform.trip_of(version) or platform.problem_of(version)
         else:
             platform.wait_for_version(version)
             platform.wait_for_answers(version)
-            started = platform.declare_route("v1", v1=8_000, **{version: 2_000})
+            started = platform.declare_route("v1", {"v1": 8_000, version: 2_000})
             reason = _wait_for_trip(platform, version)
             trip = time.monotonic() - started if reason else None
         time.sleep(seconds)
         found.append(Fault(name, trip, reason or "did not trip"))
-        platform.route("v1", v1=10_000)
+        platform.route("v1", {"v1": 10_000})
         platform.remove(version)
     return found
 

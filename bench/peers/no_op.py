@@ -7,11 +7,7 @@ from ray.serve import Application
 from ray.serve.schema import LoggingConfig
 
 BODY = b'{"probability":0.5}'
-START = {
-    "type": "http.response.start",
-    "status": 200,
-    "headers": [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(BODY))],
-}
+HEADERS = ((b"content-type", b"application/json"), (b"content-length", b"%d" % len(BODY)))
 END = {"type": "http.response.body", "body": BODY}
 
 
@@ -24,7 +20,7 @@ async def answer(scope: dict[str, Any], receive: Any, send: Any) -> None:
         return
     while (await receive()).get("more_body"):
         pass
-    await send({**START, "headers": list(START["headers"])})
+    await send({"type": "http.response.start", "status": 200, "headers": list(HEADERS)})
     await send(END)
 
 

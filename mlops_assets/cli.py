@@ -94,6 +94,95 @@ def approve_command(model: str, approver: str, reason: str, reject: bool) -> Non
     click.echo(f"approvals/{model} approved by {approver} (run {run_id}). The deployment follows by itself.")
 
 
+def _person(command: Any) -> Any:
+    """The options of every decision: who, and why."""
+    command = click.option("--reason", required=True, help="Why, in a sentence.")(command)
+    return click.option("--by", required=True, help="Who decides.")(command)
+
+
+@main.command("rollout")
+@click.argument("deployment")
+@_person
+def rollout_command(deployment: str, by: str, reason: str) -> None:
+    """Roll the approved version out from the first step, also one that was aborted before."""
+    _act(deployment, action="start", by=by, reason=reason)
+
+
+@main.command("promote")
+@click.argument("deployment")
+@_person
+def promote_command(deployment: str, by: str, reason: str) -> None:
+    """Give the version being rolled out all traffic now, without waiting for evidence."""
+    _act(deployment, action="promote", by=by, reason=reason)
+
+
+@main.command("abort")
+@click.argument("deployment")
+@_person
+def abort_command(deployment: str, by: str, reason: str) -> None:
+    """Give the version being rolled out up; stable answers everything."""
+    _act(deployment, action="abort", by=by, reason=reason)
+
+
+@main.command("set-weight")
+@click.argument("deployment")
+@click.argument("percent", type=float)
+@click.option("--version", "to", default="", help="Which version; left out: the one being rolled out.")
+@_person
+def set_weight_command(deployment: str, percent: float, to: str, by: str, reason: str) -> None:
+    """Give a version PERCENT of the traffic and hold it there until a person goes on."""
+    _act(deployment, action="set_weight", by=by, reason=reason, to=to, weight=percent)
+
+
+@main.command("rollback")
+@click.argument("deployment")
+@click.option("--to", default="", help="Version like v7; left out: the one that answered before.")
+@_person
+def rollback_command(deployment: str, to: str, by: str, reason: str) -> None:
+    """Put traffic, alias and records back to an earlier version, together; it stays there."""
+    _act(deployment, action="rollback", by=by, reason=reason, to=to)
+
+
+def _act(deployment: str, **act: Any) -> None:
+    from mlops_assets.decisions import decide_rollout
+    from mlops_assets.instance import running_instance
+
+    with running_instance() as instance:
+        record = decide_rollout(_definitions(), instance, deployment, **act)
+    weights = ", ".join(f"{version} {share:g} %" for version, share in record.metadata["weights"].items())
+    click.echo(
+        f"deployments/{deployment} is at revision {record.metadata['revision']}: {weights}. "
+        f"{record.metadata['verified']} (run {record.run_id})."
+    )
+
+
+@main.command("explain")
+@click.argument("request_id")
+@click.option("--deployment", default=None, help="Where to look; left out: everywhere.")
+@click.option("--json", "as_json", is_flag=True, help="Machine-readable output.")
+def explain_command(request_id: str, deployment: str | None, as_json: bool) -> None:
+    """From one answer back: version and weights then, model, training data, runs, approval."""
+    import json
+
+    from mlops_assets.defs.platform.resources import inference_log, model_registry
+    from mlops_assets.explain import explain, print_explanation
+    from mlops_assets.instance import running_instance
+
+    with running_instance() as instance:
+        found = explain(
+            request_id,
+            deployment=deployment,
+            instance=instance,
+            registry=model_registry(),
+            log=inference_log(),
+            definitions=_definitions(),
+        )
+    if as_json:
+        click.echo(json.dumps(found.to_dict(), indent=2, default=str))
+    else:
+        print_explanation(found)
+
+
 def _definitions() -> Any:
     from mlops_assets.definitions import defs
 

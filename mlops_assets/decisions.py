@@ -1,14 +1,17 @@
 """A person's decisions, recorded as materialisations of the running instance.
 
-Belongs here: launching an approval with its configuration. Does not belong here: what an approval
-allows (``rollout/approval.py``) or printing (``cli.py``).
+Belongs here: launching an approval or an act of a deployment with its configuration. Does not belong here:
+what is allowed (``rollout/``), carrying it out (``components/``), printing (``cli.py``).
 """
 
-from typing import Literal
+from collections.abc import Mapping
+from typing import Any, Literal
 
 import dagster as dg
 
-from mlops_assets.errors import ApprovalError, UnknownName
+from mlops_assets.components.records import Record, latest
+from mlops_assets.components.rollout_watch import ACTION_TAG, ROLLOUT_TAG
+from mlops_assets.errors import ApprovalError, DeploymentError, MlopsError, UnknownName
 
 
 def decide_approval(
@@ -25,23 +28,65 @@ def decide_approval(
     Raises UnknownName for a model that needs no approval, and ApprovalError with the ruling when the
     approval is not allowed (the gate did not promote, or the decision is a rejection).
     """
-    graph = definitions.resolve_asset_graph()
-    known = {key.path[1]: key for key in graph.materializable_asset_keys if key.path[0] == "approvals"}
-    if model not in known:
-        raise UnknownName("model with an approval", model, known)
-    key = known[model]
+    key = _key(definitions, "approvals", model, "model with an approval")
     config = {"decision": decision, "approver": approver, "reason": reason}
+    return _materialise(definitions, instance, key, config, {"mlops/decided_by": approver}, ApprovalError)
+
+
+def decide_rollout(
+    definitions: dg.Definitions,
+    instance: dg.DagsterInstance,
+    deployment: str,
+    *,
+    action: Literal["start", "promote", "abort", "set_weight", "rollback"],
+    by: str,
+    reason: str,
+    to: str = "",
+    weight: float | None = None,
+) -> Record:
+    """Materialises ``deployments/<deployment>`` with a person's act; what was recorded.
+
+    Waits for an act that is being carried out. Raises UnknownName for a deployment nobody declared, and
+    DeploymentError with the reason when the act is refused or fails: then nothing changed.
+    """
+    key = _key(definitions, "deployments", deployment, "deployment")
+    config: dict[str, Any] = {"action": action, "by": by, "reason": reason, "to": to}
+    if weight is not None:
+        config["weight"] = weight
+    tags = {"mlops/decided_by": by, ROLLOUT_TAG: deployment, ACTION_TAG: action}
+    _materialise(definitions, instance, key, config, tags, DeploymentError)
+    record = latest(instance, key)
+    assert record is not None
+    return record
+
+
+def _key(definitions: dg.Definitions, kind: str, name: str, what: str) -> dg.AssetKey:
+    graph = definitions.resolve_asset_graph()
+    known = {key.path[1]: key for key in graph.materializable_asset_keys if key.path[0] == kind}
+    if name not in known:
+        raise UnknownName(what, name, known)
+    return known[name]
+
+
+def _materialise(
+    definitions: dg.Definitions,
+    instance: dg.DagsterInstance,
+    key: dg.AssetKey,
+    config: Mapping[str, Any],
+    tags: Mapping[str, str],
+    error: type[MlopsError],
+) -> str:
     result = definitions.resolve_implicit_global_asset_job_def().execute_in_process(
         instance=instance,
         asset_selection=[key],
-        run_config={"ops": {key.to_python_identifier(): {"config": config}}},
-        tags={"mlops/decided_by": approver},
+        run_config={"ops": {key.to_python_identifier(): {"config": dict(config)}}},
+        tags=dict(tags),
         raise_on_error=False,
     )
     if not result.success:
         failures = [event.step_failure_data for event in result.all_events if event.is_step_failure]
         told = next((f.user_failure_data.description for f in failures if f.user_failure_data), None)
-        raise ApprovalError(
+        raise error(
             told or str(failures[0].error.message if failures and failures[0].error else "run failed")
         )
     return str(result.run_id)

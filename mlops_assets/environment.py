@@ -54,6 +54,17 @@ RAY_DASHBOARD_URL = Variable(
 API_KEYS_FILE = Variable(
     "MLOPS_API_KEYS_FILE", "", "File of hashed API keys with roles; empty switches keys off (local use)."
 )
+API_KEY = Variable(
+    "MLOPS_API_KEY", "", "Key (role operate) that the platform itself sends to the endpoint when keys are on."
+)
+PREDICTION_LOG_URI = Variable(
+    "MLOPS_PREDICTION_LOG_URI",
+    "{state}/predictions",
+    "Where gateways log answers: a local path or s3://bucket/prefix.",
+)
+ALERT_WEBHOOK = Variable(
+    "MLOPS_ALERT_WEBHOOK", "", "Slack-compatible webhook for alerts; empty: the alert log only."
+)
 GIT_SHA = Variable("MLOPS_GIT_SHA", "", "Commit recorded with models; empty: asked of git.")
 
 VARIABLES: tuple[Variable, ...] = tuple(

@@ -46,5 +46,9 @@ class DeploymentError(MlopsError):
     """A Ray Serve application did not reach the declared state within its deadline."""
 
 
+class ClusterUnreachable(DeploymentError):
+    """Ray's dashboard or the endpoint does not answer: says nothing about the version being deployed."""
+
+
 class StackError(MlopsError):
     """The local platform cannot start or stop: a taken port, a process that died."""

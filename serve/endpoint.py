@@ -415,6 +415,7 @@ class Endpoint:
             )
         if found:
             raise InvalidFields(found)
+        assert type(version) is str
         trip = self._link.trip(version, f"tripped by hand: {reason}", by="operator")
         await self._link.gather()
         return Response(_encode({"trip": trip.model_dump(mode="json")}).encode())

@@ -1,11 +1,14 @@
-"""``DeploymentComponent``: an approved model becomes a Ray Serve application.
+"""``DeploymentComponent``: an approved model becomes a Ray Serve application, step by judged step.
 
-Belongs here: the assets ``approvals/<model>`` and ``deployments/<name>``, wired from a declaration.
-Does not belong here: what an approval allows (``rollout/approval.py``), the cluster's desired state
-(``rollout/desired_state.py``), the cluster itself (``resources/serve_client.py``).
+Belongs here: the assets ``approvals/<model>`` and ``deployments/<name>`` and the rollout sensor, wired
+from a declaration. Does not belong here: what an approval allows (``rollout/approval.py``), what a
+rollout does next (``rollout/plan.py``), carrying it out (``components/rolling_out.py``), the watch
+(``components/rollout_watch.py``), the cluster (``resources/serve_client.py``).
 """
 
+import json
 import time
+from collections.abc import Iterator
 from typing import Any, Literal
 
 import dagster as dg
@@ -14,16 +17,18 @@ from pydantic import Field
 from mlops_assets.components.automation import FOLLOW_PAST_THE_GATE
 from mlops_assets.components.document import Declaration, DeclaredComponent
 from mlops_assets.components.records import Record, current_versions, latest, require
-from mlops_assets.errors import ApprovalError, DeploymentError, MlopsError
+from mlops_assets.components.rolling_out import Order, RollingOut, materialisation
+from mlops_assets.components.rollout_fields import RolloutDeclaration
+from mlops_assets.components.rollout_watch import rollout_sensor
+from mlops_assets.errors import ApprovalError, MlopsError
+from mlops_assets.resources.alerts import Alerts
 from mlops_assets.resources.lake import Lake
 from mlops_assets.resources.model_registry import ModelRegistry, RegisteredVersion
 from mlops_assets.resources.serve_client import ServeClient
-from mlops_assets.rollout import desired_state
-from mlops_assets.rollout.approval import Approval, Mode, rule_on_deployment, rule_on_request
-from mlops_assets.rollout.golden import difference, expected_answer
-from serve.schema import GatewayArgs, ModelArgs, ModelManifest
-
-CHAMPION = "champion"
+from mlops_assets.rollout.approval import Approval, Mode, approval_of, rule_on_deployment, rule_on_request
+from mlops_assets.rollout.transitions import RoutingSettings
+from serve.schema import Device, GatewayArgs, GuardRules, ModelArgs, ModelManifest, PredictionLogArgs
+from serve.scoring import package_bytes
 
 
 class ApprovalDeclaration(Declaration):
@@ -35,7 +40,7 @@ class ApprovalDeclaration(Declaration):
     )
 
 
-class DeploymentDeclaration(Declaration):
+class DeploymentDeclaration(RolloutDeclaration):
     """Attributes of a ``DeploymentComponent`` document."""
 
     name: str = Field(
@@ -47,6 +52,17 @@ class DeploymentDeclaration(Declaration):
     replicas: int = Field(default=1, ge=1, description="Replicas of each model version.")
     gateway_replicas: int = Field(default=1, ge=1, description="Replicas of the gateway that callers reach.")
     num_gpus: float = Field(default=0, ge=0, description="GPUs (fractions allowed) of each model replica.")
+    device: Device = Field(
+        default="auto",
+        description="auto: a GPU where one is free and num_gpus asks for it, else CPU; cpu; gpu: or nothing.",
+    )
+    guard: GuardRules = Field(
+        default_factory=GuardRules, description="When a gateway takes a canary out of the traffic by itself."
+    )
+    stable_in_gateway: bool = Field(
+        default=True, description="The gateway scores small requests of the stable CPU model itself: faster."
+    )
+    prediction_log: bool = Field(default=True, description="Log every answer with its inputs.")
     timeout_s: float = Field(default=5.0, gt=0, description="How long one model call may take.")
     max_batch_rows: int = Field(default=1_000, ge=1, description="Largest accepted batch.")
     max_body_bytes: int = Field(default=1_048_576, ge=1_024, description="Largest accepted request body.")
@@ -63,6 +79,45 @@ class ApprovalConfig(dg.Config):
     reason: str = ""
 
 
+class RolloutConfig(dg.Config):
+    """What a run of a deployment is to do; left out, it does what is due.
+
+    follow: roll the approved version out, or go on with its rollout. A person gives ``by`` and ``reason``:
+    start (again, also after an abort), promote, abort, set_weight (``weight`` in percent), rollback (``to``
+    a version like v7). The rollout sensor uses advance, hold, retire and converge as well.
+    """
+
+    action: Literal[
+        "follow",
+        "start",
+        "advance",
+        "promote",
+        "abort",
+        "hold",
+        "retire",
+        "set_weight",
+        "rollback",
+        "converge",
+    ] = "follow"
+    revision: int = Field(default=-1, description="Refuse when the routing is not at this revision; -1: any.")
+    weight: float = Field(default=-1.0, description="Percent, of set_weight.")
+    to: str = Field(default="", description="Version, of rollback and set_weight.")
+    by: str = ""
+    reason: str = ""
+    judgement: str = Field(default="", description="The judgement it was decided on, as JSON.")
+
+    def order(self) -> Order:
+        return Order(
+            action=self.action,
+            revision=self.revision if self.revision >= 0 else None,
+            weight=self.weight if self.weight >= 0 else None,
+            to=self.to,
+            by=self.by,
+            reason=self.reason,
+            judgement=json.loads(self.judgement) if self.judgement else None,
+        )
+
+
 class DeploymentComponent(DeclaredComponent[DeploymentDeclaration]):
     """Deploys what was approved, and verifies it over HTTP before it says so.
 
@@ -74,13 +129,27 @@ class DeploymentComponent(DeclaredComponent[DeploymentDeclaration]):
           model: flights
           approval: {mode: auto}
           replicas: 2
+          steps:
+            - {shadow: 100, min_requests: 500}
+            - {set_weight: 10, min_requests: 500, pause: 10m}
+            - {set_weight: 50, min_requests: 500}
+            - {set_weight: 100}
     """
 
     Declaration = DeploymentDeclaration
+    clock = staticmethod(time.time)
+    """Unix seconds, for the sensor and the acts."""
 
     def build_defs(self, context: dg.ComponentLoadContext) -> dg.Definitions:
         group = context.path.name
-        return dg.Definitions(assets=[self._approval(group), self._deployment(group)])
+        sensor = rollout_sensor(
+            name=self.declaration.name,
+            model=self.declaration.model,
+            plan=self.declaration.plan(),
+            bound=self._bound_keys(),
+            clock=self.clock,
+        )
+        return dg.Definitions(assets=[self._approval(group), self._deployment(group)], sensors=[sensor])
 
     @property
     def _approval_key(self) -> dg.AssetKey:
@@ -161,34 +230,116 @@ class DeploymentComponent(DeclaredComponent[DeploymentDeclaration]):
 
     def _deployment(self, group: str) -> dg.AssetsDefinition:
         declared = self.declaration
-        bound = self._bound_keys()
+        key = dg.AssetKey(["deployments", declared.name])
 
         @dg.asset(
-            key=dg.AssetKey(["deployments", declared.name]),
+            key=key,
             deps=[self._approval_key],
             group_name=group,
             kinds={"deployment", "ray"},
             description=declared.description
-            or f"The Ray Serve application that answers /{declared.name}/predict with the approved model.",
+            or f"The Ray Serve application that answers /{declared.name}/predict with the approved model. "
+            "Every materialisation is one step of a rollout: weights before and after, and why.",
             code_version="1",
             automation_condition=FOLLOW_PAST_THE_GATE,
             # One writer: declaring the state of a cluster is read, modify, write.
             pool="serve",
+            check_specs=[
+                dg.AssetCheckSpec(
+                    "rollout",
+                    asset=key,
+                    description="The last rollout went through or goes on; fails after an abort or a hold.",
+                )
+            ],
         )
         def deployment(
             context: dg.AssetExecutionContext,
+            config: RolloutConfig,
             serve_client: ServeClient,
             model_registry: ModelRegistry,
             lake: Lake,
-        ) -> dg.MaterializeResult[Any]:
-            approval = latest(context.instance, self._approval_key)
+            alerts: Alerts,
+        ) -> Iterator[dg.MaterializeResult[Any]]:
+            started = time.monotonic()
+            rolling = self.rolling_out(
+                context.instance, serve_client, model_registry, lake, alerts, report=context.log.info
+            )
             try:
-                version = self._approved_version(context.instance, approval, bound, model_registry)
-                return _roll_out(context, declared, version, serve_client, model_registry, lake)
+                outcome = rolling.run(config.order(), latest(context.instance, key))
             except MlopsError as error:
                 raise dg.Failure(str(error), allow_retries=False) from error
+            yield materialisation(outcome, serve_client, declared.name, time.monotonic() - started)
 
         return deployment
+
+    def rolling_out(
+        self,
+        instance: dg.DagsterInstance,
+        client: ServeClient,
+        registry: ModelRegistry,
+        lake: Lake,
+        alerts: Alerts,
+        *,
+        report: Any,
+    ) -> RollingOut:
+        """The acts of this deployment against one cluster, registry and lake."""
+        declared = self.declaration
+        bound = self._bound_keys()
+
+        def approved() -> RegisteredVersion:
+            return self._approved_version(instance, latest(instance, self._approval_key), bound, registry)
+
+        def model_args(version: RegisteredVersion) -> tuple[ModelArgs, str]:
+            manifest = ModelManifest.model_validate(version.manifest())
+            storage_options = lake.public_storage_options()
+            placed = client.require_resources(
+                application=f"{declared.name}--v{version.version}",
+                num_gpus=declared.num_gpus,
+                device=declared.device,
+                replicas=declared.replicas,
+                package_bytes=package_bytes(version.package_uri, manifest, storage_options),
+                model_format=manifest.model_format,
+            )
+            args = ModelArgs(
+                version=f"v{version.version}",
+                package_uri=version.package_uri,
+                storage_options=storage_options,
+                num_replicas=declared.replicas,
+                num_gpus=placed.num_gpus,
+                device=declared.device,
+            )
+            return args, f"{placed.device}: {placed.reason}"
+
+        log_uri = client.prediction_log_uri if declared.prediction_log else ""
+        return RollingOut(
+            name=declared.name,
+            model=declared.model,
+            plan=declared.plan(),
+            settings=RoutingSettings(
+                deployment=declared.name,
+                timeout_s=declared.timeout_s,
+                guard=declared.guard,
+                unit_feature=declared.ab.unit_feature if declared.ab else None,
+            ),
+            gateway_args=GatewayArgs(
+                name=declared.name,
+                num_replicas=declared.gateway_replicas,
+                api_keys_file=declared.api_keys_file or client.api_keys_file or None,
+                max_body_bytes=declared.max_body_bytes,
+                max_batch_rows=declared.max_batch_rows,
+                stable_in_gateway=declared.stable_in_gateway,
+                prediction_log=PredictionLogArgs(uri=log_uri, storage_options=lake.public_storage_options())
+                if log_uri
+                else None,
+            ),
+            model_args=model_args,
+            approved=approved,
+            client=client,
+            registry=registry,
+            alerts=alerts,
+            report=report,
+            clock=self.clock,
+        )
 
     def _approved_version(
         self,
@@ -202,7 +353,11 @@ class DeploymentComponent(DeclaredComponent[DeploymentDeclaration]):
         A check only guards the run it stands in; a deployment launched by itself would pass it by.
         """
         model = self.declaration.model
-        ruling = rule_on_deployment(_approval_of(approval), current_versions(instance, bound), model=model)
+        ruling = rule_on_deployment(
+            approval_of(approval.metadata if approval else None),
+            current_versions(instance, bound),
+            model=model,
+        )
         if approval is None or not ruling.allowed:
             raise ApprovalError(ruling.reason)
         gate = instance.get_latest_asset_check_evaluation_record(dg.AssetCheckKey(bound[0], "gate"))
@@ -219,113 +374,3 @@ class DeploymentComponent(DeclaredComponent[DeploymentDeclaration]):
                 f"registry holds {version.digest[:12]}; materialise evaluations/{model} again"
             )
         return version
-
-
-def _approval_of(record: Record | None) -> Approval | None:
-    if record is None:
-        return None
-    return Approval(
-        decision=record.metadata["decision"],
-        approver=record.metadata["approver"],
-        reason=record.metadata["reason"],
-        bound_to=record.metadata["bound_to"],
-    )
-
-
-def _roll_out(
-    context: dg.AssetExecutionContext,
-    declared: DeploymentDeclaration,
-    version: RegisteredVersion,
-    client: ServeClient,
-    registry: ModelRegistry,
-    lake: Lake,
-) -> dg.MaterializeResult[Any]:
-    """Brings the version up beside what runs, gives it all traffic, verifies, retires the oldest.
-
-    Any failure declares the previous state again before it is raised: desired equals actual.
-    """
-    started = time.monotonic()
-    name, label = declared.name, f"v{version.version}"
-    before = client.declared()
-    host, port = client.http_options()
-
-    def declare(applications: list[desired_state.Document]) -> desired_state.Document:
-        whole = desired_state.document(applications, host=host, port=port)
-        client.apply(whole)
-        return whole
-
-    report = context.log.info
-    args = ModelArgs(
-        version=label,
-        package_uri=version.package_uri,
-        storage_options=lake.public_storage_options(),
-        num_replicas=declared.replicas,
-        num_gpus=declared.num_gpus,
-    )
-    target = desired_state.DeployedVersion(name, label, args)
-    client.require_resources(application=target.application, num_gpus=declared.num_gpus)
-    current = desired_state.routing_of(before, name)
-    routing = desired_state.all_traffic_to(
-        current, deployment=name, version=label, timeout_s=declared.timeout_s
-    )
-    gateway = desired_state.gateway_application(
-        GatewayArgs(
-            name=name,
-            num_replicas=declared.gateway_replicas,
-            api_keys_file=declared.api_keys_file or client.api_keys_file or None,
-            max_body_bytes=declared.max_body_bytes,
-            max_batch_rows=declared.max_batch_rows,
-        ),
-        routing,
-    )
-    try:
-        report(f"starting {target.application} beside {len(before)} running applications")
-        applications = desired_state.with_versions_added(before, [target])
-        if current is not None:
-            # Callers are being answered: the new version must be up before it gets any of them.
-            declare(applications)
-            client.wait_until_running([target.application], report=report)
-        applications = desired_state.with_gateway(applications, gateway)
-        report(f"giving {label} all traffic: routing revision {routing.revision}")
-        declare(applications)
-        client.wait_until_running([name, target.application], report=report)
-        weights = {route: entry.weight for route, entry in routing.routes.items()}
-        client.wait_for_revision(name, routing.revision, weights=weights, replicas=declared.gateway_replicas)
-        manifest = ModelManifest.model_validate(version.manifest())
-        _verify_golden(client, name, label, manifest)
-    except DeploymentError:
-        report(f"{target.application} failed; declaring the previous state again")
-        declare(before)
-        raise
-    whole = declare(desired_state.without_unrouted_versions(applications, deployment=name, routing=routing))
-    registry.set_alias(version.name, CHAMPION, version.version)
-    return dg.MaterializeResult(
-        data_version=dg.DataVersion(f"{label}@{routing.revision}"),
-        metadata={
-            "phase": "successful",
-            "endpoint": dg.MetadataValue.url(f"{client.url(name)}/predict"),
-            "api_docs": dg.MetadataValue.url(f"{client.url(name)}/docs"),
-            "model_version": version.version,
-            "digest": version.digest,
-            "revision": routing.revision,
-            "weights": dg.MetadataValue.json({v: weight / 100 for v, weight in weights.items()}),
-            "verified": f"{len(manifest.golden)} golden requests answered over HTTP exactly as offline; "
-            f"/ready reports revision {routing.revision} with these weights",
-            "seconds_to_traffic": round(time.monotonic() - started, 1),
-            "desired_state": dg.MetadataValue.json(whole),
-        },
-    )
-
-
-def _verify_golden(client: ServeClient, name: str, label: str, manifest: ModelManifest) -> None:
-    """Every golden request must be answered by this version with exactly the offline scores."""
-    if not manifest.golden:
-        raise DeploymentError(
-            f"{name} {label} carries no golden rows; nothing proves that it answers as offline"
-        )
-    for row in manifest.golden:
-        told = difference(client.predict(name, row.features), expected_answer(manifest, row), version=label)
-        if told:
-            raise DeploymentError(
-                f"{name} {label} does not answer as it did offline: {told}; request: {row.features}"
-            )

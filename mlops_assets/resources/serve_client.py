@@ -21,15 +21,18 @@ from typing import TYPE_CHECKING, Any
 import dagster as dg
 from pydantic import Field
 
-from mlops_assets.errors import DeploymentError
+from mlops_assets import environment
+from mlops_assets.errors import ClusterUnreachable, DeploymentError
 from mlops_assets.rollout.capacity import ClusterResources, Placement, cluster_resources, place
-from serve.schema import Device, ModelArgs, ModelFormat
+from serve.schema import Device, Evidence, ModelArgs, ModelFormat
 
 if TYPE_CHECKING:
     import httpx
 
 Document = dict[str, Any]
 
+SILENT_AFTER_S = 3.0
+"""A gateway replica reports several times a second; one that is silent this long is gone."""
 STATE_LIMIT = 10_000
 """The most that Ray's state API gives at once."""
 FAILED_STATUSES = frozenset({"DEPLOY_FAILED", "UNHEALTHY"})
@@ -44,7 +47,7 @@ class ServeClient(dg.ConfigurableResource):  # type: ignore[type-arg]
     api_keys_file: str = Field(
         default="", description="Keys file of gateways that declare none; empty: no keys."
     )
-    api_key: str = Field(default="", description="Key sent to the endpoint when keys are on.")
+    prediction_log_uri: str = Field(default="", description="Where gateways log answers; empty: nowhere.")
     deadline_s: float = Field(default=180.0, description="How long a declared state may take to be real.")
 
     def applications(self) -> dict[str, Document]:
@@ -178,28 +181,51 @@ class ServeClient(dg.ConfigurableResource):  # type: ignore[type-arg]
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], None] = time.sleep,
     ) -> Document:
-        """The ``/ready`` answer once the gateway reports this revision and exactly these weights.
+        """The ``/ready`` answer once every gateway replica runs this revision with exactly these weights.
 
-        With several gateway replicas, answers are read until enough in a row agree that a replica
-        still on the old revision would have shown. Raises DeploymentError at the deadline.
+        ``/evidence`` lists the replicas with their revisions. Raises DeploymentError at the deadline.
         """
         start = clock()
-        needed, agreed = 1 if replicas == 1 else 6 * replicas, 0
         while True:
             status, answer = self.ready(name)
             seen = {version: route["weight"] for version, route in answer.get("routes", {}).items()}
             if status == 200 and answer.get("revision") == revision and seen == weights:
-                agreed += 1
-                if agreed >= needed:
+                reports = self.evidence(name).replicas
+                alive = [report for report in reports.values() if report.age_s < SILENT_AFTER_S]
+                if len(alive) >= replicas and all(report.revision == revision for report in alive):
                     return answer
-                continue
-            agreed = 0
+                told = f"replicas report {[report.revision for report in alive]}"
+            else:
+                told = f"its last answer: HTTP {status} {json.dumps(answer)}"
             if clock() - start > self.deadline_s:
                 raise DeploymentError(
-                    f"{name} does not report revision {revision} with weights {weights} after "
-                    f"{self.deadline_s:.0f} s; its last answer: HTTP {status} {json.dumps(answer)}"
+                    f"{name} does not run revision {revision} with weights {weights} on {replicas} gateway "
+                    f"replicas after {self.deadline_s:.0f} s; {told}"
                 )
             sleep(0.2)
+
+    def evidence(self, name: str) -> Evidence:
+        """What the gateway measured since its routing took effect, over all replicas."""
+        return Evidence.model_validate(self._get(name, "evidence"))
+
+    def _get(self, name: str, path: str) -> Document:
+        import httpx
+
+        try:
+            with self._endpoint() as endpoint:
+                response = endpoint.get(f"/{name}/{path}")
+        except httpx.TransportError as error:
+            raise ClusterUnreachable(f"{self.url(name)}/{path} does not answer ({error})") from error
+        if response.status_code in (401, 403):
+            raise DeploymentError(
+                f"{self.url(name)}/{path} refuses the platform's key with HTTP {response.status_code}; set "
+                "MLOPS_API_KEY to a key with role operate"
+            )
+        if response.status_code != 200:
+            raise ClusterUnreachable(
+                f"{self.url(name)}/{path} answered HTTP {response.status_code}: {response.text[:500]}"
+            )
+        return dict(response.json())
 
     def ready(self, name: str) -> tuple[int, Document]:
         """HTTP status and body of ``/ready``; status 0 when nothing answers at all."""
@@ -239,7 +265,9 @@ class ServeClient(dg.ConfigurableResource):  # type: ignore[type-arg]
     def _endpoint(self) -> "httpx.Client":
         import httpx
 
-        headers = {"Authorization": f"Bearer {self.api_key}"} if self.api_key else {}
+        # Not a field: Dagster's UI shows the configuration of resources.
+        key = environment.API_KEY.read()
+        headers = {"Authorization": f"Bearer {key}"} if key else {}
         return httpx.Client(base_url=self.serve_url, headers=headers, timeout=30.0, trust_env=False)
 
     def _dashboard(self, method: str, path: str, body: Document | None = None) -> Document:
@@ -250,7 +278,7 @@ class ServeClient(dg.ConfigurableResource):  # type: ignore[type-arg]
                 method, f"{self.dashboard_url.rstrip('/')}{path}", json=body, timeout=60.0, trust_env=False
             )
         except httpx.TransportError as error:
-            raise DeploymentError(
+            raise ClusterUnreachable(
                 f"Ray's dashboard at {self.dashboard_url} does not answer ({error}). Start the cluster with "
                 "`make up`, or point MLOPS_RAY_DASHBOARD_URL at a running one."
             ) from error

@@ -8,7 +8,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 Mode = Literal["auto", "manual"]
 Decision = Literal["approve", "reject"]
@@ -44,6 +44,18 @@ class Approval:
             sort_keys=True,
         )
         return hashlib.sha256(content.encode()).hexdigest()[:32]
+
+
+def approval_of(metadata: Mapping[str, Any] | None) -> Approval | None:
+    """The approval that the asset's metadata recorded; None without one."""
+    if metadata is None:
+        return None
+    return Approval(
+        decision=metadata["decision"],
+        approver=metadata["approver"],
+        reason=metadata["reason"],
+        bound_to=metadata["bound_to"],
+    )
 
 
 def rule_on_request(

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from serve.schema import WEIGHT_TOTAL, GatewayArgs, ModelArgs, Route, Routing
+from serve.schema import GatewayArgs, ModelArgs, Routing
 
 MODEL_BUILDER = "serve.builder:build_model"
 GATEWAY_BUILDER = "serve.builder:build_gateway"
@@ -78,33 +78,6 @@ def routing_of(applications: Iterable[Mapping[str, Any]], deployment: str) -> Ro
                 if part["name"] == GATEWAY_DEPLOYMENT and part.get("user_config"):
                     return Routing.model_validate(part["user_config"])
     return None
-
-
-def all_traffic_to(
-    current: Routing | None, *, deployment: str, version: str, timeout_s: float = 5.0
-) -> Routing:
-    """Routing that gives ``version`` everything and keeps the previous stable version warm at zero.
-
-    The revision grows by one, unless the routing already says so: then it is returned unchanged.
-    """
-    routes = {version: Route(application=application_name(deployment, version), weight=WEIGHT_TOTAL)}
-    if current is None:
-        return Routing(revision=1, stable=version, routes=routes, salt=deployment, timeout_s=timeout_s)
-    settled = current.stable == version and current.routes[version].weight == WEIGHT_TOTAL
-    if settled and current.timeout_s == timeout_s:
-        return current
-    if current.stable == version:
-        routes = {**current.routes, **routes}
-    else:
-        routes[current.stable] = Route(application=current.routes[current.stable].application, weight=0)
-    return current.model_copy(
-        update={
-            "revision": current.revision + 1,
-            "stable": version,
-            "routes": routes,
-            "timeout_s": timeout_s,
-        }
-    )
 
 
 def with_versions_added(applications: Iterable[Document], added: Iterable[DeployedVersion]) -> list[Document]:

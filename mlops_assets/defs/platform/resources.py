@@ -7,7 +7,9 @@ does (``mlops_assets/resources/``) or the environment table itself (``mlops_asse
 import dagster as dg
 
 from mlops_assets import environment
+from mlops_assets.resources.alerts import Alerts
 from mlops_assets.resources.experiment_tracking import ExperimentTracker
+from mlops_assets.resources.inference_log import InferenceLog
 from mlops_assets.resources.lake import Lake, S3Config
 from mlops_assets.resources.model_registry import ModelRegistry
 from mlops_assets.resources.serve_client import ServeClient
@@ -17,21 +19,20 @@ from mlops_assets.resources.serve_client import ServeClient
 def resources() -> dg.Definitions:
     """Every resource by the name that assets ask for it."""
     tracking_uri = environment.MLFLOW_TRACKING_URI.read()
-    ui_url = f"http://127.0.0.1:{environment.MLFLOW_PORT.read()}"
+    ui_url = _mlflow_url()
     return dg.Definitions(
         resources={
             "lake": Lake(
                 uri=environment.LAKE_URI.read(),
-                s3=S3Config(
-                    endpoint_url=environment.S3_ENDPOINT.read() or None,
-                    region_name=environment.S3_REGION.read(),
-                ),
+                s3=_s3(),
             ),
-            "model_registry": ModelRegistry(tracking_uri=tracking_uri, ui_url=ui_url),
+            "model_registry": model_registry(),
             "experiment_tracker": ExperimentTracker(
                 tracking_uri=tracking_uri, artifact_root=environment.MLFLOW_ARTIFACTS.read(), ui_url=ui_url
             ),
             "serve_client": serve_client(),
+            "inference_log": inference_log(),
+            "alerts": Alerts(log_file=str(environment.state_dir() / "alerts.jsonl")),
         }
     )
 
@@ -43,4 +44,25 @@ def serve_client() -> ServeClient:
         serve_url=environment.serve_url(),
         state_file=str(environment.state_dir() / "serve" / "desired_state.json"),
         api_keys_file=environment.API_KEYS_FILE.read(),
+        prediction_log_uri=environment.PREDICTION_LOG_URI.read(),
+    )
+
+
+def model_registry() -> ModelRegistry:
+    """The registry; also what the command line reads."""
+    return ModelRegistry(tracking_uri=environment.MLFLOW_TRACKING_URI.read(), ui_url=_mlflow_url())
+
+
+def inference_log() -> InferenceLog:
+    """What gateways logged; also what the command line reads."""
+    return InferenceLog(uri=environment.PREDICTION_LOG_URI.read(), s3=_s3())
+
+
+def _mlflow_url() -> str:
+    return f"http://127.0.0.1:{environment.MLFLOW_PORT.read()}"
+
+
+def _s3() -> S3Config:
+    return S3Config(
+        endpoint_url=environment.S3_ENDPOINT.read() or None, region_name=environment.S3_REGION.read()
     )

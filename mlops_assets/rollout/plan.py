@@ -1,0 +1,242 @@
+"""A rollout as a declared plan, and what to do next. Pure: facts and a clock in, a decision and a reason out.
+
+Belongs here: the steps, when one is done, when a rollout is given up. Does not belong here: the tests on
+the evidence (``rollout/judging``), the routing that a decision becomes (``rollout/transitions.py``),
+carrying it out (``components/rolling_out.py``).
+
+The words are Argo Rollouts': a step sets a weight (or mirrors traffic), an analysis measures it, and a
+measurement is successful, failed or inconclusive. A failed one gives the version up once ``failure_limit``
+is exceeded; one that stays inconclusive stops the rollout for a person once ``inconclusive_limit`` is.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from itertools import pairwise
+from typing import Literal
+
+from mlops_assets.rollout.judging.conditions import Analysis
+from mlops_assets.rollout.judging.judge import Judgement
+from serve.schema import WEIGHT_TOTAL, Evidence, RolloutMark, Routing
+
+Phase = Literal["progressing", "successful", "failed", "error", "inconclusive"]
+"""progressing: a step is in force; successful: the version is stable; failed: given up on evidence;
+error: it could not be brought up; inconclusive: stopped for a person."""
+
+Action = Literal["wait", "start", "advance", "promote", "abort", "hold", "retire", "converge"]
+
+IN_PROGRESS = frozenset({"step", "set_weight"})
+"""Actions of a mark under which a rollout goes on."""
+
+
+@dataclass(frozen=True)
+class Step:
+    """One step: mirror ``shadow`` or set ``weight``, both in basis points; then wait for what it needs.
+
+    ``pause`` None: none; ``manual``: until a person promotes.
+    """
+
+    weight: int
+    shadow: int = 0
+    min_requests: int = 0
+    pause: timedelta | None = None
+    manual: bool = False
+
+    @property
+    def is_shadow(self) -> bool:
+        return self.shadow > 0
+
+    def told(self) -> str:
+        """The step in the words of the declaration."""
+        what = f"shadow {self.shadow / 100:g} %" if self.is_shadow else f"weight {self.weight / 100:g} %"
+        return what
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The declared rollout of a deployment."""
+
+    steps: tuple[Step, ...]
+    analyses: tuple[Analysis, ...] = ()
+    keep_warm: timedelta = timedelta(minutes=30)
+
+
+@dataclass(frozen=True)
+class Failures:
+    """Failed measurements so far under one revision; a measurement needs new samples."""
+
+    revision: int = -1
+    count: int = 0
+    at_samples: int = 0
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What to do next and why. ``step`` is the step to declare, of action advance."""
+
+    action: Action
+    reason: str
+    phase: Phase = "progressing"
+    step: int | None = None
+    samples: int = 0
+
+
+def problems_of(steps: Sequence[Step], analyses: Sequence[Analysis]) -> list[str]:
+    """Every rule that a plan breaks, in words; [] for a valid one."""
+    found = []
+    weights = [step.weight for step in steps if not step.is_shadow]
+    if not weights or weights[-1] != WEIGHT_TOTAL:
+        found.append("the last step must be {set_weight: 100}: a rollout ends with all of the traffic")
+    if any(later <= earlier for earlier, later in pairwise(weights)):
+        shown = ", ".join(f"{weight / 100:g}" for weight in weights)
+        found.append(f"set_weight must grow from step to step; it is {shown}")
+    first_weight = next((at for at, step in enumerate(steps) if not step.is_shadow), len(steps))
+    if any(step.is_shadow for step in steps[first_weight:]):
+        found.append("shadow steps come before the first set_weight: they are for a version nobody relies on")
+    for number, step in enumerate(steps, 1):
+        last = number == len(steps)
+        if not last and step.min_requests == 0 and step.pause is None and not step.manual:
+            found.append(
+                f"step {number} ({step.told()}) needs min_requests, a pause, or both: "
+                "without one it would be over before anything was seen"
+            )
+        if analyses and not last and step.min_requests == 0:
+            found.append(
+                f"step {number} ({step.told()}) needs min_requests, because an analysis is declared: "
+                "nothing can be judged on no requests"
+            )
+    return found
+
+
+def samples_of(step: Step, evidence: Evidence | None, target: str) -> int:
+    """Requests that a step has to judge by: mirrored ones in a shadow step, else the target's own."""
+    if evidence is None:
+        return 0
+    if step.is_shadow:
+        shadow = evidence.shadows.get(target)
+        return shadow.requests if shadow else 0
+    version = evidence.versions.get(target)
+    return version.requests if version else 0
+
+
+def next_failures(before: Failures, judgement: Judgement | None, revision: int, samples: int) -> Failures:
+    """The count after one more look; looking again at the same requests is no new measurement."""
+    if before.revision != revision:
+        before = Failures(revision)
+    if judgement is None or judgement.phase != "failed" or samples <= before.at_samples:
+        return before
+    return Failures(revision, before.count + 1, samples)
+
+
+def decide(
+    plan: Plan,
+    routing: Routing,
+    evidence: Evidence | None,
+    judgement: Judgement | None,
+    *,
+    now: float,
+    failures: Failures | None = None,
+    held: bool = False,
+    problem: str | None = None,
+) -> Decision:
+    """What to do about a routing that the cluster declares.
+
+    ``judgement`` is of the newest evidence, None when there is none; ``held``: the rollout was stopped
+    for a person under this revision; ``problem``: why the target cannot answer (Ray gave up on it).
+    """
+    mark = routing.rollout
+    if mark is None or mark.action not in IN_PROGRESS:
+        return _settled(plan, routing, mark, now)
+    trip = evidence.trips.get(mark.target) if evidence else None
+    if trip is not None:
+        return Decision("abort", f"{mark.target} tripped: {trip.reason}", "failed")
+    if problem is not None:
+        return Decision("abort", f"{mark.target} cannot answer: {problem}", "error")
+    if mark.action == "set_weight":
+        return Decision("wait", f"{mark.by} set the weight of {mark.target} by hand; a person goes on")
+    if mark.step >= len(plan.steps):
+        return Decision(
+            "abort",
+            f"step {mark.step + 1} is not declared any more: the plan has {len(plan.steps)} steps",
+            "error",
+        )
+    return _in_step(plan, mark, evidence, judgement, now, failures or Failures(), held)
+
+
+def _in_step(
+    plan: Plan,
+    mark: RolloutMark,
+    evidence: Evidence | None,
+    judgement: Judgement | None,
+    now: float,
+    failures: Failures,
+    held: bool,
+) -> Decision:
+    step = plan.steps[mark.step]
+    samples = samples_of(step, evidence, mark.target)
+    where = f"step {mark.step + 1} of {len(plan.steps)} ({step.told()})"
+
+    def wait(why: str) -> Decision:
+        return Decision("wait", f"{where}: {why}", samples=samples)
+
+    limit = max((analysis.failure_limit for analysis in plan.analyses), default=0)
+    if judgement is not None and judgement.phase == "failed" and failures.count > limit:
+        return Decision("abort", f"{where}: {judgement.reason}", "failed", samples=samples)
+    if held:
+        return wait("stopped as inconclusive; promote, abort or set a weight by hand")
+    if samples < step.min_requests:
+        return wait(f"{samples} of {step.min_requests} requests")
+    if plan.analyses and step.min_requests:
+        if judgement is None:
+            return wait("no evidence to judge by")
+        if judgement.phase == "inconclusive":
+            measured = samples // step.min_requests
+            allowed = max(analysis.inconclusive_limit for analysis in plan.analyses)
+            if measured > allowed:
+                return Decision(
+                    "hold",
+                    f"{where}: still inconclusive at measurement {measured} (limit {allowed}) after "
+                    f"{samples} requests: {judgement.reason}",
+                    "inconclusive",
+                    samples=samples,
+                )
+            return wait(f"inconclusive after {samples} requests: {judgement.reason}")
+        if judgement.phase == "failed":
+            return wait(f"{failures.count} failed measurements of {limit} allowed: {judgement.reason}")
+    if step.manual:
+        return wait("waits for a person to promote or abort")
+    if step.pause is not None and now - mark.declared_at < step.pause.total_seconds():
+        left = step.pause.total_seconds() - (now - mark.declared_at)
+        return wait(f"pause, {left:.0f} s left")
+    why = judgement.reason if judgement is not None and plan.analyses else f"{samples} requests, no analysis"
+    if mark.step + 1 < len(plan.steps):
+        return Decision("advance", f"{where} passed: {why}", step=mark.step + 1, samples=samples)
+    return Decision("promote", f"{where} passed: {why}", "successful", samples=samples)
+
+
+def _settled(plan: Plan, routing: Routing, mark: RolloutMark | None, now: float) -> Decision:
+    warm = [version for version in routing.routes if version != routing.stable]
+    if warm and mark is not None:
+        left = mark.declared_at + plan.keep_warm.total_seconds() - now
+        if left <= 0:
+            return Decision("retire", f"{', '.join(warm)} was kept warm for {plan.keep_warm}", "successful")
+        return Decision("wait", f"{routing.stable} answers; {', '.join(warm)} stays warm for {left:.0f} s")
+    return Decision("wait", f"{routing.stable} answers; no rollout is under way")
+
+
+def needs_start(
+    routing: Routing | None, approved: str | None, withdrawn: Mapping[str, str]
+) -> tuple[bool, str]:
+    """Whether the approved version is to be rolled out now, and why (not)."""
+    if approved is None:
+        return False, "no version is approved"
+    if approved in withdrawn:
+        return False, f"{approved} was withdrawn: {withdrawn[approved]}"
+    if routing is None:
+        return True, f"nothing answers yet; {approved} is approved"
+    if approved == routing.stable:
+        return False, f"{approved} is stable"
+    mark = routing.rollout
+    if mark is not None and mark.action in IN_PROGRESS and mark.target == approved:
+        return False, f"{approved} is being rolled out"
+    return True, f"{approved} is approved, {routing.stable} is stable"

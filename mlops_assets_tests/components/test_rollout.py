@@ -1,0 +1,553 @@
+"""A rollout as its users see it: assets, the sensor, a person's decisions, against real gateways."""
+
+import json
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import httpx
+import pytest
+
+from mlops_assets.components.deployment import DeploymentComponent
+from mlops_assets.components.records import Record, latest
+from mlops_assets.decisions import decide_rollout
+from mlops_assets.errors import DeploymentError, UnknownName
+from mlops_assets.resources.alerts import Alerts
+from mlops_assets.resources.lake import Lake
+from mlops_assets.resources.model_registry import ModelRegistry
+from mlops_assets.resources.serve_client import ServeClient
+from mlops_assets_tests.serve.small_models import ROW, package
+from mlops_assets_tests.small_serve import SmallCluster, small_cluster
+from serve.scoring import package_digest, write_package
+
+Load = Callable[[str], dg.Definitions]
+
+STEPS = """
+  steps:
+    - {shadow: 100, min_requests: 250}
+    - {set_weight: 20, min_requests: 200}
+    - {set_weight: 100}
+  analysis:
+    - {metric: error_rate, success_condition: increase <= 0.03}
+"""
+YAML = """
+type: mlops_assets.components.DeploymentComponent
+attributes:
+  name: flights
+  model: flights
+  gateway_replicas: 2
+  prediction_log: false
+"""
+KEY = dg.AssetKey(["deployments", "flights"])
+
+
+@pytest.fixture
+def cluster() -> Iterator[SmallCluster]:
+    with small_cluster() as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An MLflow store with its tables; making them takes seconds."""
+    path = tmp_path_factory.mktemp("mlflow") / "mlflow.db"
+    client = ModelRegistry(tracking_uri=f"sqlite:///{path}").client()
+    client.create_registered_model("flights")
+    return path
+
+
+class World:
+    """A deployment with a registry, a cluster, an instance and a clock; versions come approved."""
+
+    def __init__(
+        self, definitions: dg.Definitions, instance: dg.DagsterInstance, cluster: SmallCluster, folder: Path
+    ) -> None:
+        self.instance, self.cluster, self.folder = instance, cluster, folder
+        self.registry = ModelRegistry(tracking_uri=f"sqlite:///{folder}/mlflow.db")
+        self.client = ServeClient(
+            dashboard_url=cluster.url,
+            serve_url=cluster.url,
+            state_file=str(folder / "desired_state.json"),
+            deadline_s=15,
+        )
+        resources = {
+            "serve_client": self.client,
+            "model_registry": self.registry,
+            "lake": Lake(uri=str(folder / "lake")),
+            "alerts": Alerts(log_file=str(folder / "alerts.jsonl")),
+        }
+        self.definitions = dg.Definitions.merge(
+            dg.Definitions(
+                assets=definitions.assets, sensors=definitions.sensors, asset_checks=definitions.asset_checks
+            ),
+            dg.Definitions(resources=resources),
+        )
+        self.cursor: str | None = None
+        self.now = time.time()
+        self.http = httpx.Client(base_url=f"{cluster.url}/flights", trust_env=False, timeout=20)
+
+    # -- versions ------------------------------------------------------------------------------------
+
+    def approve(self, seed: int) -> int:
+        """Registers a model and records everything up to its approval; its version."""
+        manifest, payload = package("binary", seed=seed)
+        uri, digest = self.folder / "packages" / str(seed), package_digest(manifest, payload)
+        write_package(str(uri), manifest, payload)
+        client = self.registry.client()
+        created = client.create_model_version(
+            "flights",
+            source=str(uri),
+            tags={
+                "digest": digest,
+                "package_uri": str(uri),
+                "manifest": json.dumps(manifest.model_dump(mode="json")),
+            },
+        )
+        version = int(created.version)
+        self.report("training_sets", f"set-{seed}", {})
+        self.report("models", digest, {"model_version": version})
+        verdict = {"outcome": "promote", "reason": "better", "model_version": version}
+        self.report("evaluations", f"evaluation-{seed}", verdict)
+        self.instance.report_runless_asset_event(
+            dg.AssetCheckEvaluation(
+                asset_key=dg.AssetKey(["evaluations", "flights"]),
+                check_name="gate",
+                passed=True,
+                metadata={},
+                blocking=True,
+            )
+        )
+        assert self.run("approvals").success
+        return version
+
+    def report(self, kind: str, data_version: str, metadata: dict[str, Any]) -> None:
+        self.instance.report_runless_asset_event(
+            dg.AssetMaterialization(
+                asset_key=dg.AssetKey([kind, "flights"]),
+                metadata=metadata,
+                tags={"dagster/data_version": data_version},
+            )
+        )
+
+    # -- runs ----------------------------------------------------------------------------------------
+
+    def run(self, kind: str = "deployments", tags: Any = None, **config: Any) -> dg.ExecuteInProcessResult:
+        key = dg.AssetKey([kind, "flights"])
+        run_config = {"ops": {key.to_python_identifier(): {"config": config}}} if config else {}
+        return self.definitions.resolve_implicit_global_asset_job_def().execute_in_process(
+            instance=self.instance,
+            asset_selection=[key],
+            run_config=run_config,
+            tags=tags,
+            raise_on_error=False,
+        )
+
+    def tick(self, *, run: bool = True) -> dg.SensorResult:
+        """One tick of the rollout sensor; the run it asks for is carried out."""
+        (sensor,) = self.definitions.sensors or []
+        assert isinstance(sensor, dg.SensorDefinition)
+        context = dg.build_sensor_context(
+            instance=self.instance,
+            cursor=self.cursor,
+            definitions=self.definitions,
+            resources={"serve_client": self.client},
+        )
+        result = sensor(context)
+        assert isinstance(result, dg.SensorResult)
+        self.cursor = result.cursor or self.cursor
+        for event in result.asset_events:
+            self.instance.report_runless_asset_event(event)
+        for request in (result.run_requests or []) if run else []:
+            (config,) = request.run_config["ops"].values()
+            done = self.run(tags=request.tags, **config["config"])
+            assert done.success, why_failed(done)
+        return result
+
+    def decide(self, action: Any, **more: Any) -> Record:
+        act = {"by": "ana", "reason": "because", **more}
+        return decide_rollout(self.definitions, self.instance, "flights", action=action, **act)
+
+    # -- what is true --------------------------------------------------------------------------------
+
+    @property
+    def record(self) -> Record:
+        found = latest(self.instance, KEY)
+        assert found is not None
+        return found
+
+    @property
+    def told(self) -> dict[str, Any]:
+        return dict(self.record.metadata)
+
+    def records(self) -> list[dict[str, Any]]:
+        """The metadata of every materialisation, oldest first."""
+        events = self.instance.fetch_materializations(KEY, limit=100).records
+        return [
+            {name: value.value for name, value in event.asset_materialization.metadata.items()}
+            for event in reversed(events)
+            if event.asset_materialization
+        ]
+
+    def send(self, requests: int, start: int = 0) -> list[str]:
+        """Answers' versions; every request must be answered."""
+        versions = []
+        for number in range(start, start + requests):
+            answer = self.http.post("/predict", json={"features": ROW, "unit": f"u{number}"})
+            assert answer.status_code == 200, answer.text
+            versions.append(answer.json()["model_version"])
+        return versions
+
+    def settle(self) -> None:
+        """Waits until every count has reached the referee and every mirrored request is over."""
+        end = time.monotonic() + 20
+        before = None
+        while time.monotonic() < end:
+            evidence = self.http.get("/evidence").json()
+            now = {k: evidence[k] for k in ("versions", "shadows", "trips")}
+            if now == before:
+                return
+            before = now
+            time.sleep(0.2)
+        raise AssertionError("the evidence does not come to rest")
+
+    def champion(self) -> int:
+        found = self.registry.by_alias("flights", "champion")
+        assert found is not None
+        return found.version
+
+    def tags(self, version: int) -> dict[str, str]:
+        return dict(self.registry.version("flights", version).tags)
+
+    def alerts(self) -> list[dict[str, Any]]:
+        path = self.folder / "alerts.jsonl"
+        return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+
+def why_failed(result: dg.ExecuteInProcessResult) -> str:
+    failures = [event.step_failure_data for event in result.all_events if event.is_step_failure]
+    return " ".join(
+        f"{f.user_failure_data and f.user_failure_data.description} {f.error and f.error.message}"
+        for f in failures
+    )
+
+
+@pytest.fixture
+def world(
+    load: Load,
+    instance: dg.DagsterInstance,
+    cluster: SmallCluster,
+    tmp_path: Path,
+    empty_store: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> Iterator[World]:
+    """v1 answers everything; the deployment declares a shadow step, 20 % and 100 %."""
+    holder: list[World] = []
+    shutil.copy(empty_store, tmp_path / "mlflow.db")
+    monkeypatch.setattr(DeploymentComponent, "clock", staticmethod(lambda: holder[0].now))
+    made = World(load(YAML + STEPS), instance, cluster, tmp_path)
+    holder.append(made)
+    made.approve(0)
+    first = made.run()
+    assert first.success, why_failed(first)
+    with made.http:
+        yield made
+
+
+def start_v2(world: World) -> None:
+    world.approve(1)
+    done = world.run()
+    assert done.success, why_failed(done)
+
+
+def pass_shadow_step(world: World) -> None:
+    world.send(300)
+    world.settle()
+    world.tick()
+    assert world.told["weights"] == {"v1": 80.0, "v2": 20.0}
+
+
+# -- the whole way -----------------------------------------------------------------------------------
+
+
+def test_the_first_version_takes_everything_at_once(world: World) -> None:
+    assert world.told["phase"] == "successful"
+    assert (world.told["action"], world.told["weights"]) == ("initial", {"v1": 100.0})
+    assert "2 golden requests answered over HTTP exactly as offline" in world.told["verified"]
+    assert world.champion() == 1
+    assert world.tick().run_requests == []
+
+
+def test_a_good_version_goes_from_shadow_to_stable_by_evidence_alone(world: World) -> None:
+    start_v2(world)
+    assert (world.told["phase"], world.told["step"]) == ("progressing", "1 of 3: shadow 100 %")
+    assert set(world.send(20)) == {"v1"}
+
+    waiting = world.tick()
+    assert waiting.run_requests == [] and "of 250 requests" in str(waiting.skip_reason)
+    assert world.champion() == 1
+
+    world.send(280, 20)
+    world.settle()
+    world.tick()
+    assert (world.told["phase"], world.told["step"]) == ("progressing", "2 of 3: weight 20 %")
+    assert world.told["samples"] >= 250 and world.told["judgement"]["phase"] == "successful"
+    assert "error_rate" in world.told["reason"] or "errors" in world.told["reason"]
+
+    answered = world.send(1_200)
+    assert 0.15 < answered.count("v2") / 1_200 < 0.25
+    world.settle()
+    world.tick()  # to 100 %: the last step needs nothing, so the same rollout is promoted
+    world.tick()
+    assert (world.told["phase"], world.told["action"]) == ("successful", "promote")
+    assert world.told["weights"] == {"v2": 100.0, "v1": 0.0}
+    assert set(world.send(10)) == {"v2"}
+    assert world.champion() == 2
+    assert world.tags(2)["rollout"] == "promoted"
+
+    world.now += 31 * 60
+    world.tick()
+    assert (world.told["action"], world.told["weights"]) == ("retire", {"v2": 100.0})
+    assert set(world.cluster.declared) == {"flights", "flights--v2"}
+    assert world.tick().run_requests == []
+    actions = [record["action"] for record in world.records()]
+    assert actions == ["initial", "step", "step", "step", "promote", "retire"]
+    assert [record["revision"] for record in world.records()] == [1, 2, 3, 4, 5, 6]
+
+
+def test_units_that_saw_the_canary_stay_with_it_when_it_grows(world: World) -> None:
+    start_v2(world)
+    pass_shadow_step(world)
+    before = world.send(100)
+    world.decide("set_weight", weight=60.0)
+    after = world.send(100)
+    assert all(new == "v2" for old, new in zip(before, after, strict=True) if old == "v2")
+    assert after.count("v2") > before.count("v2")
+
+
+# -- things go wrong ---------------------------------------------------------------------------------
+
+
+def test_a_canary_that_fails_trips_is_aborted_and_does_not_come_back(world: World) -> None:
+    start_v2(world)
+    pass_shadow_step(world)
+    world.cluster.versions["flights--v2"].always = RuntimeError("broken")
+    answers = world.send(400)
+    assert set(answers) == {"v1"} or answers.count("v2") == 0
+
+    world.settle()
+    world.tick()
+
+    assert (world.told["phase"], world.told["action"]) == ("failed", "abort")
+    assert "v2 tripped" in world.told["reason"] and "model_error" in world.told["reason"]
+    assert world.told["weights"] == {"v1": 100.0}
+    assert set(world.cluster.declared) == {"flights", "flights--v1"}
+    assert world.champion() == 1
+    assert world.tags(2)["rollout"] == "aborted" and "tripped" in world.tags(2)["rollout_reason"]
+    (alert,) = world.alerts()
+    assert (alert["kind"], alert["version"]) == ("rollout_aborted", "v2") and "mlops" in alert["command"]
+    check = world.instance.get_latest_asset_check_evaluation_record(dg.AssetCheckKey(KEY, "rollout"))
+    assert check is not None and check.event is not None and check.event.dagster_event is not None
+    assert not check.event.dagster_event.asset_check_evaluation_data.passed
+
+    world.now += 3_600
+    for _ in range(10):
+        assert world.tick().run_requests == []
+    again = world.run()
+    assert not again.success and "v2 was withdrawn" in why_failed(again)
+    assert world.told["weights"] == {"v1": 100.0}
+
+
+def test_a_person_may_try_an_aborted_version_again(world: World) -> None:
+    start_v2(world)
+    world.decide("abort", reason="not today")
+    assert world.told["withdrawn"] == {"v2": "not today"}
+    record = world.decide("start", reason="today")
+    assert record.metadata["step"] == "1 of 3: shadow 100 %" and record.metadata["withdrawn"] == {}
+
+
+def test_a_shadow_that_fails_is_aborted_before_anyone_saw_it(world: World) -> None:
+    start_v2(world)
+    world.cluster.versions["flights--v2"].always = RuntimeError("broken")
+    assert set(world.send(100)) == {"v1"}
+    world.settle()
+    world.tick()
+    assert (world.told["phase"], world.told["stable"]) == ("failed", "v1")
+
+
+def test_a_version_that_does_not_start_leaves_everything_as_it_was(world: World) -> None:
+    world.cluster.refuses_to_start["flights--v2"] = "no such library"
+    world.approve(1)
+    assert world.run().success
+    assert (world.told["phase"], world.told["weights"]) == ("error", {"v1": 100.0})
+    assert "no such library" in world.told["reason"]
+    assert set(world.send(20)) == {"v1"}
+    assert set(world.cluster.declared) == {"flights", "flights--v1"}
+    world.now += 3_600
+    assert world.tick().run_requests == []
+
+
+def test_a_newer_approval_takes_the_place_of_a_rollout_under_way(world: World) -> None:
+    start_v2(world)
+    world.approve(2)
+    assert world.run().success
+    assert (world.told["target"], world.told["shadows"]) == ("v3", {"v3": 100.0})
+    world.send(10)
+    world.tick()
+    assert "flights--v2" not in world.cluster.gateways
+
+
+# -- being cut off -----------------------------------------------------------------------------------
+
+
+def test_a_run_cut_off_before_it_recorded_is_finished_by_the_next_one(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    start_v2(world)
+    world.send(300)
+    world.settle()
+
+    def cut_off(*_: Any, **__: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(ServeClient, "wait_for_revision", cut_off)
+        with pytest.raises(AssertionError, match="KeyboardInterrupt"):
+            world.tick()
+    assert world.told["revision"] == 2
+    world.now += 3_600
+
+    world.tick()
+
+    assert (world.told["revision"], world.told["step"]) == (3, "2 of 3: weight 20 %")
+    assert [record["revision"] for record in world.records()] == [1, 2, 3]
+
+
+def test_a_cluster_that_lost_everything_gets_its_state_back(world: World) -> None:
+    start_v2(world)
+    world.cluster.forget_everything()
+    world.tick()
+    assert (world.told["revision"], world.told["weights"]) == (2, {"v1": 100.0, "v2": 0.0})
+    assert set(world.send(10)) == {"v1"}
+
+
+def test_an_act_decided_on_an_older_revision_changes_nothing(world: World) -> None:
+    start_v2(world)
+    late = world.tick(run=False)
+    assert late.run_requests == []
+    refused = world.run(action="advance", revision=1, by="rollout sensor", reason="late")
+    assert not refused.success and "was decided on revision 1" in why_failed(refused)
+    assert world.told["revision"] == 2
+
+
+def test_nothing_is_launched_while_a_run_is_not_finished(world: World) -> None:
+    start_v2(world)
+    world.send(300)
+    world.settle()
+    job = world.definitions.resolve_implicit_global_asset_job_def()
+    run = world.instance.create_run_for_job(
+        job_def=job, asset_selection=frozenset({KEY}), status=dg.DagsterRunStatus.STARTED
+    )
+    result = world.tick()
+    assert result.run_requests == [] and run.run_id in str(result.skip_reason)
+
+
+def test_after_a_failed_act_the_sensor_waits_longer_each_time(world: World) -> None:
+    start_v2(world)
+    world.send(300)
+    world.settle()
+    world.cluster.put_fails = [1]
+    with pytest.raises(AssertionError, match="HTTP 503"):
+        world.tick()
+    world.now = time.time()
+    assert "the next try is in" in str(world.tick().skip_reason)
+    world.now += 31
+    world.tick()
+    assert world.told["weights"] == {"v1": 80.0, "v2": 20.0}
+
+
+def test_a_ray_that_is_away_is_said_and_nothing_else_happens(world: World) -> None:
+    away = ServeClient(
+        dashboard_url="http://127.0.0.1:9", serve_url="http://127.0.0.1:9", state_file="/nowhere"
+    )
+    world.client = away
+    assert "does not answer" in str(world.tick().skip_reason)
+
+
+# -- a person decides --------------------------------------------------------------------------------
+
+
+def test_a_person_promotes_without_waiting(world: World) -> None:
+    start_v2(world)
+    record = world.decide("promote", reason="seen enough")
+    assert (record.metadata["by"], record.metadata["reason"]) == ("ana", "seen enough")
+    assert world.champion() == 2 and set(world.send(10)) == {"v2"}
+
+
+def test_a_rollback_moves_weights_alias_and_record_together_and_stays(world: World) -> None:
+    start_v2(world)
+    world.decide("promote")
+    record = world.decide("rollback", reason="customers complain")
+    assert record.metadata["weights"] == {"v1": 100.0, "v2": 0.0}
+    assert world.champion() == 1 and set(world.send(10)) == {"v1"}
+    assert world.tags(2)["rollout"] == "rolled back"
+    assert record.metadata["withdrawn"] == {"v2": "rolled back by ana: customers complain"}
+    assert [alert["kind"] for alert in world.alerts()] == ["rolled_back"]
+    world.now += 120
+    for _ in range(10):
+        assert world.tick().run_requests == []
+    assert world.told["stable"] == "v1"
+
+
+def test_a_rollback_to_a_version_that_is_long_gone_starts_it_first(world: World) -> None:
+    start_v2(world)
+    world.decide("promote")
+    world.now += 31 * 60
+    world.tick()
+    assert "flights--v1" not in world.cluster.declared
+    record = world.decide("rollback", to="v1")
+    assert record.metadata["weights"] == {"v1": 100.0, "v2": 0.0} and set(world.send(10)) == {"v1"}
+
+
+def test_decisions_that_make_no_sense_are_refused_in_words(world: World) -> None:
+    with pytest.raises(DeploymentError, match="no rollout is under way"):
+        world.decide("promote")
+    with pytest.raises(DeploymentError, match="no rollout is under way"):
+        world.decide("abort")
+    with pytest.raises(DeploymentError, match="v1 is what answers already"):
+        world.decide("rollback", to="v1")
+    with pytest.raises(DeploymentError, match="no earlier version is known"):
+        world.decide("rollback")
+    with pytest.raises(DeploymentError, match="has no version 9"):
+        world.decide("rollback", to="v9")
+    with pytest.raises(DeploymentError, match="Unknown version beside stable"):
+        world.decide("set_weight", weight=10.0)
+    with pytest.raises(UnknownName, match="Unknown deployment 'nope'"):
+        decide_rollout(world.definitions, world.instance, "nope", action="abort", by="ana", reason="x")
+    assert [record["revision"] for record in world.records()] == [1]
+
+
+def test_a_weight_set_by_hand_holds_until_a_person_goes_on(world: World) -> None:
+    start_v2(world)
+    world.decide("set_weight", weight=50.0)
+    answered = world.send(400)
+    assert 140 < answered.count("v2") < 260
+    world.settle()
+    assert "set the weight of v2 by hand" in str(world.tick().skip_reason)
+    world.decide("promote")
+    assert world.champion() == 2
+
+
+def test_keys_and_webhooks_stay_out_of_every_record(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLOPS_API_KEY", "k-hush-hush")
+    monkeypatch.setenv("MLOPS_ALERT_WEBHOOK", "http://127.0.0.1:9/hook-hush")
+    start_v2(world)
+    world.cluster.versions["flights--v2"].always = RuntimeError("broken")
+    world.send(100)
+    world.settle()
+    world.tick()
+    assert "did not take it" in world.told["alert"]
+    everything = repr([world.records(), world.alerts(), world.tags(2), world.cluster.puts])
+    assert "hush" not in everything

@@ -300,6 +300,7 @@ def faults(
         platform.add(version, seed=1, fault=name)
         platform.declare_route("v1", {"v1": 10_000, version: 0})
         trip: float | None = None
+        reason: str | None
         if name == "crash on load":
             started = platform.declare_route("v1", {"v1": 8_000, version: 2_000})
             time.sleep(TRIP_DEADLINE_S)
@@ -414,7 +415,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 found = faults(platform, load, options.faults, seconds=options.seconds / 2, say=say)
         platform.close()
     # Only now: every request has its answer or its failure.
-    loads = {each.name: load.of(each.name) for each in (*phases, *found)}
+    names = [each.name for each in phases] + [each.name for each in found]
+    loads = {name: load.of(name) for name in names}
     total = sum(loads[each.name].requests for each in phases)
     if phases:
         console.print(phases_table(phases, loads))

@@ -37,6 +37,7 @@ class ModelStatus:
     answers: dict[str, Any]
     approval: dict[str, str]
     verdict: dict[str, Any]
+    rollout: dict[str, Any] = field(default_factory=dict)
     assets: list[AssetStatus] = field(default_factory=list)
 
     def to_dict(self) -> dict[str, Any]:
@@ -74,6 +75,7 @@ def model_statuses(
                 answers=_answers(client, deployment),
                 approval=_approval(instance, model),
                 verdict=_verdict(instance, model),
+                rollout=_rollout(instance, deployment),
                 assets=asset_statuses(graph, instance, keys),
             )
         )
@@ -145,6 +147,16 @@ def _verdict(instance: dg.DagsterInstance, model: str) -> dict[str, Any]:
     return {"outcome": record.metadata["outcome"], "reason": record.metadata["reason"]}
 
 
+def _rollout(instance: dg.DagsterInstance, deployment: str | None) -> dict[str, Any]:
+    """The last recorded act of the deployment, and versions that are not rolled out again by themselves."""
+    record = latest(instance, dg.AssetKey(["deployments", deployment])) if deployment else None
+    if record is None:
+        return {"phase": "none", "reason": "never deployed"}
+    told = record.metadata
+    names = ("phase", "action", "step", "target", "reason", "by", "revision", "placement", "withdrawn")
+    return {name: told[name] for name in names if name in told}
+
+
 def print_statuses(statuses: Sequence[ModelStatus]) -> None:
     """A table per model for people."""
     from datetime import datetime
@@ -169,6 +181,9 @@ def print_statuses(statuses: Sequence[ModelStatus]) -> None:
         else:
             said = Text(f"{answers['status']}: {answers.get('why', '')}", style="red")
         console.print(Text(f"\n{status.model}  ", style="bold").append(said))
+        console.print(f"  rollout:  {_rollout_line(status.rollout)}", highlight=False, markup=False)
+        for line in _serving_lines(answers):
+            console.print(f"  {line}", highlight=False, markup=False)
         console.print(f"  verdict:  {status.verdict['outcome']}: {status.verdict['reason']}", highlight=False)
         console.print(f"  approval: {status.approval['state']}: {status.approval['reason']}", highlight=False)
         table = Table(box=None, padding=(0, 2), header_style="dim")
@@ -184,3 +199,31 @@ def print_statuses(statuses: Sequence[ModelStatus]) -> None:
                 datetime.fromtimestamp(made).strftime("%Y-%m-%d %H:%M") if made else "never",
             )
         console.print(table)
+
+
+def _rollout_line(rollout: dict[str, Any]) -> str:
+    step = f", step {rollout['step']}" if rollout.get("step") else ""
+    told = f"{rollout['phase']}{step}: {rollout['reason']}"
+    withdrawn = "; ".join(f"{version} ({why})" for version, why in (rollout.get("withdrawn") or {}).items())
+    return f"{told}; withdrawn: {withdrawn}" if withdrawn else told
+
+
+def _serving_lines(answers: dict[str, Any]) -> list[str]:
+    """What a person should know of the versions that are up: shadows, trips, devices, problems."""
+    lines = []
+    for version, route in sorted(answers.get("routes", {}).items()):
+        notes = []
+        if route.get("shadow"):
+            notes.append(f"shadow of {route['shadow'] / 100:g} % of the requests")
+        if route.get("tripped"):
+            notes.append(f"TRIPPED: {route['tripped']}")
+        if not route["answers"]:
+            notes.append(f"does not answer: {route['problem']}")
+        device = route.get("device")
+        if device:
+            notes.append(f"on {device['used']} ({device['reason']})")
+        notes.append("scored in the gateway" if route.get("in_gateway") else "scored in its own replicas")
+        lines.append(f"{version}: {'; '.join(notes)}")
+    if answers.get("status") == "answers" and not answers.get("api_keys", {}).get("enabled"):
+        lines.append("API keys are off: anybody who reaches the port may ask (MLOPS_API_KEYS_FILE)")
+    return lines

@@ -3,7 +3,7 @@
 from rich.console import Console
 from rich.table import Table
 
-from bench import graph, walk_forward
+from bench import graph, judging, walk_forward
 
 
 def main() -> None:
@@ -17,6 +17,7 @@ def main() -> None:
             table.add_row(name, f"{cost.wall_s:.1f}", f"{cost.cpu_s:.1f}")
     console.print(table)
     walk_forward.main([])
+    judging.main([])
 
 
 if __name__ == "__main__":

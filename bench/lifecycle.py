@@ -402,6 +402,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     def say(text: str) -> None:
         console.print(text, markup=False)
 
+    # Without this, being asked to stop would leave the cluster running.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("stopped"))
     phases: list[Phase] = []
     found: list[Fault] = []
     with tempfile.TemporaryDirectory(prefix="mlops-bench-") as folder, local_ray() as cluster:

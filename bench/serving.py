@@ -13,13 +13,14 @@ import json
 import os
 import platform
 import shutil
+import signal
 import statistics
 import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from rich.console import Console
@@ -138,24 +139,43 @@ def _measured(server: str, connections: int, number: int, counted: dict[str, flo
     )
 
 
+@dataclass(frozen=True)
+class Results:
+    """What was measured so far, and {server: error} of those that did not come up."""
+
+    rounds: int
+    seconds: float
+    measured: list[Measured] = field(default_factory=list)
+    failed: dict[str, str] = field(default_factory=dict)
+
+    def write(self, path: Path) -> None:
+        """Everything as JSON, for comparing runs."""
+        machine = {
+            "cores": os.cpu_count(),
+            "python": platform.python_version(),
+            "platform": platform.platform(),
+        }
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps({"machine": machine, "servers": NOTES, **asdict(self)}, indent=1))
+
+
 def run(
-    servers: Sequence[Server], *, cache: Path, rounds: int, seconds: float, say: Callable[[str], None]
-) -> tuple[list[Measured], dict[str, str]]:
-    """Every server in every round; {server: error} of those that did not come up."""
+    servers: Sequence[Server], results: Results, *, cache: Path, path: Path, say: Callable[[str], None]
+) -> None:
+    """Every server in every round, into ``results``, which is written after each server."""
     model = bench_model()
-    found: list[Measured] = []
-    failed: dict[str, str] = {}
+    rounds, found, failed = results.rounds, results.measured, results.failed
     for number in range(1, rounds + 1):
         for server in servers:
             if server.name in failed:
                 continue
             say(f"round {number} of {rounds}: {server.name}")
             try:
-                found += measure(server, model, cache, number=number, seconds=seconds)
+                found += measure(server, model, cache, number=number, seconds=results.seconds)
             except (RuntimeError, AssertionError, OSError, subprocess.CalledProcessError) as error:
                 failed[server.name] = f"{type(error).__name__}: {error}"
                 say(f"{server.name} failed")
-    return found, failed
+            results.write(path)
 
 
 def medians(found: Sequence[Measured], server: str, connections: int) -> Measured | None:
@@ -210,24 +230,6 @@ def table(found: Sequence[Measured], failed: dict[str, str], servers: Sequence[S
     return made
 
 
-def document(
-    found: Sequence[Measured], failed: dict[str, str], *, rounds: int, seconds: float
-) -> dict[str, object]:
-    """Everything that was measured, for comparing runs."""
-    return {
-        "machine": {
-            "cores": os.cpu_count(),
-            "python": platform.python_version(),
-            "platform": platform.platform(),
-        },
-        "rounds": rounds,
-        "seconds": seconds,
-        "servers": NOTES,
-        "failed": failed,
-        "measured": [asdict(each) for each in found],
-    }
-
-
 def main(arguments: Sequence[str] | None = None) -> None:
     """Measures and prints; about a minute per server and round."""
     parser = argparse.ArgumentParser(prog="python -m bench.serving", description=__doc__)
@@ -241,20 +243,20 @@ def main(arguments: Sequence[str] | None = None) -> None:
         sys.exit("The client wrk is missing: apt install wrk")
     console = Console(width=150)
     servers = [server for server in SERVERS if options.only is None or server.name in options.only]
-    found, failed = run(
+    # Without this, being asked to stop would leave the server of the moment running.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("stopped"))
+    results = Results(options.rounds, options.seconds)
+    run(
         servers,
+        results,
         cache=options.cache,
-        rounds=options.rounds,
-        seconds=options.seconds,
+        path=options.json,
         say=lambda text: console.print(text, markup=False),
     )
-    console.print(table(found, failed, servers))
-    for name, error in failed.items():
+    console.print(table(results.measured, results.failed, servers))
+    for name, error in results.failed.items():
         console.print(f"{name}: {error}", markup=False)
-    options.json.parent.mkdir(parents=True, exist_ok=True)
-    made = document(found, failed, rounds=options.rounds, seconds=options.seconds)
-    options.json.write_text(json.dumps(made, indent=1))
-    if not found:
+    if not results.measured:
         sys.exit("No server could be measured.")
 
 

@@ -3,7 +3,7 @@
 Belongs here: simulated rollouts with a look after every single request, and a naive repeated z-test on the
 same requests beside them. Does not belong here: the tests (``mlops_assets/rollout/judging``).
 
-``python -m bench.judging`` prints tables, ``--json`` the same numbers; about three minutes on one core. The
+``python -m bench.judging`` prints tables, ``--json`` the same numbers; about five minutes on one core. The
 decisions are computed for all looks at once from the kernels that ``judge`` uses; each scenario compares
 a sample of them with ``judge`` itself and stops on the first difference.
 """
@@ -331,8 +331,10 @@ def quality_scenario(
         mean = moments[0][0] if paired else moments[0][0] - moments[1][0]
         error = np.sqrt(sum(m2 / np.maximum(counts - 1, 1) / counts for _, m2 in moments))
         z = (mean - limit) / np.maximum(error, 1e-300)
-        fails = ready & (z > 0) & (log_normal_above(np.clip(z, 0, 1e6), counts) >= -math.log(0.05))
-        succeeds = ready & (z < 0) & (log_normal_above(np.clip(-z, 0, 1e6), counts) >= -math.log(0.05))
+        # Of the tests, not of the naive one: the spread around the limit.
+        centred = z / np.sqrt(1.0 + z**2 / counts)
+        fails = ready & (z > 0) & (log_normal_above(np.maximum(centred, 0), counts) >= -math.log(0.05))
+        succeeds = ready & (z < 0) & (log_normal_above(np.maximum(-centred, 0), counts) >= -math.log(0.05))
         naively = (counts >= Z_TEST_FROM) & (z > norm.isf(0.05))
         at = int(np.argmax(fails)) if fails.any() else LONGEST
         until = int(np.argmax(succeeds)) if succeeds.any() else LONGEST
@@ -370,7 +372,7 @@ def _compare_quality(
     moments: Sequence[tuple[Floats, Floats]], fails: Flags, succeeds: Flags, limit: float, *, paired: bool
 ) -> None:
     analysis = Analysis("quality", Condition("increase", "<=", limit))
-    for look in range(98, LONGEST, 979):
+    for look in range(MEAN_MINIMUM - 2, LONGEST, 979):
         held = [Moments(count=look + 1, mean=float(mean[look]), m2=float(m2[look])) for mean, m2 in moments]
         quality = QualityEvidence(differences=held[0]) if paired else QualityEvidence(held[0], held[1])
         said = judge([analysis], StepEvidence(VersionEvidence(), VersionEvidence(), quality=quality)).phase
@@ -459,7 +461,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Prints the tables."""
     parser = argparse.ArgumentParser(prog="python -m bench.judging", description=__doc__.split("\n")[0])
     parser.add_argument("--json", action="store_true", help="print JSON instead of tables")
-    parser.add_argument("--runs", type=int, default=300, help="steps per scenario (default: 300)")
+    parser.add_argument("--runs", type=int, default=200, help="steps per scenario (default: 200)")
     parser.add_argument("--only", choices=("errors", "quality"), help="one of the two tables")
     chosen = parser.parse_args(arguments)
     errors = list(error_rows(chosen.runs)) if chosen.only != "quality" else []

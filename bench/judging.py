@@ -330,7 +330,7 @@ def quality_scenario(
         moments = [_running(values) for values in series]
         mean = moments[0][0] if paired else moments[0][0] - moments[1][0]
         error = np.sqrt(sum(m2 / np.maximum(counts - 1, 1) / counts for _, m2 in moments))
-        z = (mean - limit) / np.maximum(error, 1e-300)
+        z = np.clip((mean - limit) / np.maximum(error, 1e-9), -1e6, 1e6)
         # Of the tests, not of the naive one: the spread around the limit.
         centred = z / np.sqrt(1.0 + z**2 / counts)
         fails = ready & (z > 0) & (log_normal_above(np.maximum(centred, 0), counts) >= -math.log(0.05))

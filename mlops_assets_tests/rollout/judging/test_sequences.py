@@ -56,8 +56,10 @@ def test_a_share_is_hardly_ever_outside_its_sequence(share: float) -> None:
         assert wrong <= LEVEL
 
 
-@pytest.mark.parametrize("dependent", [False, True])
-@pytest.mark.parametrize(("own", "other"), [(0.02, 0.0), (0.03, 0.01), (0.1, 0.08)])
+@pytest.mark.parametrize(
+    ("own", "other", "dependent"),
+    [(0.02, 0.0, False), (0.03, 0.01, False), (0.1, 0.08, False), (0.1, 0.08, True)],
+)
 def test_a_difference_of_shares_is_hardly_ever_outside_its_sequence(
     own: float, other: float, dependent: bool
 ) -> None:
@@ -238,7 +240,7 @@ def test_a_mean_of_nearly_no_spread_does_not_overflow() -> None:
     assert seen.log_above(0.0) > ENOUGH
 
 
-# -- shapes ----------------------------------------------------------------------------------------------------
+# -- shapes ---------------------------------------------------------------------------------------------
 
 counts = st.integers(0, 3_000).flatmap(lambda trials: st.tuples(st.integers(0, trials), st.just(trials)))
 limits = st.floats(0.001, 0.999)

@@ -615,8 +615,10 @@ class RollingOut:
         told = f"all gateway replicas report revision {routing.revision} with these weights"
         if version is not None:
             manifest = ModelManifest.model_validate(version.manifest())
-            verify_golden(self.client, self.name, _label(version), manifest)
-            told += f"; {len(manifest.golden)} golden requests answered over HTTP exactly as offline"
+            tolerance = _tolerance(answer["routes"].get(_label(version), {}).get("device"))
+            verify_golden(self.client, self.name, _label(version), manifest, tolerance)
+            how = f"within {tolerance:g} of" if tolerance else "exactly as"
+            told += f"; {len(manifest.golden)} golden requests answered over HTTP {how} offline"
         mark = routing.rollout
         needed = {routing.stable, mark.target if mark and mark.action in IN_PROGRESS else routing.stable}
         dead = {label: why for label, why in silent.items() if label in needed}
@@ -841,14 +843,28 @@ def _cell(value: Any) -> str:
     return f"{value:.4g}" if isinstance(value, float) else "" if value is None else str(value)
 
 
-def verify_golden(client: ServeClient, name: str, label: str, manifest: ModelManifest) -> None:
-    """Every golden request must be answered by this version with exactly the offline scores."""
+def _tolerance(device: Mapping[str, Any] | None) -> float:
+    """What a version's device allows between offline and served scores; 0 on CPU."""
+    if not device or device["used"] == "cpu":
+        return 0.0
+    return float((device.get("parity") or {}).get("tolerance", 0.0))
+
+
+def verify_golden(
+    client: ServeClient, name: str, label: str, manifest: ModelManifest, tolerance: float = 0.0
+) -> None:
+    """Every golden request must be answered by this version with the offline scores."""
     if not manifest.golden:
         raise DeploymentError(
             f"{name} {label} carries no golden rows; nothing proves that it answers as offline"
         )
     for row in manifest.golden:
-        told = difference(client.predict(name, row.features), expected_answer(manifest, row), version=label)
+        told = difference(
+            client.predict(name, row.features),
+            expected_answer(manifest, row),
+            version=label,
+            tolerance=tolerance,
+        )
         if told:
             raise DeploymentError(
                 f"{name} {label} does not answer as it did offline: {told}; request: {row.features}"

@@ -24,15 +24,30 @@ def expected_answer(manifest: ModelManifest, row: GoldenRow) -> dict[str, Any]:
     return {"prediction": classes[best], "probability": dict(zip(classes, row.scores, strict=True))}
 
 
-def difference(answer: Mapping[str, Any], expected: Mapping[str, Any], *, version: str) -> str | None:
-    """What differs between an answer and the expected one, in words; None when they agree exactly.
+def difference(
+    answer: Mapping[str, Any], expected: Mapping[str, Any], *, version: str, tolerance: float = 0.0
+) -> str | None:
+    """What differs between an answer and the expected one, in words; None when they agree.
 
-    Floats are compared to the bit: JSON carries the shortest text that reads back as the same float.
+    Without a tolerance floats are compared to the bit: JSON carries the shortest text that reads back as
+    the same float. A GPU adds in another order; its ``tolerance`` is relative, and absolute below one.
     """
     wanted = {**expected, "model_version": version}
     wrong = [
         f"{name} is {answer.get(name)!r}, offline it was {value!r}"
         for name, value in wanted.items()
-        if answer.get(name) != value
+        if not _agree(answer.get(name), value, tolerance)
     ]
     return "; ".join(wrong) or None
+
+
+def _agree(told: Any, wanted: Any, tolerance: float) -> bool:
+    if isinstance(wanted, Mapping):
+        return (
+            isinstance(told, Mapping)
+            and set(told) == set(wanted)
+            and all(_agree(told[key], wanted[key], tolerance) for key in wanted)
+        )
+    if tolerance and isinstance(wanted, float) and isinstance(told, float | int):
+        return abs(told - wanted) <= tolerance * max(1.0, abs(wanted))
+    return bool(told == wanted)

@@ -55,3 +55,15 @@ def test_the_right_answer_of_the_wrong_version_differs() -> None:
     expected = {"prediction": 1.0, "probability": None}
     assert difference({**expected, "model_version": "v1"}, expected, version="v2") is not None
     assert difference({**expected, "model_version": "v2"}, expected, version="v2") is None
+
+
+def test_a_gpu_may_differ_by_its_tolerance_and_by_no_more() -> None:
+    expected = {"prediction": "a", "probability": {"a": 0.6, "b": 0.4}}
+    near = {"prediction": "a", "probability": {"a": 0.6000001, "b": 0.3999999}, "model_version": "v1"}
+    assert difference(near, expected, version="v1") is not None
+    assert difference(near, expected, version="v1", tolerance=1e-6) is None
+    assert difference(near, expected, version="v1", tolerance=1e-8) is not None
+    other = {**near, "prediction": "b"}
+    assert difference(other, expected, version="v1", tolerance=1e-6) is not None
+    less = {**near, "probability": {"a": 0.6}}
+    assert difference(less, expected, version="v1", tolerance=1e-6) is not None

@@ -27,9 +27,10 @@ DEADLINE_S = 60.0
 class Traffic:
     """Callers with units of their own, in threads, until stopped."""
 
-    def __init__(self, url: str, rows: list[dict[str, Any]], callers: int) -> None:
+    def __init__(self, url: str, rows: list[dict[str, Any]], callers: int, rate: float) -> None:
         self.answers: Counter[str] = Counter()
         self._url, self._rows, self._stopped = url, rows, threading.Event()
+        self._between_s = callers / rate
         self._threads = [threading.Thread(target=self._call, args=(n,)) for n in range(callers)]
 
     def __enter__(self) -> "Traffic":
@@ -46,7 +47,7 @@ class Traffic:
         headers = {"x-api-key": environment.API_KEY.read()} if environment.API_KEY.read() else {}
         with httpx.Client(base_url=self._url, timeout=30, trust_env=False, headers=headers) as client:
             number = 0
-            while not self._stopped.is_set():
+            while not self._stopped.wait(self._between_s):
                 body = {
                     "features": self._rows[number % len(self._rows)],
                     "unit": f"caller-{caller}-{number}",
@@ -74,7 +75,7 @@ def main() -> None:
     options = parser.parse_args()
     url = f"{environment.serve_url()}/{options.deployment}"
     rows = [_example(url)]
-    with Traffic(url, rows, options.callers) as traffic:
+    with Traffic(url, rows, options.callers, options.rate) as traffic:
         if options.traffic_only:
             time.sleep(options.traffic_only)
             passed = True

@@ -107,12 +107,13 @@ def _at_most(limit: float, *counts: Floats) -> Floats:
     parts = np.linspace(0.0, 1.0, 65)[1:-1]
     middle = len(counts[0]) // 2
     one = [values[middle : middle + 1] for values in counts]
-    worst = int(np.argmin([float(_at(limit, part, *one)[0]) for part in parts]))
-    return np.min([_at(limit, part, *counts) for part in parts[max(worst - 1, 0) : worst + 2]], axis=0)
+    worst = int(np.argmin(_at(limit, parts, *one)))
+    near = parts[max(worst - 1, 0) : worst + 2, None]
+    return _at(limit, near, *counts).min(axis=0)
 
 
 def _at(
-    limit: float, part: float, hits: Floats, trials: Floats, other_hits: Floats, other_trials: Floats
+    limit: float, part: Floats, hits: Floats, trials: Floats, other_hits: Floats, other_trials: Floats
 ) -> Floats:
     own, other = hits / np.maximum(trials, 1.0), other_hits / np.maximum(other_trials, 1.0)
     start = np.maximum(other, -limit)

@@ -29,10 +29,12 @@ from rich.table import Table
 from bench.peers import on_ray, others
 from bench.peers.model import BenchModel, bench_model
 from bench.peers.others import Target
+from bench.peers.processes import cpu_seconds
 
 ROOT = Path(__file__).resolve().parent.parent
 CACHE = ROOT / ".mlops" / "bench" / "peers"
 CONNECTIONS = (1, 16, 64)
+COMPARED = 16
 WARM_UP_S = 2.0
 
 Start = Callable[[BenchModel, Path, Path], AbstractContextManager[Target]]
@@ -77,7 +79,11 @@ NOTES = {
 
 @dataclass(frozen=True)
 class Measured:
-    """One run of the client. ``errors``: not connected, not read, not written, not 200, or over 2 s."""
+    """One run of the client. ``errors``: not connected, not read, not written, not 200, or over 2 s.
+
+    ``cpu_us``: processor time per request of all of the server's processes, its proxy and its idle ones
+    included. It moves less than the rest when something else runs on the machine.
+    """
 
     server: str
     connections: int
@@ -89,6 +95,7 @@ class Measured:
     p95_ms: float
     p99_ms: float
     max_ms: float
+    cpu_us: float
 
 
 def load(target: Target, *, connections: int, seconds: float) -> dict[str, float]:
@@ -119,12 +126,16 @@ def measure(server: Server, model: BenchModel, cache: Path, *, number: int, seco
     ):
         load(target, connections=16, seconds=WARM_UP_S)
         for connections in CONNECTIONS:
+            before = cpu_seconds(target.pids())
             counted = load(target, connections=connections, seconds=seconds)
-            found.append(_measured(server.name, connections, number, counted))
+            spent = cpu_seconds(target.pids()) - before
+            found.append(_measured(server.name, connections, number, counted, spent))
     return found
 
 
-def _measured(server: str, connections: int, number: int, counted: dict[str, float]) -> Measured:
+def _measured(
+    server: str, connections: int, number: int, counted: dict[str, float], cpu_s: float
+) -> Measured:
     return Measured(
         server=server,
         connections=connections,
@@ -136,6 +147,7 @@ def _measured(server: str, connections: int, number: int, counted: dict[str, flo
         p95_ms=round(counted["p95_us"] / 1e3, 3),
         p99_ms=round(counted["p99_us"] / 1e3, 3),
         max_ms=round(counted["max_us"] / 1e3, 3),
+        cpu_us=round(cpu_s / max(1.0, counted["requests"]) * 1e6, 1),
     )
 
 
@@ -191,7 +203,7 @@ def medians(found: Sequence[Measured], server: str, connections: int) -> Measure
         sum(each.errors for each in rounds),
         *(
             statistics.median(getattr(each, name) for each in rounds)
-            for name in ("rps", "p50_ms", "p95_ms", "p99_ms", "max_ms")
+            for name in ("rps", "p50_ms", "p95_ms", "p99_ms", "max_ms", "cpu_us")
         ),
     )
 
@@ -205,28 +217,34 @@ def best(
 
 
 def table(found: Sequence[Measured], failed: dict[str, str], servers: Sequence[Server]) -> Table:
-    """req/s, p50, p95, p99 in milliseconds and errors; the ratio is to the best peer's req/s."""
+    """req/s, p50, p95, p99 in milliseconds; the ratio is to the best peer's req/s.
+
+    CPU is microseconds per request at COMPARED connections, over all processes of the server.
+    """
     made = Table(title="One row per request: req/s, p50 / p95 / p99 ms", title_justify="left")
     made.add_column("server")
     for connections in CONNECTIONS:
         made.add_column(f"{connections} conn.", justify="right")
         made.add_column("x peer", justify="right")
+    made.add_column("CPU us", justify="right")
     made.add_column("errors", justify="right")
     for server in servers:
         if server.name in failed:
-            made.add_row(server.name, "failed, see below", *[""] * (2 * len(CONNECTIONS)))
+            made.add_row(server.name, "failed, see below", *[""] * (2 * len(CONNECTIONS) + 1))
             continue
         cells: list[str] = []
         errors = 0
+        spent = ""
         for connections in CONNECTIONS:
             cell, peer = medians(found, server.name, connections), best(found, servers, "peer", connections)
             if cell is None:
                 cells += ["", ""]
                 continue
             errors += cell.errors
+            spent = f"{cell.cpu_us:,.0f}" if connections == COMPARED else spent
             cells.append(f"{cell.rps:,.0f}  {cell.p50_ms:.1f} / {cell.p95_ms:.1f} / {cell.p99_ms:.1f}")
             cells.append(f"{cell.rps / peer.rps:.2f}" if peer else "")
-        made.add_row(server.name, *cells, f"{errors:,}")
+        made.add_row(server.name, *cells, spent, f"{errors:,}")
     return made
 
 

@@ -8,6 +8,7 @@ import contextlib
 import json
 import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ import httpx
 from bench.peers.model import BenchModel
 from bench.peers.others import Target
 from bench.peers.processes import ServerNotUp, score_in
-from mlops_assets_tests.ray_cluster import RayCluster, local_ray
+from mlops_assets_tests.ray_cluster import RayCluster, left_processes, local_ray
 
 NAME = "bench"
 READY_IN_A_ROW = 20
@@ -33,7 +34,9 @@ def no_op() -> Iterator[Target]:
         )
         _wait_until_running(cluster, NAME)
         (pid,) = cluster.pids(NAME)["NoOp"]
-        yield Target(f"{cluster.http_url}/{NAME}/predict", b"{}", pid)
+        yield Target(
+            f"{cluster.http_url}/{NAME}/predict", b"{}", pid, partial(left_processes, str(cluster.folder))
+        )
 
 
 @contextlib.contextmanager
@@ -54,7 +57,9 @@ def gateway(model: BenchModel, folder: Path, *, replicas: int, canary: bool = Fa
         url = f"{cluster.http_url}/{NAME}"
         body = json.dumps({"features": model.row}).encode()
         _wait_until_ready(url, body, "v2" if canary else "v1", model.score)
-        yield Target(f"{url}/predict", body, _a_replica(cluster))
+        yield Target(
+            f"{url}/predict", body, _a_replica(cluster), partial(left_processes, str(cluster.folder))
+        )
 
 
 def version_application(version: str, package: str) -> dict[str, Any]:

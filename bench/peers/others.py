@@ -10,7 +10,7 @@ protocol, with the body that its documentation shows for one row.
 import contextlib
 import json
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,17 +24,18 @@ from bench.peers.processes import running, unused_port, wait_for_score
 
 @dataclass(frozen=True)
 class Target:
-    """Where to send the load, and a process whose share of the work may be profiled."""
+    """Where to send the load; ``pids`` gives the server's processes, ``pid`` one that may be profiled."""
 
     url: str
     body: bytes
-    pid: int = 0
+    pid: int
+    pids: Callable[[], list[int]]
 
 
-Running = AbstractContextManager[Target]
+Started = AbstractContextManager[Target]
 
 
-def fastapi(model: BenchModel, folder: Path, cache: Path, *, workers: int) -> Running:
+def fastapi(model: BenchModel, folder: Path, cache: Path, *, workers: int) -> Started:
     """Bare FastAPI on uvicorn (uvloop, httptools) calling ``Booster.predict``: what Python HTTP can do."""
     (folder / "model.txt").write_text(model.text)
     port = unused_port()
@@ -47,7 +48,7 @@ def fastapi(model: BenchModel, folder: Path, cache: Path, *, workers: int) -> Ru
     return _serve(command, folder, f"http://127.0.0.1:{port}/predict", body, model.score, "probability")
 
 
-def mlflow(model: BenchModel, folder: Path, cache: Path, *, workers: int) -> Running:
+def mlflow(model: BenchModel, folder: Path, cache: Path, *, workers: int) -> Started:
     """``mlflow models serve`` on a saved LightGBM model."""
     binaries = peer_environment("mlflow", cache)
     (folder / "model.txt").write_text(model.text)
@@ -66,7 +67,7 @@ def mlflow(model: BenchModel, folder: Path, cache: Path, *, workers: int) -> Run
     )
 
 
-def mlserver(model: BenchModel, folder: Path, cache: Path) -> Running:
+def mlserver(model: BenchModel, folder: Path, cache: Path) -> Started:
     """MLServer with its LightGBM runtime, in one process: its workers do not start here."""
     (folder / "model.bst").write_text(model.text)
     http, grpc, metrics = unused_port(), unused_port(), unused_port()
@@ -91,7 +92,7 @@ def mlserver(model: BenchModel, folder: Path, cache: Path) -> Running:
     return _serve(command, folder, url, {"inputs": [tensor]}, model.score, "outputs.0.data.0")
 
 
-def bentoml(model: BenchModel, folder: Path, cache: Path) -> Running:
+def bentoml(model: BenchModel, folder: Path, cache: Path) -> Started:
     """A BentoML service of one worker with an async API."""
     binaries = peer_environment("bentoml", cache)
     (folder / "model.txt").write_text(model.text)
@@ -118,6 +119,6 @@ def _serve(
 ) -> Iterator[Target]:
     content = json.dumps(body).encode()
     ask = httpx.Request("POST", url, content=content, headers={"content-type": "application/json"})
-    with running(command, folder, environment) as process:
-        wait_for_score(process, folder, ask, score, found)
-        yield Target(url, content, process.pid)
+    with running(command, folder, environment) as server:
+        wait_for_score(server.process, folder, ask, score, found)
+        yield Target(url, content, server.process.pid, server.pids)

@@ -11,6 +11,7 @@ import socket
 import subprocess
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
@@ -31,10 +32,22 @@ class ServerNotUp(RuntimeError):
     """A server ended, or did not give the right answer in time; the message ends with its output."""
 
 
+@dataclass(frozen=True)
+class Running:
+    """A started command, and the mark that it and its descendants carry."""
+
+    process: "subprocess.Popen[bytes]"
+    mark: str
+
+    def pids(self) -> list[int]:
+        """The command and everything that it started."""
+        return _marked(self.mark)
+
+
 @contextlib.contextmanager
 def running(
     command: Sequence[str], folder: Path, environment: Mapping[str, str] | None = None
-) -> Iterator["subprocess.Popen[bytes]"]:
+) -> Iterator[Running]:
     """Runs a command in ``folder`` until the block ends; its output goes to ``folder/server.log``."""
     mark = f"{os.getpid()}-{time.monotonic_ns()}"
     with (folder / "server.log").open("wb") as log:
@@ -48,7 +61,7 @@ def running(
             start_new_session=True,
         )
         try:
-            yield process
+            yield Running(process, mark)
         finally:
             _stop(process, mark)
 
@@ -95,6 +108,16 @@ def unused_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
+
+
+def cpu_seconds(pids: Sequence[int]) -> float:
+    """User and system time of these processes so far; what ended meanwhile counts nothing."""
+    ticks = 0
+    for pid in pids:
+        with contextlib.suppress(OSError):
+            fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+            ticks += int(fields[11]) + int(fields[12])
+    return ticks / os.sysconf("SC_CLK_TCK")
 
 
 def _stop(process: "subprocess.Popen[bytes]", mark: str) -> None:

@@ -54,7 +54,7 @@ class DeploymentDeclaration(RolloutDeclaration):
     num_gpus: float = Field(default=0, ge=0, description="GPUs (fractions allowed) of each model replica.")
     device: Device = Field(
         default="auto",
-        description="auto: a GPU (num_gpus of it, or a quarter) where one is free, else CPU; gpu: or nothing.",
+        description="auto: a GPU (num_gpus of it, else a quarter) if one is free, else CPU; gpu: or nothing.",
     )
     guard: GuardRules = Field(
         default_factory=GuardRules, description="When a gateway takes a canary out of the traffic by itself."

@@ -28,7 +28,7 @@ Percent = Annotated[float, Field(gt=0, le=100), AfterValidator(_whole_basis_poin
 
 
 def _pause(value: object) -> Any:
-    return value if value == MANUAL else parse_duration(value)
+    return value if value is None or value == MANUAL else parse_duration(value)
 
 
 class StepDeclaration(Declaration):

@@ -98,3 +98,44 @@ def test_a_mistake_is_named_with_file_line_and_what_is_allowed(
     found = errors(sandbox, RIGHT.replace(right, wrong))
     assert f"defs.yaml:{line}" in found
     assert said in found
+
+
+GOOD_STEPS = "  steps: [{shadow: 100, min_requests: 9}, {set_weight: 100}]\n"
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        ("steps: [{set_weight: 50, min_requests: 9}]", "the last step must be {set_weight: 100}"),
+        ("steps: [{shadow: 10, set_weight: 10}, {set_weight: 100}]", "either {shadow: PERCENT} or"),
+        ("steps: [{set_weight: 10.005, min_requests: 9}, {set_weight: 100}]", "finer than 0.01 %"),
+        ("steps: [{set_weight: 10}, {set_weight: 100}]", "needs min_requests"),
+        ("steps: [{set_weight: 10, pause: soon}, {set_weight: 100}]", "'soon' is not a duration"),
+        ("steps: [{set_weight: 120}, {set_weight: 100}]", "less than or equal to 100"),
+        ("analysis: [{metric: speed, success_condition: value <= 1}]", "'error_rate'"),
+        (
+            "analysis: [{metric: error_rate, success_condition: ratio <= 1}]",
+            "error_rate has no quantity 'ratio'",
+        ),
+        ("analysis: [{metric: error_rate, success_condition: low}]", "for example `increase <= 0.02`"),
+        ("guard: {min_errors: 1}", "greater than or equal to 2"),
+        ("guard: {max_errors: 9}", "Extra inputs are not permitted"),
+        ("ab: {unit: price, split: 100}", "less than 100"),
+        (GOOD_STEPS.strip() + "\n  ab: {unit: price}", "declare either steps or ab"),
+        ("device: tpu", "'auto', 'cpu' or 'gpu'"),
+        ("keep_warm: long", "'long' is not a duration"),
+    ],
+)
+def test_a_rollout_that_cannot_work_is_refused_with_the_rule(
+    sandbox: DefsFolderSandbox, more: str, said: str
+) -> None:
+    found = errors(sandbox, f"{RIGHT}  {more}\n")
+    assert "defs.yaml:2" in found
+    assert said in found
+
+
+@pytest.mark.parametrize(
+    "more", [GOOD_STEPS, "  ab: {unit: price, split: 50}\n", "  steps: [{set_weight: 100}]\n"]
+)
+def test_a_rollout_that_works_loads(sandbox: DefsFolderSandbox, more: str) -> None:
+    assert errors(sandbox, RIGHT + more) == ""

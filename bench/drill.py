@@ -69,6 +69,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m bench.drill", description=__doc__)
     parser.add_argument("deployment")
     parser.add_argument("--callers", type=int, default=4)
+    parser.add_argument("--rate", type=float, default=40.0, help="Requests per second of all callers.")
     parser.add_argument(
         "--traffic-only", type=float, metavar="SECONDS", help="Send traffic and kill nothing."
     )

@@ -186,7 +186,10 @@ class PredictionLog:
         self._early = max(1, min(EARLY_ROWS, args.max_queued_rows // 2))
         self._wake_at = self._early
         self._queue: deque[Answered] = deque()
+        # What is on its way from the queue to a file; each stage is left only when the next one is done.
         self._taken: list[Answered] = []
+        self._batches: dict[int, list[pa.RecordBatch]] = {}
+        self._encoded_rows = 0
         self._files: list[_File] = []
         self._wake, self._closing = threading.Event(), threading.Event()
         self._progress = threading.Condition()
@@ -296,25 +299,32 @@ class PredictionLog:
                 self._logged += file.rows
                 self._on_logged(file.rows)
                 self._settle(file.rows)
-            if self._drained >= target:
+            if self._drained >= target and not self._batches:
                 return
-            self._take()
-            tables, unreadable = tables_by_hour(self._taken, pause=lambda: time.sleep(PAUSE_S))
-            self._files = [self._file(hour, table) for hour, table in sorted(tables.items())]
+            self._encode_waiting()
+
+    def _encode_waiting(self) -> None:
+        """Makes files of about ``FILE_ROWS`` rows of the queue, a chunk at a time."""
+        while (self._queue or self._taken) and self._encoded_rows < FILE_ROWS:
+            rows = sum(len(answered.rows) for answered in self._taken)
+            while self._queue and rows < CHUNK_ROWS:
+                answered = self._queue.popleft()
+                self._taken.append(answered)
+                rows += len(answered.rows)
+            batches, unreadable = batches_by_hour(self._taken, pause=lambda: time.sleep(PAUSE_S))
+            for hour, made in batches.items():
+                self._batches.setdefault(hour, []).extend(made)
             self._taken = []
+            self._drained += rows
+            self._encoded_rows += rows
             if unreadable:
                 self._unreadable += unreadable
                 self._on_dropped(unreadable)
                 self._settle(unreadable)
-
-    def _take(self) -> None:
-        """Moves about ``FILE_ROWS`` rows from the queue aside, where they stay until they are a file."""
-        rows = sum(len(answered.rows) for answered in self._taken)
-        while self._queue and rows < FILE_ROWS:
-            answered = self._queue.popleft()
-            self._taken.append(answered)
-            rows += len(answered.rows)
-            self._drained += len(answered.rows)
+        self._files = [
+            self._file(hour, pa.Table.from_batches(made)) for hour, made in sorted(self._batches.items())
+        ]
+        self._batches, self._encoded_rows = {}, 0
         self._wake_at = self._drained + self._early
 
     def _file(self, hour: int, table: pa.Table) -> _File:
@@ -340,13 +350,13 @@ def hour_folder(hour: int) -> str:
     return time.strftime("dt=%Y-%m-%d/hr=%H", time.gmtime(hour * 3600))
 
 
-def tables_by_hour(
+def batches_by_hour(
     answers: Sequence[Answered], *, pause: Callable[[], None] = lambda: None
-) -> tuple[dict[int, pa.Table], int]:
-    """{hour since 1970: table} of the answers' rows, and how many rows could not be written as such.
+) -> tuple[dict[int, list[pa.RecordBatch]], int]:
+    """{hour since 1970: batches} of the answers' rows, and how many rows could not be written as such.
 
     One broken row must not hold up the others, nor be tried for ever: it is left out and said in the
-    process's log. ``pause`` is called after every ``CHUNK_ROWS`` rows.
+    process's log. ``pause`` is called after every batch, of ``CHUNK_ROWS`` rows at most.
     """
     lines: dict[int, list[_Line]] = {}
     unreadable = 0
@@ -359,19 +369,16 @@ def tables_by_hour(
             lines.setdefault(int(answered.at // 3600), []).extend(rows)
         except (TypeError, ValueError, OverflowError) as error:
             unreadable += len(answered.rows)
-            logger.error("Answer to %s cannot be logged: %s", answered.request_id, error)
-    tables = {}
+            logger.error("The answer to %s cannot be logged: %s", answered.request_id, error)
+    batches: dict[int, list[pa.RecordBatch]] = {}
     for hour, found in lines.items():
-        batches = []
         for start in range(0, len(found), CHUNK_ROWS):
             batch, lost = _readable_batch(found[start : start + CHUNK_ROWS])
-            batches.append(batch)
             unreadable += lost
+            if batch.num_rows:
+                batches.setdefault(hour, []).append(batch)
             pause()
-        table = pa.Table.from_batches(batches, SCHEMA)
-        if table.num_rows:
-            tables[hour] = table
-    return tables, unreadable
+    return batches, unreadable
 
 
 class _Line(NamedTuple):

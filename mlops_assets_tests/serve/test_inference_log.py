@@ -13,9 +13,10 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.dataset as ds
+import pyarrow.parquet as pq
 import pytest
 
-from serve.inference_log import SCHEMA, Answered, LocalFolder, PredictionLog, Store, tables_by_hour
+from serve.inference_log import SCHEMA, Answered, LocalFolder, PredictionLog, Store, batches_by_hour
 from serve.schema import PredictionLogArgs
 
 AT = datetime(2026, 3, 1, 23, 59, 59, 250_000, tzinfo=UTC).timestamp()
@@ -168,6 +169,27 @@ def test_rows_wait_for_a_store_that_is_away_and_are_written_once(tmp_path: Path)
     )
 
 
+@pytest.mark.parametrize("step", ["batches_by_hour", "pq.write_table"])
+def test_no_row_is_lost_when_making_a_file_fails(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    failures = iter([MemoryError("no memory"), MemoryError("no memory")])
+    works = batches_by_hour if step == "batches_by_hour" else pq.write_table
+
+    def failing(*arguments: Any, **options: Any) -> Any:
+        for error in failures:
+            raise error
+        return works(*arguments, **options)
+
+    monkeypatch.setattr(f"serve.inference_log.{step}", failing)
+    log = log_in(tmp_path, flush_interval_s=0.02)
+    assert log.put(answered("first"))
+    log.flush(10)
+    log.close()
+    assert log.failed_writes == 2 and (log.logged, log.dropped, log.queued) == (1, 0, 0)
+    assert [row["request_id"] for row in read(tmp_path)] == ["first"]
+
+
 def test_what_close_cannot_write_is_dropped_and_said(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -227,13 +249,8 @@ def test_every_column_of_an_answer_comes_back(tmp_path: Path) -> None:
 
 
 def test_several_classes_are_a_list_and_a_value_is_a_number() -> None:
-    tables, lost = tables_by_hour(
-        [
-            answered(scores=[[0.1, 0.2, 0.7]], unit=None),
-            answered(scores=[3], unit=None),
-        ]
-    )
-    (table,) = tables.values()
+    batches, lost = batches_by_hour([answered(scores=[[0.1, 0.2, 0.7]]), answered(scores=[3])])
+    ((table,),) = batches.values()
     assert lost == 0 and table.schema == SCHEMA
     assert table.column("scores").to_pylist() == [[0.1, 0.2, 0.7], None]
     assert table.column("score").to_pylist() == [None, 3.0]

@@ -3,7 +3,7 @@
 Belongs here: simulated rollouts with a look after every single request, and a naive repeated z-test on the
 same requests beside them. Does not belong here: the tests (``mlops_assets/rollout/judging``).
 
-``python -m bench.judging`` prints tables, ``--json`` the same numbers; about five minutes on one core. The
+``python -m bench.judging`` prints tables, ``--json`` the same numbers; two to three minutes on one core. The
 decisions are computed for all looks at once from the kernels that ``judge`` uses; each scenario compares
 a sample of them with ``judge`` itself and stops on the first difference.
 """
@@ -448,7 +448,7 @@ def tables(errors: Sequence[dict[str, Any]], quality: Sequence[dict[str, Any]]) 
 def _truth(row: dict[str, Any]) -> str:
     if "base" not in row:
         return f"{row['loss']} {row['more']:+.2f}" if row["more"] else f"{row['loss']}: equal"
-    told = f"errors {row['base']:.0%}" + (f" {row['more'] * 100:+.0f} points" if row["more"] else ": equal")
+    told = f"errors {row['base']:.0%}" + (f" {row['more'] * 100:+.0f} points" if row["more"] else " each")
     return f"{told}, {row['slow']:.0%} slow" if row["slow"] == TAIL else told
 
 

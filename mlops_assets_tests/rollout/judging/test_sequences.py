@@ -49,8 +49,8 @@ def latencies(**seconds: int) -> tuple[int, ...]:
 @pytest.mark.parametrize("share", [0.002, 0.02, 0.3])
 def test_a_share_is_hardly_ever_outside_its_sequence(share: float) -> None:
     generator = np.random.default_rng(1)
-    trials = np.arange(1.0, 2_001)
-    hits = np.cumsum(generator.random((400, 2_000)) < share, axis=1)
+    trials = np.arange(1.0, 801)
+    hits = np.cumsum(generator.random((250, 800)) < share, axis=1)
     for log_e in (log_share_above, log_share_below):
         wrong = (log_e(share, hits, trials) >= ENOUGH).any(axis=1).mean()
         assert wrong <= LEVEL
@@ -64,11 +64,11 @@ def test_a_difference_of_shares_is_hardly_ever_outside_its_sequence(
     own: float, other: float, dependent: bool
 ) -> None:
     generator = np.random.default_rng(2)
-    size = (200, 800)
+    size = (150, 800)
     drawn = generator.random(size)
     # The dependent series are as dependent as can be: the same draw decides both.
     other_drawn = drawn if dependent else generator.random(size)
-    looks = np.unique(np.geomspace(10, 799, 16).astype(int))
+    looks = np.unique(np.geomspace(10, 799, 12).astype(int))
     hits, trials = np.cumsum(drawn < own, axis=1)[:, looks], looks + 1.0
     other_hits = np.cumsum(other_drawn < other, axis=1)[:, looks]
     for limit, counts in (

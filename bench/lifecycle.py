@@ -253,6 +253,7 @@ def life_cycle(
         converged = act()
         time.sleep(seconds)
         found.append(Phase(name, round(converged, 2)))
+        say(f"  converged after {converged:.2f} s; {load.of(name).failures} requests failed so far")
 
     def deploy(version: str, seed: int, weights: dict[str, int]) -> float:
         started = time.monotonic()
@@ -313,6 +314,12 @@ def faults(
             trip = time.monotonic() - started if reason else None
         time.sleep(seconds)
         found.append(Fault(name, trip, reason or "did not trip"))
+        lost = load.of(name).failures
+        say(
+            f"  {found[-1].reason}"
+            + (f" after {trip:.2f} s" if trip else "")
+            + f"; {lost} answers lost so far"
+        )
         platform.route("v1", {"v1": 10_000})
         platform.remove(version)
     return found

@@ -6,11 +6,14 @@ that each costs only what it needs.
 """
 
 import sys
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from mlops_assets.errors import MlopsError
+
+if TYPE_CHECKING:
+    from datetime import datetime
 
 
 class _Commands(click.Group):
@@ -159,11 +162,21 @@ def _act(deployment: str, **act: Any) -> None:
 @main.command("explain")
 @click.argument("request_id")
 @click.option("--deployment", default=None, help="Where to look; left out: everywhere.")
+@click.option("--since", type=click.DateTime(), default=None, help="Search from this time (UTC) on.")
+@click.option("--until", type=click.DateTime(), default=None, help="Search up to this time (UTC).")
 @click.option("--json", "as_json", is_flag=True, help="Machine-readable output.")
-def explain_command(request_id: str, deployment: str | None, as_json: bool) -> None:
+def explain_command(
+    request_id: str,
+    deployment: str | None,
+    since: "datetime | None",
+    until: "datetime | None",
+    as_json: bool,
+) -> None:
     """From one answer back: version and weights then, model, training data, runs, approval."""
     import json
+    from datetime import UTC
 
+    from mlops_assets import environment
     from mlops_assets.defs.platform.resources import inference_log, model_registry
     from mlops_assets.explain import explain, print_explanation
     from mlops_assets.instance import running_instance
@@ -176,6 +189,9 @@ def explain_command(request_id: str, deployment: str | None, as_json: bool) -> N
             registry=model_registry(),
             log=inference_log(),
             definitions=_definitions(),
+            since=since.replace(tzinfo=UTC) if since else None,
+            until=until.replace(tzinfo=UTC) if until else None,
+            dagster_url=f"http://127.0.0.1:{environment.DAGSTER_PORT.read()}",
         )
     if as_json:
         click.echo(json.dumps(found.to_dict(), indent=2, default=str))

@@ -52,8 +52,12 @@ RAY_DASHBOARD_URL = Variable(
     "MLOPS_RAY_DASHBOARD_URL", "", "Ray dashboard that deployments are PUT to; empty: loopback at its port."
 )
 API_KEYS_FILE = Variable(
-    "MLOPS_API_KEYS_FILE", "", "File of hashed API keys with roles; empty switches keys off (local use)."
+    "MLOPS_API_KEYS_FILE",
+    "",
+    "File of hashed API keys; `off`: no keys (what `make up` says unless it is set); empty: refused.",
 )
+KEYS_OFF = "off"
+"""What MLOPS_API_KEYS_FILE says when nobody needs a key."""
 API_KEY = Variable(
     "MLOPS_API_KEY", "", "Key (role operate) that the platform itself sends to the endpoint when keys are on."
 )

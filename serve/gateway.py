@@ -100,4 +100,4 @@ class Gateway:
         # Serve calls this when it stops a replica gracefully; what is still queued goes to the log.
         log = getattr(self, "_log", None)
         if log is not None:
-            log.close()
+            log.close(timeout_s=5.0)

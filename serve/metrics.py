@@ -102,6 +102,8 @@ class GatewayMetrics:
         self.deployment, self.replica = deployment, replica
         self._counters: dict[str, dict[Labels, int]] = {counter.name: {} for counter in COUNTERS}
         self._requests = self._counters[REQUESTS.name]
+        # Both exist from the start: the log's thread only ever changes values, never the set of keys.
+        self._counters[LOGGED.name] = {("logged",): 0, ("dropped",): 0}
         self._rows = self._counters[ROWS.name]
         self._latency: dict[Labels, list[float]] = {}
         self._trips: dict[tuple[str, int], None] = {}

@@ -67,7 +67,7 @@ class DeploymentDeclaration(RolloutDeclaration):
     max_batch_rows: int = Field(default=1_000, ge=1, description="Largest accepted batch.")
     max_body_bytes: int = Field(default=1_048_576, ge=1_024, description="Largest accepted request body.")
     api_keys_file: str | None = Field(
-        default=None, description="File of hashed API keys; MLOPS_API_KEYS_FILE when not given here."
+        default=None, description="File of hashed API keys, or off; MLOPS_API_KEYS_FILE when not given here."
     )
 
 
@@ -324,7 +324,7 @@ class DeploymentComponent(DeclaredComponent[DeploymentDeclaration]):
             gateway_args=GatewayArgs(
                 name=declared.name,
                 num_replicas=declared.gateway_replicas,
-                api_keys_file=declared.api_keys_file or client.api_keys_file or None,
+                api_keys_file=client.keys_file(declared.name, declared.api_keys_file),
                 max_body_bytes=declared.max_body_bytes,
                 max_batch_rows=declared.max_batch_rows,
                 stable_in_gateway=declared.stable_in_gateway,

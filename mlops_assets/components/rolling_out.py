@@ -140,8 +140,9 @@ def judge_step(plan: Plan, evidence: Evidence | None, mark: RolloutMark, stable:
     if evidence is None or not plan.analyses or mark.action != "step" or mark.step >= len(plan.steps):
         return None
     step = plan.steps[mark.step]
+    analyses = [analysis for analysis in plan.analyses if step.is_shadow or not analysis.needs_pairs]
     return judge(
-        plan.analyses,
+        analyses,
         StepEvidence(
             canary=evidence.versions.get(mark.target, VersionEvidence()),
             stable=evidence.versions.get(stable, VersionEvidence()),

@@ -9,6 +9,7 @@ import shlex
 from dataclasses import dataclass
 from typing import Any
 
+from mlops_assets import environment
 from mlops_assets.errors import StackError
 
 
@@ -41,8 +42,16 @@ def sample(serve_url: str, name: str) -> Sample:
     """Sends the example of the deployment's own OpenAPI document; StackError when it is not answered."""
     import httpx
 
-    with httpx.Client(base_url=serve_url, timeout=30.0, trust_env=False) as client:
-        document = client.get(f"/{name}/openapi.json").raise_for_status().json()
+    key = environment.API_KEY.read()
+    headers = {"x-api-key": key} if key else {}
+    with httpx.Client(base_url=serve_url, timeout=30.0, trust_env=False, headers=headers) as client:
+        described = client.get(f"/{name}/openapi.json")
+        if described.status_code in (401, 403):
+            raise StackError(
+                f"{serve_url}/{name} asks for an API key. Set {environment.API_KEY.name} to one with role "
+                f"operate, or {environment.API_KEYS_FILE.name}={environment.KEYS_OFF}."
+            )
+        document = described.raise_for_status().json()
         body = _example(document, f"{serve_url}/{name}/openapi.json")
         response = client.post(f"/{name}/predict", json=body)
     if response.status_code != 200:

@@ -149,6 +149,9 @@ def shared_environment(settings: StackSettings) -> dict[str, str]:
         environment.SERVE_PORT.name: str(settings.serve_port),
         environment.RAY_DASHBOARD_PORT.name: str(settings.ray_dashboard_port),
         environment.RAY_GCS_PORT.name: str(settings.ray_gcs_port),
+        # Everything listens on loopback here; elsewhere somebody has to decide.
+        environment.API_KEYS_FILE.name: settings.inherited.get(environment.API_KEYS_FILE.name)
+        or environment.KEYS_OFF,
     }
 
 

@@ -45,7 +45,7 @@ class ServeClient(dg.ConfigurableResource):  # type: ignore[type-arg]
     serve_url: str = Field(description="Base URL of the HTTP endpoint, e.g. http://127.0.0.1:8000.")
     state_file: str = Field(description="Where the last declared state is saved.")
     api_keys_file: str = Field(
-        default="", description="Keys file of gateways that declare none; empty: no keys."
+        default="", description="Keys file of gateways that declare none; off: no keys; empty: refused."
     )
     prediction_log_uri: str = Field(default="", description="Where gateways log answers; empty: nowhere.")
     deadline_s: float = Field(default=180.0, description="How long a declared state may take to be real.")
@@ -257,6 +257,19 @@ class ServeClient(dg.ConfigurableResource):  # type: ignore[type-arg]
         if response.status_code != 200:
             raise DeploymentError(f"{name} answered HTTP {response.status_code}: {response.text[:1000]}")
         return dict(response.json())
+
+    def keys_file(self, name: str, declared: str | None) -> str | None:
+        """The keys file of a gateway; None when keys are off, which somebody has to have said.
+
+        Raises DeploymentError when nobody said anything.
+        """
+        chosen = declared or self.api_keys_file
+        if not chosen:
+            raise DeploymentError(
+                f"{name} has no API keys: set MLOPS_API_KEYS_FILE (or api_keys_file of the deployment) to a "
+                f"file of hashed keys, or to `{environment.KEYS_OFF}` for local use"
+            )
+        return None if chosen == environment.KEYS_OFF else chosen
 
     def url(self, name: str) -> str:
         """Public URL of a deployment."""

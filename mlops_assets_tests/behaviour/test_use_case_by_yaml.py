@@ -96,6 +96,7 @@ def whole(load: Load, tmp_path: Path, ray_cluster: Any) -> Callable[[str], dg.De
             "serve_client": ServeClient(
                 dashboard_url=ray_cluster.dashboard_url,
                 serve_url=ray_cluster.http_url,
+                api_keys_file="off",
                 state_file=str(tmp_path / "desired_state.json"),
                 deadline_s=90,
             ),
@@ -204,6 +205,7 @@ def test_a_model_that_learned_nothing_is_never_deployed(
                 "serve_client": ServeClient(
                     dashboard_url="http://127.0.0.1:9",
                     serve_url="http://127.0.0.1:9",
+                    api_keys_file="off",
                     state_file=str(tmp_path / "s"),
                 ),
             }

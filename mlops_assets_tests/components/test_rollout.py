@@ -70,6 +70,7 @@ class World:
         self.client = ServeClient(
             dashboard_url=cluster.url,
             serve_url=cluster.url,
+            api_keys_file="off",
             state_file=str(folder / "desired_state.json"),
             deadline_s=15,
         )

@@ -31,12 +31,14 @@ def declared(revision: int = 1, **weights: int) -> Routing:
     return Routing.model_validate(routing(revision=revision, **weights))
 
 
-def test_a_fresh_replica_has_a_valid_text_without_counts() -> None:
+def test_a_fresh_replica_has_a_valid_text_and_counted_nothing() -> None:
     found = samples(replica().text())
     assert found == {
         "mlops_gateway_replicas": 1.0,
         'mlops_replica_revision{replica="r1"}': -1.0,
         "mlops_requests_in_flight": 0.0,
+        'mlops_prediction_log_rows_total{outcome="logged"}': 0.0,
+        'mlops_prediction_log_rows_total{outcome="dropped"}': 0.0,
     }
 
 

@@ -23,8 +23,10 @@ MODEL_ONGOING, MODEL_QUEUED = 64, 256
 GATEWAY_ONGOING = 1_024
 """Above the endpoint's own limit, whose refusal is the contract's JSON; Serve's would be bare text."""
 
-LOGGING = LoggingConfig(enable_access_log=False)
-"""A line per request and replica costs more than scoring a row; ``/metrics`` counts every request."""
+LOGGING = LoggingConfig(enable_access_log=False, log_level="WARNING")
+"""A line per request and replica costs more than scoring a row; ``/metrics`` counts every request. Below
+WARNING Serve makes a record for each request even when it writes none.
+"""
 
 
 def build_model(args: ModelArgs) -> Application:

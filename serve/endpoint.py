@@ -32,6 +32,7 @@ from serve.inference_log import Answered, PredictionLog
 from serve.metrics import CONTENT_TYPE, NONE, GatewayMetrics
 from serve.referee import RefereeLink
 from serve.security import Protection, Role
+from serve.shortcut import DIRECT
 from serve.traffic import CANARY, SHADOW, STABLE, Mirrored, Scored, Traffic
 from serve.validation import Row, batch_rows, parse_object, single_row
 from serve.versions import LiveVersion
@@ -160,7 +161,9 @@ class Endpoint:
             {
                 "type": "http.response.start",
                 "status": response.status,
-                "headers": self._headers(request, response),
+                "headers": self._headers(
+                    request, response, adds_request_id=self._adds_request_id or DIRECT in scope
+                ),
             }
         )
         await send({"type": "http.response.body", "body": response.body})
@@ -196,12 +199,14 @@ class Endpoint:
         self._metrics.count_error(error.code)
         return Response(error.body(), status=error.status, headers=error.headers)
 
-    def _headers(self, request: Request, response: Response) -> list[tuple[bytes, bytes]]:
+    def _headers(
+        self, request: Request, response: Response, *, adds_request_id: bool
+    ) -> list[tuple[bytes, bytes]]:
         headers = [
             (b"content-type", response.content_type),
             (b"content-length", b"%d" % len(response.body)),
         ]
-        if self._adds_request_id:
+        if adds_request_id:
             headers.append((b"x-request-id", request.request_id.encode("latin-1")))
         if request.version is not NONE:
             headers.append((b"x-model-version", request.version.encode("latin-1", "replace")))

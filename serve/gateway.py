@@ -14,6 +14,7 @@ from typing import Any
 
 from ray import serve
 
+from serve import shortcut
 from serve.coalescing import Coalescing
 from serve.embedding import embedded
 from serve.endpoint import Endpoint, Limits
@@ -34,6 +35,7 @@ class Gateway:
 
     def __init__(self, args: Mapping[str, Any]) -> None:
         declared = GatewayArgs.model_validate(args)
+        self._name = declared.name
         replica = serve.get_replica_context().replica_id.unique_id
         metrics = GatewayMetrics(deployment=declared.name, replica=replica)
         self._traffic = Traffic(
@@ -86,6 +88,7 @@ class Gateway:
         if routing is not None:
             self._link.declare(routing)
         if not self._watches:
+            shortcut.lead_to(self._endpoint, prefix=f"/{self._name}")
             self._watches = (
                 asyncio.ensure_future(self._traffic.run()),
                 asyncio.ensure_future(self._link.run()),

@@ -790,6 +790,8 @@ def materialisation(
     metadata: dict[str, Any] = {
         "phase": outcome.phase,
         "action": outcome.action,
+        **({"step": outcome.step} if outcome.step else {}),
+        "traffic": f"{_shares(outcome.before)} → {_shares(routing.weights())}",
         "reason": outcome.reason,
         "by": outcome.by,
         "endpoint": dg.MetadataValue.url(f"{client.url(name)}/predict"),
@@ -807,7 +809,7 @@ def materialisation(
         "seconds": round(seconds, 1),
         "desired_state": dg.MetadataValue.json(json.loads(routing.model_dump_json(exclude={"segments"}))),
     }
-    for key, text in (("step", outcome.step), ("alert", outcome.alert), ("placement", outcome.placement)):
+    for key, text in (("alert", outcome.alert), ("placement", outcome.placement)):
         if text:
             metadata[key] = text
     if outcome.judgement:
@@ -894,6 +896,10 @@ def _number(label: str) -> int:
     if not text.isdecimal():
         raise DeploymentError(f"{label!r} is not a version; write it like v7")
     return int(text)
+
+
+def _shares(weights: Mapping[str, int]) -> str:
+    return ", ".join(f"{version} {weight / 100:g} %" for version, weight in weights.items()) or "nothing"
 
 
 def _percent(weights: Mapping[str, int]) -> dict[str, float]:

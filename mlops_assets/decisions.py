@@ -79,7 +79,11 @@ def _materialise(
     result = definitions.resolve_implicit_global_asset_job_def().execute_in_process(
         instance=instance,
         asset_selection=[key],
-        run_config={"ops": {key.to_python_identifier(): {"config": dict(config)}}},
+        run_config={
+            "ops": {key.to_python_identifier(): {"config": dict(config)}},
+            # The run's page has every event; a person at the prompt wants the outcome.
+            "loggers": {"console": {"config": {"log_level": "CRITICAL"}}},
+        },
         tags=dict(tags),
         raise_on_error=False,
     )

@@ -11,6 +11,7 @@ import dagster as dg
 
 from mlops_assets.components.records import Record, latest
 from mlops_assets.components.rollout_watch import ACTION_TAG, ROLLOUT_TAG
+from mlops_assets.components.run_owner import OWNER_TAG, end_lost, this_process
 from mlops_assets.errors import ApprovalError, DeploymentError, MlopsError, UnknownName
 
 
@@ -76,6 +77,8 @@ def _materialise(
     tags: Mapping[str, str],
     error: type[MlopsError],
 ) -> str:
+    for run in instance.get_runs(filters=dg.RunsFilter(statuses=[dg.DagsterRunStatus.STARTED]), limit=100):
+        end_lost(instance, run)
     result = definitions.resolve_implicit_global_asset_job_def().execute_in_process(
         instance=instance,
         asset_selection=[key],
@@ -84,7 +87,7 @@ def _materialise(
             # The run's page has every event; a person at the prompt wants the outcome.
             "loggers": {"console": {"config": {"log_level": "CRITICAL"}}},
         },
-        tags=dict(tags),
+        tags={**tags, OWNER_TAG: this_process()},
         raise_on_error=False,
     )
     if not result.success:

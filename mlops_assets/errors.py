@@ -50,5 +50,9 @@ class ClusterUnreachable(DeploymentError):
     """Ray's dashboard or the endpoint does not answer: says nothing about the version being deployed."""
 
 
+class RayRefused(ClusterUnreachable):
+    """Ray's dashboard answered with an error: nothing was declared, and it says nothing about a version."""
+
+
 class StackError(MlopsError):
     """The local platform cannot start or stop: a taken port, a process that died."""

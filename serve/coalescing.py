@@ -76,6 +76,10 @@ class Coalescing(Version):
             except Exception as error:  # noqa: BLE001 - each request gets it, or its own answer
                 await self._send_alone(group, error)
             else:
+                if len(scores) != len(rows):
+                    # Nobody can tell whose are missing.
+                    await self._send_alone(group, RuntimeError(f"{len(scores)} scores for {len(rows)} rows"))
+                    return
                 start = 0
                 for own, _, future in group:
                     if not future.done():

@@ -68,6 +68,7 @@ class Request:
     endpoint: str = ""
     rows: Sequence[Row] = ()
     scored: Scored | None = None
+    fell_back_from: str | None = None
 
 
 @dataclass(frozen=True)
@@ -219,16 +220,20 @@ class Endpoint:
 
     async def _predict(self, request: Request) -> Response:
         document = parse_object(await self._protection.read_body(request.receive))
-        chosen = self._choose(request, document)
-        row = single_row(document, chosen.validator)
+        chosen, row = self._valid(
+            request, self._choose(request, document), lambda live: single_row(document, live.validator)
+        )
         live, scores = await self._score(request, chosen, [row])
         answer = answerer(live.manifest)(scores[0])
         return Response(_encode({**self._answered(request), **answer}).encode())
 
     async def _batch_predict(self, request: Request) -> Response:
         document = parse_object(await self._protection.read_body(request.receive))
-        chosen = self._choose(request, document)
-        rows = batch_rows(document, chosen.validator, max_rows=self._limits.max_batch_rows)
+        chosen, rows = self._valid(
+            request,
+            self._choose(request, document),
+            lambda live: batch_rows(document, live.validator, max_rows=self._limits.max_batch_rows),
+        )
         live, scores = await self._score(request, chosen, rows)
         answers = list(map(answerer(live.manifest), scores))
         return Response(_encode({**self._answered(request), "predictions": answers}).encode())
@@ -236,9 +241,12 @@ class Endpoint:
     async def _v2_infer(self, request: Request) -> Response:
         inference_protocol.refuse_binary_extension(request.headers)
         document = parse_object(await self._protection.read_body(request.receive))
-        chosen = self._choose(request, {})
-        rows = inference_protocol.rows_of(
-            document, chosen.manifest, chosen.validator, max_rows=self._limits.max_batch_rows
+        chosen, rows = self._valid(
+            request,
+            self._choose(request, {}),
+            lambda live: inference_protocol.rows_of(
+                document, live.manifest, live.validator, max_rows=self._limits.max_batch_rows
+            ),
         )
         live, scores = await self._score(request, chosen, rows)
         made = inference_protocol.response(
@@ -258,6 +266,25 @@ class Endpoint:
         chosen = self._traffic.choose(request.unit or request.request_id)
         request.version, request.variant = chosen.version, self._traffic.variant_of(chosen)
         return chosen
+
+    def _valid(
+        self, request: Request, chosen: LiveVersion, read: Callable[[LiveVersion], Any]
+    ) -> tuple[LiveVersion, Any]:
+        """The valid rows, and the version they are valid for: stable where the chosen one takes less.
+
+        Raises the chosen version's refusal only when stable refuses too.
+        """
+        try:
+            return chosen, read(chosen)
+        except InvalidFields:
+            stable = self._traffic.wider_than(chosen)
+            if stable is None:
+                raise
+            rows = read(stable)
+        self._traffic.count_narrower(chosen)
+        request.fell_back_from = chosen.version
+        request.version, request.variant = stable.version, self._traffic.variant_of(stable)
+        return stable, rows
 
     def _cohort(self, document: dict[str, Any]) -> str | None:
         """The declared cohort feature's value; None when there is none, or when rows of a batch differ."""
@@ -290,7 +317,8 @@ class Endpoint:
         if log is not None:
             log.put(
                 self._logged(request, request.variant, scored.live.version, scored.scores,
-                             self._clock() - request.started, scored.fell_back_from)
+                             self._clock() - request.started,
+                             scored.fell_back_from or request.fell_back_from)
             )  # fmt: skip
         self._traffic.mirror(
             request.request_id,

@@ -15,7 +15,7 @@ from typing import Literal, NamedTuple
 
 from serve.schema import LATENCY_BOUNDS_S, Moments, ShadowEvidence, VersionEvidence
 
-Reason = Literal["model_error", "timeout", "lost", "gone", "non_finite"]
+Reason = Literal["model_error", "timeout", "lost", "gone", "non_finite", "schema"]
 
 Series = tuple[int, float, float]
 """Count, mean and sum of squared deviations."""

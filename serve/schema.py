@@ -151,6 +151,10 @@ class RolloutMark(Document):
     action: Literal["initial", "step", "set_weight", "promote", "abort", "rollback", "retire"]
     step: int = Field(default=0, ge=0, description="Index of the declared step, of action step.")
     previous: str | None = Field(default=None, description="Version that was stable before.")
+    left: tuple[str, ...] = Field(
+        default=(), description="Versions that this act withdraws: nothing rolls them out again by itself."
+    )
+    phase: str = Field(default="", description="How the act ends, once verified; empty: as its action says.")
     reason: str = ""
     by: str = Field(default="rollout", description="The person who asked for it, or the platform's part.")
     declared_at: float = Field(default=0.0, description="Unix seconds.")
@@ -275,7 +279,7 @@ class VersionEvidence(Document):
 
     requests: int = Field(default=0, description="Answered or failed; refused and overloaded do not count.")
     errors: dict[str, int] = Field(
-        default_factory=dict, description="By reason: model_error, timeout, lost, gone, non_finite."
+        default_factory=dict, description="By reason: model_error, timeout, lost, gone, non_finite, schema."
     )
     losses: int = Field(default=0, description="Times that it stopped answering.")
     latency: tuple[int, ...] = Field(

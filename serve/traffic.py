@@ -313,7 +313,8 @@ class Traffic:
 
         Raises Overloaded, TimedOut or NoModel; anything else is a model that failed.
         """
-        local = chosen.local
+        # A version that is stable no more is judged by its own replicas again, with a canary's deadline.
+        local = chosen.local if chosen is self._acting_stable else None
         if local is not None and len(rows) <= LOCAL_ROWS:
             started = self._clock()
             try:
@@ -338,7 +339,7 @@ class Traffic:
 
     async def _attempt(self, live: LiveVersion, rows: Sequence[Row]) -> Scored:
         assert self.routing is not None
-        timeout_s = self.routing.timeout_s
+        timeout_s, revision = self.routing.timeout_s, self.routing.revision
         if live is not self._acting_stable:
             timeout_s = min(timeout_s, self.routing.guard.timeout_s)
         started = self._clock()
@@ -353,12 +354,31 @@ class Traffic:
         except Exception as error:
             reason = failure_reason(error)
             if reason is not None:
-                self.collector.failed(live.version, reason, self._clock() - started)
+                if self.routing.revision == revision:
+                    self.collector.failed(live.version, reason, self._clock() - started)
                 self._metrics.count_failure(live.version, reason)
             raise
         seconds = self._clock() - started
-        self.collector.answered(live.version, seconds, output_of(scores))
+        # What began under the routing before says nothing about the step that has begun meanwhile.
+        if self.routing.revision == revision:
+            self.collector.answered(live.version, seconds, output_of(scores))
         return Scored(live, scores, seconds)
+
+    def wider_than(self, chosen: LiveVersion) -> LiveVersion | None:
+        """Stable, when it may take a body that ``chosen`` refused; None when they take the same.
+
+        A canary that takes less than stable took must not cost callers their answer.
+        """
+        stable = self._acting_stable
+        if stable is None or stable is chosen or stable.manifest.features == chosen.manifest.features:
+            return None
+        return stable
+
+    def count_narrower(self, chosen: LiveVersion) -> None:
+        """A canary refused a body that stable takes: its failure, not the caller's."""
+        self.collector.failed(chosen.version, "schema", 0.0)
+        self._metrics.count_failure(chosen.version, "schema")
+        self._metrics.count_fallback(chosen.version, "schema")
 
     def _refusal(self, live: LiveVersion, error: Exception) -> Exception:
         if isinstance(error, VersionOverloaded):

@@ -19,13 +19,13 @@ from mlops_assets.components.document import Declaration, DeclaredComponent
 from mlops_assets.components.records import Record, current_versions, latest, require
 from mlops_assets.components.rolling_out import Order, RollingOut, materialisation
 from mlops_assets.components.rollout_fields import RolloutDeclaration
-from mlops_assets.components.rollout_watch import rollout_sensor
+from mlops_assets.components.rollout_watch import newest_decision, rollout_sensor
 from mlops_assets.errors import ApprovalError, MlopsError
 from mlops_assets.resources.alerts import Alerts
 from mlops_assets.resources.lake import Lake
 from mlops_assets.resources.model_registry import ModelRegistry, RegisteredVersion
 from mlops_assets.resources.serve_client import ServeClient
-from mlops_assets.rollout.approval import Approval, Mode, approval_of, rule_on_deployment, rule_on_request
+from mlops_assets.rollout.approval import Approval, Mode, rule_on_deployment, rule_on_request
 from mlops_assets.rollout.transitions import RoutingSettings
 from serve.schema import Device, GatewayArgs, GuardRules, ModelArgs, ModelManifest, PredictionLogArgs
 from serve.scoring import package_bytes
@@ -100,7 +100,7 @@ class RolloutConfig(dg.Config):
         "converge",
     ] = "follow"
     revision: int = Field(default=-1, description="Refuse when the routing is not at this revision; -1: any.")
-    weight: float = Field(default=-1.0, description="Percent, of set_weight.")
+    weight: float | None = Field(default=None, description="Percent, of set_weight.")
     to: str = Field(default="", description="Version, of rollback and set_weight.")
     by: str = ""
     reason: str = ""
@@ -110,7 +110,7 @@ class RolloutConfig(dg.Config):
         return Order(
             action=self.action,
             revision=self.revision if self.revision >= 0 else None,
-            weight=self.weight if self.weight >= 0 else None,
+            weight=self.weight,
             to=self.to,
             by=self.by,
             reason=self.reason,
@@ -210,7 +210,21 @@ class DeploymentComponent(DeclaredComponent[DeploymentDeclaration]):
                         "approval_reason": recorded.reason,
                     },
                 )
-            # A rejection is a failed materialisation: nothing downstream may see it as news.
+            # A rejection is a failed materialisation: nothing downstream may see it as news. As an
+            # observation it stands against the approval it takes back.
+            if config.decision == "reject":
+                context.log_event(
+                    dg.AssetObservation(
+                        asset_key=context.asset_key,
+                        description=f"rejected by {recorded.approver}: {recorded.reason}",
+                        metadata={
+                            "decision": "reject",
+                            "approver": recorded.approver,
+                            "reason": recorded.reason,
+                            "bound_to": dg.MetadataValue.json(dict(recorded.bound_to)),
+                        },
+                    )
+                )
             if not ruling.allowed:
                 raise dg.Failure(ruling.reason, allow_retries=False)
             return dg.MaterializeResult(
@@ -354,7 +368,7 @@ class DeploymentComponent(DeclaredComponent[DeploymentDeclaration]):
         """
         model = self.declaration.model
         ruling = rule_on_deployment(
-            approval_of(approval.metadata if approval else None),
+            newest_decision(instance, self._approval_key),
             current_versions(instance, bound),
             model=model,
         )

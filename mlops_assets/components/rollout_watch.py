@@ -17,15 +17,18 @@ import dagster as dg
 
 from mlops_assets.components.records import Record, current_versions, latest
 from mlops_assets.components.rolling_out import Assessment, assess, described
+from mlops_assets.components.run_owner import end_lost
 from mlops_assets.errors import ClusterUnreachable
 from mlops_assets.resources.serve_client import ServeClient
 from mlops_assets.rollout import desired_state
-from mlops_assets.rollout.approval import approval_of, rule_on_deployment
+from mlops_assets.rollout.approval import Approval, approval_of, rule_on_deployment
 from mlops_assets.rollout.plan import IN_PROGRESS, Failures, Plan, needs_start
 from serve.schema import Routing
 
 ROLLOUT_TAG = "mlops/rollout"
 ACTION_TAG = "mlops/action"
+LAUNCHED_BY_TAG = "mlops/launched_by"
+SENSOR = "rollout sensor"
 INTERVAL_S = 10
 APPROVAL_GRACE_S = 60.0
 """Automation follows an approval within this time; the sensor steps in only after it."""
@@ -127,6 +130,9 @@ def _look(
     if routing is not None and recorded != routing.revision:
         told = f"revision {routing.revision} is declared, {recorded} is recorded"
         return Due("converge", told, routing.revision), None
+    rejected = _rejected_target(instance, approval_key, routing)
+    if routing is not None and rejected is not None:
+        return Due("abort", rejected, routing.revision), None
     approved, why_not = _approved(instance, approval_key, bound, model=approval_key.path[1], now=now)
     withdrawn = dict(record.metadata.get("withdrawn") or {}) if record else {}
     start, why = needs_start(routing, approved, withdrawn)
@@ -142,6 +148,34 @@ def _look(
     )
 
 
+def newest_decision(instance: dg.DagsterInstance, approval_key: dg.AssetKey) -> Approval | None:
+    """The last approval, or the rejection that took it back: a rejection is observed, not materialised."""
+    record = latest(instance, approval_key)
+    for observed in instance.fetch_observations(approval_key, limit=1).records:
+        event = observed.asset_observation
+        told = {name: value.value for name, value in event.metadata.items()} if event else {}
+        newer = record is None or observed.timestamp > record.timestamp
+        if newer and told.get("decision") == "reject":
+            return approval_of(told)
+    return approval_of(record.metadata if record else None)
+
+
+def _rejected_target(
+    instance: dg.DagsterInstance, approval_key: dg.AssetKey, routing: Routing | None
+) -> str | None:
+    """Why the version being rolled out is approved no more, or None."""
+    mark = routing.rollout if routing else None
+    record = latest(instance, approval_key)
+    if mark is None or mark.action not in IN_PROGRESS or record is None:
+        return None
+    decision = newest_decision(instance, approval_key)
+    if decision is None or decision.decision != "reject":
+        return None
+    if mark.target != f"v{int(record.metadata['model_version'])}":
+        return None
+    return f"{mark.target} was rejected by {decision.approver}: {decision.reason}"
+
+
 def _approved(
     instance: dg.DagsterInstance,
     approval_key: dg.AssetKey,
@@ -153,7 +187,7 @@ def _approved(
     """Label of the version that is approved and was for a while, or why there is none."""
     record: Record | None = latest(instance, approval_key)
     ruling = rule_on_deployment(
-        approval_of(record.metadata if record else None), current_versions(instance, bound), model=model
+        newest_decision(instance, approval_key), current_versions(instance, bound), model=model
     )
     if record is None or not ruling.allowed:
         return None, ruling.reason
@@ -202,7 +236,7 @@ def _request(key: dg.AssetKey, name: str, due: Due) -> dg.RunRequest:
     config = {
         "action": due.action,
         "revision": -1 if due.revision is None or due.action == "follow" else due.revision,
-        "by": "rollout sensor",
+        "by": SENSOR,
         "reason": due.reason,
         "judgement": json.dumps(due.judgement) if due.judgement else "",
     }
@@ -211,20 +245,23 @@ def _request(key: dg.AssetKey, name: str, due: Due) -> dg.RunRequest:
     return dg.RunRequest(
         asset_selection=[key],
         run_config={"ops": {key.to_python_identifier(): {"config": config}}},
-        tags={ROLLOUT_TAG: name, ACTION_TAG: due.action, "mlops/launched_by": "rollout sensor"},
+        tags={ROLLOUT_TAG: name, ACTION_TAG: due.action, LAUNCHED_BY_TAG: SENSOR},
     )
 
 
 def _unfinished_run(instance: dg.DagsterInstance, key: dg.AssetKey) -> str | None:
     for run in instance.get_runs(filters=dg.RunsFilter(statuses=list(UNFINISHED)), limit=100):
-        if run.asset_selection is not None and key in run.asset_selection:
+        targeted = run.asset_selection is not None and key in run.asset_selection
+        if targeted and not end_lost(instance, run):
             return run.run_id
     return None
 
 
 def _back_off(instance: dg.DagsterInstance, name: str, now: float) -> float:
     """Seconds left to wait after acts that failed one after the other; 0 when none did."""
-    records = instance.get_run_records(filters=dg.RunsFilter(tags={ROLLOUT_TAG: name}), limit=8)
+    # A person's refused command says nothing about the sensor's own acts.
+    tags = {ROLLOUT_TAG: name, LAUNCHED_BY_TAG: SENSOR}
+    records = instance.get_run_records(filters=dg.RunsFilter(tags=tags), limit=8)
     failed = 0
     for record in records:
         if record.dagster_run.status != dg.DagsterRunStatus.FAILURE:

@@ -23,11 +23,17 @@ from uuid import uuid4
 
 import dagster as dg
 
+from mlops_assets.components import run_owner
 from mlops_assets.errors import MlopsError, StackError
 from mlops_assets.local_stack.layout import Layout
 from mlops_assets.local_stack.supervisor import answers
 
 DEPLOYMENTS, APPROVALS = "deployments", "approvals"
+UNDER_WAY = (
+    dg.DagsterRunStatus.STARTING,
+    dg.DagsterRunStatus.STARTED,
+    dg.DagsterRunStatus.CANCELING,
+)
 POLL_S = 0.5
 
 Emit = Callable[..., None]
@@ -124,6 +130,7 @@ def _runnable_together(
 def run_all(module: str, dashboard_url: str, layout: Layout, emit: Emit) -> None:
     """Restores the deployed applications, materialises what is missing, and tells each step to ``emit``."""
     with dg.DagsterInstance.get() as instance:
+        _end_lost_runs(instance)
         definitions = load(module)
         graph = definitions.resolve_asset_graph()
         declared = [key for key in sorted(graph.materializable_asset_keys) if key.path[0] == DEPLOYMENTS]
@@ -140,6 +147,15 @@ def run_all(module: str, dashboard_url: str, layout: Layout, emit: Emit) -> None
                 emit("run", title=f"run {number} of {len(runs)}", **run.told)
                 _execute(definitions, instance, run, emit)
         emit("done", deployed=[key.path[1] for key in _made(instance, declared)])
+
+
+def _end_lost_runs(instance: dg.DagsterInstance) -> None:
+    """Fails the runs that were under way when the platform was last stopped: their processes are gone.
+
+    Nothing of the platform carries out runs yet when this is called; queued ones wait for the daemon.
+    """
+    for run in instance.get_runs(filters=dg.RunsFilter(statuses=list(UNDER_WAY))):
+        run_owner.end(instance, run, "the platform was stopped meanwhile")
 
 
 def _made(instance: dg.DagsterInstance, keys: Collection[dg.AssetKey]) -> list[dg.AssetKey]:

@@ -75,7 +75,8 @@ def _post(url: str, alert: Alert, sleep: Callable[[float], None]) -> str:
                 timeout=TIMEOUT_S,
                 trust_env=False,
             )
-        except httpx.TransportError as error:
+        except (httpx.TransportError, httpx.InvalidURL) as error:
+            # Its text may quote the address, which is a secret.
             told = type(error).__name__
             continue
         if answer.is_success:

@@ -22,7 +22,7 @@ import dagster as dg
 from pydantic import Field
 
 from mlops_assets import environment
-from mlops_assets.errors import ClusterUnreachable, DeploymentError
+from mlops_assets.errors import ClusterUnreachable, DeploymentError, RayRefused
 from mlops_assets.rollout.capacity import ClusterResources, Placement, cluster_resources, place
 from serve.schema import Device, Evidence, ModelArgs, ModelFormat
 
@@ -35,7 +35,10 @@ SILENT_AFTER_S = 3.0
 """A gateway replica reports several times a second; one that is silent this long is gone."""
 STATE_LIMIT = 10_000
 """The most that Ray's state API gives at once."""
-FAILED_STATUSES = frozenset({"DEPLOY_FAILED", "UNHEALTHY"})
+FAILED_STATUSES = frozenset({"DEPLOY_FAILED"})
+"""What Ray does not come back from. UNHEALTHY is not among them: one lost replica is enough for it, and
+Ray is replacing that replica while it says so.
+"""
 
 
 class ServeClient(dg.ConfigurableResource):  # type: ignore[type-arg]
@@ -71,12 +74,34 @@ class ServeClient(dg.ConfigurableResource):  # type: ignore[type-arg]
 
     def apply(self, document: Document) -> None:
         """Saves and declares the whole state. Applications that are not in it are deleted."""
+        before = self._save(json.dumps(document, indent=1))
+        try:
+            self._dashboard("PUT", "/api/serve/applications/", document)
+        except RayRefused:
+            # It was never declared, so it must not be what a lost cluster gets back.
+            self._save(before)
+            raise
+
+    def _save(self, text: str | None) -> str | None:
+        """Replaces the saved state (None: removes it) and gives what it was."""
         path = Path(self.state_file)
         path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_suffix(".partial")
-        partial.write_text(json.dumps(document, indent=1), encoding="utf-8")
-        os.replace(partial, path)
-        self._dashboard("PUT", "/api/serve/applications/", document)
+        before = path.read_text(encoding="utf-8") if path.exists() else None
+        if text is None:
+            path.unlink(missing_ok=True)
+        else:
+            partial = path.with_suffix(".partial")
+            partial.write_text(text, encoding="utf-8")
+            os.replace(partial, path)
+        return before
+
+    def saved(self) -> list[str]:
+        """Names of the applications in the saved state; [] when nothing is saved."""
+        path = Path(self.state_file)
+        if not path.exists():
+            return []
+        document = json.loads(path.read_text(encoding="utf-8"))
+        return [application["name"] for application in document["applications"]]
 
     def restore(self, report: Callable[[str], None] = lambda line: None) -> list[str]:
         """Declares the saved state again and waits for it; names of its applications, [] if none saved."""
@@ -242,13 +267,20 @@ class ServeClient(dg.ConfigurableResource):  # type: ignore[type-arg]
                 return response.status_code, body
         return response.status_code, {"error": {"code": "not_json", "message": response.text[:500]}}
 
-    def predict(self, name: str, features: Document) -> Document:
-        """One answered prediction, with its status and headers checked; DeploymentError otherwise."""
-        with self._endpoint() as endpoint:
-            response = endpoint.post(f"/{name}/predict", json={"features": features})
-        if response.status_code != 200:
-            raise DeploymentError(f"{name} answered HTTP {response.status_code}: {response.text[:1000]}")
-        return dict(response.json())
+    def predict(self, name: str, features: Document) -> tuple[int, Document]:
+        """HTTP status and body of one prediction; ClusterUnreachable when nothing answers at all."""
+        import httpx
+
+        try:
+            with self._endpoint() as endpoint:
+                response = endpoint.post(f"/{name}/predict", json={"features": features})
+        except httpx.TransportError as error:
+            raise ClusterUnreachable(f"{self.url(name)}/predict does not answer ({error})") from error
+        with suppress(ValueError):
+            body = response.json()
+            if isinstance(body, dict):
+                return response.status_code, body
+        return response.status_code, {"error": {"code": "not_json", "message": response.text[:500]}}
 
     def batch_predict(self, name: str, instances: Iterable[Document]) -> Document:
         """One answered batch; DeploymentError when it is not answered."""
@@ -296,7 +328,7 @@ class ServeClient(dg.ConfigurableResource):  # type: ignore[type-arg]
                 "`make up`, or point MLOPS_RAY_DASHBOARD_URL at a running one."
             ) from error
         if response.is_error:
-            raise DeploymentError(
+            raise RayRefused(
                 f"Ray refused {method} {path} with HTTP {response.status_code}: {response.text[:2000]}"
             )
         return dict(response.json()) if response.content else {}

@@ -179,7 +179,7 @@ def _in_step(
     def wait(why: str) -> Decision:
         return Decision("wait", f"{where}: {why}", samples=samples)
 
-    limit = max((analysis.failure_limit for analysis in plan.analyses), default=0)
+    limit = min((analysis.failure_limit for analysis in _said(plan, judgement, "failed")), default=0)
     if judgement is not None and judgement.phase == "failed" and failures.count > limit:
         return Decision("abort", f"{where}: {judgement.reason}", "failed", samples=samples)
     if held:
@@ -191,7 +191,8 @@ def _in_step(
             return wait("no evidence to judge by")
         if judgement.phase == "inconclusive":
             measured = samples // step.min_requests
-            allowed = max(analysis.inconclusive_limit for analysis in plan.analyses)
+            open_ones = _said(plan, judgement, "inconclusive")
+            allowed = min(analysis.inconclusive_limit for analysis in open_ones)
             if measured > allowed:
                 return Decision(
                     "hold",
@@ -212,6 +213,17 @@ def _in_step(
     if mark.step + 1 < len(plan.steps):
         return Decision("advance", f"{where} passed: {why}", step=mark.step + 1, samples=samples)
     return Decision("promote", f"{where} passed: {why}", "successful", samples=samples)
+
+
+def _said(plan: Plan, judgement: Judgement | None, phase: str) -> Sequence[Analysis]:
+    """The analyses whose measurement has this phase; all of them when no measurement tells."""
+    measured = {
+        (found.metric, found.condition)
+        for found in (judgement.measurements if judgement else ())
+        if found.phase == phase
+    }
+    named = [a for a in plan.analyses if (a.metric, a.condition) in measured]
+    return named or plan.analyses
 
 
 def _settled(plan: Plan, routing: Routing, mark: RolloutMark | None, now: float) -> Decision:

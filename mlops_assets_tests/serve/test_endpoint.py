@@ -632,12 +632,18 @@ def test_a_bad_routing_keeps_the_last_good_one_and_says_so() -> None:
     run(story)
 
 
-def test_each_version_is_asked_in_its_own_features() -> None:
+def test_a_canary_that_takes_other_features_costs_nobody_the_answer_and_is_blamed() -> None:
     async def story(site: Site) -> None:
         fewer = CANARY[0].model_copy(update={"features": CANARY[0].features[1:]})
         site.v2.manifest = fewer
         await site.declare(routing(revision=2, v1=0, v2=10_000))
-        assert reasons(await site.predict()) == {"features.distance": "is not a feature of this model"}
+        answer = await site.predict()
+        assert (answer.status_code, answer.json()["model_version"]) == (200, "v1")
+        evidence = (await site.http.get("/evidence")).json()
+        assert evidence["versions"]["v2"]["errors"] == {"schema": 1}
+        # What stable refuses too is the caller's mistake, in stable's words.
+        assert list(reasons(await site.predict({**ROW, "hour": "late"}))) == ["features.hour"]
+        assert (await site.http.get("/evidence")).json()["versions"]["v2"]["errors"] == {"schema": 1}
 
     run(story)
 

@@ -1,9 +1,11 @@
 """A rollout as its users see it: assets, the sensor, a person's decisions, against real gateways."""
 
+import asyncio
 import json
 import shutil
 import time
 from collections.abc import Callable, Iterator
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,7 @@ import dagster as dg
 import httpx
 import pytest
 
+from mlops_assets.components import rolling_out, run_owner
 from mlops_assets.components.deployment import DeploymentComponent
 from mlops_assets.components.records import Record, latest
 from mlops_assets.decisions import decide_rollout
@@ -477,6 +480,176 @@ def test_a_ray_that_is_away_is_said_and_nothing_else_happens(world: World) -> No
     assert "does not answer" in str(world.tick().skip_reason)
 
 
+def cut_off(monkeypatch: pytest.MonkeyPatch, act: Callable[[], object]) -> None:
+    """Carries an act out and kills its run after it was declared, before it was recorded."""
+
+    def killed(*_: Any, **__: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(ServeClient, "wait_for_revision", killed)
+        with pytest.raises((AssertionError, DeploymentError)):
+            act()
+
+
+def test_a_rollback_cut_off_in_a_rollout_withdraws_what_it_left_and_nothing_else(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    start_v2(world)
+    cut_off(monkeypatch, lambda: world.decide("rollback", to="v1", reason="no"))
+    with pytest.raises(DeploymentError, match="is not recorded yet"):
+        world.decide("rollback", to="v1", reason="again")
+    world.tick()
+    assert (world.told["action"], world.told["withdrawn"]) == ("rollback", {"v2": "by ana: no"})
+    assert world.alerts()[-1]["kind"] == "rolled_back"
+    world.now += 3_600
+    assert all(not world.tick().run_requests for _ in range(3))
+
+
+def test_an_abort_cut_off_still_withdraws_and_alerts(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    start_v2(world)
+    cut_off(monkeypatch, lambda: world.decide("abort", reason="no"))
+    world.tick()
+    assert (world.told["phase"], world.told["withdrawn"]) == ("failed", {"v2": "no"})
+    assert [alert["kind"] for alert in world.alerts()] == ["rollout_aborted"]
+    assert world.tags(2)["rollout"] == "aborted"
+
+
+def test_a_promotion_cut_off_still_moves_the_alias(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    start_v2(world)
+    cut_off(monkeypatch, lambda: world.decide("promote"))
+    assert world.champion() == 1
+    world.tick()
+    assert (world.champion(), world.told["action"], world.told["phase"]) == (2, "promote", "successful")
+
+
+def test_a_step_cut_off_whose_canary_then_dies_is_aborted(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    start_v2(world)
+    world.send(300)
+    world.settle()
+    cut_off(monkeypatch, world.tick)
+    world.cluster.status["flights--v2"] = ("DEPLOY_FAILED", "out of memory")
+    world.now += 3_600
+    world.tick()
+    assert (world.told["action"], world.told["phase"]) == ("abort", "error")
+    assert set(world.send(10)) == {"v1"}
+
+
+def test_a_canary_whose_replica_is_being_replaced_is_not_given_up(world: World) -> None:
+    start_v2(world)
+    pass_shadow_step(world)
+    world.cluster.status["flights--v2"] = ("UNHEALTHY", "a replica's health check failed")
+    assert world.tick().run_requests == []
+    assert world.told["withdrawn"] == {}
+
+
+def test_what_no_file_and_no_cluster_holds_is_rebuilt_from_the_record(world: World) -> None:
+    world.cluster.forget_everything()
+    (world.folder / "desired_state.json").unlink()
+    world.tick()
+    assert (world.told["revision"], world.told["weights"]) == (2, {"v1": 100.0})
+    assert set(world.send(10)) == {"v1"}
+
+
+def test_what_ray_refused_is_neither_the_versions_fault_nor_done_later(world: World) -> None:
+    world.approve(1)
+    world.cluster.put_fails = [1]
+    assert not world.run().success
+    assert world.told["withdrawn"] == {} and "flights--v2" not in world.client.saved()
+    start_v2_again = world.run()
+    assert start_v2_again.success and world.told["target"] == "v2"
+    world.cluster.put_fails = [1]
+    with pytest.raises(DeploymentError, match="HTTP 503"):
+        world.decide("promote")
+    world.cluster.forget_everything()
+    world.now += 3_600
+    world.tick()
+    assert (world.told["stable"], world.told["revision"]) == ("v1", 2)
+
+
+def test_a_rejection_takes_an_approval_back(world: World) -> None:
+    world.approve(1)
+    assert not world.run("approvals", decision="reject", approver="ana", reason="biased").success
+    refused = world.run()
+    assert not refused.success and "is a rejection by ana: biased" in why_failed(refused)
+    world.now += 3_600
+    assert world.tick().run_requests == [] and world.told["revision"] == 1
+
+
+def test_a_rejection_ends_the_rollout_of_that_version(world: World) -> None:
+    start_v2(world)
+    assert not world.run("approvals", decision="reject", approver="ana", reason="biased").success
+    world.tick()
+    assert world.told["action"] == "abort" and "rejected by ana: biased" in world.told["reason"]
+
+
+def test_a_rollout_stopped_for_a_person_stays_stopped(world: World) -> None:
+    start_v2(world)
+    assert world.run(action="hold", by="rollout sensor", reason="still inconclusive").success
+    assert world.alerts()[-1]["kind"] == "rollout_inconclusive"
+    assert world.run().success and world.told["phase"] == "inconclusive"
+    world.send(300)
+    world.settle()
+    assert "stopped as inconclusive" in str(world.tick().skip_reason)
+
+
+def test_a_gateway_replica_that_is_late_does_not_spoil_a_promotion(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    start_v2(world)
+    world.decide("promote")
+    world.now += 31 * 60
+    world.tick()
+    connect, calls = world.cluster.connect, count()
+
+    async def late(application: str) -> Any:
+        if next(calls) % 2:
+            await asyncio.sleep(1.0)
+        return await connect(application)
+
+    monkeypatch.setattr(world.cluster, "connect", late)
+    assert world.decide("rollback", to="v1").metadata["phase"] == "successful"
+
+
+def test_a_promotion_that_fails_goes_back_and_says_so(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    start_v2(world)
+
+    def differs(*_: Any) -> None:
+        raise DeploymentError("golden row 3 differs")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(rolling_out, "verify_golden", differs)
+        told = world.decide("promote", reason="seen enough").metadata
+    assert told["phase"] == "error" and "golden row 3 differs" in told["reason"]
+    assert told["weights"] == {"v1": 100.0, "v2": 0.0} and world.champion() == 1
+    assert "golden row 3" in world.told["withdrawn"]["v2"]
+
+
+def test_a_command_whose_process_was_killed_blocks_nothing(world: World) -> None:
+    start_v2(world)
+    job = world.definitions.resolve_implicit_global_asset_job_def()
+    run = world.instance.create_run_for_job(
+        job_def=job,
+        asset_selection=frozenset({KEY}),
+        status=dg.DagsterRunStatus.STARTED,
+        tags={run_owner.OWNER_TAG: run_owner.this_process().rsplit(":", 1)[0] + ":1"},
+    )
+    assert run.run_id not in str(world.tick().skip_reason)
+    ended = world.instance.get_run_by_id(run.run_id)
+    assert ended is not None and ended.status == dg.DagsterRunStatus.FAILURE
+
+
+def test_refused_commands_do_not_hold_the_sensor_up(world: World) -> None:
+    start_v2(world)
+    for _ in range(3):
+        with pytest.raises(DeploymentError):
+            world.decide("rollback", to="v9")
+    world.now = time.time()
+    assert "next try" not in str(world.tick().skip_reason)
+
+
 # -- a person decides --------------------------------------------------------------------------------
 
 
@@ -523,6 +696,8 @@ def test_decisions_that_make_no_sense_are_refused_in_words(world: World) -> None
         world.decide("rollback")
     with pytest.raises(DeploymentError, match="has no version 9"):
         world.decide("rollback", to="v9")
+    with pytest.raises(DeploymentError, match="approved and stable already"):
+        world.decide("start")
     with pytest.raises(DeploymentError, match="Unknown version beside stable"):
         world.decide("set_weight", weight=10.0)
     with pytest.raises(UnknownName, match="Unknown deployment 'nope'"):
@@ -552,3 +727,42 @@ def test_keys_and_webhooks_stay_out_of_every_record(world: World, monkeypatch: p
     assert "did not take it" in world.told["alert"]
     everything = repr([world.records(), world.alerts(), world.tags(2), world.cluster.puts])
     assert "hush" not in everything
+
+
+@pytest.mark.parametrize(
+    ("config", "told"),
+    [
+        ({"action": "set_weight", "weight": -5.0, "by": "ana", "reason": "x"}, "between 0 and 100"),
+        ({"action": "set_weight", "by": "ana", "reason": "x"}, "between 0 and 100"),
+        ({"action": "set_weight", "weight": 0.001, "by": "ana", "reason": "x"}, "finer than 0.01 %"),
+        ({"action": "abort"}, "give `by` and `reason`"),
+        ({"action": "promote", "by": "ana"}, "give `by` and `reason`"),
+    ],
+)
+def test_acts_that_are_not_said_properly_change_nothing(
+    world: World, config: dict[str, Any], told: str
+) -> None:
+    start_v2(world)
+    refused = world.run(**config)
+    assert not refused.success and told in why_failed(refused)
+    assert world.told["revision"] == 2
+
+
+def test_an_older_version_promoted_by_a_person_stays(world: World) -> None:
+    start_v2(world)
+    world.decide("promote")
+    world.decide("set_weight", weight=10.0, to="v1")
+    world.decide("promote", reason="v1 is better")
+    assert (world.told["stable"], world.champion()) == ("v1", 1)
+    assert "v1 was promoted over it by ana" in world.told["withdrawn"]["v2"]
+    world.now += 120
+    assert world.tick().run_requests == []
+
+
+def test_a_second_rollback_does_not_bring_the_bad_version_back(world: World) -> None:
+    start_v2(world)
+    world.decide("promote")
+    world.decide("rollback", reason="bad")
+    with pytest.raises(DeploymentError, match="no earlier version that was not withdrawn"):
+        world.decide("rollback", reason="impatient")
+    assert world.champion() == 1

@@ -8,6 +8,7 @@ for nothing, and never raises once there was a good one: Serve would stop the re
 """
 
 import asyncio
+import gc
 from collections.abc import Mapping
 from functools import partial
 from typing import Any
@@ -88,6 +89,10 @@ class Gateway:
         if routing is not None:
             self._link.declare(routing)
         if not self._watches:
+            # What stands now stands until the end: a full collection would walk through all of it, and
+            # every caller would wait a tenth of a second for that.
+            gc.collect()
+            gc.freeze()
             shortcut.lead_to(self._endpoint, prefix=f"/{self._name}")
             self._watches = (
                 asyncio.ensure_future(self._traffic.run()),

@@ -1,0 +1,44 @@
+"""The short form of ``python -m bench.lifecycle``: a version's whole life under load, and broken canaries.
+
+Real Ray, two replicas of everything, constant load. Nobody may be left without an answer: not by a change
+of weights, not by a killed replica or controller, not by a canary that fails, hangs or gives nonsense.
+"""
+
+import json
+from collections.abc import Iterator
+
+import pytest
+
+from bench.constant_load import ConstantLoad
+from bench.lifecycle import FAULTS, Platform, faults, life_cycle, start
+from mlops_assets_tests.ray_cluster import RayCluster
+from mlops_assets_tests.serve.small_models import ROW
+
+pytestmark = [pytest.mark.ray, pytest.mark.timeout(300)]
+
+BODY = json.dumps({"features": ROW}).encode()
+
+
+@pytest.fixture(scope="module")
+def platform(ray_cluster: RayCluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Platform]:
+    made = Platform(ray_cluster, tmp_path_factory.mktemp("lifecycle"))
+    start(made)
+    yield made
+    made.close()
+
+
+def test_broken_canaries_are_out_within_seconds_and_cost_nobody_an_answer(platform: Platform) -> None:
+    broken = [fault for fault in FAULTS if fault in ("errors", "hang", "nan")]
+    with ConstantLoad(platform.url, BODY, rate=80.0) as load:
+        found = faults(platform, load, broken, seconds=0.5, say=print)
+    for fault in found:
+        assert fault.trip_s is not None, fault
+        assert load.of(fault.name).failures == 0, load.of(fault.name)
+
+
+def test_a_version_lives_and_dies_under_load_without_a_lost_request(platform: Platform) -> None:
+    with ConstantLoad(platform.url, BODY, rate=80.0) as load:
+        phases = life_cycle(platform, load, seconds=1.0, say=print)
+    for phase in phases:
+        assert load.of(phase.name).failures == 0, (phase, load.of(phase.name))
+    assert sum(load.of(phase.name).requests for phase in phases) > 1_000

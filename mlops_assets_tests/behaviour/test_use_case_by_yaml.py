@@ -14,6 +14,7 @@ from mlops_assets.components.records import Record, latest
 from mlops_assets.decisions import decide_approval
 from mlops_assets.definitions import with_platform_policy
 from mlops_assets.errors import ApprovalError
+from mlops_assets.resources.alerts import Alerts
 from mlops_assets.resources.experiment_tracking import ExperimentTracker
 from mlops_assets.resources.model_registry import ModelRegistry
 from mlops_assets.resources.serve_client import ServeClient
@@ -93,6 +94,7 @@ def whole(load: Load, tmp_path: Path, ray_cluster: Any) -> Callable[[str], dg.De
             "experiment_tracker": ExperimentTracker(
                 tracking_uri=store, artifact_root=str(tmp_path / "artifacts")
             ),
+            "alerts": Alerts(log_file=str(tmp_path / "alerts.jsonl")),
             "serve_client": ServeClient(
                 dashboard_url=ray_cluster.dashboard_url,
                 serve_url=ray_cluster.http_url,
@@ -201,6 +203,7 @@ def test_a_model_that_learned_nothing_is_never_deployed(
             resources={
                 "model_registry": ModelRegistry(tracking_uri=store),
                 "experiment_tracker": ExperimentTracker(tracking_uri=store, artifact_root=str(tmp_path)),
+                "alerts": Alerts(log_file=str(tmp_path / "alerts.jsonl")),
                 # Nothing listens there: a deployment that tried would fail for another reason.
                 "serve_client": ServeClient(
                     dashboard_url="http://127.0.0.1:9",

@@ -5,8 +5,11 @@ import json
 import shutil
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from itertools import count
 from pathlib import Path
+from threading import Barrier, BrokenBarrierError, Lock
 from typing import Any
 
 import dagster as dg
@@ -22,8 +25,11 @@ from mlops_assets.resources.alerts import Alerts
 from mlops_assets.resources.lake import Lake
 from mlops_assets.resources.model_registry import ModelRegistry
 from mlops_assets.resources.serve_client import ServeClient
+from mlops_assets.rollout.plan import Plan, Step
+from mlops_assets.rollout.transitions import RoutingSettings
 from mlops_assets_tests.serve.small_models import ROW, package
 from mlops_assets_tests.small_serve import SmallCluster, small_cluster
+from serve.schema import GatewayArgs
 from serve.scoring import package_digest, write_package
 
 Load = Callable[[str], dg.Definitions]
@@ -173,6 +179,22 @@ class World:
     def decide(self, action: Any, **more: Any) -> Record:
         act = {"by": "ana", "reason": "because", **more}
         return decide_rollout(self.definitions, self.instance, "flights", action=action, **act)
+
+    def rolling_out(self) -> rolling_out.RollingOut:
+        """The acts of the deployment, outside of any run."""
+        return rolling_out.RollingOut(
+            name="flights",
+            model="flights",
+            plan=Plan((Step(weight=10_000),)),
+            settings=RoutingSettings(deployment="flights"),
+            gateway_args=GatewayArgs.model_validate(self.cluster.declared["flights"]["args"]),
+            model_args=lambda version: pytest.fail("no version is started"),
+            approved=lambda: pytest.fail("no approval is asked for"),
+            client=self.client,
+            registry=self.registry,
+            alerts=Alerts(log_file=str(self.folder / "alerts.jsonl")),
+            report=print,
+        )
 
     # -- what is true --------------------------------------------------------------------------------
 
@@ -766,3 +788,35 @@ def test_a_second_rollback_does_not_bring_the_bad_version_back(world: World) -> 
     with pytest.raises(DeploymentError, match="no earlier version that was not withdrawn"):
         world.decide("rollback", reason="impatient")
     assert world.champion() == 1
+
+
+def test_two_acts_at_once_never_interleave(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both read the same revision before either declares: the second changes nothing and says why."""
+    start_v2(world)
+    both_have_read, one_writer = Barrier(2, timeout=30), Lock()
+    declare = rolling_out.RollingOut._declare
+
+    def read_together(self: Any, applications: Any, routing: Any, expected: Any) -> None:
+        with suppress(BrokenBarrierError):
+            both_have_read.wait()
+        with one_writer:
+            declare(self, applications, routing, expected)
+
+    monkeypatch.setattr(rolling_out.RollingOut, "_declare", read_together)
+    rolling = [world.rolling_out() for _ in range(2)]
+    orders = [rolling_out.Order(action=action, by="ana", reason="now") for action in ("promote", "abort")]
+    record = world.record
+
+    def act(number: int) -> str:
+        try:
+            return rolling[number].run(orders[number], record).phase
+        except DeploymentError as error:
+            return str(error)
+        finally:
+            both_have_read.abort()
+
+    with ThreadPoolExecutor(2) as pool:
+        told = sorted(pool.map(act, range(2)), key=len)
+    assert told[0] in ("successful", "failed")
+    assert "moved from revision 2 to 3 meanwhile; nothing was declared" in told[1]
+    assert world.http.get("/ready").json()["revision"] == 3

@@ -195,6 +195,9 @@ class RollingOut:
         """Carries the order out. Raises DeploymentError or ApprovalError when nothing changed."""
         if order.action in PERSONS_ACTS:
             self._require_person(order)
+        if record is None:
+            # Never deployed: without an approval there is nothing to ask the cluster for.
+            self.approved()
         restored = self._restore_whole_cluster()
         routing = self._routing()
         if record is not None and (routing is None or routing.revision < int(record.metadata["revision"])):

@@ -152,6 +152,11 @@ def _act(deployment: str, **act: Any) -> None:
 
     with running_instance() as instance:
         record = decide_rollout(_definitions(), instance, deployment, **act)
+    if record.metadata["phase"] == "error":
+        raise click.ClickException(
+            f"deployments/{deployment}: {record.metadata['reason']}. {record.metadata['stable']} answers "
+            f"everything (run {record.run_id})."
+        )
     weights = ", ".join(f"{version} {share:g} %" for version, share in record.metadata["weights"].items())
     click.echo(
         f"deployments/{deployment} is at revision {record.metadata['revision']}: {weights}. "

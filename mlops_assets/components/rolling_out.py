@@ -90,7 +90,8 @@ class Outcome:
     before: Mapping[str, int] = field(default_factory=dict)
     step: str = ""
     by: str = ""
-    samples: int = 0
+    samples: int | None = None
+    """Requests that the step before had to judge by; None where there was none, or nobody could tell."""
     judgement: Mapping[str, Any] | None = None
     verified: str = ""
     alert: str = ""
@@ -377,7 +378,7 @@ class RollingOut:
         if not target:
             self._refuse_tripped(self._under_way(routing))
         version = self.registry.version(self.model, _number(label))
-        samples = 0 if target else self._samples(self._under_way(routing))
+        samples = None if target else self._samples(self._under_way(routing))
         reason = order.reason or f"{label} is approved; the plan has no steps"
         # An older version promoted over a newer one by a person is a way back, and must stay.
         left = (routing.stable,) if _number(label) < _number(routing.stable) else ()
@@ -454,7 +455,7 @@ class RollingOut:
         kind: Any,
     ) -> Outcome:
         """Stable alone answers; the version is withdrawn, the registry says why, an alert goes out."""
-        samples = 0
+        samples = None
         if routing.rollout is not None and routing.rollout.action in IN_PROGRESS:
             samples = self._samples(routing.rollout)
         new = transitions.aborted(routing, self.settings, mark)
@@ -738,13 +739,14 @@ class RollingOut:
                 f"`mlops abort {self.name} --by NAME --reason TEXT`, or wait until the sensor does"
             )
 
-    def _samples(self, mark: RolloutMark) -> int:
+    def _samples(self, mark: RolloutMark) -> int | None:
+        """For the record only, so that an endpoint that is away holds no act up."""
         if mark.step >= len(self.plan.steps):
-            return 0
+            return None
         try:
             evidence = self.client.evidence(self.name)
         except ClusterUnreachable:
-            return 0
+            return None
         return samples_of(self.plan.steps[mark.step], evidence, mark.target)
 
     def _require_person(self, order: Order) -> None:
@@ -808,7 +810,7 @@ class RollingOut:
         order: Order | None = None,
         verified: str = "",
         alert: str = "",
-        samples: int = 0,
+        samples: int | None = None,
         placement: str = "",
     ) -> Outcome:
         mark = after.rollout
@@ -878,7 +880,7 @@ def materialisation(
         "weights_before": dg.MetadataValue.json(_percent(outcome.before)),
         "weights": dg.MetadataValue.json(_percent(routing.weights())),
         "shadows": dg.MetadataValue.json({v: r.shadow / 100 for v, r in routing.routes.items() if r.shadow}),
-        "samples": outcome.samples,
+        **({} if outcome.samples is None else {"samples": outcome.samples}),
         "verified": outcome.verified,
         "withdrawn": dg.MetadataValue.json(dict(outcome.withdrawn)),
         "seconds": round(seconds, 1),

@@ -11,7 +11,6 @@ refuses when the deployment has moved on.
 """
 
 import json
-import math
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -38,6 +37,7 @@ from mlops_assets.rollout.plan import (
     samples_of,
 )
 from mlops_assets.rollout.transitions import RoutingSettings
+from mlops_assets.rollout.weights import basis_points
 from serve.schema import (
     Evidence,
     GatewayArgs,
@@ -497,7 +497,10 @@ class RollingOut:
                 others,
                 next_step="A weight can be set for a version that is up: start one with `mlops rollout`.",
             )
-        weight = _basis_points(order.weight)
+        try:
+            weight = basis_points(order.weight)
+        except ValueError as error:
+            raise DeploymentError(f"{self.name}: {error}") from error
         if weight and mark is not None and under_way and target == mark.target:
             self._refuse_tripped(mark)
         step = mark.step if mark is not None and under_way else 0
@@ -970,15 +973,6 @@ def _before(routing: Routing, withdrawn: Mapping[str, str] | None = None) -> str
     warm = [version for version in routing.routes if version != routing.stable]
     candidates = [*warm, mark.previous if mark is not None and mark.previous else ""]
     return next((v for v in candidates if v and v != routing.stable and v not in (withdrawn or {})), "")
-
-
-def _basis_points(percent: float | None) -> int:
-    """A percentage as basis points; DeploymentError unless it is one, to 0.01 %."""
-    if percent is None or not math.isfinite(percent) or not 0 <= percent <= 100:
-        raise DeploymentError(f"weight {percent} is not a percentage between 0 and 100")
-    if abs(percent * 100 - round(percent * 100)) > 1e-6:
-        raise DeploymentError(f"weight {percent} % is finer than 0.01 %: weights are basis points")
-    return round(percent * 100)
 
 
 def _label(version: RegisteredVersion) -> str:

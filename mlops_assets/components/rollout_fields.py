@@ -13,14 +13,14 @@ from mlops_assets.components.document import Declaration
 from mlops_assets.components.fields import parse_duration
 from mlops_assets.rollout.judging.conditions import DEFAULT_ANALYSES, Analysis, Condition
 from mlops_assets.rollout.plan import Plan, Step, problems_of
+from mlops_assets.rollout.weights import basis_points
 from serve.schema import WEIGHT_TOTAL
 
 MANUAL = "manual"
 
 
 def _whole_basis_points(percent: float) -> float:
-    if abs(percent * 100 - round(percent * 100)) > 1e-6:
-        raise ValueError(f"{percent} % is finer than 0.01 %: weights are basis points")
+    basis_points(percent)
     return percent
 
 
@@ -57,8 +57,8 @@ class StepDeclaration(Declaration):
     def step(self) -> Step:
         pause = self.pause if isinstance(self.pause, timedelta) else None
         return Step(
-            weight=round((self.set_weight or 0) * 100),
-            shadow=round((self.shadow or 0) * 100),
+            weight=basis_points(self.set_weight or 0),
+            shadow=basis_points(self.shadow or 0),
             min_requests=self.min_requests,
             pause=pause,
             manual=self.pause == MANUAL,

@@ -1,12 +1,22 @@
 """Which sticky buckets change hands when weights change: as few as the change needs. Pure.
 
-Belongs here: new segments from old ones and new weights. Does not belong here: the hash and the lookup
+Belongs here: weights as basis points, new segments from old ones and new weights. Does not belong here: the hash and the lookup
 (``serve/splitting.py``), which weights are right (``rollout/plan.py``).
 """
 
+import math
 from collections.abc import Mapping, Sequence
 
 from serve.schema import WEIGHT_TOTAL, Routing, Segment
+
+
+def basis_points(percent: float | None) -> int:
+    """A percentage in basis points; ValueError unless it is one from 0 to 100, to 0.01 %."""
+    if percent is None or not math.isfinite(percent) or not 0 <= percent <= 100:
+        raise ValueError(f"weight {percent} is not a percentage between 0 and 100")
+    if abs(percent * 100 - round(percent * 100)) > 1e-6:
+        raise ValueError(f"weight {percent} % is finer than 0.01 %: weights are basis points")
+    return round(percent * 100)
 
 
 def reassigned(current: Routing | None, weights: Mapping[str, int]) -> tuple[Segment, ...]:

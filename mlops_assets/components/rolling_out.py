@@ -27,7 +27,6 @@ from mlops_assets.rollout import desired_state, transitions
 from mlops_assets.rollout.golden import difference, expected_answer
 from mlops_assets.rollout.judging.judge import Judgement, StepEvidence, judge
 from mlops_assets.rollout.plan import (
-    IN_PROGRESS,
     Decision,
     Failures,
     Phase,
@@ -35,6 +34,7 @@ from mlops_assets.rollout.plan import (
     decide,
     next_failures,
     samples_of,
+    under_way,
 )
 from mlops_assets.rollout.transitions import RoutingSettings
 from mlops_assets.rollout.weights import basis_points
@@ -113,8 +113,8 @@ def assess(
     the endpoint does not answer.
     """
     failures = failures or Failures()
-    mark = routing.rollout
-    if mark is None or mark.action not in IN_PROGRESS:
+    mark = under_way(routing)
+    if mark is None:
         return Assessment(decide(plan, routing, None, None, now=now), routing, None, None, failures)
     evidence: Evidence | None = client.evidence(name)
     assert evidence is not None
@@ -259,11 +259,10 @@ class RollingOut:
             )
         if routing is None:
             return self._start(order, routing, version, withdrawn)
-        mark = routing.rollout
-        under_way = mark is not None and mark.action in IN_PROGRESS
-        if label == routing.stable and not under_way:
+        mark = under_way(routing)
+        if label == routing.stable and mark is None:
             return self._again(routing, record, withdrawn, restored or f"{label} is approved and stable")
-        if label != routing.stable and (mark is None or not under_way or mark.target != label):
+        if label != routing.stable and (mark is None or mark.target != label):
             return self._start(order, routing, version, withdrawn)
         look = assess(self.plan, self.client, self.name, routing, record, now=self.clock())
         decided = look.decision
@@ -456,8 +455,9 @@ class RollingOut:
     ) -> Outcome:
         """Stable alone answers; the version is withdrawn, the registry says why, an alert goes out."""
         samples = None
-        if routing.rollout is not None and routing.rollout.action in IN_PROGRESS:
-            samples = self._samples(routing.rollout)
+        given_up = under_way(routing)
+        if given_up is not None:
+            samples = self._samples(given_up)
         new = transitions.aborted(routing, self.settings, mark)
         self._declare(self.client.declared(), new, routing)
         verified = self._verify(new)
@@ -486,9 +486,8 @@ class RollingOut:
         )
 
     def _set_weight(self, order: Order, routing: Routing, withdrawn: dict[str, str]) -> Outcome:
-        mark = routing.rollout
-        under_way = mark is not None and mark.action in IN_PROGRESS
-        target = order.to or (mark.target if mark is not None and under_way else "")
+        mark = under_way(routing)
+        target = order.to or (mark.target if mark is not None else "")
         others = [version for version in routing.routes if version != routing.stable]
         if target not in others:
             raise UnknownName(
@@ -501,9 +500,9 @@ class RollingOut:
             weight = basis_points(order.weight)
         except ValueError as error:
             raise DeploymentError(f"{self.name}: {error}") from error
-        if weight and mark is not None and under_way and target == mark.target:
+        if weight and mark is not None and target == mark.target:
             self._refuse_tripped(mark)
-        step = mark.step if mark is not None and under_way else 0
+        step = mark.step if mark is not None else 0
         new_mark = self._mark(order, "set_weight", target, order.reason, step=step, previous=routing.stable)
         new = transitions.with_weight(routing, self.settings, target, weight, new_mark)
         self._declare(self.client.declared(), new, routing)
@@ -518,7 +517,7 @@ class RollingOut:
                 f"{self.name}: no earlier version that was not withdrawn is known; say which with "
                 f"`mlops rollback {self.name} --to VERSION --by NAME --reason TEXT`"
             )
-        if to == routing.stable and not self._is_under_way(routing):
+        if to == routing.stable and not under_way(routing):
             raise DeploymentError(f"{self.name}: {to} is what answers already; nothing to roll back")
         version = self.registry.version(self.model, _number(to))
         args, placement = self.model_args(version)
@@ -528,7 +527,9 @@ class RollingOut:
             self.report(f"{to} is not warm any more; starting it beside {routing.stable}")
             self._declare(applications, routing, routing)
             self.client.wait_until_running([target.application], report=self.report)
-        left = tuple(v for v in (routing.stable, self._target_of(routing)) if v not in ("", to))
+        given_up = under_way(routing)
+        leaves = (routing.stable, given_up.target) if given_up else (routing.stable,)
+        left = tuple(version for version in leaves if version != to)
         mark = self._mark(order, "rollback", to, order.reason, previous=routing.stable, left=left)
         new = transitions.rolled_back(routing, self.settings, to, mark)
         self._declare(applications, new, routing)
@@ -553,7 +554,7 @@ class RollingOut:
         )
 
     def _retire(self, order: Order, routing: Routing, withdrawn: dict[str, str]) -> Outcome:
-        if self._is_under_way(routing):
+        if under_way(routing):
             raise DeploymentError(f"{self.name}: a rollout is under way; nothing is retired meanwhile")
         mark = self._mark(order, "retire", routing.stable, order.reason)
         new = transitions.retired(routing, self.settings, mark)
@@ -567,7 +568,7 @@ class RollingOut:
         new = transitions.refreshed(routing, self.settings)
         self._declare(self.client.declared(), new, routing)
         self.client.wait_until_running([self.name], report=self.report)
-        phase: Phase = "progressing" if self._is_under_way(new) else "successful"
+        phase: Phase = "progressing" if under_way(new) else "successful"
         if phase == "progressing" and record is not None and record.metadata["phase"] == "inconclusive":
             # It was stopped for a person, and no run of the asset stands for one.
             phase = "inconclusive"
@@ -580,7 +581,7 @@ class RollingOut:
         mark = routing.rollout
         self.report(f"revision {routing.revision} was declared and never recorded; verifying it")
         stable = self.registry.version(self.model, _number(routing.stable))
-        settled = not self._is_under_way(routing)
+        settled = not under_way(routing)
         try:
             names = [self.name, *(route.application for route in routing.routes.values() if route.weight)]
             self.client.wait_until_running(names, report=self.report)
@@ -690,9 +691,8 @@ class RollingOut:
             weights=routing.weights(),
             replicas=self.gateway_args.num_replicas,
         )
-        mark = routing.rollout
-        needed = {routing.stable, mark.target if mark and mark.action in IN_PROGRESS else routing.stable}
-        self._wait_for_answers(needed)
+        mark = under_way(routing)
+        self._wait_for_answers({routing.stable, mark.target} if mark else {routing.stable})
         told = f"all gateway replicas report revision {routing.revision} with these weights"
         if version is not None:
             manifest = ModelManifest.model_validate(version.manifest())
@@ -718,21 +718,13 @@ class RollingOut:
             time.sleep(0.2)
 
     def _under_way(self, routing: Routing) -> RolloutMark:
-        mark = routing.rollout
-        if mark is None or mark.action not in IN_PROGRESS:
+        mark = under_way(routing)
+        if mark is None:
             raise DeploymentError(
                 f"{self.name}: no rollout is under way, {routing.stable} answers everything; start one with "
                 f"`mlops rollout {self.name} --by NAME --reason TEXT`"
             )
         return mark
-
-    @staticmethod
-    def _is_under_way(routing: Routing) -> bool:
-        return routing.rollout is not None and routing.rollout.action in IN_PROGRESS
-
-    def _target_of(self, routing: Routing) -> str:
-        mark = routing.rollout
-        return mark.target if mark is not None and mark.action in IN_PROGRESS else ""
 
     def _refuse_tripped(self, mark: RolloutMark) -> None:
         trip = self.client.evidence(self.name).trips.get(mark.target)
@@ -968,7 +960,7 @@ def _before(routing: Routing, withdrawn: Mapping[str, str] | None = None) -> str
     there is none that was not withdrawn.
     """
     mark = routing.rollout
-    if mark is not None and mark.action in IN_PROGRESS:
+    if under_way(routing):
         return routing.stable
     warm = [version for version in routing.routes if version != routing.stable]
     candidates = [*warm, mark.previous if mark is not None and mark.previous else ""]

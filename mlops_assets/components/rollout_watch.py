@@ -22,7 +22,7 @@ from mlops_assets.errors import ClusterUnreachable
 from mlops_assets.resources.serve_client import ServeClient
 from mlops_assets.rollout import desired_state
 from mlops_assets.rollout.approval import Approval, approval_of, rule_on_deployment
-from mlops_assets.rollout.plan import IN_PROGRESS, Failures, Plan, needs_start
+from mlops_assets.rollout.plan import Failures, Plan, needs_start, under_way
 from serve.schema import Routing
 
 ROLLOUT_TAG = "mlops/rollout"
@@ -164,9 +164,9 @@ def _rejected_target(
     instance: dg.DagsterInstance, approval_key: dg.AssetKey, routing: Routing | None
 ) -> str | None:
     """Why the version being rolled out is approved no more, or None."""
-    mark = routing.rollout if routing else None
+    mark = under_way(routing)
     record = latest(instance, approval_key)
-    if mark is None or mark.action not in IN_PROGRESS or record is None:
+    if mark is None or record is None:
         return None
     decision = newest_decision(instance, approval_key)
     if decision is None or decision.decision != "reject":
@@ -203,8 +203,8 @@ def _measurements(
     if looked is None or looked.judgement is None:
         return [], cursor
     routing: Routing = looked.routing
-    mark = routing.rollout
-    if mark is None or mark.action not in IN_PROGRESS or mark.step >= len(plan.steps):
+    mark = under_way(routing)
+    if mark is None or mark.step >= len(plan.steps):
         return [], cursor
     failures = looked.failures
     before = cursor if cursor.revision == routing.revision else Cursor(routing.revision)

@@ -144,9 +144,9 @@ def decide(
     ``judgement`` is of the newest evidence, None when there is none; ``held``: the rollout was stopped
     for a person under this revision; ``problem``: why the target cannot answer (Ray gave up on it).
     """
-    mark = routing.rollout
-    if mark is None or mark.action not in IN_PROGRESS:
-        return _settled(plan, routing, mark, now)
+    mark = under_way(routing)
+    if mark is None:
+        return _settled(plan, routing, routing.rollout, now)
     trip = evidence.trips.get(mark.target) if evidence else None
     if trip is not None:
         return Decision("abort", f"{mark.target} tripped: {trip.reason}", "failed")
@@ -236,6 +236,12 @@ def _settled(plan: Plan, routing: Routing, mark: RolloutMark | None, now: float)
     return Decision("wait", f"{routing.stable} answers; no rollout is under way")
 
 
+def under_way(routing: Routing | None) -> RolloutMark | None:
+    """The mark of the rollout that goes on under a routing; None when none does."""
+    mark = routing.rollout if routing else None
+    return mark if mark is not None and mark.action in IN_PROGRESS else None
+
+
 def needs_start(
     routing: Routing | None, approved: str | None, withdrawn: Mapping[str, str]
 ) -> tuple[bool, str]:
@@ -248,7 +254,7 @@ def needs_start(
         return True, f"nothing answers yet; {approved} is approved"
     if approved == routing.stable:
         return False, f"{approved} is stable"
-    mark = routing.rollout
-    if mark is not None and mark.action in IN_PROGRESS and mark.target == approved:
+    mark = under_way(routing)
+    if mark is not None and mark.target == approved:
         return False, f"{approved} is being rolled out"
     return True, f"{approved} is approved, {routing.stable} is stable"

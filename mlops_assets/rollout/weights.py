@@ -1,7 +1,7 @@
 """Which sticky buckets change hands when weights change: as few as the change needs. Pure.
 
-Belongs here: weights as basis points, new segments from old ones and new weights. Does not belong here: the hash and the lookup
-(``serve/splitting.py``), which weights are right (``rollout/plan.py``).
+Belongs here: weights as basis points, new segments from old ones and new weights. Does not belong here:
+the hash and the lookup (``serve/splitting.py``), which weights are right (``rollout/plan.py``).
 """
 
 import math

@@ -69,6 +69,11 @@ PREDICTION_LOG_URI = Variable(
 ALERT_WEBHOOK = Variable(
     "MLOPS_ALERT_WEBHOOK", "", "Slack-compatible webhook for alerts; empty: the alert log only."
 )
+ALERT_SECRET = Variable(
+    "MLOPS_ALERT_SECRET",
+    "",
+    "Key that alerts to the webhook are signed with (HMAC-SHA256); empty: not signed.",
+)
 GIT_SHA = Variable("MLOPS_GIT_SHA", "", "Commit recorded with models; empty: asked of git.")
 
 VARIABLES: tuple[Variable, ...] = tuple(

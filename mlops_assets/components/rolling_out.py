@@ -790,6 +790,7 @@ class RollingOut:
                 subject=f"deployments/{self.name}",
                 version=label,
                 summary=reason,
+                dedupe=reason,
                 command=f"mlops status; then retrain, or roll it out again with: mlops rollout {self.name} "
                 "--by NAME --reason TEXT",
             )

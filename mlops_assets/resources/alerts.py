@@ -4,9 +4,10 @@ Belongs here: delivering an alert once, signing it, keeping what could not be de
 deciding that something is worth one (``rollout/``, ``monitoring/``, the sensors).
 
 The log is the only memory, and every process on the machine may write it: one JSON object per line, written
-under a lock. An alert's line says ``sending`` until a second line with the same ``id`` says what became of it.
-Only the newest ``TAIL_BYTES`` are read back, so looking costs the same however old the log is; what is further
-back counts as forgotten, and is at worst told twice. How a receiver checks the signature: docs/alerts.md.
+under a lock. An alert's line says ``sending`` until a second line with the same ``id`` says what became of
+it. Only the newest ``TAIL_BYTES`` are read back, so looking costs the same however old the log is; what is
+further back counts as forgotten, and is at worst told twice. How a receiver checks the signature:
+docs/alerts.md.
 """
 
 import fcntl
@@ -55,7 +56,9 @@ Kind = Literal[
     "retrain_failed",
 ]
 Delivery = Literal["sending", "delivered", "logged", "failed", "refused", "suppressed"]
-"""``logged``: no webhook is set. ``failed``: to be tried again. ``refused``: the webhook will never take it."""
+"""``logged``: no webhook is set. ``failed``: to be tried again. ``refused``: the webhook will not take it as
+it is (HTTP 4xx: a wrong address or signature).
+"""
 
 logger = logging.getLogger(__name__)
 
@@ -99,8 +102,8 @@ def signature(secret: str, timestamp: str, body: bytes) -> str:
 class Alerts(dg.ConfigurableResource):  # type: ignore[type-arg]
     """Where alerts go: the log file, and the webhook in ``MLOPS_ALERT_WEBHOOK`` when it is set.
 
-    The webhook's address and ``MLOPS_ALERT_SECRET`` are secrets: no fields (Dagster's UI shows those) and in no
-    message.
+    The webhook's address and ``MLOPS_ALERT_SECRET`` are secrets: no fields (Dagster's UI shows those) and in
+    no message.
     """
 
     log_file: str = Field(description="File that gets one JSON object per alert and per outcome.")
@@ -257,14 +260,13 @@ def _last_told(
 ) -> float | None:
     """When the same news was told, or is being told, within the time; None when it is to be told.
 
-    An alert waiting for redelivery counts: it is going to be told.
+    An alert waiting for redelivery counts, for it is going to be told; one that was refused does not.
     """
-    for line in reversed(lines):
-        if line.get("fingerprint") != fingerprint or line["delivery"] == "suppressed":
-            continue
-        if now - float(line["at"]) < repeat_after_s:
-            return float(line["at"])
-    return None
+    known = (line for line in reversed(lines) if line.get("fingerprint") == fingerprint)
+    newest = next((line for line in known if line["delivery"] != "suppressed"), None)
+    if newest is None or newest["delivery"] == "refused" or now - float(newest["at"]) >= repeat_after_s:
+        return None
+    return float(newest["at"])
 
 
 def _undelivered(lines: Sequence[dict[str, Any]], now: float) -> dict[str, Any] | None:

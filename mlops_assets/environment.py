@@ -66,6 +66,12 @@ PREDICTION_LOG_URI = Variable(
     "{state}/predictions",
     "Where gateways log answers: a local path or s3://bucket/prefix.",
 )
+CLOCK_FILE = Variable(
+    "MLOPS_CLOCK_FILE",
+    "",
+    "File with one ISO-8601 instant with its zone: the time of answers and of monitoring; empty: the "
+    "machine's clock.",
+)
 ALERT_WEBHOOK = Variable(
     "MLOPS_ALERT_WEBHOOK", "", "Slack-compatible webhook for alerts; empty: the alert log only."
 )

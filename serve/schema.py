@@ -2,7 +2,7 @@
 
 Belongs here: pydantic documents that cross a process boundary. Does not belong here: behaviour
 (``serve/scoring.py``, ``serve/splitting.py``), HTTP handlers, clients. ``mlops_assets`` imports
-this module and ``serve.scoring`` and nothing else of ``serve``.
+this module, ``serve.scoring`` and ``serve.clock``, and nothing else of ``serve``.
 """
 
 from typing import Annotated, Literal
@@ -84,6 +84,10 @@ class ModelManifest(Document):
     )
     golden: tuple[GoldenRow, ...] = ()
     training_set_version: str = ""
+    entity: tuple[str, ...] = Field(
+        default=(),
+        description="Join keys that a request may carry, so that its outcome can be joined to it later.",
+    )
 
     @model_validator(mode="after")
     def _classes_fit_the_task(self) -> "ModelManifest":
@@ -255,6 +259,11 @@ class GatewayArgs(Document):
         description="The gateway scores small requests of a proven stable CPU model in its own process.",
     )
     prediction_log: PredictionLogArgs | None = None
+    clock_file: str = Field(
+        default="",
+        description="File with the instant at which answers are given (serve/clock.py); empty: the machine's "
+        "clock.",
+    )
 
 
 # -- evidence: what a gateway measured of its versions since a routing took effect -------------------
@@ -340,3 +349,31 @@ class Evidence(Document):
     versions: dict[str, VersionEvidence]
     shadows: dict[str, ShadowEvidence]
     trips: dict[str, Trip]
+
+
+# -- monitoring: what the platform found out about the version that answers -------------------------
+
+StaleCause = Literal["drift", "data", "code", "rollback"]
+DriftStatistic = Literal["psi", "ks", "kl"]
+Finite = Annotated[float, Field(allow_inf_nan=False)]
+ColumnName = Annotated[str, Field(min_length=1, max_length=200)]
+ColumnScores = Annotated[dict[ColumnName, dict[DriftStatistic, Finite]], Field(max_length=20)]
+
+
+class MonitoringReport(Document):
+    """``POST /<name>/monitoring``: the state of the served version, shown at ``/metrics``."""
+
+    version: str = Field(min_length=1, description="The version that it is about; must be the stable one.")
+    stale: dict[StaleCause, bool] = Field(
+        default_factory=dict, description="Whether the version is stale, by cause; one left out is not known."
+    )
+    data_until: Finite | None = Field(
+        default=None, description="Newest row that the version was trained on, Unix seconds; null: not known."
+    )
+    drift: ColumnScores = Field(
+        default_factory=dict, description="Scores of the newest judged window, by column; the worst 20."
+    )
+    drift_thresholds: ColumnScores = Field(
+        default_factory=dict, description="The thresholds that those scores are held against."
+    )
+    episode_open: bool = Field(default=False, description="Whether a drift episode of the version is open.")

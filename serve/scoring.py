@@ -286,7 +286,11 @@ def scorer_from_bytes(manifest: ModelManifest, payload: bytes, *, device: UsedDe
 
 def manifest_bytes(manifest: ModelManifest) -> bytes:
     """Canonical JSON of a manifest: equal manifests give equal bytes."""
-    return json.dumps(manifest.model_dump(mode="json"), sort_keys=True, indent=1).encode()
+    document = manifest.model_dump(mode="json")
+    if not manifest.entity:
+        # Packages made before the field existed keep their bytes, and so their digest.
+        del document["entity"]
+    return json.dumps(document, sort_keys=True, indent=1).encode()
 
 
 def package_digest(manifest: ModelManifest, payload: bytes) -> str:

@@ -345,6 +345,7 @@ class DeploymentComponent(DeclaredComponent[DeploymentDeclaration]):
                 prediction_log=PredictionLogArgs(uri=log_uri, storage_options=lake.public_storage_options())
                 if log_uri
                 else None,
+                clock_file=client.clock_file,
             ),
             model_args=model_args,
             approved=approved,

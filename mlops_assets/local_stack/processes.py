@@ -154,6 +154,8 @@ def shared_environment(settings: StackSettings) -> dict[str, str]:
         # Everything listens on loopback here; elsewhere somebody has to decide.
         environment.API_KEYS_FILE.name: settings.inherited.get(environment.API_KEYS_FILE.name)
         or environment.KEYS_OFF,
+        # Gateways, sensors and the command line must agree on what time it is.
+        environment.CLOCK_FILE.name: settings.inherited.get(environment.CLOCK_FILE.name, ""),
     }
 
 

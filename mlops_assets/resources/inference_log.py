@@ -11,7 +11,7 @@ file that cannot be read is one. Names that start with a dot are files being wri
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
@@ -51,6 +51,18 @@ class LogFile:
     path: str
     size_bytes: int
     hour: datetime
+
+
+@dataclass(frozen=True)
+class Compaction:
+    """What one compaction did. ``hours`` are those that it changed, ``failed`` those it could not read."""
+
+    hours: int = 0
+    files: int = 0
+    """Small files that went into the hours' files, and are gone."""
+    rows: int = 0
+    bytes_before: int = 0
+    bytes_after: int = 0
 
 
 class InferenceLog(dg.ConfigurableResource):  # type: ignore[type-arg]
@@ -130,6 +142,17 @@ class InferenceLog(dg.ConfigurableResource):  # type: ignore[type-arg]
         at = pc.field("at")
         limits = [pa.scalar(time.astimezone(UTC), pa.timestamp("us", tz="UTC")) for time in (start, end)]
         return self._read(files, columns, (at >= limits[0]) & (at < limits[1]))
+
+    def day(self, deployment: str, day: date, columns: Sequence[str] | None = None) -> "pa.Table":
+        """All rows answered on one day, UTC, in no particular order; otherwise as ``frame``."""
+        start = datetime(day.year, day.month, day.day, tzinfo=UTC)
+        return self.frame(deployment, start, start + timedelta(days=1), columns)
+
+    def compact(self, deployment: str, *, before: datetime, since: datetime | None = None) -> Compaction:
+        """Merges the small files of every hour that ended by ``before`` (and began at or after ``since``)
+        into one file per hour.
+        """
+        raise NotImplementedError
 
     def stats(self, deployment: str) -> LogStats:
         """Files, bytes and hours of one deployment; lists the whole folder."""

@@ -24,7 +24,7 @@ from pydantic import Field
 from mlops_assets import environment
 from mlops_assets.errors import ClusterUnreachable, DeploymentError, RayRefused
 from mlops_assets.rollout.capacity import ClusterResources, Placement, cluster_resources, place
-from serve.schema import Device, Evidence, ModelArgs, ModelFormat
+from serve.schema import Device, Evidence, ModelArgs, ModelFormat, MonitoringReport
 
 if TYPE_CHECKING:
     import httpx
@@ -51,6 +51,9 @@ class ServeClient(dg.ConfigurableResource):  # type: ignore[type-arg]
         default="", description="Keys file of gateways that declare none; off: no keys; empty: refused."
     )
     prediction_log_uri: str = Field(default="", description="Where gateways log answers; empty: nowhere.")
+    clock_file: str = Field(
+        default="", description="Where gateways take the time of answers from; empty: the machine's clock."
+    )
     deadline_s: float = Field(default=180.0, description="How long a declared state may take to be real.")
 
     def applications(self) -> dict[str, Document]:
@@ -232,6 +235,14 @@ class ServeClient(dg.ConfigurableResource):  # type: ignore[type-arg]
     def evidence(self, name: str) -> Evidence:
         """What the gateway measured since its routing took effect, over all replicas."""
         return Evidence.model_validate(self._get(name, "evidence"))
+
+    def report_monitoring(self, name: str, report: MonitoringReport) -> None:
+        """Shows a report at the gateway's ``/metrics``, in place of the one before.
+
+        Raises ClusterUnreachable when the endpoint or its referee does not answer (try again later), and
+        DeploymentError when it refuses the report, e.g. because another version is stable by now.
+        """
+        raise NotImplementedError
 
     def _get(self, name: str, path: str) -> Document:
         import httpx

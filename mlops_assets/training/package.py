@@ -43,11 +43,12 @@ def package(
     classes: tuple[str, ...] | None,
     threshold: float,
     training_set_version: str,
+    entity: Sequence[str] = (),
     golden: int = 8,
 ) -> ModelPackage:
     """The package of a fitted model, with golden rows taken from ``rows`` and scored one at a time.
 
-    Golden scores come from the packaged bytes through ``serve.scoring``: what an endpoint must repeat.
+    ``entity`` is the feature view's join keys: what a request may name its row by. Golden scores come from the packaged bytes through ``serve.scoring``: what an endpoint must repeat.
     """
     bare = ModelManifest(
         name=name,
@@ -60,6 +61,7 @@ def package(
         classes=classes,
         threshold=threshold,
         training_set_version=training_set_version,
+        entity=tuple(entity),
     )
     scorer = scorer_from_bytes(bare, fitted.payload)
     examples = []

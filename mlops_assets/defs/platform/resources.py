@@ -8,6 +8,7 @@ import dagster as dg
 
 from mlops_assets import environment
 from mlops_assets.resources.alerts import Alerts
+from mlops_assets.resources.clock import Clock
 from mlops_assets.resources.experiment_tracking import ExperimentTracker
 from mlops_assets.resources.inference_log import InferenceLog
 from mlops_assets.resources.lake import Lake, S3Config
@@ -32,6 +33,7 @@ def resources() -> dg.Definitions:
             ),
             "serve_client": serve_client(),
             "inference_log": inference_log(),
+            "clock": clock(),
             "alerts": Alerts(log_file=str(environment.state_dir() / "alerts.jsonl")),
         }
     )
@@ -45,6 +47,7 @@ def serve_client() -> ServeClient:
         state_file=str(environment.state_dir() / "serve" / "desired_state.json"),
         api_keys_file=environment.API_KEYS_FILE.read(),
         prediction_log_uri=environment.PREDICTION_LOG_URI.read(),
+        clock_file=environment.CLOCK_FILE.read(),
     )
 
 
@@ -56,6 +59,11 @@ def model_registry() -> ModelRegistry:
 def inference_log() -> InferenceLog:
     """What gateways logged; also what the command line reads."""
     return InferenceLog(uri=environment.PREDICTION_LOG_URI.read(), s3=_s3())
+
+
+def clock() -> Clock:
+    """The time that the data is measured by; also what the command line reads."""
+    return Clock(file=environment.CLOCK_FILE.read())
 
 
 def _mlflow_url() -> str:

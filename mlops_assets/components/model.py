@@ -388,6 +388,7 @@ class ModelComponent(DeclaredComponent[ModelDeclaration]):
                 classes=data.classes,
                 threshold=declared.threshold,
                 training_set_version=record.data_version,
+                entity=view.entity.join_keys,
             )
             uri = lake.package_uri(declared.name, made.digest)
             write_package(uri, made.manifest, made.payload, lake.public_storage_options())

@@ -245,10 +245,13 @@ class ServeClient(dg.ConfigurableResource):  # type: ignore[type-arg]
         raise NotImplementedError
 
     def _get(self, name: str, path: str) -> Document:
+        return dict(self._got(name, path).json())
+
+    def _got(self, name: str, path: str, timeout_s: float = 30.0) -> "httpx.Response":
         import httpx
 
         try:
-            with self._endpoint() as endpoint:
+            with self._endpoint(timeout_s) as endpoint:
                 response = endpoint.get(f"/{name}/{path}")
         except httpx.TransportError as error:
             raise ClusterUnreachable(f"{self.url(name)}/{path} does not answer ({error})") from error
@@ -261,14 +264,21 @@ class ServeClient(dg.ConfigurableResource):  # type: ignore[type-arg]
             raise ClusterUnreachable(
                 f"{self.url(name)}/{path} answered HTTP {response.status_code}: {response.text[:500]}"
             )
-        return dict(response.json())
+        return response
 
-    def ready(self, name: str) -> tuple[int, Document]:
+    def metrics(self, name: str, *, timeout_s: float = 30.0) -> str:
+        """The Prometheus text of a deployment, summed over its gateway replicas.
+
+        Raises ClusterUnreachable, or DeploymentError when the platform's key is refused.
+        """
+        return self._got(name, "metrics", timeout_s).text
+
+    def ready(self, name: str, *, timeout_s: float = 30.0) -> tuple[int, Document]:
         """HTTP status and body of ``/ready``; status 0 when nothing answers at all."""
         import httpx
 
         try:
-            with self._endpoint() as endpoint:
+            with self._endpoint(timeout_s) as endpoint:
                 response = endpoint.get(f"/{name}/ready")
         except httpx.TransportError as error:
             return 0, {"error": {"code": "unreachable", "message": str(error)}}
@@ -318,13 +328,13 @@ class ServeClient(dg.ConfigurableResource):  # type: ignore[type-arg]
         """Public URL of a deployment."""
         return f"{self.serve_url.rstrip('/')}/{name}"
 
-    def _endpoint(self) -> "httpx.Client":
+    def _endpoint(self, timeout_s: float = 30.0) -> "httpx.Client":
         import httpx
 
         # Not a field: Dagster's UI shows the configuration of resources.
         key = environment.API_KEY.read()
         headers = {"Authorization": f"Bearer {key}"} if key else {}
-        return httpx.Client(base_url=self.serve_url, headers=headers, timeout=30.0, trust_env=False)
+        return httpx.Client(base_url=self.serve_url, headers=headers, timeout=timeout_s, trust_env=False)
 
     def _dashboard(self, method: str, path: str, body: Document | None = None) -> Document:
         import httpx

@@ -20,8 +20,9 @@ from mlops_assets.components.fields import Name
 from mlops_assets.components.records import Record, require
 from mlops_assets.components.tables import markdown_table
 from mlops_assets.errors import DeclarationError, MlopsError, UnknownName
-from mlops_assets.evaluation.gate import GatePolicy, decide
+from mlops_assets.evaluation.gate import GatePolicy, Verdict, decide
 from mlops_assets.evaluation.metrics import SELECTING, metric
+from mlops_assets.resources.alerts import Alert, Alerts
 from mlops_assets.resources.code_provenance import git_sha
 from mlops_assets.resources.experiment_tracking import ExperimentTracker
 from mlops_assets.resources.lake import Lake
@@ -449,7 +450,7 @@ class ModelComponent(DeclaredComponent[ModelDeclaration]):
             ],
         )
         def evaluation(
-            context: dg.AssetExecutionContext, lake: Lake, model_registry: ModelRegistry
+            context: dg.AssetExecutionContext, lake: Lake, model_registry: ModelRegistry, alerts: Alerts
         ) -> Iterator[dg.MaterializeResult[Any]]:
             from mlops_assets.evaluation.judgement import judge
             from mlops_assets.training.training_set import EVALUATE
@@ -480,6 +481,13 @@ class ModelComponent(DeclaredComponent[ModelDeclaration]):
                 challenger.version,
                 {"gate": verdict.outcome, "gate_reason": verdict.reason[:4_000]},
             )
+            # Of a first model nobody is waiting for a repair, and who builds it is looking.
+            rejected = champion if verdict.outcome != "promote" else None
+            told = (
+                {"alert": alerts.send(_rejection(verdict, challenger, rejected, context.run_id))}
+                if rejected
+                else {}
+            )
             table = [
                 {
                     "measured": one.name,
@@ -502,6 +510,7 @@ class ModelComponent(DeclaredComponent[ModelDeclaration]):
                     "measurements": dg.MetadataValue.md(markdown_table(table)),
                     "slices": dg.MetadataValue.md(markdown_table(judged.slice_rows())),
                     **{name: _image(png) for name, png in judged.plots.items()},
+                    **told,
                     **_link("mlflow_model", model_registry.version_url(declared.name, challenger.version)),
                 },
                 check_results=[
@@ -567,6 +576,31 @@ def _image(png: bytes) -> dg.MarkdownMetadataValue:
     import base64
 
     return dg.MetadataValue.md(f"![plot](data:image/png;base64,{base64.b64encode(png).decode()})")
+
+
+def _rejection(
+    verdict: Verdict, challenger: RegisteredVersion, champion: RegisteredVersion, run_id: str
+) -> Alert:
+    """What people hear of a challenger that the gate does not let past."""
+    return Alert(
+        kind="gate_rejected",
+        subject=f"models/{challenger.name}",
+        version=f"v{challenger.version}",
+        summary=f"{verdict.outcome}: {verdict.reason}. v{champion.version} keeps answering",
+        command=f"look at evaluations/{challenger.name} (plots, slices); an open episode tries again with "
+        f"newer data, by hand: dg launch --assets 'key:\"training_sets/{challenger.name}\"'",
+        evidence={
+            "outcome": verdict.outcome,
+            "champion": f"v{champion.version}",
+            "run_id": run_id,
+            "measurements": {
+                one.name: {"value": one.value, "limit": one.limit, "passed": one.passed}
+                for one in verdict.measurements
+            },
+        },
+        # The same model judged on newer rows is news.
+        dedupe=verdict.reason,
+    )
 
 
 def _shown(value: float | None) -> str:

@@ -225,7 +225,9 @@ class _Trace:
             endpoint=first["endpoint"],
             latency_ms=first["latency_ms"],
             fell_back_from=first["fell_back_from"],
-            rows=[{name: row[name] for name in ("row", "features", "score", "scores")} for row in rows],
+            rows=[
+                {name: row[name] for name in ("row", "entity", "features", "score", "scores")} for row in rows
+            ],
             declared_by=self._declared(deployment, first["revision"]),
         )
 
@@ -594,9 +596,9 @@ def print_explanation(explanation: Explanation, console: "Console | None" = None
             console.print(Text(f"    instead of {answer.fell_back_from}, which failed", style="yellow"))
         for row in answer.rows[:3]:
             output = row["score"] if row["scores"] is None else row["scores"]
-            console.print(
-                Text(f"    row {row['row']}: {output} for {json.dumps(row['features'], ensure_ascii=False)}")
-            )
+            about = f" ({json.dumps(row['entity'], ensure_ascii=False)})" if row["entity"] else ""
+            given = json.dumps(row["features"], ensure_ascii=False)
+            console.print(Text(f"    row {row['row']}{about}: {output} for {given}"))
         if len(answer.rows) > 3:
             console.print(f"    and {len(answer.rows) - 3} rows more (--json shows all)", highlight=False)
         console.print(_shown([answer.declared_by]))

@@ -190,7 +190,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
         write(
             log,
             "shop",
-            answered("both"),
+            answered("both", entities=[{"flight_id": 7}]),
             answered("both", variant="shadow", version="v2", weight=1_000, latency_s=0.008, scores=[0.75]),
             answered(
                 "batch", rows=[{"x": float(n)} for n in range(5)], scores=[[0.1, 0.2, 0.7]] * 5, unit=None
@@ -223,7 +223,10 @@ def test_an_answer_goes_back_to_everything_that_made_it(world: World) -> None:
         5,
         "ana",
     )
-    assert live.rows == [{"row": 0, "features": {"x": 1.5, "colour": "red"}, "score": 0.25, "scores": None}]
+    features = {"x": 1.5, "colour": "red"}
+    assert live.rows == [
+        {"row": 0, "entity": {"flight_id": 7}, "features": features, "score": 0.25, "scores": None}
+    ]
     assert (shadow.variant, shadow.version, shadow.rows[0]["score"]) == ("shadow", "v2", 0.75)
     assert (live.latency_ms, shadow.latency_ms) == (4.2, 8.0)
 
@@ -388,6 +391,7 @@ def test_it_is_plain_json_and_readable_text(world: World) -> None:
         print_explanation(world.explain(request_id), Console(file=text, width=160))
     said = text.getvalue()
     assert "shadow v2  unseen by the caller" in said and "weight then 90 %, revision 5" in said
+    assert 'row 0 ({"flight_id": 7}): 0.25 for' in said
     assert "and 2 rows more" in said and "no unit" in said
     assert "instead of v2, which failed" in said and "not found: none of 4 materialisations" in said
     assert "1 of these links could not be followed" in said and "also answered by: gone" in said

@@ -34,7 +34,7 @@ from serve.referee import RefereeLink
 from serve.security import Protection, Role
 from serve.shortcut import DIRECT
 from serve.traffic import CANARY, SHADOW, STABLE, Mirrored, Scored, Traffic
-from serve.validation import Row, batch_rows, parse_object, single_row
+from serve.validation import Entity, Row, batch_rows, parse_object, request_entities, single_row
 from serve.versions import LiveVersion
 
 Scope = dict[str, Any]
@@ -69,6 +69,7 @@ class Request:
     rows: Sequence[Row] = ()
     scored: Scored | None = None
     fell_back_from: str | None = None
+    entities: Sequence[Entity | None] | None = None
 
 
 @dataclass(frozen=True)
@@ -223,6 +224,7 @@ class Endpoint:
         chosen, row = self._valid(
             request, self._choose(request, document), lambda live: single_row(document, live.validator)
         )
+        request.entities = request_entities(document, chosen.validator)
         live, scores = await self._score(request, chosen, [row])
         answer = answerer(live.manifest)(scores[0])
         return Response(_encode({**self._answered(request), **answer}).encode())
@@ -234,6 +236,7 @@ class Endpoint:
             self._choose(request, document),
             lambda live: batch_rows(document, live.validator, max_rows=self._limits.max_batch_rows),
         )
+        request.entities = request_entities(document, chosen.validator)
         live, scores = await self._score(request, chosen, rows)
         answers = list(map(answerer(live.manifest), scores))
         return Response(_encode({**self._answered(request), "predictions": answers}).encode())
@@ -356,6 +359,7 @@ class Endpoint:
             rows=request.rows,
             scores=scores,
             fell_back_from=fell_back_from,
+            entities=request.entities,
         )
 
     @staticmethod

@@ -35,7 +35,7 @@ import pyarrow.parquet as pq
 from pyarrow import fs
 
 from serve.schema import PredictionLogArgs
-from serve.validation import Row
+from serve.validation import Entity, Row
 from serve.versions import Scores
 
 SCHEMA = pa.schema(
@@ -44,6 +44,7 @@ SCHEMA = pa.schema(
         ("row", pa.int32()),
         ("at", pa.timestamp("us", tz="UTC")),
         ("unit", pa.string()),
+        ("entity", pa.string()),
         ("variant", pa.string()),
         ("version", pa.string()),
         ("revision", pa.int64()),
@@ -57,7 +58,8 @@ SCHEMA = pa.schema(
     ]
 )
 """Columns of every file, one line per row of a request. ``row`` counts from zero within the request,
-``weight`` is in basis points, ``features`` is the row as JSON text. ``score`` is the probability of the
+``weight`` is in basis points, ``features`` is the row as JSON text, ``entity`` its join keys as a JSON object
+in the manifest's order, null where the request carried none. ``score`` is the probability of the
 positive class, or the value; for several classes it is null and ``scores`` holds one probability each.
 """
 
@@ -82,8 +84,8 @@ _encode = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False, check_circ
 class Answered(NamedTuple):
     """One answer to one request of one or more rows; a shadow's answer to it is another one.
 
-    ``at`` is in Unix seconds, ``weight`` the version's share in basis points at that moment. ``rows`` and
-    ``scores`` have the same length and must not be changed afterwards.
+    ``at`` is in Unix seconds, ``weight`` the version's share in basis points at that moment. ``rows``,
+    ``scores`` and ``entities`` (where there are any) have the same length and must not be changed afterwards.
     """
 
     at: float
@@ -98,6 +100,7 @@ class Answered(NamedTuple):
     rows: Sequence[Row]
     scores: Scores
     fell_back_from: str | None = None
+    entities: Sequence[Entity | None] | None = None
 
 
 class Store(ABC):
@@ -363,8 +366,15 @@ def batches_by_hour(
     for answered in answers:
         try:
             rows = [
-                _Line(answered, position, row, score)
-                for position, (row, score) in enumerate(zip(answered.rows, answered.scores, strict=True))
+                _Line(answered, position, row, score, entity)
+                for position, (row, score, entity) in enumerate(
+                    zip(
+                        answered.rows,
+                        answered.scores,
+                        answered.entities or [None] * len(answered.rows),
+                        strict=True,
+                    )
+                )
             ]
             lines.setdefault(int(answered.at // 3600), []).extend(rows)
         except (TypeError, ValueError, OverflowError) as error:
@@ -386,6 +396,7 @@ class _Line(NamedTuple):
     position: int
     row: Row
     score: Any
+    entity: Entity | None
 
 
 def _readable_batch(lines: list[_Line]) -> tuple[pa.RecordBatch, int]:
@@ -413,6 +424,7 @@ def _batch(lines: list[_Line]) -> pa.RecordBatch:
         [line.position for line in lines],
         [round(one.at * 1e6) for one in answers],
         [one.unit for one in answers],
+        [None if line.entity is None else _encode(line.entity) for line in lines],
         [one.variant for one in answers],
         [one.version for one in answers],
         [one.revision for one in answers],

@@ -14,7 +14,7 @@ from pydantic.json_schema import models_json_schema
 
 from serve.inference_protocol import DATATYPES, example_request
 from serve.schema import Evidence, FeatureSpec, ModelManifest, Trip
-from serve.validation import MAX_UNIT_LENGTH, example_row
+from serve.validation import LARGEST_KEY, MAX_KEY_LENGTH, MAX_UNIT_LENGTH, SMALLEST_KEY, example_row
 
 _JSON_TYPES = {"number": "number", "integer": "integer", "boolean": "boolean", "category": "string"}
 _ERRORS = {
@@ -68,6 +68,20 @@ def document(
         "maxLength": MAX_UNIT_LENGTH,
         "description": "Sticky key, e.g. a customer id: the same unit gets the same variant.",
     }
+    entity = _entity_schema(manifest)
+    one = {"entity": entity} if entity else {}
+    many = (
+        {
+            "entities": {
+                "type": ["array", "null"],
+                "maxItems": max_rows,
+                "items": entity,
+                "description": "One entry per instance, in their order.",
+            }
+        }
+        if entity
+        else {}
+    )
     answered = {
         "request_id": {"type": "string"},
         "model_version": {"type": "string"},
@@ -76,7 +90,7 @@ def document(
     answer = _answer_schema(manifest)
     schemas = {
         "Features": features,
-        "PredictRequest": _object({"features": _ref("Features"), "unit": unit}, required=["features"]),
+        "PredictRequest": _object({"features": _ref("Features"), "unit": unit, **one}, required=["features"]),
         "PredictResponse": _object({**answered, **answer}),
         "BatchRequest": _object(
             {
@@ -87,6 +101,7 @@ def document(
                     "items": _ref("Features"),
                 },
                 "unit": unit,
+                **many,
             },
             required=["instances"],
         ),
@@ -234,6 +249,24 @@ def _range(feature: FeatureSpec) -> str:
     bounds = [f">= {feature.minimum:g}"] if feature.minimum is not None else []
     bounds += [f"<= {feature.maximum:g}"] if feature.maximum is not None else []
     return " and ".join(bounds)
+
+
+def _entity_schema(manifest: ModelManifest) -> dict[str, Any]:
+    """Of the join keys of one row; {} for a model that takes none."""
+    if not manifest.entity:
+        return {}
+    key = {
+        "type": ["string", "integer"],
+        "minLength": 1,
+        "maxLength": MAX_KEY_LENGTH,
+        "minimum": SMALLEST_KEY,
+        "maximum": LARGEST_KEY,
+    }
+    return {
+        **_object(dict.fromkeys(manifest.entity, key)),
+        "type": ["object", "null"],
+        "description": "Which real thing the row is about: its outcome is joined to the answer by them.",
+    }
 
 
 def _answer_schema(manifest: ModelManifest) -> dict[str, Any]:

@@ -370,9 +370,10 @@ class Traffic:
         A canary that takes less than stable took must not cost callers their answer.
         """
         stable = self._acting_stable
-        if stable is None or stable is chosen or stable.manifest.features == chosen.manifest.features:
+        if stable is None or stable is chosen:
             return None
-        return stable
+        wide, narrow = stable.manifest, chosen.manifest
+        return None if (wide.features, wide.entity) == (narrow.features, narrow.entity) else stable
 
     def count_narrower(self, chosen: LiveVersion) -> None:
         """A canary refused a body that stable takes: its failure, not the caller's."""

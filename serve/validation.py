@@ -17,10 +17,14 @@ from serve.errors import EmptyBatch, InvalidFields, MalformedBody, Problems, Too
 from serve.schema import FeatureSpec, FeatureValue, ModelManifest
 
 Row = dict[str, FeatureValue]
+Entity = dict[str, str | int]
+"""Which real thing a row is about: its join keys, in the manifest's order."""
 Check = Callable[[Any], str | None]
 """Gives the reason why a value is not valid, or None."""
 
 MAX_UNIT_LENGTH = 256
+MAX_KEY_LENGTH = 256
+SMALLEST_KEY, LARGEST_KEY = -(2**63), 2**63 - 1
 EXACT_INTEGER = 2**53
 """Integers beyond this are not exact as the float64 that the model takes."""
 
@@ -58,9 +62,12 @@ def kind_of(value: Any) -> str:
 
 
 class RowValidator:
-    """Checks rows against the features of one model. Built once per version."""
+    """Checks rows against the features of one model, and join keys against its entity. Built once per
+    version; ``entity`` empty: the model takes no keys.
+    """
 
-    def __init__(self, features: Sequence[FeatureSpec]) -> None:
+    def __init__(self, features: Sequence[FeatureSpec], entity: Sequence[str] = ()) -> None:
+        self._entity = tuple(entity)
         self._checks: tuple[tuple[str, Check], ...] = tuple((f.name, _check(f)) for f in features)
         self._names = frozenset(name for name, _ in self._checks)
         self._count = len(self._checks)
@@ -92,12 +99,62 @@ class RowValidator:
     def is_valid(self, row: Any) -> bool:
         return not self.problems(row, "")
 
+    def entity_problems(self, entity: Any, field: str) -> Problems:
+        """Every problem of one row's join keys, [] when they are valid or null."""
+        if not self._entity:
+            return [{"field": field, "reason": "is not taken: this model was declared without join keys"}]
+        if entity is None:
+            return []
+        if type(entity) is not dict:
+            return [{"field": field, "reason": f"must be an object of join keys, not {kind_of(entity)}"}]
+        found = [
+            {"field": f"{field}.{name}", "reason": "is missing"}
+            for name in self._entity
+            if name not in entity
+        ]
+        for name, value in entity.items():
+            known = name in self._entity
+            allowed = ", ".join(self._entity)
+            reason = _key_problem(value) if known else f"is not a join key of this model; allowed: {allowed}"
+            if reason is not None:
+                found.append({"field": f"{field}.{name}", "reason": reason})
+        return found
+
+    def batch_entity_problems(self, entities: Any, rows: int) -> Problems:
+        """Every problem of a batch's join keys: one object or null per row."""
+        if not self._entity:
+            return self.entity_problems(entities, "entities")
+        if entities is None:
+            return []
+        if type(entities) is not list:
+            return [{"field": "entities", "reason": f"must be an array of objects, not {kind_of(entities)}"}]
+        if len(entities) != rows:
+            reason = f"must hold one object (or null) per instance: {len(entities)} for {rows} instances"
+            return [{"field": "entities", "reason": reason}]
+        found: Problems = []
+        for position, entity in enumerate(entities):
+            found += self.entity_problems(entity, f"entities[{position}]")
+        return found
+
+    def entities(self, valid: Sequence[Any]) -> list[Entity | None]:
+        """Valid join keys as they are logged: in the manifest's order, integers as integers."""
+        return [
+            None
+            if entity is None
+            else {
+                name: int(value) if type(value := entity[name]) is float else value for name in self._entity
+            }
+            for entity in valid
+        ]
+
 
 def single_row(document: dict[str, Any], validator: RowValidator) -> Row:
     """The valid row of a ``/predict`` body; InvalidFields names every problem."""
-    found = _envelope_problems(document, "features")
+    found = _envelope_problems(document, ("features", "unit", "entity"))
     if "features" in document:
         found += validator.problems(document["features"], "features")
+    if "entity" in document:
+        found += validator.entity_problems(document["entity"], "entity")
     if found:
         raise InvalidFields(found)
     row: Row = document["features"]
@@ -106,7 +163,7 @@ def single_row(document: dict[str, Any], validator: RowValidator) -> Row:
 
 def batch_rows(document: dict[str, Any], validator: RowValidator, *, max_rows: int) -> list[Row]:
     """The valid rows of a ``/batch-predict`` body; InvalidFields names every problem of every row."""
-    found = _envelope_problems(document, "instances")
+    found = _envelope_problems(document, ("instances", "unit", "entities"))
     rows = document.get("instances", [])
     if type(rows) is not list:
         found.append({"field": "instances", "reason": f"must be an array of objects, not {kind_of(rows)}"})
@@ -115,6 +172,8 @@ def batch_rows(document: dict[str, Any], validator: RowValidator, *, max_rows: i
         raise TooLarge("batch", limit=max_rows, unit="rows")
     for position, row in enumerate(rows):
         found += validator.problems(row, f"instances[{position}]")
+    if "entities" in document:
+        found += validator.batch_entity_problems(document["entities"], len(rows))
     if found:
         raise InvalidFields(found)
     if not rows:
@@ -144,13 +203,23 @@ def _example(feature: FeatureSpec) -> FeatureValue:
     return bounds[0] if bounds else 0
 
 
-def _envelope_problems(document: dict[str, Any], payload: str) -> Problems:
+def request_entities(document: dict[str, Any], validator: RowValidator) -> list[Entity | None] | None:
+    """Join keys of a valid body, one entry per row; None when it carries none."""
+    if "entity" in document:
+        return validator.entities([document["entity"]])
+    entities = document.get("entities")
+    return None if entities is None else validator.entities(entities)
+
+
+def _envelope_problems(document: dict[str, Any], names: tuple[str, ...]) -> Problems:
+    """Of the body around the rows; the first of ``names`` holds them and must be there."""
+    payload = names[0]
     found: Problems = [] if payload in document else [{"field": payload, "reason": "is missing"}]
     found += _unit_problems(document)
     found += [
-        {"field": name, "reason": f"is not a field of this request; allowed: {payload}, unit"}
+        {"field": name, "reason": f"is not a field of this request; allowed: {', '.join(names)}"}
         for name in document
-        if name not in (payload, "unit")
+        if name not in names
     ]
     return found
 
@@ -160,6 +229,29 @@ def _unit_problems(document: dict[str, Any]) -> Problems:
     if unit is None or (type(unit) is str and 0 < len(unit) <= MAX_UNIT_LENGTH):
         return []
     return [{"field": "unit", "reason": f"must be a string of 1 to {MAX_UNIT_LENGTH} characters, or null"}]
+
+
+def _key_problem(value: Any) -> str | None:
+    """Why a join key's value is not valid, or None. Keys are compared as text, so there are no fractions."""
+    kind = type(value)
+    if kind is str:
+        if not 0 < len(value) <= MAX_KEY_LENGTH:
+            return f"must have 1 to {MAX_KEY_LENGTH} characters"
+        return None if _is_unicode(value) else "must be valid Unicode"
+    if kind is int or (kind is float and value.is_integer()):
+        return None if SMALLEST_KEY <= value <= LARGEST_KEY else "must be within -2^63 and 2^63 - 1"
+    if kind is float:
+        return "must be a string or an integer, not a fraction"
+    return f"must be a string or an integer, not {kind_of(value)}"
+
+
+def _is_unicode(text: str) -> bool:
+    """JSON can hold half of a surrogate pair, which no file can."""
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _check(feature: FeatureSpec) -> Check:

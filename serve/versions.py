@@ -79,4 +79,4 @@ class LiveVersion:
 
     @cached_property
     def validator(self) -> RowValidator:
-        return RowValidator(self.manifest.features)
+        return RowValidator(self.manifest.features, self.manifest.entity)

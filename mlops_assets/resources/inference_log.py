@@ -91,7 +91,7 @@ class InferenceLog(dg.ConfigurableResource):  # type: ignore[type-arg]
         since: datetime | None = None,
         until: datetime | None = None,
     ) -> list[dict[str, Any]]:
-        """Every logged row of one request; ``features`` is a dict, shadows come last, rows are in order.
+        """Every logged row of one request; ``features`` and ``entity`` are dicts, shadows come last, rows are in order.
 
         Hours are searched one by one, newest or oldest first, and the search ends with the hour after the
         first find: a shadow's answer can fall into the next hour. ``since`` and ``until`` narrow the hours.
@@ -114,6 +114,7 @@ class InferenceLog(dg.ConfigurableResource):  # type: ignore[type-arg]
                 break
         for row in found:
             row["features"] = json.loads(row["features"])
+            row["entity"] = None if row["entity"] is None else json.loads(row["entity"])
         return sorted(found, key=lambda row: (row["variant"] == "shadow", row["at"], row["row"]))
 
     def frame(
@@ -258,6 +259,7 @@ def log_schema() -> "pa.Schema":
             ("row", pa.int32()),
             ("at", pa.timestamp("us", tz="UTC")),
             ("unit", pa.string()),
+            ("entity", pa.string()),
             ("variant", pa.string()),
             ("version", pa.string()),
             ("revision", pa.int64()),

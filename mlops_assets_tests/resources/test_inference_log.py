@@ -125,10 +125,14 @@ def test_a_file_that_cannot_be_read_is_named(local: InferenceLog, tmp_path: Path
 def test_an_older_file_without_a_column_reads_as_null(local: InferenceLog, tmp_path: Path) -> None:
     import pyarrow.parquet as pq
 
-    write(local, answered("r1", fell_back_from="v2"))
+    write(local, answered("r1", fell_back_from="v2", entities=[{"flight_id": 1}]))
+    assert local.find("flights", "r1")[0]["entity"] == {"flight_id": 1}
     (file,) = (tmp_path / "log").rglob("*.parquet")
-    pq.write_table(pq.read_table(file, partitioning=None).drop_columns(["fell_back_from"]), file)
-    assert local.find("flights", "r1")[0]["fell_back_from"] is None
+    older = ["fell_back_from", "entity"]
+    pq.write_table(pq.read_table(file, partitioning=None).drop_columns(older), file)
+    found = local.find("flights", "r1")[0]
+    assert [found[name] for name in older] == [None, None]
+    assert local.frame("flights", AT, AT + timedelta(seconds=1)).schema == SCHEMA
 
 
 def test_an_unknown_column_is_refused_by_name(local: InferenceLog) -> None:

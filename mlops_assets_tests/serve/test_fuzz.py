@@ -38,10 +38,13 @@ SETTINGS = settings(
 class Mounted:
     """The endpoint under its route prefix, with a routing declared at startup, as Serve mounts it."""
 
-    def __init__(self, task: Any, *, keys_file: str | None = None, answers: bool = True) -> None:
+    def __init__(
+        self, task: Any, *, keys_file: str | None = None, answers: bool = True, entity: tuple[str, ...] = ()
+    ) -> None:
         metrics = GatewayMetrics(deployment="flights", replica="r1")
         versions = LocalVersions(
-            v1=LocalVersion("v1", *package(task)), v2=LocalVersion("v2", *package(task, seed=1))
+            v1=LocalVersion("v1", *package(task, entity=entity)),
+            v2=LocalVersion("v2", *package(task, seed=1, entity=entity)),
         )
         if not answers:
             versions.applications.clear()
@@ -128,7 +131,12 @@ def described(application: Mounted, *operations: dict[str, Any], **settings: Any
 FOLDER = tempfile.TemporaryDirectory(prefix="mlops-fuzz-")
 open_schema = described(Mounted("binary"))
 keyed_schema = described(
-    Mounted("multiclass", keys_file=keys_file()),
+    Mounted("multiclass", keys_file=keys_file(), entity=("flight_id", "day")),
+    {
+        # JSON Schema cannot say: as many entities as instances.
+        "include-path": "/batch-predict",
+        "checks": {"positive_data_acceptance": {"enabled": False}},
+    },
     {
         # A wrong method without a key is a 401, not a 405: strangers do not learn which paths exist.
         "include-path-regex": "(/health|/ready|/v2/health/live)$",

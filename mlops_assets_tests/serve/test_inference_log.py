@@ -134,12 +134,13 @@ def test_a_broken_row_holds_up_no_other(tmp_path: Path, caplog: pytest.LogCaptur
         answered("no-score", rows=[{}, {}]),
         answered("no-time", at=float("nan")),
         answered("text", scores=["high"]),
+        answered("too-few-keys", rows=[{}, {}], scores=[0.1, 0.2], entities=[{"id": 1}]),
         answered("good-2"),
     ):
         assert log.put(made)
     log.close()
     assert [row["request_id"] for row in read(tmp_path)] == ["good-1", "good-2"]
-    assert (log.logged, log.dropped, log.queued, log.problem) == (2, 5, 0, None)
+    assert (log.logged, log.dropped, log.queued, log.problem) == (2, 7, 0, None)
     assert all(name in caplog.text for name in ("not-json", "no-score", "no-time", "text"))
 
 
@@ -220,7 +221,10 @@ def test_every_column_of_an_answer_comes_back(tmp_path: Path) -> None:
     log = log_in(tmp_path)
     log.put(
         answered(
-            rows=[{"name": "Zoë", "x": 1}, {"name": None, "x": 2.5}], scores=[0.25, 1.0], fell_back_from="v3"
+            rows=[{"name": "Zoë", "x": 1}, {"name": None, "x": 2.5}],
+            scores=[0.25, 1.0],
+            fell_back_from="v3",
+            entities=[{"id": "Zoë"}, None],
         )
     )
     log.close()
@@ -231,6 +235,7 @@ def test_every_column_of_an_answer_comes_back(tmp_path: Path) -> None:
         "row": 0,
         "at": datetime.fromtimestamp(AT, UTC),
         "unit": "ana",
+        "entity": '{"id":"Zoë"}',
         "variant": "canary",
         "version": "v2",
         "revision": 7,
@@ -241,6 +246,7 @@ def test_every_column_of_an_answer_comes_back(tmp_path: Path) -> None:
         "scores": None,
         "fell_back_from": "v3",
     }
+    assert (second["row"], second["entity"]) == (1, None)
     assert (second["row"], second["score"], json.loads(second["features"])) == (
         1,
         1.0,

@@ -178,6 +178,14 @@ def test_the_digest_changes_with_manifest_and_payload() -> None:
     assert digests[0] == digests[1] and len(set(digests)) == 3
 
 
+def test_a_package_from_before_the_entity_keeps_its_digest() -> None:
+    manifest, payload = linear()
+    assert b"entity" not in manifest_bytes(manifest)
+    keyed = manifest.model_copy(update={"entity": ("flight_id",)})
+    assert package_digest(keyed, payload) != package_digest(manifest, payload)
+    assert ModelManifest.model_validate_json(manifest_bytes(keyed)) == keyed
+
+
 @pytest.mark.parametrize("name", ["lightgbm", "xgboost"])
 def test_the_number_of_threads_changes_no_score(name: str) -> None:
     from mlops_assets_tests.training.test_trainers import fitted

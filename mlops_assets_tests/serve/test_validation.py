@@ -16,9 +16,17 @@ from serve.errors import ApiError, MalformedBody
 from serve.inference_protocol import rows_of
 from serve.schema import FeatureSpec
 from serve.scoring import Encoder
-from serve.validation import RowValidator, batch_rows, example_row, parse_object, single_row
+from serve.validation import (
+    RowValidator,
+    batch_rows,
+    example_row,
+    parse_object,
+    request_entities,
+    single_row,
+)
 
 VALIDATOR = RowValidator(FEATURES)
+KEYED = RowValidator(FEATURES, ("flight_id", "day"))
 MANIFEST, _ = package()
 
 scalars = st.one_of(
@@ -98,6 +106,26 @@ def plainly_valid(name: str, value: Any) -> bool:
     if name == "weekend":
         return isinstance(value, bool)
     return isinstance(value, str) and (name == "carrier" or value in ("EWR", "JFK"))
+
+
+keys = st.dictionaries(st.sampled_from(["flight_id", "day", "gate"]), scalars) | anything
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.lists(keys, min_size=1, max_size=3))
+def test_join_keys_are_valid_and_can_be_logged_or_are_refused(entities: list[Any]) -> None:
+    document = {"instances": [ROW] * len(entities), "entities": entities}
+    outcome = refusal_or(lambda: batch_rows(document, KEYED, max_rows=3))
+    if isinstance(outcome, ApiError):
+        assert all(entry["field"].startswith("entities[") for entry in outcome.details)
+        return
+    for given_keys, logged in zip(entities, request_entities(document, KEYED) or [], strict=True):
+        if given_keys is None:
+            assert logged is None
+            continue
+        assert list(logged) == ["flight_id", "day"] and logged == given_keys
+        assert all(type(value) in (str, int) for value in logged.values())
+        json.dumps(logged, ensure_ascii=False).encode("utf-8")
 
 
 @settings(max_examples=150, deadline=None)

@@ -92,6 +92,13 @@ def state_dir() -> Path:
     return Path(os.environ.get(STATE_DIR.name) or PROJECT_ROOT / ".mlops").absolute()
 
 
+def clock_file() -> str:
+    """The clock file, absolute; empty: the machine's clock."""
+    file = CLOCK_FILE.read()
+    # Gateways and sensors work in folders of their own.
+    return str(Path(file).absolute()) if file else ""
+
+
 def serve_url() -> str:
     """Base URL of the HTTP endpoint, without a trailing slash."""
     return (SERVE_URL.read() or f"http://127.0.0.1:{SERVE_PORT.read()}").rstrip("/")

@@ -20,6 +20,7 @@ import uvicorn
 
 from mlops_assets_tests.serve.site import InProcessReferee
 from mlops_assets_tests.serve.small_models import LocalVersion
+from serve.clock import wall_clock
 from serve.coalescing import Coalescing
 from serve.embedding import embedded
 from serve.endpoint import Endpoint, Limits
@@ -149,7 +150,18 @@ class SmallCluster(Versions):
         protection = Protection(args.api_keys_file, max_body_bytes=args.max_body_bytes)
         limits = Limits(max_batch_rows=args.max_batch_rows)
         return Replica(
-            traffic, link, Endpoint(args.name, traffic, protection, metrics, limits, link, replica=replica)
+            traffic,
+            link,
+            Endpoint(
+                args.name,
+                traffic,
+                protection,
+                metrics,
+                limits,
+                link,
+                replica=replica,
+                wall_clock=wall_clock(args.clock_file),
+            ),
         )
 
     def _stop_gateway(self, name: str) -> None:

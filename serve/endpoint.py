@@ -94,7 +94,7 @@ class Limits:
 
 
 class Endpoint:
-    """ASGI application of one deployment.
+    """ASGI application of one deployment. ``wall_clock`` gives the time of answers, in Unix seconds.
 
     ``adds_request_id`` False: Serve adds the ``x-request-id`` response header itself, and twice would
     be wrong.
@@ -396,6 +396,7 @@ class Endpoint:
                 "enabled": self._log is not None,
                 "problem": self._log.problem if self._log else None,
             },
+            "clock_problem": getattr(self._wall_clock, "problem", None),
             "referee_problem": self._link.problem,
             "rollout": routing.rollout.model_dump(mode="json") if routing and routing.rollout else None,
             "routes": {},

@@ -16,6 +16,7 @@ from typing import Any
 from ray import serve
 
 from serve import shortcut
+from serve.clock import wall_clock
 from serve.coalescing import Coalescing
 from serve.embedding import embedded
 from serve.endpoint import Endpoint, Limits
@@ -32,7 +33,9 @@ from serve.traffic import Traffic
 
 @serve.ingress(None)
 class Gateway:
-    """Replica of one gateway. Raises KeysFileError when the API keys cannot be read at the start."""
+    """Replica of one gateway. Raises KeysFileError or ClockFileError when the API keys or the time
+    cannot be read at the start.
+    """
 
     def __init__(self, args: Mapping[str, Any]) -> None:
         declared = GatewayArgs.model_validate(args)
@@ -79,6 +82,7 @@ class Gateway:
             log=self._log,
             replica=replica,
             adds_request_id=False,
+            wall_clock=wall_clock(declared.clock_file),
         )
 
     def __serve_build_asgi_app__(self) -> Endpoint:

@@ -95,6 +95,7 @@ class StackSettings:
     ray_dashboard_url: str
     inherited: Mapping[str, str] = field(repr=False)
     definitions_module: str = "mlops_assets.definitions"
+    clock_file: str = ""
 
     @property
     def layout(self) -> Layout:
@@ -134,6 +135,7 @@ def settings_from_environment() -> StackSettings:
         mlflow_artifacts=environment.MLFLOW_ARTIFACTS.read(),
         serve_url=environment.serve_url(),
         ray_dashboard_url=environment.ray_dashboard_url(),
+        clock_file=environment.clock_file(),
         inherited=environment.process_environment(),
     )
 
@@ -155,7 +157,7 @@ def shared_environment(settings: StackSettings) -> dict[str, str]:
         environment.API_KEYS_FILE.name: settings.inherited.get(environment.API_KEYS_FILE.name)
         or environment.KEYS_OFF,
         # Gateways, sensors and the command line must agree on what time it is.
-        environment.CLOCK_FILE.name: settings.inherited.get(environment.CLOCK_FILE.name, ""),
+        environment.CLOCK_FILE.name: settings.clock_file,
     }
 
 

@@ -55,6 +55,17 @@ def test_remote_services_are_not_started_here(settings, monkeypatch):
     assert elsewhere.mlflow_url == "https://mlflow.example.com"
 
 
+def test_every_process_goes_by_the_same_replayed_clock(settings, monkeypatch, tmp_path):
+    assert shared_environment(settings)["MLOPS_CLOCK_FILE"] == ""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MLOPS_CLOCK_FILE", "clock")
+
+    replayed = settings_from_environment()
+
+    for spec in declared_processes(replayed):
+        assert spec.environment["MLOPS_CLOCK_FILE"] == str(tmp_path / "clock"), spec.name
+
+
 @pytest.mark.parametrize("text", ["http", "0", "65536", "-1", "80.5"])
 def test_a_port_that_is_none_is_named(settings, monkeypatch, text):
     monkeypatch.setenv("MLOPS_SERVE_PORT", text)

@@ -50,6 +50,7 @@ class Site:
         max_shadows: int = 64,
         referee: Referee | None = None,
         replica: str = "r1",
+        wall_clock: Callable[[], float] | None = None,
         **limits: int,
     ) -> None:
         self.v1 = LocalVersion("v1", *MODELS[task])
@@ -86,7 +87,7 @@ class Site:
             self.link,
             log=log,
             clock=lambda: self.now,
-            wall_clock=lambda: self.now,
+            wall_clock=wall_clock or (lambda: self.now),
         )
         transport = httpx.ASGITransport(self.endpoint, root_path="/flights")
         self.http = httpx.AsyncClient(transport=transport, base_url="http://test/flights")

@@ -47,7 +47,7 @@ def serve_client() -> ServeClient:
         state_file=str(environment.state_dir() / "serve" / "desired_state.json"),
         api_keys_file=environment.API_KEYS_FILE.read(),
         prediction_log_uri=environment.PREDICTION_LOG_URI.read(),
-        clock_file=environment.CLOCK_FILE.read(),
+        clock_file=environment.clock_file(),
     )
 
 
@@ -63,7 +63,7 @@ def inference_log() -> InferenceLog:
 
 def clock() -> Clock:
     """The time that the data is measured by; also what the command line reads."""
-    return Clock(file=environment.CLOCK_FILE.read())
+    return Clock(file=environment.clock_file())
 
 
 def _mlflow_url() -> str:

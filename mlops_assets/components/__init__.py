@@ -2,7 +2,14 @@
 
 from mlops_assets.components.dataset import DatasetComponent
 from mlops_assets.components.deployment import DeploymentComponent
+from mlops_assets.components.drift_monitor import DriftMonitorComponent
 from mlops_assets.components.feature_view import FeatureViewComponent
 from mlops_assets.components.model import ModelComponent
 
-__all__ = ["DatasetComponent", "DeploymentComponent", "FeatureViewComponent", "ModelComponent"]
+__all__ = [
+    "DatasetComponent",
+    "DeploymentComponent",
+    "DriftMonitorComponent",
+    "FeatureViewComponent",
+    "ModelComponent",
+]

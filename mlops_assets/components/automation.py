@@ -30,6 +30,29 @@ FOLLOW_CHANGED_PARTITIONS = (
 A partition waits until nothing it looks back on is missing or being made.
 """
 
+
+def follow_all_but(signal: dg.AssetKey) -> dg.AutomationCondition[Any]:
+    """Follows changed data upstream, except of ``signal``: it only says why, others say when."""
+    ignored = dg.AssetSelection.assets(signal)
+    news: dg.AutomationCondition[Any] = (
+        dg.AutomationCondition.any_deps_match(
+            dg.AutomationCondition.data_version_changed() | dg.AutomationCondition.will_be_requested()
+        ).ignore(ignored)
+        | dg.AutomationCondition.code_version_changed()
+    )
+    present = ~dg.AutomationCondition.any_deps_missing().ignore(ignored)
+    return (news.since_last_handled() & present & _IDLE).with_label("follow changed data")
+
+
+def follow_requests(requests: dg.AssetKey) -> dg.AutomationCondition[Any]:
+    """Follows every new data version of ``requests``, and nothing else upstream: new data alone retrains
+    nobody. A request that was never made must not count as missing.
+    """
+    changed = dg.AutomationCondition.data_version_changed()
+    asked: dg.AutomationCondition[Any] = dg.AutomationCondition.asset_matches(requests, changed)
+    return (asked.since_last_handled() & _IDLE).with_label("follow granted retrains")
+
+
 FOLLOW_PAST_THE_GATE = (
     FOLLOW_CHANGED_DATA
     & (

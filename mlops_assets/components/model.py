@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import dagster as dg
 from pydantic import Field, model_validator
 
-from mlops_assets.components.automation import FOLLOW_CHANGED_DATA
+from mlops_assets.components.automation import FOLLOW_CHANGED_DATA, follow_all_but, follow_requests
 from mlops_assets.components.code_version import code_version
 from mlops_assets.components.document import Declaration, DeclaredComponent
 from mlops_assets.components.feature_view import FeatureViewComponent, FeatureViewDeclaration
@@ -32,9 +32,13 @@ from mlops_assets.training.training_set import assemble
 from serve.schema import Task
 
 if TYPE_CHECKING:
+    import numpy as np
     import pandas as pd
+    from numpy.typing import NDArray
 
+    from mlops_assets.components.monitor_fields import DriftMonitorDeclaration
     from mlops_assets.training.candidates import CandidateResult
+    from mlops_assets.training.package import ModelPackage
     from mlops_assets.training.training_data import TrainingData
     from serve.scoring import Scorer
 
@@ -149,12 +153,13 @@ class ModelComponent(DeclaredComponent[ModelDeclaration]):
 
     def build_defs(self, context: dg.ComponentLoadContext) -> dg.Definitions:
         group = context.path.name
-        view = self._feature_view(context)
+        view = self.feature_view(context)
+        monitor = self._monitor(context)
         return dg.Definitions(
             assets=[
-                self._training_set(group, view),
+                self._training_set(group, view, monitor),
                 self._candidates(group, view),
-                self._model(group, view),
+                self._model(group, view, monitor),
                 self._evaluation(group, view),
             ]
         )
@@ -166,7 +171,38 @@ class ModelComponent(DeclaredComponent[ModelDeclaration]):
         """The training functions, whose source is part of what a trained model is."""
         return [trainer(candidate.trainer)._fit for candidate in self.declaration.candidates]
 
-    def _feature_view(self, context: dg.ComponentLoadContext) -> FeatureViewDeclaration:
+    def training_code(self) -> str:
+        """Version of everything declared and coded that makes the model what it is, from join to trainer."""
+        function = self._label_function()
+        made_by = [*([function] if function else []), assemble, *self._trainers()]
+        return code_version(
+            self.declaration, made_by, fields=TRAINING_SET_FIELDS | CANDIDATES_FIELDS | MODEL_FIELDS
+        )
+
+    def _label_function(self) -> Callable[..., Any] | None:
+        dotted = self.declaration.label.function
+        return self.function(dotted, "label", "function") if dotted else None
+
+    def labels(self, outcomes: "pd.DataFrame") -> "pd.Series[Any]":
+        """The label of each row of the label's dataset; missing where there is none (yet)."""
+        function = self._label_function()
+        return function(outcomes) if function else outcomes[str(self.declaration.label.column)]
+
+    def _monitor(self, context: dg.ComponentLoadContext) -> "DriftMonitorDeclaration | None":
+        """The monitor of this model, when one is declared."""
+        # The monitor's module needs this one to measure by the model's own declaration.
+        from mlops_assets.components.drift_monitor import DriftMonitorComponent
+
+        monitors = context.component_tree.get_all_components(DriftMonitorComponent)
+        declared = [one.declaration for one in monitors if one.declaration.model == self.declaration.name]
+        if len(declared) > 1:
+            raise DeclarationError(
+                f"model {self.declaration.name!r} has {len(declared)} DriftMonitorComponents; declare one",
+                where=self.where("name"),
+            )
+        return declared[0] if declared else None
+
+    def feature_view(self, context: dg.ComponentLoadContext) -> FeatureViewDeclaration:
         """The declaration of the feature view this model names."""
         views = {
             component.declaration.name: component.declaration
@@ -179,16 +215,21 @@ class ModelComponent(DeclaredComponent[ModelDeclaration]):
             )
         return views[name]
 
-    def _training_set(self, group: str, view: FeatureViewDeclaration) -> dg.AssetsDefinition:
+    def _training_set(
+        self, group: str, view: FeatureViewDeclaration, monitor: "DriftMonitorDeclaration | None"
+    ) -> dg.AssetsDefinition:
         declared = self.declaration
         label = declared.label
         features_key = self.refer("features", view.name, "feature_view")
         label_key = self.refer("datasets", label.dataset, "label", "dataset")
-        function = self.function(label.function, "label", "function") if label.function else None
+        function = self._label_function()
+        requests = self._key("retrain_requests")
 
         @dg.asset(
             key=self._key("training_sets"),
-            deps=[features_key, label_key],
+            deps=[features_key, label_key, *([requests] if monitor else [])],
+            # New data alone does not retrain: a granted request does, or a person.
+            automation_condition=follow_requests(requests) if monitor else None,
             group_name=group,
             kinds={"training_set", "deltalake"},
             description=f"Labelled rows of features/{view.name}, split by time into train and evaluate.",
@@ -207,11 +248,10 @@ class ModelComponent(DeclaredComponent[ModelDeclaration]):
             pinned = {table: lake.version(table) for table in map(_table, (features_key, label_key))}
             features = lake.read(_table(features_key), version=pinned[_table(features_key)])
             outcomes = lake.read(_table(label_key), version=pinned[_table(label_key)])
-            found = function(outcomes) if function else outcomes[str(label.column)]
             try:
                 made = assemble(
                     features,
-                    outcomes[list(view.entity.join_keys)].assign(**{LABEL: found}),
+                    outcomes[list(view.entity.join_keys)].assign(**{LABEL: self.labels(outcomes)}),
                     join_keys=view.entity.join_keys,
                     event_timestamp=view.event_timestamp,
                     task=declared.task,
@@ -246,7 +286,7 @@ class ModelComponent(DeclaredComponent[ModelDeclaration]):
                     "dagster/uri": wrote.uri,
                     **_time_range("train", train, view.event_timestamp),
                     **_time_range("evaluation", evaluate, view.event_timestamp),
-                    "label_over_time": _image(training_set_plot(made, view.event_timestamp, declared.task)),
+                    "label_over_time": image(training_set_plot(made, view.event_timestamp, declared.task)),
                 },
             )
 
@@ -336,7 +376,7 @@ class ModelComponent(DeclaredComponent[ModelDeclaration]):
                     "winner_position": winner,
                     "why": why,
                     "leaderboard": dg.MetadataValue.md(markdown_table(rows)),
-                    "folds_plot": _image(candidates_plot(results, declared.selecting_metric, labels)),
+                    "folds_plot": image(candidates_plot(results, declared.selecting_metric, labels)),
                     "run_id": runs[winner].run_id,
                     "training_set_version": record.data_version,
                     **_link("mlflow_run", parent.url),
@@ -345,18 +385,22 @@ class ModelComponent(DeclaredComponent[ModelDeclaration]):
 
         return candidates
 
-    def _model(self, group: str, view: FeatureViewDeclaration) -> dg.AssetsDefinition:
+    def _model(
+        self, group: str, view: FeatureViewDeclaration, monitor: "DriftMonitorDeclaration | None"
+    ) -> dg.AssetsDefinition:
         declared = self.declaration
+        signal = self._key("drift_signals")
 
         @dg.asset(
             key=self._key("models"),
-            deps=[self._key("candidates"), self._key("training_sets")],
+            # Staleness is not transitive: what makes the model stale must stand among its own inputs.
+            deps=[self._key("candidates"), self._key("training_sets"), *([signal] if monitor else [])],
             group_name=group,
             kinds={"model", "mlflow"},
             description=declared.description
             or f"The winning candidate, trained on the whole training part: model {declared.name}.",
             code_version=code_version(declared, self._trainers(), fields=MODEL_FIELDS),
-            automation_condition=FOLLOW_CHANGED_DATA,
+            automation_condition=follow_all_but(signal) if monitor else FOLLOW_CHANGED_DATA,
         )
         def model(
             context: dg.AssetExecutionContext, lake: Lake, model_registry: ModelRegistry
@@ -393,6 +437,8 @@ class ModelComponent(DeclaredComponent[ModelDeclaration]):
             )
             uri = lake.package_uri(declared.name, made.digest)
             write_package(uri, made.manifest, made.payload, lake.public_storage_options())
+            if monitor:
+                self._write_reference(context, lake, view, monitor, made, uri)
             version = model_registry.register(
                 declared.name,
                 digest=made.digest,
@@ -405,6 +451,8 @@ class ModelComponent(DeclaredComponent[ModelDeclaration]):
                     "pinned_tables": str(record.metadata["pinned_tables"]),
                     "trained_until": str(record.metadata.get("train_until", "")),
                     "git_sha": git_sha(),
+                    "training_code": self.training_code(),
+                    "training_set_delta": str(record.metadata["delta_version"]),
                     "dagster_run_id": context.run.run_id,
                 },
                 example=data.frame[list(made.manifest.feature_names)].head(20),
@@ -420,7 +468,7 @@ class ModelComponent(DeclaredComponent[ModelDeclaration]):
                     "package": uri,
                     "bytes": len(made.payload),
                     "params": dg.MetadataValue.json(fitted.params),
-                    "importance": _image(importance_plot(fitted.importance)),
+                    "importance": image(importance_plot(fitted.importance)),
                     "training_set_version": record.data_version,
                     **_link("mlflow_model", model_registry.version_url(declared.name, version.version)),
                 },
@@ -509,7 +557,7 @@ class ModelComponent(DeclaredComponent[ModelDeclaration]):
                     **{name: value for name, value in judged.metrics.items() if value is not None},
                     "measurements": dg.MetadataValue.md(markdown_table(table)),
                     "slices": dg.MetadataValue.md(markdown_table(judged.slice_rows())),
-                    **{name: _image(png) for name, png in judged.plots.items()},
+                    **{name: image(png) for name, png in judged.plots.items()},
                     **told,
                     **_link("mlflow_model", model_registry.version_url(declared.name, challenger.version)),
                 },
@@ -530,6 +578,51 @@ class ModelComponent(DeclaredComponent[ModelDeclaration]):
             )
 
         return evaluation
+
+    def _write_reference(
+        self,
+        context: dg.AssetExecutionContext,
+        lake: Lake,
+        view: FeatureViewDeclaration,
+        monitor: "DriftMonitorDeclaration",
+        made: "ModelPackage",
+        uri: str,
+    ) -> None:
+        """Stores beside the package what its monitor compares windows with, thresholds included."""
+        import pandas as pd
+
+        from mlops_assets.components.measuring import REFERENCE_FILE
+        from mlops_assets.monitoring.performance import performance_references
+        from mlops_assets.monitoring.reference import Judged, make_reference
+        from mlops_assets.training.training_set import EVALUATE
+        from serve.scoring import scorer_from_bytes
+
+        _, train = self._training_data(context, lake, view)
+        _, unseen = self._training_data(context, lake, view, split=EVALUATE)
+        scorer = scorer_from_bytes(made.manifest, made.payload)
+        names = made.manifest.feature_names
+        # Rows the model was trained on get sharper scores than any later row will.
+        scores = scorer.score(scorer.encoder.columns({name: unseen.frame[name] for name in names}))
+
+        def days(frame: "pd.DataFrame") -> "NDArray[np.int64] | None":
+            at = view.event_timestamp
+            return frame[at].dt.floor("D").astype("int64").to_numpy() if at else None
+
+        everything = pd.concat([train.frame, unseen.frame], ignore_index=True)
+        reference = make_reference(
+            everything,
+            made.manifest.features,
+            judged=Judged(scores, unseen.target, days(unseen.frame)),
+            task=self.declaration.task,
+            classes=made.manifest.classes,
+            groups=days(everything),
+            window_days=monitor.window.total_seconds() / 86_400,
+            performance=performance_references(
+                self.declaration.task, unseen.target, scores, days(unseen.frame)
+            ),
+            seed=self.declaration.seed,
+        )
+        lake.write_text(f"{uri}/{REFERENCE_FILE}", reference.dumps())
 
     def _training_data(
         self,
@@ -571,7 +664,7 @@ def _time_range(name: str, frame: "pd.DataFrame", event_timestamp: str | None) -
     return {f"{name}_from": times.min().isoformat(), f"{name}_until": times.max().isoformat()}
 
 
-def _image(png: bytes) -> dg.MarkdownMetadataValue:
+def image(png: bytes) -> dg.MarkdownMetadataValue:
     """A PNG inside the metadata itself, so the UI shows it wherever the artifacts are kept."""
     import base64
 

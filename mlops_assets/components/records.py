@@ -11,6 +11,7 @@ from typing import Any
 import dagster as dg
 
 DATA_VERSION_TAG = "dagster/data_version"
+INPUT_VERSION_TAG = "dagster/input_data_version"
 
 
 @dataclass(frozen=True)
@@ -55,3 +56,19 @@ def current_versions(instance: dg.DagsterInstance, keys: list[dg.AssetKey]) -> d
     """{asset key: data version} of the latest materialisations; absent ones are left out."""
     records = [latest(instance, key) for key in keys]
     return {record.key.to_user_string(): record.data_version for record in records if record}
+
+
+def read_version(instance: dg.DagsterInstance, key: dg.AssetKey, upstream: dg.AssetKey) -> str | None:
+    """Data version of ``upstream`` that the latest materialisation of ``key`` read; None if it read none."""
+    entry = instance.get_latest_materialization_event(key)
+    event = entry.asset_materialization if entry else None
+    return (event.tags or {}).get(f"{INPUT_VERSION_TAG}/{'/'.join(upstream.path)}") if event else None
+
+
+def newest_data(instance: dg.DagsterInstance, key: dg.AssetKey) -> str | None:
+    """The newest partition of a dataset that was ever written, else its data version; None without any."""
+    partitions = instance.get_materialized_partitions(key)
+    if partitions:
+        return max(partitions)
+    record = latest(instance, key)
+    return record.data_version if record else None

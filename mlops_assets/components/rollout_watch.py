@@ -87,7 +87,7 @@ def rollout_sensor(
     )
     def watch(context: dg.SensorEvaluationContext, serve_client: ServeClient) -> dg.SensorResult:
         instance = context.instance
-        busy = _unfinished_run(instance, key)
+        busy = unfinished_run(instance, key)
         if busy is not None:
             return dg.SensorResult(skip_reason=f"run {busy} of deployments/{name} is not finished")
         now = clock()
@@ -249,7 +249,8 @@ def _request(key: dg.AssetKey, name: str, due: Due) -> dg.RunRequest:
     )
 
 
-def _unfinished_run(instance: dg.DagsterInstance, key: dg.AssetKey) -> str | None:
+def unfinished_run(instance: dg.DagsterInstance, key: dg.AssetKey) -> str | None:
+    """Id of a run of the asset that has not ended, or None; a run whose process is gone is ended first."""
     for run in instance.get_runs(filters=dg.RunsFilter(statuses=list(UNFINISHED)), limit=100):
         targeted = run.asset_selection is not None and key in run.asset_selection
         if targeted and not end_lost(instance, run):

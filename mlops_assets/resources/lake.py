@@ -155,6 +155,25 @@ class Lake(dg.ConfigurableResource):  # type: ignore[type-arg]  # generic over t
             return _frame(_empty(delta, columns))
         return _frame(delta.to_pyarrow_table(filters=filters, columns=list(columns) if columns else None))
 
+    def write_text(self, uri: str, text: str) -> None:
+        """Puts a whole UTF-8 file at ``uri``, which lies under this lake (``package_uri``)."""
+        path = uri.removeprefix(S3)
+        filesystem = self._filesystem()
+        filesystem.create_dir(path.rpartition("/")[0], recursive=True)
+        with filesystem.open_output_stream(path) as stream:
+            stream.write(text.encode())
+
+    def read_text(self, uri: str) -> str | None:
+        """The UTF-8 file at ``uri``, or None when there is none."""
+        from pyarrow import fs
+
+        path = uri.removeprefix(S3)
+        filesystem = self._filesystem()
+        if filesystem.get_file_info(path).type != fs.FileType.File:
+            return None
+        with filesystem.open_input_file(path) as stream:
+            return str(stream.read(), "utf-8")
+
     def version(self, table: str) -> int:
         """Delta version of the table now."""
         return int(self._open(table).version())

@@ -159,6 +159,16 @@ class ModelRegistry(dg.ConfigurableResource):  # type: ignore[type-arg]
         for key, value in tags.items():
             client.set_model_version_tag(name, str(version), key, value)
 
+    def log_artifact(self, run_id: str, file: Path, folder: str) -> str:
+        """Keeps a file with a run; the page that shows it in the MLflow UI, or its address without a UI."""
+        client = self.client()
+        client.log_artifact(run_id, str(file), folder)
+        run = client.get_run(run_id)
+        if not self.ui_url:
+            return f"{run.info.artifact_uri}/{folder}/{file.name}"
+        base = f"{self.ui_url.rstrip('/')}/#/experiments/{run.info.experiment_id}/runs/{run_id}"
+        return f"{base}/artifacts/{folder}/{file.name}"
+
     def version_url(self, name: str, version: int) -> str | None:
         """Page of a version in the MLflow UI, or None without a UI."""
         return f"{self.ui_url.rstrip('/')}/#/models/{name}/versions/{version}" if self.ui_url else None

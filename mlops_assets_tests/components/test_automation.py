@@ -5,7 +5,12 @@ from collections.abc import Iterator
 import dagster as dg
 import pytest
 
-from mlops_assets.components.automation import FOLLOW_CHANGED_DATA, FOLLOW_PAST_THE_GATE
+from mlops_assets.components.automation import (
+    FOLLOW_CHANGED_DATA,
+    FOLLOW_PAST_THE_GATE,
+    follow_all_but,
+    follow_requests,
+)
 
 
 class Outcome(dg.Config):
@@ -108,3 +113,76 @@ def test_a_passed_gate_is_followed(instance: dg.DagsterInstance) -> None:
     run(instance, model, evaluation, version="2", passed=True)
 
     assert requested(tick(instance, quiet)) == {"approval", "deployment"}
+
+
+REQUESTS, SIGNAL = dg.AssetKey("requests"), dg.AssetKey("signal")
+
+
+@dg.asset(deps=[REQUESTS], automation_condition=follow_requests(REQUESTS))
+def training_set() -> dg.MaterializeResult[None]:
+    return dg.MaterializeResult(data_version=dg.DataVersion("same"))
+
+
+@dg.asset(deps=[training_set, SIGNAL], automation_condition=follow_all_but(SIGNAL))
+def retrained() -> dg.MaterializeResult[None]:
+    return dg.MaterializeResult(data_version=dg.DataVersion("same"))
+
+
+@dg.asset(deps=[retrained], automation_condition=FOLLOW_PAST_THE_GATE)
+def deployed() -> None: ...
+
+
+RETRAINING = dg.Definitions(
+    assets=[training_set, retrained, deployed, dg.AssetSpec(REQUESTS), dg.AssetSpec(SIGNAL)]
+)
+
+
+def retraining_tick(
+    instance: dg.DagsterInstance, before: dg.EvaluateAutomationConditionsResult | None = None
+) -> tuple[dg.EvaluateAutomationConditionsResult, set[str]]:
+    result = dg.evaluate_automation_conditions(RETRAINING, instance, cursor=before.cursor if before else None)
+    assets = (training_set, retrained, deployed)
+    return result, {asset.key.to_user_string() for asset in assets if result.get_num_requested(asset.key)}
+
+
+def report(instance: dg.DagsterInstance, key: dg.AssetKey, version: str) -> None:
+    tags = {"dagster/data_version": version}
+    instance.report_runless_asset_event(dg.AssetMaterialization(key, tags=tags))
+
+
+def test_a_signal_alone_retrains_nobody(instance: dg.DagsterInstance) -> None:
+    dg.materialize([training_set, retrained, deployed], instance=instance)
+    quiet, _ = retraining_tick(instance)
+    report(instance, SIGNAL, "episode-1")
+
+    after, requested_now = retraining_tick(instance, quiet)
+
+    assert requested_now == set()
+    assert retraining_tick(instance, after)[1] == set()
+
+
+def test_a_granted_request_runs_the_whole_chain_once(instance: dg.DagsterInstance) -> None:
+    # Neither the signal nor the requests ever had an event before: that must not hold anything up.
+    dg.materialize([training_set, retrained, deployed], instance=instance)
+    quiet, _ = retraining_tick(instance)
+    report(instance, REQUESTS, "episode-1.1")
+
+    after, requested_now = retraining_tick(instance, quiet)
+
+    assert requested_now == {"training_set", "retrained", "deployed"}
+    dg.materialize([training_set, retrained, deployed], instance=instance)
+    report(instance, REQUESTS, "episode-1.1")
+    assert retraining_tick(instance, after)[1] == set()
+
+
+def test_the_next_grant_runs_it_again(instance: dg.DagsterInstance) -> None:
+    dg.materialize([training_set, retrained, deployed], instance=instance)
+    quiet, _ = retraining_tick(instance)
+    report(instance, REQUESTS, "episode-1.1")
+    after, _ = retraining_tick(instance, quiet)
+    dg.materialize([training_set, retrained, deployed], instance=instance)
+    idle, requested_now = retraining_tick(instance, after)
+    assert requested_now == set()
+    report(instance, REQUESTS, "episode-1.2")
+
+    assert retraining_tick(instance, idle)[1] == {"training_set", "retrained", "deployed"}

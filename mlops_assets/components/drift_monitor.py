@@ -1,0 +1,563 @@
+"""``DriftMonitorComponent``: what a deployment answered, measured, until its model is stale.
+
+Belongs here: the assets ``prediction_logs/``, ``performance/`` and ``drift/<model>``, the external assets
+``drift_signals/`` and ``retrain_requests/<model>``, the checks ``no_drift`` and ``served``, wired from a
+declaration. Does not belong here: reading what is measured (``measuring.py``), the sensors
+(``drift_watch.py``), what is true of the version that answers (``served_state.py``), arithmetic and decisions
+(``monitoring/``).
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any
+
+import dagster as dg
+import numpy as np
+
+from mlops_assets.components.document import DeclaredComponent
+from mlops_assets.components.drift_watch import NO_DRIFT, drift_sensor, measure_sensor, no_drift_result
+from mlops_assets.components.episode_records import episode_log, requests_key, signal_key
+from mlops_assets.components.feature_view import FeatureViewDeclaration
+from mlops_assets.components.measuring import (
+    DAY_COLUMN,
+    Served,
+    compact_json,
+    features_of,
+    first_day,
+    labelled,
+    log_frame,
+    logged,
+    reference_of,
+    scores_of,
+    served,
+    targets,
+    within,
+)
+from mlops_assets.components.model import ModelComponent, image
+from mlops_assets.components.monitor_fields import DriftMonitorDeclaration
+from mlops_assets.components.partition_events import range_version, report_partitions, run_partitions
+from mlops_assets.components.served_state import served_check
+from mlops_assets.components.tables import markdown_table
+from mlops_assets.data.content import content_versions
+from mlops_assets.errors import DeclarationError, UnknownName
+from mlops_assets.monitoring.labels import Watermark
+from mlops_assets.monitoring.windows import Window, ended_windows
+from mlops_assets.resources.clock import Clock
+from mlops_assets.resources.inference_log import InferenceLog
+from mlops_assets.resources.lake import Lake
+from mlops_assets.resources.model_registry import ModelRegistry
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from numpy.typing import NDArray
+
+    from mlops_assets.monitoring.findings import WindowDrift, WindowPerformance
+    from mlops_assets.monitoring.reference import DriftReference
+
+WORST_SHOWN = 15
+NO_ROWS = "no rows"
+"""Version of a day without an answer."""
+COMPACT_AFTER = timedelta(minutes=5)
+"""An hour's files are merged this long after it ended: gateways write with a delay."""
+
+
+@dataclass(frozen=True)
+class Current:
+    """The newest judged window: its findings and the rows behind them."""
+
+    assessed: "WindowDrift"
+    features: "pd.DataFrame"
+    scores: "NDArray[np.float64]"
+    target: "NDArray[np.float64]"
+
+
+class DriftMonitorComponent(DeclaredComponent[DriftMonitorDeclaration]):
+    """Watches the version that answers; drift opens an episode, which makes its model stale.
+
+    .. code-block:: yaml
+
+        type: mlops_assets.components.DriftMonitorComponent
+        attributes:
+          model: flights
+          logs_since: "2013-01-01"
+          window: 7d
+          labels: {within: 3d, min_share: 0.8}
+          policy:
+            prediction: {action: open, windows: 2, of: 3}
+            performance: {action: open, windows: 2, of: 3}
+          governor: {cooldown: 7d, daily_budget: 2}
+    """
+
+    Declaration = DriftMonitorDeclaration
+
+    def build_defs(self, context: dg.ComponentLoadContext) -> dg.Definitions:
+        folder = context.path if context.path.is_dir() else context.path.parent
+        model = self._model(context)
+        view = model.feature_view(context)
+        self._check_slices(view)
+        declared = self.declaration
+        label_key = self.refer("datasets", model.declaration.label.dataset)
+        training_code = model.training_code()
+        log, performance, drift = (
+            self._prediction_logs(folder.name),
+            self._performance(folder.name, model, view, label_key),
+            self._drift(folder.name, model, view, label_key),
+        )
+        return dg.Definitions(
+            assets=[*self._external(folder.name), log, performance, drift],
+            asset_checks=[
+                self._no_drift(),
+                served_check(declared, label_key=label_key, training_code=training_code),
+            ],
+            sensors=[
+                measure_sensor(declared, label_key=label_key, measured=[log.key, performance.key, drift.key]),
+                drift_sensor(declared, label_key=label_key, training_code=training_code),
+            ],
+        )
+
+    def _key(self, kind: str) -> dg.AssetKey:
+        return dg.AssetKey([kind, self.declaration.model])
+
+    def _model(self, context: dg.ComponentLoadContext) -> ModelComponent:
+        models = {
+            component.declaration.name: component
+            for component in context.component_tree.get_all_components(ModelComponent)
+        }
+        name = self.declaration.model
+        if name not in models:
+            raise DeclarationError(str(UnknownName("model", name, models)), where=self.where("model"))
+        self.refer("deployments", self.declaration.served_by, "deployment")
+        return models[name]
+
+    def _check_slices(self, view: FeatureViewDeclaration) -> None:
+        known = [feature.name for feature in view.features]
+        for name in self.declaration.slices:
+            if name not in known:
+                raise DeclarationError(str(UnknownName("feature", name, known)), where=self.where("slices"))
+
+    def _external(self, group: str) -> list[dg.AssetSpec]:
+        model = self.declaration.model
+        return [
+            dg.AssetSpec(
+                signal_key(model),
+                group_name=group,
+                kinds={"drift_signal"},
+                description=f"Drift episodes of {model}. A new one makes models/{model} stale, and says why.",
+            ),
+            dg.AssetSpec(
+                requests_key(model),
+                group_name=group,
+                kinds={"retrain_request"},
+                description=f"Granted retrains of {model}; automation follows each with one "
+                "run from the training set to the deployment. Report a materialisation to ask for one.",
+            ),
+        ]
+
+    # -- assets ----------------------------------------------------------------------------------------
+
+    def _prediction_logs(self, group: str) -> dg.AssetsDefinition:
+        declared = self.declaration
+        key = self._key("prediction_logs")
+
+        @dg.asset(
+            key=key,
+            deps=[],
+            group_name=group,
+            kinds={"prediction_log", "deltalake"},
+            description=f"Every answer of {declared.served_by}, by day (UTC), each exactly once.",
+            partitions_def=dg.DailyPartitionsDefinition(
+                start_date=declared.logs_since.isoformat(), end_offset=1
+            ),
+            backfill_policy=dg.BackfillPolicy.single_run(),
+            code_version="1",
+            metadata=self.reference_metadata(),
+        )
+        def prediction_logs(
+            context: dg.AssetExecutionContext, lake: Lake, inference_log: InferenceLog, clock: Clock
+        ) -> Iterator[dg.MaterializeResult[Any]]:
+            import pandas as pd
+
+            days = run_partitions(context) or []
+            start = first_day(declared)
+            merged = inference_log.compact(
+                declared.served_by, before=clock.now() - COMPACT_AFTER, since=start
+            )
+            frames = [
+                log_frame(inference_log.day(declared.served_by, datetime.fromisoformat(day).date()), day)
+                for day in days
+            ]
+            whole = pd.concat(frames, ignore_index=True)
+            wrote = lake.write(
+                key.to_user_string(),
+                whole,
+                partition_column=DAY_COLUMN,
+                partitions=days,
+                commit={"run_id": context.run.run_id},
+            )
+            with_rows = content_versions(whole, DAY_COLUMN)
+            versions = {day: with_rows.get(day, NO_ROWS) for day in days}
+            yield dg.MaterializeResult(
+                data_version=dg.DataVersion(range_version(versions)),
+                metadata={
+                    "dagster/row_count": len(whole),
+                    "delta_version": wrote.version,
+                    "dagster/uri": wrote.uri,
+                    "files_merged": merged.files,
+                    "versions": dg.MetadataValue.json(
+                        {str(name): int(count) for name, count in whole["version"].value_counts().items()}
+                    ),
+                },
+            )
+            counts = whole[DAY_COLUMN].value_counts()
+            report_partitions(
+                context,
+                key,
+                versions,
+                {day: {"dagster/partition_row_count": int(counts.get(day, 0))} for day in days},
+            )
+
+        return prediction_logs
+
+    def _performance(
+        self, group: str, model: ModelComponent, view: FeatureViewDeclaration, label_key: dg.AssetKey
+    ) -> dg.AssetsDefinition:
+        declared, task = self.declaration, model.declaration.task
+
+        @dg.asset(
+            key=self._key("performance"),
+            deps=[self._key("prediction_logs"), label_key],
+            group_name=group,
+            kinds={"performance"},
+            description=f"How good the answers of {declared.served_by} were, by window, as labels arrive.",
+            code_version="1",
+        )
+        def performance(
+            context: dg.AssetExecutionContext, lake: Lake, model_registry: ModelRegistry, clock: Clock
+        ) -> dg.MaterializeResult[Any]:
+            from mlops_assets.monitoring.performance import losses_by_revision
+            from mlops_assets.monitoring.plots import performance_plot
+
+            now = clock.now()
+            answering = served(context.instance, model_registry, declared)
+            windows = self._windows(now)
+            joined = self._joined(lake, model, view, label_key, now)
+            found: list[WindowPerformance] = []
+            for version, variant, rows in _answered_as(joined):
+                reference = reference_of(lake, model_registry.version(declared.model, int(version[1:])))
+                found += [
+                    self._window_performance(rows, window, version, variant, reference, model, now)
+                    for window in windows
+                    if window.end > rows["at"].min()
+                ]
+            judged = [one for one in found if one.variant == "champion" and one.status == "judged"]
+            newest = judged[-1] if judged else None
+            return dg.MaterializeResult(
+                metadata={
+                    "windows": compact_json([one.to_dict() for one in found]),
+                    "losses": compact_json(losses_by_revision(joined, task, model.declaration.classes)),
+                    "served": answering.label if answering else "none",
+                    "answers": len(joined),
+                    "labelled": int(joined["label"].notna().sum()),
+                    "without_keys": int((~joined["has_keys"].astype(bool)).sum()),
+                    "measured_at": now.isoformat(),
+                    "by_window": dg.MetadataValue.md(markdown_table(_performance_rows(found))),
+                    **({newest.metric: newest.value} if newest and newest.value is not None else {}),
+                    **({"performance": image(performance_plot(judged))} if judged else {}),
+                    **({"slices": dg.MetadataValue.md(_slices(newest))} if newest and newest.slices else {}),
+                },
+            )
+
+        return performance
+
+    def _drift(
+        self, group: str, model: ModelComponent, view: FeatureViewDeclaration, label_key: dg.AssetKey
+    ) -> dg.AssetsDefinition:
+        declared = self.declaration
+
+        @dg.asset(
+            key=self._key("drift"),
+            deps=[self._key("performance"), self._key("prediction_logs")],
+            group_name=group,
+            kinds={"drift", "evidently"},
+            description=f"Answers of {declared.served_by} against the training set of the version that gave "
+            "them, by window, with thresholds calibrated on that training set.",
+            code_version="1",
+        )
+        def drift(
+            context: dg.AssetExecutionContext, lake: Lake, model_registry: ModelRegistry, clock: Clock
+        ) -> dg.MaterializeResult[Any]:
+            from mlops_assets.monitoring.drift import assess_window
+
+            now = clock.now()
+            answering = served(context.instance, model_registry, declared)
+            reference = reference_of(lake, answering.version) if answering else None
+            if answering is None or reference is None:
+                return dg.MaterializeResult(
+                    metadata={"windows": compact_json([]), "reason": self._nothing(answering)}
+                )
+            joined = self._joined(lake, model, view, label_key, now)
+            rows = joined[(joined["version"] == answering.label) & (joined["variant"] != "shadow")]
+            rows = rows.assign(target=targets(rows, model.declaration.task, answering.manifest.classes))
+            found: list[WindowDrift] = []
+            newest: Current | None = None
+            for window in self._windows(now):
+                part = within(rows, window)
+                if rows.empty or window.end <= rows["at"].min():
+                    continue
+                features = features_of(part, answering.manifest.features)
+                scores = scores_of(part, answering.manifest)
+                target = part["target"].to_numpy(dtype=np.float64)
+                assessed = assess_window(
+                    reference,
+                    start=window.start.isoformat(),
+                    end=window.end.isoformat(),
+                    version=answering.label,
+                    features=features,
+                    scores=scores,
+                    target=target,
+                    level=declared.policy.false_alarm_rate,
+                    min_rows=declared.min_rows,
+                )
+                found.append(assessed)
+                if assessed.judged:
+                    newest = Current(assessed, features, scores, target)
+            return dg.MaterializeResult(
+                metadata={
+                    "windows": compact_json([one.to_dict() for one in found]),
+                    "served": answering.label,
+                    "measured_at": now.isoformat(),
+                    "by_window": dg.MetadataValue.md(markdown_table(_drift_rows(found))),
+                    **self._shown(lake, model, model_registry, answering, reference, found, newest),
+                },
+            )
+
+        return drift
+
+    def _nothing(self, answering: Served | None) -> str:
+        if answering is None:
+            return "nothing answers"
+        return (
+            f"{answering.label} was trained without a monitor, so nothing to compare with was stored; train "
+            f"anew with: dg launch --assets 'key:\"training_sets/{self.declaration.model}\"+'"
+        )
+
+    def _joined(
+        self,
+        lake: Lake,
+        model: ModelComponent,
+        view: FeatureViewDeclaration,
+        label_key: dg.AssetKey,
+        now: datetime,
+    ) -> "pd.DataFrame":
+        """Every answer from the oldest kept window until now, with its label where it has one."""
+        windows = self._windows(now)
+        start = windows[0].start if windows else first_day(self.declaration)
+        rows = logged(lake, self._key("prediction_logs").to_user_string(), start, now + timedelta(days=1))
+        return labelled(lake, rows, label_key.to_user_string(), model.labels, view.entity.join_keys)
+
+    def _window_performance(
+        self,
+        rows: "pd.DataFrame",
+        window: Window,
+        version: str,
+        variant: str,
+        reference: "DriftReference | None",
+        model: ModelComponent,
+        now: datetime,
+    ) -> "WindowPerformance":
+        from mlops_assets.monitoring.performance import window_performance
+
+        declared = self.declaration
+        return window_performance(
+            within(rows, window),
+            start=window.start,
+            end=window.end,
+            version=version,
+            variant=variant,
+            task=model.declaration.task,
+            classes=model.declaration.classes,
+            now=now,
+            watermark=Watermark(declared.labels.within, declared.labels.min_share, declared.min_rows),
+            level=declared.policy.false_alarm_rate,
+            references=reference.performance if reference else (),
+            metric=declared.policy.performance.metric,
+            slices=declared.slices,
+        )
+
+    def _shown(
+        self,
+        lake: Lake,
+        model: ModelComponent,
+        registry: ModelRegistry,
+        answering: Served,
+        reference: "DriftReference",
+        found: "Sequence[WindowDrift]",
+        newest: "Current | None",
+    ) -> dict[str, Any]:
+        """Plots of what was judged, the worst columns as a table, and Evidently's page."""
+        from mlops_assets.monitoring.drift import measured_frame
+        from mlops_assets.monitoring.plots import distributions_plot, drift_plot
+        from mlops_assets.monitoring.report import evidently_html
+
+        judged = [one for one in found if one.judged]
+        if newest is None or not judged:
+            return {}
+        current = measured_frame(reference, newest.features, newest.scores, newest.target)
+        before = self._reference_frame(lake, model, answering, reference)
+        page = evidently_html(before, current, reference.kinds())
+        return {
+            "window": f"{newest.assessed.start} to {newest.assessed.end}",
+            "worst_columns": dg.MetadataValue.md(markdown_table(_column_rows(newest.assessed))),
+            "drift_over_windows": image(drift_plot(judged)),
+            "distributions": image(distributions_plot(reference, newest.assessed, current)),
+            **_report_link(registry, answering, newest, page),
+        }
+
+    def _reference_frame(
+        self, lake: Lake, model: ModelComponent, answering: Served, reference: "DriftReference"
+    ) -> "pd.DataFrame":
+        """The training set of the version, as windows are compared with it: answers on unseen rows only."""
+        import pandas as pd
+
+        from mlops_assets.monitoring.drift import measured_frame
+        from mlops_assets.training.training_set import EVALUATE, LABEL, SPLIT
+        from serve.scoring import load_package
+
+        table = self._key("training_sets").to_user_string()
+        frame = lake.read(table, version=int(answering.version.tags["training_set_delta"]))
+        unseen = frame[frame[SPLIT] == EVALUATE]
+        trained = frame[frame[SPLIT] != EVALUATE]
+        scorer = load_package(answering.version.package_uri, lake.public_storage_options())
+        names = list(scorer.manifest.feature_names)
+        scores = scorer.score(scorer.encoder.columns({name: unseen[name] for name in names}))
+        target = unseen[LABEL].to_numpy(dtype=np.float64)
+        parts = [
+            measured_frame(reference, trained[names]),
+            measured_frame(reference, unseen[names], scores, target),
+        ]
+        return pd.concat(parts, ignore_index=True)
+
+    def _no_drift(self) -> dg.AssetChecksDefinition:
+        model = self.declaration.model
+
+        @dg.asset_check(
+            asset=self._key("models"),
+            name=NO_DRIFT,
+            description="No drift episode of the version that answers is open.",
+        )
+        def no_drift(context: dg.AssetCheckExecutionContext) -> dg.AssetCheckResult:
+            return dg.AssetCheckResult(**no_drift_result(episode_log(context.instance, model)))
+
+        return no_drift
+
+    def _windows(self, now: datetime) -> list[Window]:
+        declared = self.declaration
+        return ended_windows(first_day(declared), now, declared.window)[-declared.windows_kept :]
+
+
+def _answered_as(joined: "pd.DataFrame") -> "Iterator[tuple[str, str, pd.DataFrame]]":
+    """Version, part it played, and its rows; a version that became stable counts its canary answers too."""
+    for version in sorted(joined["version"].unique(), key=lambda label: int(label[1:])):
+        rows = joined[joined["version"] == version]
+        live, shadow = rows[rows["variant"] != "shadow"], rows[rows["variant"] == "shadow"]
+        if len(live):
+            yield version, "champion" if (live["variant"] == "stable").any() else "canary", live
+        if len(shadow):
+            yield version, "shadow", shadow
+
+
+def _number(value: float | None, form: str = ".4f") -> str:
+    return "not defined" if value is None else format(value, form)
+
+
+def _performance_rows(found: "Sequence[WindowPerformance]") -> list[dict[str, str]]:
+    """Newest first."""
+    return [
+        {
+            "window": f"{one.start[:10]} to {one.end[:10]}",
+            "version": one.version,
+            "as": one.variant,
+            "answers": f"{one.answers:,}",
+            "labelled": f"{one.labelled:,} ({one.share:.0%})",
+            one.metric or "metric": _number(one.value),
+            "interval": f"[{_number(one.low)}, {_number(one.high)}]" if one.low is not None else "",
+            "at training": _number(one.reference),
+            "worse by": f"{_number(one.loss)} (at least {_number(one.loss_low)})"
+            if one.loss is not None
+            else "",
+            "status": f"{one.status}: {one.reason}",
+        }
+        for one in sorted(found, key=lambda one: (one.start, one.version, one.variant), reverse=True)
+    ]
+
+
+def _slices(one: "WindowPerformance") -> str:
+    rows = [
+        {
+            "slice": f"{part.column} = {part.value}",
+            "rows": f"{part.rows:,}",
+            one.metric: _number(part.metric_value),
+            "interval": f"[{_number(part.low)}, {_number(part.high)}]" if part.low is not None else "",
+        }
+        for part in one.slices
+    ]
+    return markdown_table(rows)
+
+
+def _drift_rows(found: "Sequence[WindowDrift]") -> list[dict[str, str]]:
+    """Newest first."""
+
+    def told(one: "WindowDrift", role: Any) -> str:
+        drifted = [column.column for column in one.of(role) if column.drifted]
+        return {None: "not judged", False: "no", True: ", ".join(drifted[:5])}[one.drifted(role)] + (
+            f" and {len(drifted) - 5} more" if len(drifted) > 5 else ""
+        )
+
+    return [
+        {
+            "window": f"{one.start[:10]} to {one.end[:10]}",
+            "version": one.version,
+            "rows": f"{one.rows:,}",
+            "prediction": told(one, "prediction"),
+            "label": told(one, "label"),
+            "features": told(one, "feature"),
+            "note": "" if one.judged else one.reason,
+        }
+        for one in reversed(found)
+    ]
+
+
+def _column_rows(one: "WindowDrift") -> list[dict[str, str]]:
+    rows = []
+    for column in one.worst(WORST_SHOWN):
+        scores = {
+            score.statistic: f"{_number(score.value, '.3f')} (limit {_number(score.threshold, '.3f')})"
+            for score in column.scores
+        }
+        rows.append(
+            {
+                "column": column.column,
+                "role": column.role,
+                "drifted": {True: "yes", False: "no", None: "not defined"}[column.drifted],
+                **{name: scores.get(name, "") for name in ("psi", "ks", "kl")},
+                "missing": f"{column.missing_share:.1%}",
+                "note": column.note,
+            }
+        )
+    return rows
+
+
+def _report_link(
+    registry: ModelRegistry, answering: Served, newest: Current, page: bytes
+) -> dict[str, dg.MetadataValue[Any]]:
+    """Keeps Evidently's page with the run that trained the version: MLflow's UI shows it."""
+    name = f"drift/{newest.assessed.start[:10]}_{newest.assessed.end[:10]}.html"
+    with TemporaryDirectory() as folder:
+        path = Path(folder) / Path(name).name
+        path.write_bytes(page)
+        url = registry.log_artifact(answering.version.run_id, path, Path(name).parent.name)
+    shown = dg.MetadataValue.url(url) if url.startswith("http") else dg.MetadataValue.path(url)
+    return {"evidently_report": shown}

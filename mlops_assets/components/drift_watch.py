@@ -1,0 +1,487 @@
+"""The sensors of a drift monitor: when to measure, and what a measurement leads to.
+
+Belongs here: reading facts from the event log and the cluster, and turning a pure decision into events, runs
+and alerts. Does not belong here: the decision (``monitoring/episodes.py``), measuring (``measuring.py``), the
+form of episode events (``episode_records.py``).
+
+The sensors keep no truth of their own. What was measured stands in the materialisations of ``performance/``
+and ``drift/``, episodes and granted retrains in the events of ``drift_signals/`` and ``retrain_requests/``.
+"""
+
+import json
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import dagster as dg
+
+from mlops_assets.components.episode_records import (
+    episode_log,
+    granted,
+    noted,
+    opened,
+    requests_key,
+    signal_key,
+)
+from mlops_assets.components.monitor_fields import DriftMonitorDeclaration
+from mlops_assets.components.records import latest, newest_data, read_version
+from mlops_assets.components.rollout_watch import unfinished_run
+from mlops_assets.components.served_state import CHECK as SERVED_CHECK
+from mlops_assets.components.served_state import TRAINED_UNTIL, served_now, served_result
+from mlops_assets.errors import ClusterUnreachable, DeploymentError
+from mlops_assets.monitoring.episodes import AttemptFacts, EpisodeLog, LoopFacts, Step, next_step
+from mlops_assets.monitoring.findings import WindowDrift, WindowPerformance
+from mlops_assets.monitoring.governor import Outcome
+from mlops_assets.monitoring.policy import Decision, decide
+from mlops_assets.monitoring.windows import window_of
+from mlops_assets.resources.alerts import Alert, Alerts
+from mlops_assets.resources.clock import Clock
+from mlops_assets.resources.inference_log import InferenceLog
+from mlops_assets.resources.model_registry import ModelRegistry
+from mlops_assets.resources.serve_client import ServeClient
+from serve.schema import MonitoringReport
+
+INTERVAL_S = 10
+NO_DRIFT = "no_drift"
+REPORT_EVERY_S = 60.0
+"""A gateway that lost its referee lost the report too."""
+CHAIN = ("training_sets", "candidates", "models", "evaluations", "approvals")
+OUTCOMES: dict[str, Outcome] = {"promote": "promoted", "reject": "rejected", "inconclusive": "inconclusive"}
+MONITOR_TAG = "mlops/monitor"
+WORST_REPORTED = 20
+MOST_STEPS = 4
+"""Decisions carried out in one tick; opening an episode and granting its first retrain are two."""
+
+
+def chain_keys(declared: DriftMonitorDeclaration) -> list[dg.AssetKey]:
+    """What one retrain makes, from the training set to the deployment."""
+    made = [dg.AssetKey([kind, declared.model]) for kind in CHAIN]
+    return [*made, dg.AssetKey(["deployments", declared.served_by])]
+
+
+# -- when to measure -------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What the last launched measurement saw. ``at`` is data time, ISO; ``day`` the newest day it read."""
+
+    at: str = ""
+    day: str = ""
+    log: str = ""
+    labels: float = 0.0
+    stable: str = ""
+
+    @staticmethod
+    def read(text: str | None) -> "Measured":
+        return Measured(**json.loads(text)) if text else Measured()
+
+
+def due(
+    before: Measured, now: Measured, *, every: timedelta, length: timedelta
+) -> tuple[tuple[str, str] | None, str]:
+    """First and last day of the log to read anew, or None; and why. Pure.
+
+    New labels, another stable version and the end of a window are news at once; new answers only every
+    ``every``, since there are always some.
+    """
+    if not now.log:
+        return None, "nothing was logged yet"
+    days = (min(before.day or now.day, now.day), now.day)
+    if not before.at:
+        return days, "the first measurement"
+    then, at = datetime.fromisoformat(before.at), datetime.fromisoformat(now.at)
+    if now.stable != before.stable:
+        return days, f"{now.stable or 'nothing'} answers now, {before.stable or 'nothing'} did"
+    if now.labels > before.labels:
+        return days, "labels arrived"
+    if window_of(at, length) != window_of(then, length):
+        return days, "a window ended"
+    if now.log != before.log and at - then >= every:
+        return days, "new answers"
+    return None, "no news since the last measurement" if now.log == before.log else "new answers wait"
+
+
+def measure_sensor(
+    declared: DriftMonitorDeclaration, *, label_key: dg.AssetKey, measured: Sequence[dg.AssetKey]
+) -> dg.SensorDefinition:
+    """The sensor ``measure_<model>``: one run of log, performance and drift whenever there is news."""
+
+    @dg.sensor(
+        name=f"measure_{declared.model}",
+        target=dg.AssetSelection.assets(*measured),
+        minimum_interval_seconds=INTERVAL_S,
+        default_status=dg.DefaultSensorStatus.RUNNING,
+        description=f"Measures what {declared.served_by} answered, when answers or labels arrived.",
+    )
+    def measure(
+        context: dg.SensorEvaluationContext, inference_log: InferenceLog, clock: Clock
+    ) -> dg.SensorResult:
+        instance = context.instance
+        busy = unfinished_run(instance, measured[-1])
+        if busy is not None:
+            return dg.SensorResult(skip_reason=f"run {busy} is measuring")
+        before = Measured.read(context.cursor)
+        now = _seen(instance, inference_log, declared, label_key, clock.now())
+        days, why = due(before, now, every=declared.every, length=declared.window)
+        if days is None:
+            return dg.SensorResult(skip_reason=why)
+        first = declared.logs_since.isoformat()
+        if days[1] < first:
+            return dg.SensorResult(skip_reason=f"all answers are older than logs_since {first}")
+        request = dg.RunRequest(
+            asset_selection=list(measured),
+            tags={
+                "dagster/asset_partition_range_start": max(days[0], first),
+                "dagster/asset_partition_range_end": days[1],
+                MONITOR_TAG: declared.model,
+                "mlops/reason": why,
+            },
+        )
+        return dg.SensorResult(run_requests=[request], cursor=json.dumps(asdict(now)))
+
+    return measure
+
+
+def _seen(
+    instance: dg.DagsterInstance,
+    log: InferenceLog,
+    declared: DriftMonitorDeclaration,
+    label_key: dg.AssetKey,
+    now: datetime,
+) -> Measured:
+    newest = log.last_files(declared.served_by, 1)
+    labels = instance.get_latest_materialization_event(label_key)
+    record = latest(instance, dg.AssetKey(["deployments", declared.served_by]))
+    return Measured(
+        at=now.isoformat(),
+        day=newest[0].hour.date().isoformat() if newest else "",
+        log=newest[0].path if newest else "",
+        labels=labels.timestamp if labels else 0.0,
+        stable=str(record.metadata.get("stable", "")) if record else "",
+    )
+
+
+# -- what a measurement leads to -------------------------------------------------------------------------
+
+
+def drift_sensor(
+    declared: DriftMonitorDeclaration, *, label_key: dg.AssetKey, training_code: str
+) -> dg.SensorDefinition:
+    """The sensor ``drift_<model>``: opens and closes episodes, grants retrains, repairs lost ones."""
+    keys = chain_keys(declared)
+    check_keys = [
+        dg.AssetCheckKey(dg.AssetKey(["models", declared.model]), NO_DRIFT),
+        dg.AssetCheckKey(dg.AssetKey(["deployments", declared.served_by]), SERVED_CHECK),
+    ]
+
+    @dg.sensor(
+        name=f"drift_{declared.model}",
+        target=dg.AssetSelection.assets(*keys) | dg.AssetSelection.checks(*check_keys),
+        minimum_interval_seconds=INTERVAL_S,
+        default_status=dg.DefaultSensorStatus.RUNNING,
+        description=f"Opens drift episodes of {declared.model}, grants retrains, closes them.",
+    )
+    def watch(
+        context: dg.SensorEvaluationContext,
+        clock: Clock,
+        model_registry: ModelRegistry,
+        serve_client: ServeClient,
+        alerts: Alerts,
+    ) -> dg.SensorResult:
+        instance, now = context.instance, clock.now()
+        decision = decision_now(instance, declared)
+        steps = list(_steps(instance, declared, label_key, decision, now))
+        events: list[Any] = []
+        requests: list[dg.RunRequest] = []
+        news: list[Alert] = []
+        for step in steps:
+            made, asked, alert = _carried_out(declared, keys, step, decision)
+            events += made
+            requests += asked
+            news += [alert] if alert else []
+        log = steps[-1].log
+        found, staleness = served_now(
+            instance,
+            model_registry,
+            declared,
+            label_key=label_key,
+            training_code=training_code,
+            now=now,
+            episodes=log,
+        )
+        cursor = json.loads(context.cursor) if context.cursor else {}
+        told = {
+            "version": found.label if found else "",
+            "stale": staleness.stale,
+            "causes": sorted(cause.kind for cause in staleness.causes),
+        }
+        if told != cursor.get("served"):
+            result = served_result(found, staleness)
+            events.append(
+                dg.AssetCheckEvaluation(
+                    asset_key=check_keys[1].asset_key,
+                    check_name=SERVED_CHECK,
+                    **result,
+                )
+            )
+        report = _report(instance, declared, found.label if found else "", staleness, log, found)
+        cursor = {**cursor, "served": told, **_pushed(serve_client, declared, report, cursor)}
+        alerts.send_all(news)
+        last = steps[-1]
+        return dg.SensorResult(
+            asset_events=events,
+            run_requests=requests,
+            cursor=json.dumps(cursor),
+            skip_reason=None if requests else last.reason,
+        )
+
+    return watch
+
+
+def decision_now(instance: dg.DagsterInstance, declared: DriftMonitorDeclaration) -> Decision:
+    """The policy's decision on the windows that were measured last, of the version that answers."""
+    drift = [
+        WindowDrift.from_dict(window)
+        for window in _metadata(instance, dg.AssetKey(["drift", declared.model]), "windows")
+    ]
+    performance = [
+        WindowPerformance.from_dict(window)
+        for window in _metadata(instance, dg.AssetKey(["performance", declared.model]), "windows")
+    ]
+    version = drift[-1].version if drift else performance[-1].version if performance else ""
+    return decide(
+        declared.policy,
+        drift,
+        [one for one in performance if one.variant == "champion" and one.version == version],
+    )
+
+
+def _metadata(instance: dg.DagsterInstance, key: dg.AssetKey, name: str) -> list[dict[str, Any]]:
+    record = latest(instance, key)
+    return list(record.metadata.get(name) or []) if record else []
+
+
+def _steps(
+    instance: dg.DagsterInstance,
+    declared: DriftMonitorDeclaration,
+    label_key: dg.AssetKey,
+    decision: Decision,
+    now: datetime,
+) -> Iterable[Step]:
+    """What is due now, one after the other; the last one may be to wait."""
+    log = episode_log(instance, declared.model)
+    facts = loop_facts(instance, declared, label_key, log)
+    for _ in range(MOST_STEPS):
+        step = next_step(log, decision, facts, declared.governor.governor(), now)
+        yield step
+        if step.action in ("wait", "reconcile", "close", "grant"):
+            # After these the facts have changed, and are only known at the next tick.
+            return
+        log = step.log
+
+
+def loop_facts(
+    instance: dg.DagsterInstance,
+    declared: DriftMonitorDeclaration,
+    label_key: dg.AssetKey,
+    log: EpisodeLog,
+) -> LoopFacts:
+    """What is true now, from the event log."""
+    model_key = dg.AssetKey(["models", declared.model])
+    deployed = latest(instance, dg.AssetKey(["deployments", declared.served_by]))
+    told = deployed.metadata if deployed else {}
+    stable = str(told.get("stable") or "") or None
+    evaluated = latest(instance, dg.AssetKey(["evaluations", declared.model]))
+    successor = None
+    if evaluated is not None and evaluated.metadata["outcome"] == "promote":
+        version = f"v{int(evaluated.metadata['model_version'])}"
+        if version != stable and version not in (told.get("withdrawn") or {}):
+            successor = version
+    in_flight = None
+    for kind in CHAIN[:4]:
+        in_flight = in_flight or unfinished_run(instance, dg.AssetKey([kind, declared.model]))
+    signal = latest(instance, signal_key(declared.model))
+    read = read_version(instance, model_key, signal_key(declared.model))
+    return LoopFacts(
+        served=stable,
+        successor=successor,
+        in_flight=in_flight,
+        attempt=_attempt(instance, declared, in_flight) if log.open and log.open.attempts else AttemptFacts(),
+        data=newest_data(instance, label_key),
+        signal_read=signal is None or signal.data_version == read,
+    )
+
+
+def _attempt(
+    instance: dg.DagsterInstance, declared: DriftMonitorDeclaration, in_flight: str | None
+) -> AttemptFacts:
+    """What became of the newest granted retrain."""
+    requested = latest(instance, requests_key(declared.model))
+    if requested is None:
+        return AttemptFacts()
+    set_key = dg.AssetKey(["training_sets", declared.model])
+    made = latest(instance, set_key)
+    read = read_version(instance, set_key, requests_key(declared.model))
+    is_read = made is not None and read == requested.data_version and made.timestamp >= requested.timestamp
+    if in_flight is not None:
+        return AttemptFacts("running", f"run {in_flight} is under way")
+    since = made.timestamp if is_read and made is not None else requested.timestamp
+    judged = latest(instance, dg.AssetKey(["evaluations", declared.model]))
+    if is_read and judged is not None and judged.timestamp >= since:
+        return AttemptFacts(
+            OUTCOMES[str(judged.metadata["outcome"])],
+            str(judged.metadata["reason"]),
+            f"v{int(judged.metadata['model_version'])}",
+        )
+    failed = _failed_run(instance, set_key, requested.timestamp)
+    if failed is not None:
+        return AttemptFacts("failed", failed)
+    return AttemptFacts()
+
+
+def _failed_run(instance: dg.DagsterInstance, key: dg.AssetKey, since: float) -> str | None:
+    """The newest run of the asset after ``since`` that came to nothing, in words."""
+    ended = (dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.CANCELED)
+    after = datetime.fromtimestamp(since, UTC)
+    for run in instance.get_runs(filters=dg.RunsFilter(statuses=list(ended), created_after=after), limit=50):
+        if run.asset_selection is not None and key in run.asset_selection:
+            return f"run {run.run_id} ended as {run.status.value.lower()}; its log says why"
+    return None
+
+
+def _carried_out(
+    declared: DriftMonitorDeclaration, keys: Sequence[dg.AssetKey], step: Step, decision: Decision
+) -> tuple[list[Any], list[dg.RunRequest], Alert | None]:
+    """The events, runs and alert of one step."""
+    model = declared.model
+    if step.action == "open":
+        metadata = {
+            "signals": dg.MetadataValue.json([asdict(signal) for signal in decision.signals]),
+            "drift": dg.MetadataValue.asset(dg.AssetKey(["drift", model])),
+        }
+        failing = no_drift_evaluation(declared, step.log)
+        return [opened(model, step.log, metadata), failing], [], _alert(declared, step, "episode_opened")
+    if step.action == "grant":
+        return [granted(model, step.log, step.reason)], [], None
+    if step.action == "outcome":
+        attempt = step.log.newest.attempts[-1] if step.log.newest else None
+        failed = attempt is not None and attempt.outcome == "failed"
+        told = _alert(declared, step, "retrain_failed") if failed else None
+        return [noted(model, step.log, step.reason)], [], told
+    if step.action == "close":
+        passing = no_drift_evaluation(declared, step.log)
+        return [noted(model, step.log, step.reason), passing], [], _alert(declared, step, "episode_closed")
+    if step.action == "reconcile":
+        tags = {MONITOR_TAG: model, "mlops/launched_by": "reconciler"}
+        return [], [dg.RunRequest(run_key=step.run_key, asset_selection=list(keys), tags=tags)], None
+    return [], [], None
+
+
+def _alert(declared: DriftMonitorDeclaration, step: Step, kind: Any) -> Alert:
+    model = declared.model
+    commands = {
+        "episode_opened": f"mlops status; close it with: mlops close-episode {model} --by NAME --reason TEXT",
+        "episode_closed": "mlops status",
+        "retrain_failed": "read the run's log; it is tried again by itself",
+    }
+    episode = step.log.newest
+    return Alert(
+        kind=kind,
+        subject=f"models/{model}",
+        summary=step.reason,
+        command=commands[kind],
+        version=episode.version if episode else "",
+        dedupe=f"{step.episode}.{step.attempt or 0}",
+    )
+
+
+def no_drift_result(log: EpisodeLog) -> dict[str, Any]:
+    """Passed, severity and description of the check ``no_drift``."""
+    episode = log.open
+    if episode is None:
+        last = log.newest
+        told = f"; episode {last.number} was closed: {last.close_reason}" if last else ""
+        return {
+            "passed": True,
+            "severity": dg.AssetCheckSeverity.WARN,
+            "description": f"No drift episode is open{told}",
+        }
+    return {
+        "passed": False,
+        "severity": dg.AssetCheckSeverity.WARN,
+        "description": f"Episode {episode.number} on {episode.version} is open: {episode.reason}",
+        "metadata": {
+            "episode": episode.number,
+            "version": episode.version,
+            "opened_at": episode.opened_at,
+            "retrains": len(episode.attempts),
+        },
+    }
+
+
+def no_drift_evaluation(declared: DriftMonitorDeclaration, log: EpisodeLog) -> dg.AssetCheckEvaluation:
+    """The same as an event that needs no run."""
+    key = dg.AssetKey(["models", declared.model])
+    return dg.AssetCheckEvaluation(asset_key=key, check_name=NO_DRIFT, **no_drift_result(log))
+
+
+# -- telling the gateway ---------------------------------------------------------------------------------
+
+
+def _report(
+    instance: dg.DagsterInstance,
+    declared: DriftMonitorDeclaration,
+    version: str,
+    staleness: Any,
+    log: EpisodeLog,
+    found: Any,
+) -> MonitoringReport | None:
+    """What ``/metrics`` is to show; None when nothing answers."""
+    if not version:
+        return None
+    windows = [
+        WindowDrift.from_dict(window)
+        for window in _metadata(instance, dg.AssetKey(["drift", declared.model]), "windows")
+    ]
+    judged = [window for window in windows if window.judged and window.version == version]
+    worst = judged[-1].worst(WORST_REPORTED) if judged else ()
+    until = found.version.tags.get(TRAINED_UNTIL)
+    return MonitoringReport(
+        version=version,
+        stale=staleness.by_cause,
+        data_until=datetime.fromisoformat(until).timestamp() if until else None,
+        drift={
+            one.column: {score.statistic: score.value for score in one.scores if score.value is not None}
+            for one in worst
+        },
+        drift_thresholds={
+            one.column: {
+                score.statistic: score.threshold for score in one.scores if score.threshold is not None
+            }
+            for one in worst
+        },
+        episode_open=log.open is not None,
+    )
+
+
+def _pushed(
+    client: ServeClient,
+    declared: DriftMonitorDeclaration,
+    report: MonitoringReport | None,
+    cursor: dict[str, Any],
+) -> dict[str, Any]:
+    """Sends the report when it is new or was sent a while ago; what the cursor then remembers."""
+    if report is None:
+        return {}
+    text, now = report.model_dump_json(), time.time()
+    if cursor.get("report") == text and now - float(cursor.get("reported_at", 0)) < REPORT_EVERY_S:
+        return {}
+    try:
+        client.report_monitoring(declared.served_by, report)
+    except (ClusterUnreachable, DeploymentError) as error:
+        # The cluster may be starting, or on its way to another version; the next tick tries again.
+        return {"report": "", "report_problem": str(error)[:500]}
+    return {"report": text, "reported_at": now, "report_problem": ""}

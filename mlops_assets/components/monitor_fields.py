@@ -1,0 +1,82 @@
+"""The YAML fields of a drift monitor.
+
+Belongs here: the declaration. Does not belong here: what its policies decide (``monitoring/``), the assets
+(``drift_monitor.py``).
+"""
+
+from datetime import date, timedelta
+from typing import Annotated
+
+from pydantic import BeforeValidator, Field
+
+from mlops_assets.components.document import Declaration
+from mlops_assets.components.fields import Duration, parse_duration
+from mlops_assets.monitoring.governor import GovernorPolicy
+from mlops_assets.monitoring.policy import DriftPolicy
+
+
+def _duration_or_none(value: object) -> timedelta:
+    return timedelta(0) if value in (0, "0", timedelta(0)) else parse_duration(value)
+
+
+Limit = Annotated[timedelta, BeforeValidator(_duration_or_none)]
+"""A length of time; 0 switches the limit off."""
+
+
+class GovernorDeclaration(Declaration):
+    """How often drift may cost a training."""
+
+    cooldown: Limit = Field(
+        default=timedelta(days=7), description="Between the first retrains of two episodes; 0: none."
+    )
+    daily_budget: int = Field(default=2, ge=1, description="Retrains within any 24 hours.")
+    first_back_off: Limit = Field(
+        default=timedelta(days=1), description="After an unsuccessful retrain; doubles with each further one."
+    )
+    longest_back_off: Limit = Field(default=timedelta(days=14), description="The back-off's limit.")
+
+    def governor(self) -> GovernorPolicy:
+        """The pure policy."""
+        return GovernorPolicy(**self.model_dump())
+
+
+class LabelArrival(Declaration):
+    """When a window's outcomes count as known."""
+
+    within: Duration = Field(
+        default=timedelta(days=3),
+        description="Labels that come later than this are not waited for: some never come.",
+    )
+    min_share: float = Field(
+        default=0.8, gt=0, le=1, description="So much of a window labelled is enough to judge it earlier."
+    )
+
+
+class DriftMonitorDeclaration(Declaration):
+    """Attributes of a ``DriftMonitorComponent`` document."""
+
+    model: str = Field(description="The ModelComponent that is watched.")
+    deployment: str | None = Field(
+        default=None, description="The DeploymentComponent whose answers are read; default: the model's name."
+    )
+    logs_since: date = Field(description="First day of the prediction log that may hold anything.")
+    every: Duration = Field(
+        default=timedelta(hours=1), description="New answers are measured this often, in data time."
+    )
+    window: Duration = Field(
+        default=timedelta(days=7), description="Length of a window, aligned to Monday 00:00 UTC."
+    )
+    windows_kept: int = Field(default=12, ge=1, le=200, description="So many past windows are measured anew.")
+    min_rows: int = Field(default=200, ge=20, description="Windows with fewer answers are not judged.")
+    labels: LabelArrival = LabelArrival()
+    slices: tuple[str, ...] = Field(default=(), description="Features whose values are measured one by one.")
+    policy: DriftPolicy = DriftPolicy()
+    governor: GovernorDeclaration = GovernorDeclaration()
+    max_data_age: Duration = Field(
+        default=timedelta(days=45), description="How old the served model's newest training row may be."
+    )
+
+    @property
+    def served_by(self) -> str:
+        """Name of the deployment."""
+        return self.deployment or self.model

@@ -1,0 +1,123 @@
+"""What is true of the version that really answers: is it stale, why, how old is its data.
+
+Belongs here: collecting the facts from the event log and the registry, the check ``served``. Does not belong
+here: the judgement on them (``monitoring/served.py``), acting on it (``drift_watch.py``).
+"""
+
+from datetime import UTC, datetime
+from typing import Any
+
+import dagster as dg
+
+from mlops_assets.components.episode_records import episode_log
+from mlops_assets.components.measuring import Served, served
+from mlops_assets.components.monitor_fields import DriftMonitorDeclaration
+from mlops_assets.components.records import latest, newest_data
+from mlops_assets.monitoring.episodes import EpisodeLog
+from mlops_assets.monitoring.served import ServedFacts, Staleness, served_staleness
+from mlops_assets.resources.clock import Clock
+from mlops_assets.resources.model_registry import ModelRegistry
+
+CHECK = "served"
+TRAINED_UNTIL, TRAINING_CODE = "trained_until", "training_code"
+"""Tags of a registered version."""
+
+
+def served_now(
+    instance: dg.DagsterInstance,
+    registry: ModelRegistry,
+    declared: DriftMonitorDeclaration,
+    *,
+    label_key: dg.AssetKey,
+    training_code: str,
+    now: datetime,
+    episodes: EpisodeLog | None = None,
+) -> tuple[Served | None, Staleness]:
+    """The version that answers by the last recorded act, and the judgement on it at ``now`` (data time).
+
+    ``episodes``: the log when it is newer than the recorded one.
+    """
+    found = served(instance, registry, declared)
+    record = latest(instance, dg.AssetKey(["deployments", declared.served_by]))
+    told = record.metadata if record else {}
+    withdrawn = dict(told.get("withdrawn") or {})
+    went_back = str(told.get("action")) in ("rollback", "abort") or bool(withdrawn)
+    tags = found.version.tags if found else {}
+    facts = ServedFacts(
+        version=found.label if found else None,
+        episodes=episode_log(instance, declared.model) if episodes is None else episodes,
+        data_until=_instant(tags.get(TRAINED_UNTIL)),
+        newest_data=_instant(newest_data(instance, label_key)),
+        max_data_age=declared.max_data_age,
+        trained_code=tags.get(TRAINING_CODE),
+        declared_code=training_code,
+        newest_stable=_newest_stable(instance, declared, found),
+        rollback_reason=str(told.get("reason", "")) if went_back else "",
+    )
+    return found, served_staleness(facts, now)
+
+
+def served_check(
+    declared: DriftMonitorDeclaration, *, label_key: dg.AssetKey, training_code: str
+) -> dg.AssetChecksDefinition:
+    """The check ``served`` on ``deployments/<name>``: what answers is not stale."""
+
+    @dg.asset_check(
+        asset=dg.AssetKey(["deployments", declared.served_by]),
+        name=CHECK,
+        description="What answers is not stale: no drift, no data or code it lacks, not rolled back.",
+    )
+    def check(
+        context: dg.AssetCheckExecutionContext, model_registry: ModelRegistry, clock: Clock
+    ) -> dg.AssetCheckResult:
+        found, staleness = served_now(
+            context.instance,
+            model_registry,
+            declared,
+            label_key=label_key,
+            training_code=training_code,
+            now=clock.now(),
+        )
+        return dg.AssetCheckResult(**served_result(found, staleness))
+
+    return check
+
+
+def served_result(found: Served | None, staleness: Staleness) -> dict[str, Any]:
+    """Passed, severity, description and metadata of the check."""
+    age = staleness.data_age
+    return {
+        "passed": staleness.stale is False,
+        "severity": dg.AssetCheckSeverity.WARN,
+        "description": staleness.reason,
+        "metadata": {
+            "version": found.label if found else "none",
+            "causes": dg.MetadataValue.json({cause.kind: cause.reason for cause in staleness.causes}),
+            "data_age_days": round(age.total_seconds() / 86_400, 2) if age is not None else "not known",
+        },
+    }
+
+
+def _newest_stable(
+    instance: dg.DagsterInstance, declared: DriftMonitorDeclaration, found: Served | None
+) -> str | None:
+    """The highest version that ever answered as stable."""
+    if found is None:
+        return None
+    key = dg.AssetKey(["deployments", declared.served_by])
+    known = {found.version.version}
+    for event in instance.fetch_materializations(key, limit=200).records:
+        made = event.asset_materialization
+        stable = made.metadata.get("stable") if made else None
+        if stable is not None and str(stable.value).startswith("v"):
+            known.add(int(str(stable.value)[1:]))
+    return f"v{max(known)}"
+
+
+def _instant(text: str | None) -> datetime | None:
+    """A time from ISO text, a day counting from its start; None for what is none (a content version)."""
+    try:
+        found = datetime.fromisoformat(text or "")
+    except ValueError:
+        return None
+    return found if found.tzinfo else found.replace(tzinfo=UTC)

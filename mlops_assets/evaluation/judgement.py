@@ -69,8 +69,9 @@ def judge(
     same_as_champion: bool,
     champion_trained_until: str,
     event_timestamp: str | None,
+    plots: bool = True,
 ) -> Judgement:
-    """The judgement on the rows of ``frame``.
+    """The judgement on the rows of ``frame``; without ``plots``, for the verdict alone, none are drawn.
 
     Rows that the champion was trained on are left out of its duel: it would be judged on answers it
     has seen. Whole days (UTC) vary together where rows have a time.
@@ -132,7 +133,9 @@ def judge(
             target,
             {"challenger": scores, **({champion_is: champion_scores} if champion_scores is not None else {})},
             classes=classes,
-        ),
+        )
+        if plots
+        else {},
     )
 
 

@@ -30,6 +30,9 @@ FOLLOW_CHANGED_PARTITIONS = (
 A partition waits until nothing it looks back on is missing or being made.
 """
 
+AFTER_DEPLOYMENT = "mlops/after_deployment"
+"""Tag of assets that only make sense once a deployment answers: bringing the graph up leaves them out."""
+
 
 def follow_all_but(signal: dg.AssetKey) -> dg.AutomationCondition[Any]:
     """Follows changed data upstream, except of ``signal``: it only says why, others say when."""

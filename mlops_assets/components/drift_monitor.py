@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import dagster as dg
 import numpy as np
 
+from mlops_assets.components.automation import AFTER_DEPLOYMENT
 from mlops_assets.components.document import DeclaredComponent
 from mlops_assets.components.drift_watch import NO_DRIFT, drift_sensor, measure_sensor, no_drift_result
 from mlops_assets.components.episode_records import episode_log, requests_key, signal_key
@@ -167,6 +168,7 @@ class DriftMonitorComponent(DeclaredComponent[DriftMonitorDeclaration]):
             deps=[],
             group_name=group,
             kinds={"prediction_log", "deltalake"},
+            tags={AFTER_DEPLOYMENT: ""},
             description=f"Every answer of {declared.served_by}, by day (UTC), each exactly once.",
             partitions_def=dg.DailyPartitionsDefinition(
                 start_date=declared.logs_since.isoformat(), end_offset=1
@@ -231,6 +233,7 @@ class DriftMonitorComponent(DeclaredComponent[DriftMonitorDeclaration]):
             deps=[self._key("prediction_logs"), label_key],
             group_name=group,
             kinds={"performance"},
+            tags={AFTER_DEPLOYMENT: ""},
             description=f"How good the answers of {declared.served_by} were, by window, as labels arrive.",
             code_version="1",
         )
@@ -282,6 +285,7 @@ class DriftMonitorComponent(DeclaredComponent[DriftMonitorDeclaration]):
             deps=[self._key("performance"), self._key("prediction_logs")],
             group_name=group,
             kinds={"drift", "evidently"},
+            tags={AFTER_DEPLOYMENT: ""},
             description=f"Answers of {declared.served_by} against the training set of the version that gave "
             "them, by window, with thresholds calibrated on that training set.",
             code_version="1",

@@ -17,16 +17,20 @@ import time
 from collections.abc import Callable, Collection, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
 import dagster as dg
 
+from mlops_assets import environment
 from mlops_assets.components import run_owner
+from mlops_assets.components.automation import AFTER_DEPLOYMENT
 from mlops_assets.errors import MlopsError, StackError
 from mlops_assets.local_stack.layout import Layout
 from mlops_assets.local_stack.supervisor import answers
+from mlops_assets.resources.clock import Clock
 
 DEPLOYMENTS, APPROVALS = "deployments", "approvals"
 UNDER_WAY = (
@@ -71,18 +75,25 @@ class Gap:
 
 
 def missing(
-    graph: Any, instance: dg.DagsterInstance, *, lost: Collection[dg.AssetKey] = ()
+    graph: Any, instance: dg.DagsterInstance, *, now: datetime, lost: Collection[dg.AssetKey] = ()
 ) -> dict[dg.AssetKey, Gap]:
-    """Materialisable assets that were never materialised, or not in every partition; and those ``lost``."""
+    """Materialisable assets that were never materialised, or not in every partition; and those ``lost``.
+
+    Partitions that are not over at ``now`` (data time) are none yet, and what only follows a deployment is
+    left to its sensors.
+    """
     gaps = {}
     for key in sorted(graph.materializable_asset_keys):
+        if AFTER_DEPLOYMENT in graph.get(key).tags:
+            continue
         partitions_def = graph.get(key).partitions_def
         if partitions_def is None:
             if key in lost or instance.get_latest_materialization_event(key) is None:
                 gaps[key] = Gap(None, ())
             continue
         present = instance.get_materialized_partitions(key)
-        absent = tuple(part for part in partitions_def.get_partition_keys() if part not in present)
+        over = partitions_def.get_partition_keys(current_time=now)
+        absent = tuple(part for part in over if part not in present)
         if absent:
             gaps[key] = Gap(partitions_def, absent)
     return gaps
@@ -141,7 +152,8 @@ def run_all(module: str, dashboard_url: str, layout: Layout, emit: Emit) -> None
         restored = _restore(definitions, layout, emit)
         lost = {key for key in _made(instance, declared) if key.path[1] not in restored}
         if not declared or lost or len(_made(instance, declared)) < len(declared):
-            gaps = missing(graph, instance, lost=lost)
+            now = Clock(file=environment.CLOCK_FILE.read()).now()
+            gaps = missing(graph, instance, now=now, lost=lost)
             runs = planned_runs(gaps, {key: graph.get(key).parent_keys for key in gaps})
             for number, run in enumerate(runs, start=1):
                 emit("run", title=f"run {number} of {len(runs)}", **run.told)

@@ -1,11 +1,13 @@
 """What is missing is found, planned in dependency order, run through Dagster and told step by step."""
 
 import threading
+from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import dagster as dg
 import pytest
 
+from mlops_assets.components.automation import AFTER_DEPLOYMENT
 from mlops_assets.errors import StackError
 from mlops_assets.local_stack import materialisation
 from mlops_assets.local_stack.layout import Layout
@@ -14,6 +16,7 @@ from mlops_assets.local_stack.materialisation import Gap, PlannedRun, missing, p
 DAYS = dg.DailyPartitionsDefinition("2013-01-01", end_date="2013-01-08")
 MONTHS = dg.MonthlyPartitionsDefinition("2013-01-01", end_date="2013-03-01")
 SINGLE = dg.BackfillPolicy.single_run()
+LATER = datetime(2014, 1, 1, tzinfo=UTC)
 
 
 def key(text):
@@ -142,7 +145,7 @@ def test_only_missing_partitions_are_planned():
                 dg.AssetMaterialization(key("datasets/flights"), partition=day)
             )
 
-        gaps = missing(definitions.resolve_asset_graph(), instance)
+        gaps = missing(definitions.resolve_asset_graph(), instance, now=LATER)
 
     assert key("datasets/planes") not in gaps
     assert gaps[key("datasets/flights")].partitions == (
@@ -154,6 +157,23 @@ def test_only_missing_partitions_are_planned():
     assert planned_runs(
         {key("datasets/flights"): gaps[key("datasets/flights")]}, {key("datasets/flights"): []}
     ) == [PlannedRun((key("datasets/flights"),), ("2013-01-03", "2013-01-06"))]
+
+
+def test_days_that_are_not_over_are_not_missing():
+    graph = graph_definitions(seen=[]).resolve_asset_graph()
+    with dg.instance_for_test() as instance:
+        gaps = missing(graph, instance, now=datetime(2013, 1, 3, 12, tzinfo=UTC))
+
+    assert gaps[key("datasets/flights")].partitions == ("2013-01-01", "2013-01-02")
+
+
+def test_what_follows_a_deployment_is_not_missing():
+    @dg.asset(key=key("drift/flights"), tags={AFTER_DEPLOYMENT: ""})
+    def drift() -> None: ...
+
+    graph = dg.Definitions(assets=[drift]).resolve_asset_graph()
+    with dg.instance_for_test() as instance:
+        assert missing(graph, instance, now=LATER) == {}
 
 
 def test_different_partitions_are_different_runs_in_dependency_order():

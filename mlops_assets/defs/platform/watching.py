@@ -168,7 +168,7 @@ def log_news(
         why = f" ({now.problem})" if now.problem else ""
         if new > 0:
             rows = "1 row was" if new == 1 else f"{new:,} rows were"
-            alerts.append(_log_alert(deployment, "dropped", f"{rows} dropped and are not logged{why}", now))
+            alerts.append(_log_alert(deployment, "dropped", f"{rows} dropped from the log{why}", now))
         elif now.problem and before.problem:
             waiting = f"answers wait in memory and cannot be written{why}"
             alerts.append(_log_alert(deployment, "problem", waiting, now))

@@ -1,0 +1,406 @@
+"""The platform's alert sensors on a real instance on disk, a real webhook and a gateway's own metrics."""
+
+import json
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import pytest
+from dagster._core.definitions.freshness import FreshnessState, FreshnessStateChange
+from dagster._core.scheduler.instigation import (
+    InstigatorState,
+    InstigatorStatus,
+    InstigatorType,
+    SensorInstigatorData,
+    TickData,
+    TickStatus,
+)
+from dagster._utils.error import SerializableErrorInfo
+
+from mlops_assets.defs.platform import alerts as module
+from mlops_assets.defs.platform.alerts import freshness_alerts, health_alerts
+from mlops_assets.resources.alerts import Alerts, signature
+from mlops_assets.resources.serve_client import ServeClient
+from mlops_assets_tests.webhook import Webhook, webhook
+from serve.metrics import GatewayMetrics, exposition
+
+NOW = datetime.now(UTC).timestamp()
+AUTOMATION = {"mlops/launched_by": "automation"}
+
+
+class Happens(dg.Config):
+    """What goes wrong in this run."""
+
+    training: bool = False
+    gate: bool = False
+
+
+@dg.asset(key=["models", "flights"])
+def model(config: Happens) -> None:
+    if config.training:
+        raise ValueError("no rows")
+
+
+@dg.asset(
+    key=["evaluations", "flights"],
+    deps=[model],
+    check_specs=[dg.AssetCheckSpec("gate", asset=["evaluations", "flights"], blocking=True)],
+)
+def evaluation(config: Happens) -> Iterator[dg.MaterializeResult[None]]:
+    yield dg.MaterializeResult(
+        check_results=[dg.AssetCheckResult(check_name="gate", passed=not config.gate)],
+    )
+
+
+@dg.asset(
+    key=["deployments", "flights"],
+    freshness_policy=dg.FreshnessPolicy.time_window(fail_window=timedelta(days=35)),
+)
+def deployment() -> None: ...
+
+
+@dg.asset(
+    key=["datasets", "flights"],
+    partitions_def=dg.DailyPartitionsDefinition("2013-01-01"),
+    freshness_policy=dg.FreshnessPolicy.cron(
+        deadline_cron="0 9 * * *", lower_bound_delta=timedelta(hours=3), timezone="UTC"
+    ),
+)
+def dataset() -> None: ...
+
+
+@dg.sensor(name="drift_flights")
+def drift_flights() -> dg.SkipReason:
+    return dg.SkipReason("quiet")
+
+
+DEFINITIONS = dg.Definitions(
+    assets=[model, evaluation, deployment, dataset],
+    sensors=[drift_flights, freshness_alerts, health_alerts],
+    executor=dg.in_process_executor,
+)
+Tick = Callable[..., dg.SensorResult]
+
+
+@pytest.fixture
+def instance(tmp_path: Path) -> Iterator[dg.DagsterInstance]:
+    """The platform's own instance: its event log on disk."""
+    overrides = {
+        "event_log_storage": {
+            "module": "mlops_assets.resources.event_log",
+            "class": "BatchedSqliteEventLog",
+            "config": {"base_dir": str(tmp_path / "history")},
+        }
+    }
+    with dg.instance_for_test(overrides=overrides, temp_dir=str(tmp_path)) as found:
+        yield found
+
+
+@pytest.fixture
+def hook(monkeypatch: pytest.MonkeyPatch) -> Iterator[Webhook]:
+    with webhook() as found:
+        monkeypatch.setenv("MLOPS_ALERT_WEBHOOK", f"{found.url}/hook")
+        monkeypatch.setenv("MLOPS_ALERT_SECRET", "the key")
+        yield found
+
+
+@pytest.fixture
+def tick(instance: dg.DagsterInstance, hook: Webhook, tmp_path: Path) -> Tick:
+    """One tick of a sensor; its cursor is kept for the next one."""
+    cursors: dict[str, str | None] = {}
+    resources = {
+        "alerts": Alerts(log_file=str(tmp_path / "alerts.jsonl")),
+        "serve_client": ServeClient(
+            dashboard_url=hook.url, serve_url=hook.url, state_file=str(tmp_path / "s")
+        ),
+    }
+
+    def once(sensor: dg.SensorDefinition, *, forget: bool = False) -> dg.SensorResult:
+        context = dg.build_sensor_context(
+            instance=instance,
+            cursor=None if forget else cursors.get(sensor.name),
+            definitions=DEFINITIONS,
+            resources=resources,
+            sensor_name=sensor.name,
+        )
+        result = sensor(context)
+        assert isinstance(result, dg.SensorResult)
+        cursors[sensor.name] = result.cursor
+        return result
+
+    return once
+
+
+def becomes(instance: dg.DagsterInstance, asset: str, state: str, at: float, before: str = "UNKNOWN") -> None:
+    """What Dagster's freshness daemon records."""
+    change = FreshnessStateChange(
+        key=dg.AssetKey(asset.split("/")),
+        new_state=FreshnessState(state),
+        previous_state=FreshnessState(before),
+        state_change_timestamp=at,
+    )
+    instance._report_runless_asset_event(change)
+
+
+def told(hook: Webhook) -> list[dict[str, Any]]:
+    return [json.loads(body)["alert"] for _, body in hook.requests]
+
+
+def test_the_sensors_run_from_the_start_and_are_part_of_the_platform() -> None:
+    found = {sensor.name: sensor for sensor in module.sensors().sensors or ()}
+    assert set(found) == {"freshness_alerts", "health_alerts"}
+    assert {one.default_status for one in found.values()} == {dg.DefaultSensorStatus.RUNNING}
+
+
+# -- freshness, end to end ---------------------------------------------------------------------------
+
+
+def test_a_late_asset_reaches_the_webhook_signed_and_its_recovery_too(
+    instance: dg.DagsterInstance, hook: Webhook, tick: Tick
+) -> None:
+    assert tick(freshness_alerts).skip_reason is not None and hook.requests == []
+    becomes(instance, "deployments/flights", "FAIL", NOW)
+    becomes(instance, "datasets/flights", "FAIL", NOW)
+    tick(freshness_alerts)
+    tick(freshness_alerts)
+    assert hook.kinds() == ["freshness_failed", "freshness_failed"]
+    for headers, body in hook.requests:
+        assert headers["X-Mlops-Signature"] == signature("the key", headers["X-Mlops-Timestamp"], body)
+    data, served = told(hook)
+    assert served["subject"] == "deployments/flights"
+    assert served["summary"].endswith("never made, and its policy allows 35 days")
+    assert served["command"].endswith("dg launch --assets 'key:\"deployments/flights\"'")
+    assert data["summary"].endswith("its policy wants it at most 3 h before '0 9 * * *' (UTC)")
+    assert data["command"].endswith("'key:\"datasets/flights\"' --partition YYYY-MM-DD")
+    becomes(instance, "deployments/flights", "PASS", NOW + 600, before="FAIL")
+    tick(freshness_alerts)
+    tick(freshness_alerts)
+    assert hook.kinds()[2:] == ["freshness_recovered"]
+    assert told(hook)[2]["summary"].endswith("after 10 min")
+
+
+def test_the_last_materialisation_is_named(instance: dg.DagsterInstance, hook: Webhook, tick: Tick) -> None:
+    instance.report_runless_asset_event(
+        dg.AssetMaterialization(["datasets", "flights"], partition="2013-01-01")
+    )
+    becomes(instance, "datasets/flights", "FAIL", NOW)
+    tick(freshness_alerts)
+    assert "last made 20" in told(hook)[0]["summary"]
+
+
+def test_a_lost_cursor_does_not_tell_old_news_again(
+    instance: dg.DagsterInstance, hook: Webhook, tick: Tick
+) -> None:
+    becomes(instance, "datasets/flights", "FAIL", NOW)
+    tick(freshness_alerts)
+    said = tick(freshness_alerts, forget=True).skip_reason
+    assert said is not None and "suppressed" in str(said.skip_message)
+    assert len(hook.requests) == 1
+
+
+# -- sensors -----------------------------------------------------------------------------------------
+
+
+def tick_happened(
+    instance: dg.DagsterInstance, state: InstigatorState, at: float, status: TickStatus
+) -> None:
+    error = (
+        SerializableErrorInfo("KeyError: 'edges'\n", [], "KeyError") if status == TickStatus.FAILURE else None
+    )
+    instance.create_tick(
+        TickData(
+            instigator_origin_id=state.instigator_origin_id,
+            instigator_name=state.instigator_name,
+            instigator_type=InstigatorType.SENSOR,
+            status=status,
+            timestamp=at,
+            selector_id=state.selector_id,
+            error=error,
+        )
+    )
+
+
+def ticking(
+    instance: dg.DagsterInstance, name: str, *, status: InstigatorStatus = InstigatorStatus.DECLARED_IN_CODE
+) -> InstigatorState:
+    """The state that the daemon keeps of a sensor."""
+    from dagster._core.remote_origin import (
+        InProcessCodeLocationOrigin,
+        RemoteInstigatorOrigin,
+        RemoteRepositoryOrigin,
+    )
+    from dagster._core.types.loadable_target_origin import LoadableTargetOrigin
+
+    location = InProcessCodeLocationOrigin(
+        LoadableTargetOrigin(module_name="m"), location_name="mlops_assets"
+    )
+    origin = RemoteInstigatorOrigin(RemoteRepositoryOrigin(location, "__repository__"), name)
+    state = InstigatorState(origin, InstigatorType.SENSOR, status, SensorInstigatorData(min_interval=10))
+    instance.add_instigator_state(state)
+    return state
+
+
+@pytest.mark.parametrize(
+    ("failing", "teller", "silent"),
+    [("drift_flights", health_alerts, freshness_alerts), ("health_alerts", freshness_alerts, health_alerts)],
+)
+def test_a_failing_sensor_is_told_once_by_one_other(
+    instance: dg.DagsterInstance,
+    hook: Webhook,
+    tick: Tick,
+    failing: str,
+    teller: dg.SensorDefinition,
+    silent: dg.SensorDefinition,
+) -> None:
+    state = ticking(instance, failing)
+    for number in range(2):
+        tick_happened(instance, state, NOW + number, TickStatus.FAILURE)
+    tick(teller)
+    assert hook.requests == []
+    tick_happened(instance, state, NOW + 3, TickStatus.FAILURE)
+    # The tick that is under way now has no outcome yet.
+    tick_happened(instance, state, NOW + 4, TickStatus.STARTED)
+    tick(teller)
+    tick(teller)
+    tick(silent)
+    (alert,) = told(hook)
+    assert alert["kind"] == "sensor_failing" and alert["subject"] == f"sensors/{failing}"
+    assert "KeyError: 'edges'" in alert["summary"]
+
+
+def test_a_sensor_that_somebody_stopped_or_removed_is_not_failing(
+    instance: dg.DagsterInstance, hook: Webhook, tick: Tick
+) -> None:
+    stopped = ticking(instance, "drift_flights", status=InstigatorStatus.STOPPED)
+    removed = ticking(instance, "drift_of_last_year")
+    for number in range(3):
+        tick_happened(instance, stopped, NOW + number, TickStatus.FAILURE)
+        tick_happened(instance, removed, NOW + number, TickStatus.FAILURE)
+    tick(health_alerts)
+    assert hook.requests == []
+
+
+# -- failed retrains ---------------------------------------------------------------------------------
+
+
+def retrain(
+    instance: dg.DagsterInstance, *, training: bool = False, gate: bool = False, **tags: str
+) -> dg.ExecuteInProcessResult:
+    fate = {"config": {"training": training, "gate": gate}}
+    job = dg.Definitions(
+        assets=[model, evaluation, deployment],
+        jobs=[dg.define_asset_job("chain", selection=dg.AssetSelection.assets(model, evaluation))],
+    ).resolve_job_def("chain")
+    return job.execute_in_process(
+        instance=instance,
+        raise_on_error=False,
+        tags={name.replace("__", "/"): value for name, value in tags.items()},
+        asset_selection=[model.key, evaluation.key],
+        run_config={"ops": {"models__flights": fate, "evaluations__flights": fate}},
+    )
+
+
+def test_a_retrain_that_failed_is_told_once(instance: dg.DagsterInstance, hook: Webhook, tick: Tick) -> None:
+    result = retrain(instance, training=True, mlops__launched_by="automation")
+    assert not result.success
+    for _ in range(2):
+        tick(health_alerts)
+    (alert,) = told(hook)
+    assert alert["kind"] == "retrain_failed" and alert["subject"] == "models/flights"
+    assert "launched by automation) failed at models__flights" in alert["summary"]
+    assert "no rows" in alert["evidence"]["error"]
+    assert f"/runs/{result.run_id}" in alert["command"]
+
+
+def test_a_verdict_a_persons_run_and_one_that_is_tried_again_are_not_told(
+    instance: dg.DagsterInstance, hook: Webhook, tick: Tick
+) -> None:
+    assert not retrain(instance, gate=True, mlops__launched_by="automation").success
+    assert not retrain(instance, training=True).success
+    retried = {"mlops__launched_by": "automation", "dagster__will_retry": "true"}
+    assert not retrain(instance, training=True, **retried).success
+    assert retrain(instance, mlops__launched_by="automation").success
+    said = tick(health_alerts).skip_reason
+    assert hook.requests == []
+    assert said is not None and "1 failed retrains looked at" in str(said.skip_message)
+
+
+def test_runs_of_before_the_last_day_are_no_news(instance: dg.DagsterInstance) -> None:
+    retrain(instance, training=True, mlops__launched_by="automation")
+    assert len(module.failed_retrains(instance, None, now=NOW + 3_600)[0]) == 1
+    assert module.failed_retrains(instance, None, now=NOW + 3 * 86_400)[0] == []
+
+
+# -- prediction logs ---------------------------------------------------------------------------------
+
+
+def gateway_says(hook: Webhook, *, dropped: int, problem: str | None = None, referee: bool = True) -> None:
+    """The pages of a gateway, its metrics written by the gateway's own code."""
+    metrics = GatewayMetrics(deployment="flights", replica="r1")
+    metrics.count_logged("logged", 1_000)
+    metrics.count_logged("dropped", dropped)
+    text = exposition([metrics.snapshot()], deployment="flights", referee_reachable=referee)
+    hook.pages["/flights/metrics"] = text.decode()
+    hook.pages["/flights/ready"] = json.dumps({"prediction_log": {"enabled": True, "problem": problem}})
+
+
+@pytest.fixture
+def deployed(instance: dg.DagsterInstance) -> None:
+    instance.report_runless_asset_event(dg.AssetMaterialization(["deployments", "flights"]))
+
+
+@pytest.mark.usefixtures("deployed")
+def test_dropped_rows_are_told_with_their_number(hook: Webhook, tick: Tick) -> None:
+    gateway_says(hook, dropped=0)
+    tick(health_alerts)
+    gateway_says(hook, dropped=250)
+    tick(health_alerts)
+    tick(health_alerts)
+    (alert,) = told(hook)
+    assert alert["kind"] == "log_drops" and alert["subject"] == "prediction_logs/flights"
+    assert alert["summary"] == "250 rows were dropped from the log"
+
+
+@pytest.mark.usefixtures("deployed")
+def test_a_log_that_cannot_be_written_is_told_after_two_looks(hook: Webhook, tick: Tick) -> None:
+    gateway_says(hook, dropped=0, problem="OSError: no space left")
+    tick(health_alerts)
+    assert hook.requests == []
+    tick(health_alerts)
+    assert "no space left" in told(hook)[0]["summary"]
+
+
+@pytest.mark.usefixtures("deployed")
+def test_the_count_of_one_replica_alone_is_not_compared(hook: Webhook, tick: Tick) -> None:
+    gateway_says(hook, dropped=7, referee=False)
+    tick(health_alerts)
+    assert hook.requests == []
+
+
+def test_what_was_never_deployed_is_not_asked(hook: Webhook, tick: Tick) -> None:
+    gateway_says(hook, dropped=7)
+    tick(health_alerts)
+    assert hook.requests == []
+
+
+@pytest.mark.usefixtures("deployed")
+def test_an_endpoint_that_does_not_answer_keeps_the_rest_of_the_watch(
+    instance: dg.DagsterInstance, hook: Webhook, tick: Tick
+) -> None:
+    retrain(instance, training=True, mlops__launched_by="automation")
+    tick(health_alerts)
+    assert hook.kinds() == ["retrain_failed"]
+
+
+def test_what_the_webhook_did_not_take_is_delivered_by_the_next_tick(
+    instance: dg.DagsterInstance, hook: Webhook, tick: Tick
+) -> None:
+    becomes(instance, "datasets/flights", "FAIL", NOW)
+    hook.statuses = [503]
+    tick(freshness_alerts)
+    assert hook.kinds() == ["freshness_failed"]
+    said = tick(health_alerts).skip_reason
+    assert said is not None and "delivered to the webhook" in str(said.skip_message)
+    assert hook.kinds() == ["freshness_failed"] * 2

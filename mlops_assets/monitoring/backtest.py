@@ -1,0 +1,556 @@
+"""A use case's own history, replayed under several ways of retraining: which is worth what. Pure.
+
+Belongs here: walking through time, letting each regime's model answer, asking the production's functions
+what they would have decided, and the quality that came of it. Does not belong here: training and judging
+one model (``trainings.py``), tables and plots (``backtest_report.py``), reading the data (components).
+
+A drift-triggered regime is decided by the same code as the loop: ``assess_window``, ``window_performance``,
+``decide``, ``next_step`` and with it the governor, on the labels that had arrived by then. Every regime starts
+with the same first model and passes the same gate. Three things are simpler than in the loop: a version
+that passes the gate answers at once (a rollout takes hours), every row of the history is one request, and a
+run never fails.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mlops_assets.errors import DataError, UnknownName
+from mlops_assets.evaluation.metrics import measure, metric
+from mlops_assets.monitoring.drift import assess_window
+from mlops_assets.monitoring.episodes import AttemptFacts, EpisodeLog, LoopFacts, next_step
+from mlops_assets.monitoring.findings import WindowDrift, WindowPerformance
+from mlops_assets.monitoring.governor import GovernorPolicy, Outcome
+from mlops_assets.monitoring.labels import HAS_KEYS, LABEL, Watermark, label_state
+from mlops_assets.monitoring.performance import window_performance
+from mlops_assets.monitoring.policy import Decision, DriftPolicy, decide
+from mlops_assets.monitoring.trainings import Array, History, Recipe, ReplayedModel, Trainings
+from mlops_assets.monitoring.windows import Window, ended_windows
+from serve.schema import Task
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+Schedule = Literal["never", "monthly", "weekly", "drift"]
+
+SHOWN: Mapping[Task, tuple[str, ...]] = {
+    "binary": ("roc_auc", "log_loss"),
+    "multiclass": ("log_loss", "accuracy"),
+    "regression": ("rmse", "mae"),
+}
+"""Metrics of a task that are compared, the first one is drawn."""
+
+_STEPS_AT_ONCE = 10
+"""More decisions than this at one moment would be a loop that feeds itself."""
+
+
+@dataclass(frozen=True)
+class Regime:
+    """A way of retraining. ``schedule`` monthly: the first of a month, weekly: Mondays, both 00:00 UTC.
+
+    ``gated`` False lets every retrained model answer, whatever the gate says of it.
+    """
+
+    name: str
+    schedule: Schedule
+    gated: bool = True
+
+
+REGIMES: Mapping[str, Regime] = {
+    one.name: one
+    for one in (
+        Regime("never", "never"),
+        Regime("monthly", "monthly"),
+        Regime("weekly", "weekly"),
+        Regime("weekly_ungated", "weekly", gated=False),
+        Regime("drift", "drift"),
+    )
+}
+DEFAULT_REGIMES = ("never", "monthly", "weekly", "drift")
+
+
+def regimes(names: Sequence[str]) -> tuple[Regime, ...]:
+    """The regimes of these names; UnknownName lists them."""
+    for name in names:
+        if name not in REGIMES:
+            raise UnknownName("regime", name, REGIMES)
+    return tuple(REGIMES[name] for name in dict.fromkeys(names))
+
+
+@dataclass(frozen=True)
+class Monitoring:
+    """What a drift monitor declares: windows, labels, policy and governor."""
+
+    window: timedelta = timedelta(days=7)
+    min_rows: int = 200
+    watermark: Watermark = Watermark(within=timedelta(days=3))
+    policy: DriftPolicy = DriftPolicy()
+    governor: GovernorPolicy = GovernorPolicy()
+
+
+@dataclass(frozen=True)
+class Period:
+    """How good the answers of a stretch of time were: every metric of the task on its labelled rows."""
+
+    start: str
+    end: str
+    answers: int
+    labelled: int
+    metrics: Mapping[str, float | None]
+
+
+@dataclass(frozen=True)
+class Retrain:
+    """One retrain: when, of which version it became, what the gate said, and the newest row it saw."""
+
+    at: str
+    version: str
+    outcome: Outcome
+    reason: str
+    data_until: str
+    episode: int | None = None
+
+
+@dataclass(frozen=True)
+class ReplayedEpisode:
+    """An episode, and how long drift had been there: ``delay_days`` from the start of the first window that
+    shows what opened it to the opening; None when no single window shows it.
+    """
+
+    number: int
+    version: str
+    opened_at: str
+    closed_at: str | None
+    reason: str
+    attempts: int
+    delay_days: float | None
+
+
+@dataclass(frozen=True)
+class RegimeReplay:
+    """What one regime would have done. ``windows`` and ``months`` cover the whole time, oldest first.
+
+    ``decisions``: for drift-triggered, what the policy said whenever it said something new, as (time, action,
+    reason). ``data_age_days``: mean age of the answering model's newest training row, over all answers.
+    """
+
+    regime: str
+    windows: tuple[Period, ...]
+    months: tuple[Period, ...]
+    retrains: tuple[Retrain, ...]
+    episodes: tuple[ReplayedEpisode, ...]
+    decisions: tuple[tuple[str, str, str], ...]
+    data_age_days: float
+
+    def mean(self, name: str) -> float | None:
+        """Plain mean of a metric over the months on which it is defined; None when it is on none."""
+        values = [value for one in self.months if (value := one.metrics.get(name)) is not None]
+        return float(np.mean(values)) if values else None
+
+    def count(self, outcome: Outcome) -> int:
+        """Retrains with that outcome."""
+        return sum(one.outcome == outcome for one in self.retrains)
+
+    @property
+    def delay_days(self) -> float | None:
+        """Median of the episodes' delays; None without any."""
+        delays = [one.delay_days for one in self.episodes if one.delay_days is not None]
+        return float(np.median(delays)) if delays else None
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class Backtest:
+    """All regimes over the same time. ``first``: what the gate said of the model they start with."""
+
+    model: str
+    task: Task
+    start: str
+    end: str
+    first: str
+    replays: tuple[RegimeReplay, ...]
+    monitoring: Mapping[str, Any] = field(default_factory=dict)
+
+    def replay_of(self, name: str) -> RegimeReplay | None:
+        """The replay of that regime, or None."""
+        return next((one for one in self.replays if one.regime == name), None)
+
+    def share_of_gain(self, name: str, metric_name: str, *, best: str = "weekly") -> float | None:
+        """How much of the gain of ``best`` over never retraining a regime reaches: 1.0 is all of it.
+
+        In the mean of the metric over months. None when a regime is not there, the metric is not defined,
+        or ``best`` is no better than never.
+        """
+        values = []
+        for regime in (name, "never", best):
+            found = self.replay_of(regime)
+            value = found.mean(metric_name) if found else None
+            if value is None:
+                return None
+            values.append(value)
+        ours, never, most = values
+        gain = most - never if metric(metric_name, self.task).greater_is_better else never - most
+        if gain <= 0:
+            return None
+        reached = ours - never if metric(metric_name, self.task).greater_is_better else never - ours
+        return reached / gain
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON values only."""
+        return asdict(self)
+
+
+def replay(
+    history: History,
+    recipe: Recipe,
+    monitoring: Monitoring,
+    chosen: Sequence[Regime],
+    *,
+    start: datetime,
+    end: datetime,
+    trainings: Trainings | None = None,
+    report: Callable[[str], None] = lambda line: None,
+) -> Backtest:
+    """Every chosen regime from ``start`` to ``end`` (exclusive, both with a zone).
+
+    The first model is made of what was known at ``start`` and answers from there on, whatever the gate says of
+    it. ``trainings`` may be handed in to share models with another replay of the same history and recipe.
+    ``report`` takes a line on each step. Raises DataError when ``end`` is not after ``start``, when no row lies
+    between, or when too little is known at ``start``.
+    """
+    rows = history.between(start, end)
+    if end <= start or rows.start == rows.stop:
+        raise DataError(
+            f"no rows between {start:%Y-%m-%d} and {end:%Y-%m-%d}; the history goes from "
+            f"{np.datetime_as_string(history.times[0], unit='D')} to "
+            f"{np.datetime_as_string(history.times[-1], unit='D')}"
+        )
+    if trainings is None:
+        trainings = Trainings(
+            history, recipe, window_days=monitoring.window / timedelta(days=1), report=report
+        )
+    try:
+        first = trainings.at(start)
+    except DataError as error:
+        raise DataError(f"no first model at {start:%Y-%m-%d}: {error}") from error
+    verdict = trainings.verdict(first, None, "")
+    report(f"first model at {start:%Y-%m-%d}: {verdict.outcome}")
+    replays = [
+        _Walk(regime, history, trainings, monitoring, first, start, end, report).run() for regime in chosen
+    ]
+    return Backtest(
+        model=recipe.name,
+        task=history.task,
+        start=start.isoformat(),
+        end=end.isoformat(),
+        first=f"{verdict.outcome}: {verdict.reason}",
+        replays=tuple(replays),
+        monitoring={
+            "window_days": monitoring.window / timedelta(days=1),
+            "min_rows": monitoring.min_rows,
+            "labels_within_days": monitoring.watermark.within / timedelta(days=1),
+            "policy": monitoring.policy.model_dump(mode="json"),
+            "governor": monitoring.governor.model_dump(mode="json"),
+        },
+    )
+
+
+@dataclass
+class _Served:
+    """The version that answers: its label, since when, and its windows as far as they are measured."""
+
+    label: str
+    model: ReplayedModel
+    since: datetime
+    drift: dict[str, WindowDrift] = field(default_factory=dict)
+    performance: dict[str, WindowPerformance] = field(default_factory=dict)
+    measured: set[str] = field(default_factory=set)
+    """Windows that will not change any more: all labels that were waited for are in."""
+
+
+class _Walk:
+    """One regime's way through time."""
+
+    def __init__(
+        self,
+        regime: Regime,
+        history: History,
+        trainings: Trainings,
+        monitoring: Monitoring,
+        first: ReplayedModel,
+        start: datetime,
+        end: datetime,
+        report: Callable[[str], None],
+    ) -> None:
+        self.regime, self.history, self.trainings = regime, history, trainings
+        self.monitoring, self.report = monitoring, report
+        self.start, self.end = start, end
+        self.served = _Served("v1", first, start)
+        self.versions = 1
+        self.answered: list[tuple[slice, ReplayedModel]] = []
+        self.retrains: list[Retrain] = []
+        self.log = EpisodeLog()
+        self.delays: dict[int, float | None] = {}
+        self.decisions: list[tuple[str, str, str]] = []
+        self.facts = LoopFacts(served="v1", served_data=first.data_until.isoformat())
+
+    def run(self) -> RegimeReplay:
+        step = min(timedelta(days=1), self.monitoring.window)
+        now = self.start
+        while now < self.end:
+            if self.regime.schedule == "drift":
+                self._decide(now)
+            elif now > self.start and _due(self.regime.schedule, now, step):
+                self._retrain(now, None)
+            now += step
+        self._answered_until(self.end)
+        return self._result()
+
+    # What one retrain does.
+
+    def _retrain(self, now: datetime, episode: int | None) -> Outcome:
+        challenger = self.trainings.at(now)
+        verdict = self.trainings.verdict(challenger, self.served.model, f"champion {self.served.label}")
+        outcome: Outcome = {"promote": "promoted", "reject": "rejected", "inconclusive": "inconclusive"}[
+            verdict.outcome
+        ]  # type: ignore[assignment]
+        reason = verdict.reason
+        if challenger.digest == self.served.model.digest:
+            label = self.served.label
+        else:
+            self.versions += 1
+            label = f"v{self.versions}"
+            if outcome != "promoted" and not self.regime.gated:
+                outcome, reason = "promoted", f"not gated, the gate would say {verdict.outcome}: {reason}"
+            if outcome == "promoted":
+                self._answered_until(now)
+                self.served = _Served(label, challenger, now)
+        self.retrains.append(
+            Retrain(now.isoformat(), label, outcome, reason, challenger.data_until.isoformat(), episode)
+        )
+        self.report(f"{self.regime.name} {now:%Y-%m-%d}: {label} {outcome}")
+        return outcome
+
+    def _answered_until(self, now: datetime) -> None:
+        rows = self.history.between(self.served.since, now)
+        if rows.stop > rows.start:
+            self.answered.append((rows, self.served.model))
+
+    # What the loop does at one moment.
+
+    def _decide(self, now: datetime) -> None:
+        self._measure(now)
+        decision = self._decision()
+        said = (decision.action, decision.reason)
+        if decision.version and (not self.decisions or self.decisions[-1][1:] != said):
+            self.decisions.append((now.isoformat(), *said))
+        for _ in range(_STEPS_AT_ONCE):
+            facts = replace(
+                self.facts,
+                served=self.served.label,
+                data=self._newest_data(now),
+                served_data=self.served.model.data_until.isoformat(),
+            )
+            step = next_step(self.log, decision, facts, self.monitoring.governor, now)
+            self.log = step.log
+            if step.action in ("wait", "reconcile"):
+                return
+            if step.action == "open" and step.episode is not None:
+                self.delays[step.episode] = self._delay(now)
+                self.report(f"{self.regime.name} {now:%Y-%m-%d}: episode {step.episode}: {decision.reason}")
+            if step.action == "grant":
+                before = self.served.label
+                outcome = self._retrain(now, step.episode)
+                self.facts = replace(
+                    self.facts,
+                    attempt=AttemptFacts(
+                        outcome=outcome,
+                        reason=self.retrains[-1].reason,
+                        version=self.retrains[-1].version,
+                        ended_at=now,
+                    ),
+                )
+                if self.served.label != before:
+                    # The new version has no windows yet; the old one's say nothing about it.
+                    decision = self._decision()
+        raise RuntimeError(f"the loop came to no end at {now.isoformat()}: {step.action}, {step.reason}")
+
+    def _newest_data(self, now: datetime) -> str | None:
+        known = self.history.known_at <= np.datetime64(now.astimezone(UTC).replace(tzinfo=None), "ns")
+        count = int(np.count_nonzero(known))
+        return str(self.history.times[known][-1]) if count else None
+
+    def _decision(self, policy: DriftPolicy | None = None, only: str | None = None) -> Decision:
+        chosen = [key for key in sorted(self.served.drift) if only in (None, key)]
+        performance = [key for key in sorted(self.served.performance) if only in (None, key)]
+        return decide(
+            policy or self.monitoring.policy,
+            [self.served.drift[key] for key in chosen],
+            [self.served.performance[key] for key in performance],
+        )
+
+    def _delay(self, now: datetime) -> float | None:
+        """Days since the start of the first window that alone shows what opened the episode."""
+        policy = self.monitoring.policy
+        single = {"windows": 1, "of": 1}
+        alone = policy.model_copy(
+            update={
+                name: getattr(policy, name).model_copy(update=single)
+                for name in ("features", "labels", "prediction", "performance")
+            }
+        )
+        longest = max(
+            rule.of for rule in (policy.prediction, policy.performance, policy.labels, policy.features)
+        )
+        for key in sorted(self.served.drift)[-longest:]:
+            if self._decision(alone, key).action == "open":
+                began = max(datetime.fromisoformat(self.served.drift[key].start), self.served.since)
+                return (now - began) / timedelta(days=1)
+        return None
+
+    # What is measured.
+
+    def _measure(self, now: datetime) -> None:
+        for window in ended_windows(self.served.since, now, self.monitoring.window):
+            if window.key not in self.served.measured:
+                self._measure_window(window, now)
+
+    def _measure_window(self, window: Window, now: datetime) -> None:
+        served, history, policy = self.served, self.history, self.monitoring.policy
+        rows = history.between(max(window.start, served.since), window.end)
+        known = np.asarray(history.known(now)[rows])
+        target = np.where(known, history.target[rows], np.nan)
+        answers, labelled = rows.stop - rows.start, int((~np.isnan(target)).sum())
+        state = label_state(
+            end=window.end,
+            now=now,
+            answers=answers,
+            with_keys=answers,
+            labelled=labelled,
+            watermark=self.monitoring.watermark,
+        )
+        waiting = state.status == "waiting"
+        if waiting and window.key in served.drift:
+            return
+        scores = self.trainings.scores(served.model, rows) if answers else self._no_scores()
+        part = history.frame.iloc[rows].reset_index(drop=True)
+        reference = self.trainings.reference(served.model)
+        served.drift[window.key] = assess_window(
+            reference,
+            start=window.start.isoformat(),
+            end=window.end.isoformat(),
+            version=served.label,
+            features=part[[spec.name for spec in served.model.package.manifest.features]],
+            scores=scores,
+            target=None if waiting else target,
+            level=policy.false_alarm_rate,
+            min_rows=self.monitoring.min_rows,
+        )
+        served.performance[window.key] = window_performance(
+            self._joined(part, scores, known),
+            start=window.start,
+            end=window.end,
+            version=served.label,
+            variant="champion",
+            task=history.task,
+            classes=history.classes,
+            now=now,
+            watermark=self.monitoring.watermark,
+            level=policy.false_alarm_rate,
+            references=reference.performance,
+            metric=policy.performance.metric,
+        )
+        if not waiting:
+            served.measured.add(window.key)
+
+    def _joined(self, part: "pd.DataFrame", scores: Array, known: NDArray[np.bool_]) -> "pd.DataFrame":
+        """The rows as ``labels.join_labels`` would give them at that moment."""
+        import pandas as pd
+
+        answered: dict[str, Any] = {
+            "at": part[self.history.event_timestamp],
+            LABEL: part[LABEL].where(known),
+            HAS_KEYS: True,
+        }
+        answered["score" if scores.ndim == 1 else "scores"] = scores if scores.ndim == 1 else list(scores)
+        return pd.DataFrame(answered, index=part.index)
+
+    def _no_scores(self) -> Array:
+        classes = len(self.history.classes or ())
+        return np.empty((0, classes)) if self.history.task == "multiclass" else np.empty(0)
+
+    # What came of it.
+
+    def _result(self) -> RegimeReplay:
+        history = self.history
+        rows = slice(self.answered[0][0].start, self.answered[-1][0].stop)
+        scores = np.concatenate([self.trainings.scores(model, part) for part, model in self.answered])
+        ages = np.concatenate(
+            [
+                (history.times[part] - np.datetime64(model.trained_until.replace(tzinfo=None), "ns"))
+                / np.timedelta64(1, "D")
+                for part, model in self.answered
+            ]
+        )
+
+        def period(start: datetime, end: datetime) -> Period:
+            part = history.between(max(start, self.start), min(end, self.end))
+            target = history.target[part]
+            labelled = ~np.isnan(target)
+            said = scores[part.start - rows.start : part.stop - rows.start]
+            return Period(
+                start=max(start, self.start).isoformat(),
+                end=min(end, self.end).isoformat(),
+                answers=len(target),
+                labelled=int(labelled.sum()),
+                metrics=measure(history.task, target[labelled], said[labelled]),
+            )
+
+        windows = ended_windows(self.start, self.end + self.monitoring.window, self.monitoring.window)
+        return RegimeReplay(
+            regime=self.regime.name,
+            windows=tuple(period(one.start, one.end) for one in windows if one.start < self.end),
+            months=tuple(period(*month) for month in _months(self.start, self.end)),
+            retrains=tuple(self.retrains),
+            episodes=tuple(
+                ReplayedEpisode(
+                    number=one.number,
+                    version=one.version,
+                    opened_at=one.opened_at,
+                    closed_at=one.closed_at,
+                    reason=one.reason,
+                    attempts=len(one.attempts),
+                    delay_days=self.delays.get(one.number),
+                )
+                for one in self.log.episodes
+            ),
+            decisions=tuple(self.decisions),
+            data_age_days=float(ages.mean()),
+        )
+
+
+def _due(schedule: Schedule, now: datetime, step: timedelta) -> bool:
+    """Whether a calendar asks for a retrain between the moment before and now."""
+    now, before = now.astimezone(UTC), (now - step).astimezone(UTC)
+    if schedule == "monthly":
+        return (now.year, now.month) != (before.year, before.month)
+    if schedule == "weekly":
+        return now.isocalendar()[:2] != before.isocalendar()[:2]
+    return False
+
+
+def _months(start: datetime, end: datetime) -> list[tuple[datetime, datetime]]:
+    """Calendar months (UTC) that overlap the time from ``start`` to ``end``."""
+    first = start.astimezone(UTC).replace(day=1, hour=0, minute=0, second=0, microsecond=0)
+    months = []
+    while first < end:
+        following = (first + timedelta(days=32)).replace(day=1)
+        months.append((first, following))
+        first = following
+    return months

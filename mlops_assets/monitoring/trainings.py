@@ -1,0 +1,342 @@
+"""Models as they would have been trained at past moments, each trained once. Pure.
+
+Belongs here: what was known at a moment, the model that production would have made of it, its verdict, drift
+reference and scores. Does not belong here: when one is trained and which one answers (``backtest.py``).
+
+Everything goes through the functions that the assets call: ``assemble``, the declared trainer, ``package``,
+``judge``, ``make_reference``. A model is a function of the rows that were known, so regimes share them.
+"""
+
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mlops_assets.errors import DataError
+from mlops_assets.evaluation.gate import GatePolicy, Verdict
+from mlops_assets.monitoring.performance import performance_references
+from mlops_assets.monitoring.reference import DriftReference, Judged, make_reference
+from mlops_assets.training.candidates import Candidate, best, compete
+from mlops_assets.training.package import ModelPackage, package
+from mlops_assets.training.trainers import trainer
+from mlops_assets.training.training_data import training_data
+from mlops_assets.training.training_set import EVALUATE, LABEL, SPLIT, TRAIN, assemble, encode_target
+from serve.schema import FeatureSpec, Task
+from serve.scoring import Scorer, scorer_from_bytes
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+Array = NDArray[np.float64]
+Positions = NDArray[np.int64]
+
+_ROW = "history row"
+_BLOCK = 16_384
+"""Rows scored at a time: few calls of a library, and little in vain for a model that answers for a week."""
+
+
+@dataclass(frozen=True)
+class History:
+    """Every row of a use case in order of event time, with what came true and when that was known.
+
+    ``frame`` (n rows, index from 0): join keys, event timestamp (UTC), features, ``label`` as the label
+    function gives it (missing: never labelled). ``target`` (n,): class codes or numbers, NaN without label.
+    ``times``, ``known_at`` (n,): datetime64[ns], UTC; ``days`` (n,): day numbers. Before ``known_at`` a row
+    can be answered, but neither trained on nor judged.
+    """
+
+    frame: "pd.DataFrame"
+    join_keys: tuple[str, ...]
+    event_timestamp: str
+    task: Task
+    classes: tuple[str, ...] | None
+    target: Array
+    times: NDArray[np.datetime64]
+    known_at: NDArray[np.datetime64]
+    days: NDArray[np.int64]
+
+    def between(self, start: datetime, end: datetime) -> slice:
+        """Positions of the rows with an event from ``start`` to ``end`` (exclusive)."""
+        first, last = np.searchsorted(self.times, [as_numpy(start), as_numpy(end)])
+        return slice(int(first), int(last))
+
+    def known(self, now: datetime) -> NDArray[np.bool_]:
+        """Which rows could be trained on at ``now``: (n,)."""
+        return np.asarray(self.known_at <= as_numpy(now))
+
+
+def as_numpy(time: datetime) -> np.datetime64:
+    """The moment as numpy holds it, in UTC without a zone."""
+    return np.datetime64(time.astimezone(UTC).replace(tzinfo=None), "ns")
+
+
+def make_history(
+    features: "pd.DataFrame",
+    labels: "pd.DataFrame",
+    *,
+    join_keys: Sequence[str],
+    event_timestamp: str | None,
+    task: Task,
+    classes: Sequence[str] | None,
+    labels_after: timedelta,
+) -> History:
+    """The history of a feature table and its labels (join keys and ``label``).
+
+    All rows of a day (UTC) become known together, ``labels_after`` after its end: data arrives by the day.
+    Raises DataError without an event timestamp, without labels, or when keys repeat.
+    """
+    import pandas as pd
+
+    if event_timestamp is None:
+        raise DataError(
+            "a backtest walks through time, and this feature view has no event_timestamp; declare one"
+        )
+    keys = list(join_keys)
+    for name, frame in (("features", features), ("labels", labels)):
+        repeated = int(frame.duplicated(keys).sum())
+        if repeated:
+            raise DataError(f"{name} hold {repeated} rows with a repeated key {keys}; keys must be unique")
+    joined = features.merge(labels[[*keys, LABEL]], on=keys, how="left", validate="one_to_one")
+    joined[event_timestamp] = pd.to_datetime(joined[event_timestamp], utc=True)
+    joined = joined.sort_values([event_timestamp, *keys], kind="stable").reset_index(drop=True)
+    labelled = joined[LABEL].notna().to_numpy(dtype=bool)
+    if not labelled.any():
+        raise DataError(f"none of {len(joined)} rows has a label; check join keys {keys} and the label")
+    codes, known_classes = encode_target(joined.loc[labelled, LABEL], task=task, classes=classes)
+    target = np.full(len(joined), np.nan)
+    target[labelled] = codes
+    times = joined[event_timestamp].dt.tz_localize(None).to_numpy(dtype="datetime64[ns]")
+    days = times.astype("datetime64[D]")
+    arrived = (days + np.timedelta64(1, "D")).astype("datetime64[ns]")
+    return History(
+        frame=joined,
+        join_keys=tuple(keys),
+        event_timestamp=event_timestamp,
+        task=task,
+        classes=known_classes,
+        target=target,
+        times=times,
+        known_at=arrived + np.timedelta64(round(labels_after / timedelta(microseconds=1)), "us"),
+        days=days.astype(np.int64),
+    )
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a model is made and judged, as its document declares it.
+
+    ``candidates``: with one, it is trained as it is; several compete on the folds each time, as the asset
+    does, which multiplies the cost.
+    """
+
+    name: str
+    features: tuple[FeatureSpec, ...]
+    candidates: tuple[Candidate, ...]
+    gate: GatePolicy
+    selecting_metric: str
+    evaluation_window_days: int = 14
+    training_window_days: int | None = None
+    folds: int = 3
+    threshold: float = 0.5
+    seed: int = 7
+
+
+@dataclass(frozen=True, eq=False)
+class ReplayedModel:
+    """A model that was trained on what was known at a moment.
+
+    ``trained_until``, ``data_until``: the newest row it was trained on, and the newest that was known (times
+    with a zone). ``trained``, ``judged``: positions of the training and the evaluation part.
+    """
+
+    package: ModelPackage
+    scorer: Scorer
+    trained_until: datetime
+    data_until: datetime
+    trained: Positions
+    judged: Positions
+
+    @property
+    def digest(self) -> str:
+        return self.scorer.digest
+
+
+class Trainings:
+    """Trains, judges and scores on demand, and remembers. ``window_days``: length of the judged windows."""
+
+    def __init__(
+        self,
+        history: History,
+        recipe: Recipe,
+        *,
+        window_days: float,
+        report: Callable[[str], None] = lambda line: None,
+    ) -> None:
+        self.history, self.recipe = history, recipe
+        self._window_days = window_days
+        self._report = report
+        self._models: dict[str, ReplayedModel] = {}
+        self._verdicts: dict[tuple[str, str], Verdict] = {}
+        self._references: dict[str, DriftReference] = {}
+        self._scored: dict[tuple[str, int], Array] = {}
+
+    def at(self, now: datetime) -> ReplayedModel:
+        """The model of everything known at ``now``; the same one while nothing more is known.
+
+        Raises DataError when too little is known to split into a training and an evaluation part.
+        """
+        known = self.history.known(now) & ~np.isnan(self.history.target)
+        cut = hashlib.sha256(np.packbits(known).tobytes()).hexdigest()[:32]
+        if cut not in self._models:
+            self._models[cut] = self._train(known, cut)
+        return self._models[cut]
+
+    def verdict(self, challenger: ReplayedModel, champion: ReplayedModel | None, champion_is: str) -> Verdict:
+        """The gate's verdict on the challenger's evaluation part. ``champion`` None: the first model."""
+        from mlops_assets.evaluation.judgement import judge
+
+        pair = (challenger.digest, champion.digest if champion else "")
+        if pair not in self._verdicts:
+            history, rows = self.history, challenger.judged
+            self._verdicts[pair] = judge(
+                self.recipe.gate,
+                self.recipe.selecting_metric,
+                history.frame.iloc[rows].reset_index(drop=True),
+                history.target[rows],
+                history.target[challenger.trained],
+                task=history.task,
+                classes=history.classes,
+                challenger=challenger.scorer,
+                champion=champion.scorer if champion else None,
+                champion_is=champion_is,
+                same_as_champion=champion is not None and champion.digest == challenger.digest,
+                champion_trained_until=champion.trained_until.isoformat() if champion else "",
+                event_timestamp=history.event_timestamp,
+                plots=False,
+            ).verdict
+        return self._verdicts[pair]
+
+    def reference(self, model: ReplayedModel) -> DriftReference:
+        """What windows of this model's answers are compared with."""
+        if model.digest not in self._references:
+            history, rows = self.history, np.sort(np.concatenate([model.trained, model.judged]))
+            scores = self._score_rows(model, model.judged)
+            target, groups = history.target[model.judged], history.days[model.judged]
+            self._references[model.digest] = make_reference(
+                history.frame.iloc[rows].reset_index(drop=True),
+                model.package.manifest.features,
+                judged=Judged(scores, target, groups),
+                task=history.task,
+                classes=history.classes,
+                groups=history.days[rows],
+                window_days=self._window_days,
+                performance=performance_references(history.task, target, scores, groups),
+            )
+        return self._references[model.digest]
+
+    def scores(self, model: ReplayedModel, rows: slice) -> Array:
+        """What the model says on these rows of the history: (n,), or (n, classes)."""
+        blocks = [
+            self._block(model, number)
+            for number in range(rows.start // _BLOCK, max(rows.stop - 1, rows.start) // _BLOCK + 1)
+        ]
+        offset = rows.start // _BLOCK * _BLOCK
+        return np.concatenate(blocks)[rows.start - offset : rows.stop - offset]
+
+    def _block(self, model: ReplayedModel, number: int) -> Array:
+        if (model.digest, number) not in self._scored:
+            rows = np.arange(number * _BLOCK, min((number + 1) * _BLOCK, len(self.history.frame)))
+            self._scored[model.digest, number] = self._score_rows(model, rows)
+        return self._scored[model.digest, number]
+
+    def _score_rows(self, model: ReplayedModel, rows: Positions) -> Array:
+        names = model.scorer.manifest.feature_names
+        part = self.history.frame.iloc[rows]
+        return model.scorer.score(model.scorer.encoder.columns({name: part[name] for name in names}))
+
+    def _train(self, known: NDArray[np.bool_], cut: str) -> ReplayedModel:
+        history, recipe = self.history, self.recipe
+        rows = np.flatnonzero(known)
+        keys = list(history.join_keys)
+        columns = dict.fromkeys([*keys, history.event_timestamp, *(spec.name for spec in recipe.features)])
+        frame = history.frame.iloc[rows]
+        made = assemble(
+            frame[list(columns)].assign(**{_ROW: rows}),
+            frame[[*keys, LABEL]],
+            join_keys=keys,
+            event_timestamp=history.event_timestamp,
+            task=history.task,
+            classes=history.classes,
+            evaluation_window_days=recipe.evaluation_window_days,
+            training_window_days=recipe.training_window_days,
+            seed=recipe.seed,
+        )
+        data = training_data(
+            made.frame,
+            split=TRAIN,
+            features=recipe.features,
+            classes=history.classes,
+            join_keys=keys,
+            event_timestamp=history.event_timestamp,
+        )
+        candidate = recipe.candidates[0]
+        if len(recipe.candidates) > 1:
+            folds = data.folds(recipe.folds, recipe.seed, history.task)
+            results = [
+                compete(
+                    one,
+                    data.matrix,
+                    data.target,
+                    folds,
+                    features=data.features,
+                    task=history.task,
+                    classes=len(history.classes or ()),
+                    seed=recipe.seed,
+                )
+                for one in recipe.candidates
+            ]
+            candidate = recipe.candidates[best(results, recipe.selecting_metric, history.task)[0]]
+        fitted = trainer(candidate.trainer).fit(
+            data.matrix,
+            data.target,
+            features=data.features,
+            task=history.task,
+            classes=len(history.classes or ()),
+            params=candidate.params,
+            seed=recipe.seed,
+        )
+        packed = package(
+            fitted,
+            data.frame,
+            name=recipe.name,
+            task=history.task,
+            trainer_name=candidate.trainer,
+            target=LABEL,
+            features=data.features,
+            classes=history.classes,
+            threshold=recipe.threshold,
+            training_set_version=cut,
+        )
+        trained = data.frame[_ROW].to_numpy(dtype=np.int64)
+        judged = np.sort(made.frame.loc[made.frame[SPLIT] == EVALUATE, _ROW].to_numpy(dtype=np.int64))
+        model = ReplayedModel(
+            package=packed,
+            scorer=scorer_from_bytes(packed.manifest, packed.payload),
+            trained_until=_time(history.times[trained[-1]]),
+            data_until=_time(history.times[judged[-1]]),
+            trained=trained,
+            judged=judged,
+        )
+        self._report(
+            f"trained {candidate.trainer} on {len(trained):,} rows until {model.trained_until:%Y-%m-%d}, "
+            f"{len(judged):,} held out"
+        )
+        return model
+
+
+def _time(moment: np.datetime64) -> datetime:
+    return datetime.fromtimestamp(int(moment.astype("datetime64[us]").astype(np.int64)) / 1_000_000, tz=UTC)

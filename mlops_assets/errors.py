@@ -42,6 +42,10 @@ class ApprovalError(MlopsError):
     """A deployment has no valid approval: pending, rejected, or void because something changed."""
 
 
+class EpisodeError(MlopsError, ValueError):
+    """An episode of drift cannot take this step: none is open, one is open already, no retrain is running."""
+
+
 class DeploymentError(MlopsError):
     """A Ray Serve application did not reach the declared state within its deadline."""
 

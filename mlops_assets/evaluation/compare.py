@@ -14,11 +14,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from mlops_assets.evaluation.jackknife import dealt, standard_error
 from mlops_assets.evaluation.metrics import Metric
 
 Array = NDArray[np.float64]
-ROW_GROUPS = 40
-MIN_GROUPS = 5
 
 
 @dataclass(frozen=True)
@@ -69,8 +68,7 @@ def compare(
 
     Single rows are dealt into at most 40 groups in turn, which is the same estimate with less work.
     """
-    labels = np.arange(len(target)) % ROW_GROUPS if groups is None else groups
-    names, codes = np.unique(labels, return_inverse=True)
+    labels = dealt(len(target)) if groups is None else groups
     sign = 1.0 if metric.greater_is_better else -1.0
 
     def improvement(rows: "NDArray[np.bool_] | slice") -> float | None:
@@ -79,14 +77,13 @@ def compare(
 
     whole = improvement(slice(None))
     low = high = None
-    if whole is not None and len(names) >= MIN_GROUPS:
-        left_out = [improvement(codes != code) for code in range(len(names))]
-        values = np.array([value for value in left_out if value is not None])
-        if len(values) == len(names):
+    if whole is None:
+        count = len(np.unique(labels))
+    else:
+        error, count = standard_error(improvement, labels)
+        if error is not None:
             from scipy.stats import t
 
-            count = len(values)
-            error = float(np.sqrt((count - 1) / count * ((values - values.mean()) ** 2).sum()))
             reach = float(t.ppf(0.5 + confidence / 2, count - 1)) * error
             low, high = whole - reach, whole + reach
     return Comparison(
@@ -97,6 +94,6 @@ def compare(
         low=low,
         high=high,
         rows=len(target),
-        groups=len(names),
+        groups=count,
         confidence=confidence,
     )

@@ -81,6 +81,25 @@ def absolute_errors(target: Array, scores: Array) -> Array:
     return np.abs(scores - target)
 
 
+def skill(target: Array, scores: Array) -> float | None:
+    """1 - log loss / entropy of the class shares of these very rows; 0: no better than knowing the shares.
+
+    One minus the normalised entropy of He et al. (2014, "Practical lessons from predicting clicks on ads at
+    Facebook"). A log loss moves with the share of positives whatever the model does, so it cannot be compared
+    between months; this can. None when only one class occurs: there is nothing to know.
+    """
+    _, counts = np.unique(target, return_counts=True)
+    if len(counts) < 2:
+        return None
+    shares = counts / counts.sum()
+    return 1.0 + float(log_losses(target, scores).mean()) / float((shares * np.log(shares)).sum())
+
+
+def bias(target: Array, scores: Array) -> float | None:
+    """Distance of the mean score from the mean outcome: calibration in the large (Cox 1958)."""
+    return abs(float(scores.mean()) - float(target.mean())) if len(target) else None
+
+
 def expected_calibration_error(target: Array, scores: Array) -> float | None:
     """Mean gap between predicted and observed rate over 15 bins of equal size (Naeini et al. 2015)."""
     if not len(target):
@@ -145,6 +164,8 @@ METRICS: dict[str, Metric] = {
         Metric("roc_auc", _BINARY, True, roc_auc, None, "ranking"),
         Metric("log_loss", _CLASSES, False, _mean(log_losses), log_losses, "probabilities"),
         Metric("brier", _BINARY, False, _mean(brier_losses), brier_losses, "probabilities"),
+        Metric("skill", _CLASSES, True, skill, None, "probabilities"),
+        Metric("bias", _BINARY | _REGRESSION, False, bias, None, "calibration"),
         Metric("calibration_error", _BINARY, False, expected_calibration_error, None, "calibration"),
         Metric("accuracy", _MULTI, True, accuracy),
         Metric("macro_f1", _MULTI, True, macro_f1),

@@ -32,10 +32,12 @@ def test_binary_metrics_are_scikit_learns_ties_included() -> None:
 
 def test_multiclass_metrics_are_scikit_learns() -> None:
     target, scores = CLASSES
+    shares = np.tile(np.bincount(target.astype(int)) / len(target), (len(target), 1))
     found = measure("multiclass", target, scores)
     assert found == pytest.approx(
         {
             "log_loss": sk.log_loss(target, scores),
+            "skill": 1 - sk.log_loss(target, scores) / sk.log_loss(target, shares),
             "accuracy": sk.accuracy_score(target, scores.argmax(axis=1)),
             "macro_f1": sk.f1_score(target, scores.argmax(axis=1), average="macro"),
         }
@@ -48,6 +50,7 @@ def test_regression_metrics_are_scikit_learns() -> None:
         {
             "rmse": sk.root_mean_squared_error(target, scores),
             "mae": sk.mean_absolute_error(target, scores),
+            "bias": abs(float(np.mean(scores) - np.mean(target))),
             "r2": sk.r2_score(target, scores),
         }
     )
@@ -106,7 +109,9 @@ def test_every_task_has_a_metric_that_selects() -> None:
 
 
 def test_a_metric_of_another_task_is_refused_with_those_of_the_task() -> None:
-    with pytest.raises(UnknownName, match=r"metric of task regression 'roc_auc'. Allowed: mae, r2, rmse"):
+    with pytest.raises(
+        UnknownName, match=r"metric of task regression 'roc_auc'. Allowed: bias, mae, r2, rmse"
+    ):
         metric("roc_auc", "regression")
 
 
@@ -115,3 +120,26 @@ def test_baselines_say_what_the_training_part_says() -> None:
     assert baseline_scores("multiclass", np.array([0.0, 0, 2, 2]), 1, 3).tolist() == [[0.5, 0.0, 0.5]]
     assert baseline_scores("regression", np.array([1.0, 3.0]), 3, 0).tolist() == [2.0, 2.0, 2.0]
     assert describe_baseline("binary", np.array([0.0, 0, 0, 1])) == "the base rate 0.250"
+
+
+def test_skill_stays_where_log_loss_moves_with_the_base_rate() -> None:
+    random = np.random.default_rng(1)
+
+    def drawn(share: float) -> tuple[np.ndarray, np.ndarray]:
+        target = (random.random(200_000) < share).astype(float)
+        signal = random.normal(size=len(target)) + 0.72 * target
+        odds = share / (1 - share) * np.exp(0.72 * signal - 0.72**2 / 2)
+        return target, odds / (1 + odds)
+
+    rare, often = (measure("binary", *drawn(share)) for share in (0.13, 0.33))
+    assert often["log_loss"] - rare["log_loss"] > 0.2
+    assert abs(often["skill"] - rare["skill"]) < 0.02
+    assert often["roc_auc"] == pytest.approx(rare["roc_auc"], abs=0.01)
+
+
+def test_skill_is_zero_for_the_class_shares_and_not_defined_for_one_class() -> None:
+    target = np.array([0.0, 0.0, 0.0, 1.0])
+    found = measure("binary", target, np.full(4, 0.25))
+    assert found["skill"] == pytest.approx(0.0, abs=1e-12)
+    assert found["bias"] == pytest.approx(0.0, abs=1e-12)
+    assert measure("binary", np.zeros(4), np.full(4, 0.25))["skill"] is None

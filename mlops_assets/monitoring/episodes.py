@@ -10,14 +10,17 @@ it travels in the metadata of the events that it leads to.
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any, Literal
 
-from mlops_assets.monitoring.governor import Grant, GovernorPolicy, Outcome
+from mlops_assets.errors import DataError, EpisodeError
+from mlops_assets.monitoring.governor import GovernorPolicy, Grant, Outcome, permit, told
 from mlops_assets.monitoring.policy import Decision
 
 KEPT_EPISODES = 50
+LOST_AFTER = 10
+"""So many times the grace without any run, and the attempt counts as failed."""
 GATE = "gate"
 """``closed_by`` of an episode that ended because a candidate passed the gate."""
 
@@ -77,34 +80,52 @@ class EpisodeLog:
     @property
     def open(self) -> Episode | None:
         """The open episode, if there is one."""
-        raise NotImplementedError
+        return self.newest if self.newest is not None and self.newest.is_open else None
 
     @property
     def grants(self) -> list[Grant]:
         """Every remembered attempt, as the governor takes it."""
-        raise NotImplementedError
+        return [
+            Grant(
+                episode=episode.number,
+                number=attempt.number,
+                granted_at=datetime.fromisoformat(attempt.granted_at),
+                outcome=attempt.outcome,
+                ended_at=datetime.fromisoformat(attempt.ended_at) if attempt.ended_at else None,
+            )
+            for episode in self.episodes
+            for attempt in episode.attempts
+        ]
 
     def dumps(self) -> str:
         """JSON text of this log."""
-        raise NotImplementedError
+        return json.dumps({"episodes": [asdict(one) for one in self.episodes]}, ensure_ascii=False)
 
     @classmethod
     def loads(cls, text: str) -> "EpisodeLog":
         """The log of ``dumps``; the empty log for "". DataError for any other text."""
-        raise NotImplementedError
+        if not text:
+            return cls()
+        try:
+            return cls(tuple(_episode(one) for one in json.loads(text)["episodes"]))
+        except (ValueError, TypeError, KeyError) as error:
+            raise DataError(f"this is no log of episodes ({error!r}): {text[:120]}") from error
 
 
 @dataclass(frozen=True)
 class AttemptFacts:
     """What became of the newest attempt. ``outcome`` None: no run has read its request yet.
 
-    ``version``: of the candidate that was made, if any; ``ended_at``: of its run or verdict.
+    ``version``: of the candidate that was made, if any; ``ended_at``: of its run or verdict, in the time of
+    ``now``. ``unread_for``: while no run has read the request, how long it has been there, in *real* time: how
+    long automation takes does not depend on a clock that is replayed.
     """
 
     outcome: Outcome | None = None
     reason: str = ""
     version: str | None = None
     ended_at: datetime | None = None
+    unread_for: timedelta | None = None
 
 
 @dataclass(frozen=True)
@@ -115,7 +136,8 @@ class LoopFacts:
     withdrawn and is not stable yet. ``in_flight``: id of a run of this model's chain that has not ended.
     ``attempt``: of the open episode's newest attempt. ``data``: the newest training data, as text (any text
     that differs when the data does). ``served_data``: that of the model that answers, where known.
-    ``signal_read``: whether the newest model was made after reading the newest drift signal.
+    ``signal_read``: whether the newest model was made after reading the newest drift signal. Only ``served``
+    has to be known; what is left out stands for a loop at rest.
     """
 
     served: str | None
@@ -131,8 +153,9 @@ class LoopFacts:
 class Step:
     """What to do next, why, and the log after it.
 
-    ``episode`` and ``attempt``: numbers it is about. ``run_key``: of action reconcile, the key of the one run
-    to launch. ``next_at``: when time alone will change the answer.
+    ``episode`` and ``attempt``: numbers it is about. ``next_at``: when time alone will change the answer.
+    ``run_key``: of action reconcile, the key of the one run to launch for an event that automation lost; a run
+    of that key is launched once for ever, so the step may be carried out again.
     """
 
     action: Action
@@ -145,23 +168,43 @@ class Step:
 
 
 def open_episode(log: EpisodeLog, *, version: str, reason: str, now: datetime) -> EpisodeLog:
-    """The log with one more episode, open. ValueError when one is open."""
-    raise NotImplementedError
+    """The log with one more episode, open. EpisodeError when one is open."""
+    if log.open is not None:
+        raise EpisodeError(f"{log.open.data_version} on {log.open.version} is open: close it first")
+    number = log.newest.number + 1 if log.newest is not None else 1
+    made = Episode(number, _text(now), version, reason)
+    return EpisodeLog((*log.episodes, made)[-KEPT_EPISODES:])
 
 
 def grant(log: EpisodeLog, *, data: str, now: datetime) -> EpisodeLog:
-    """The log with one more attempt of the open episode. ValueError when none is open or one is running."""
-    raise NotImplementedError
+    """The log with one more attempt of the open episode. EpisodeError when none is open or one is running."""
+    episode = _open(log, "granted a retrain")
+    if episode.attempts and episode.attempts[-1].outcome == "running":
+        raise EpisodeError(f"attempt {episode.request_version} is running: one at a time")
+    number = episode.attempts[-1].number + 1 if episode.attempts else 1
+    return _with(log, replace(episode, attempts=(*episode.attempts, Attempt(number, _text(now), data))))
 
 
 def record_outcome(log: EpisodeLog, outcome: Outcome, *, reason: str, ended_at: datetime) -> EpisodeLog:
-    """The log with the running attempt ended. ValueError when none is running."""
-    raise NotImplementedError
+    """The log with the running attempt ended. EpisodeError when none is running, or for outcome running."""
+    episode = _open(log, "given an outcome")
+    if outcome == "running" or not episode.attempts or episode.attempts[-1].outcome != "running":
+        raise EpisodeError(f"no attempt of {episode.data_version} can end as {outcome}: none is running")
+    ended = replace(episode.attempts[-1], outcome=outcome, reason=reason, ended_at=_text(ended_at))
+    return _with(log, replace(episode, attempts=(*episode.attempts[:-1], ended)))
 
 
 def close(log: EpisodeLog, *, by: str, reason: str, now: datetime) -> EpisodeLog:
-    """The log with the open episode closed. ValueError when none is open."""
-    raise NotImplementedError
+    """The log with the open episode closed. EpisodeError when none is open.
+
+    ``by``: ``GATE`` or a person's name. An attempt that is still running ends as inconclusive: nobody waits
+    for it any more, and its run goes on as far as it comes.
+    """
+    episode = _open(log, "closed")
+    if episode.attempts and episode.attempts[-1].outcome == "running":
+        log = record_outcome(log, "inconclusive", reason=f"closed by {by}: {reason}", ended_at=now)
+        episode = _open(log, "closed")
+    return _with(log, replace(episode, closed_at=_text(now), closed_by=by, close_reason=reason))
 
 
 def next_step(
@@ -175,7 +218,180 @@ def next_step(
 ) -> Step:
     """The one decision of the drift sensor. Carry it out, then ask again with ``step.log`` until it waits.
 
-    ``grace``: how long automation may take to start a run for a grant before it counts as lost; in the time
-    of ``now``.
+    ``decision``: on the windows of the version that answers. ``grace``: how long, in real time, automation may
+    take to start a run for a grant before a reconciling run is launched; ten times that without any run, the
+    attempt has failed.
+
+    An episode opens only for the version that answers, when no successor is on its way and no run under way
+    that could become one; after a person closed one on the same version, only on windows that ended since.
+    A retrain is granted when the governor permits it and there is training data that no attempt (unless it
+    failed) and not the answering model itself was made from. A candidate that passes the gate closes the
+    episode, whoever asked for it.
     """
-    raise NotImplementedError
+    episode = log.open
+    if episode is None:
+        return _without_episode(log, decision, facts, now)
+    number = episode.number
+    attempt = episode.attempts[-1] if episode.attempts else None
+    if attempt is not None and attempt.outcome == "running":
+        return _running(log, episode, attempt, facts, now, grace)
+
+    def wait(why: str, next_at: datetime | None = None) -> Step:
+        told = f"episode {number} on {episode.version} is open: {why}"
+        return Step("wait", told, log, number, attempt.number if attempt else None, next_at=next_at)
+
+    passed = _passed(episode, attempt, facts)
+    if passed:
+        after = close(log, by=GATE, reason=passed, now=now)
+        return Step("close", f"episode {number} ends: {passed}", after, number)
+    if facts.served is None:
+        return wait("nothing answers, so there is nothing to replace")
+    if facts.in_flight is not None:
+        return wait(f"run {facts.in_flight} is under way")
+    if facts.data is None:
+        return wait("it is not known what data there is to train on")
+    stale_data = _used_before(log, facts)
+    if stale_data:
+        return wait(f"{stale_data}; newer data is waited for")
+    permitted = permit(governor, log.grants, episode=number, in_flight=None, now=now)
+    if not permitted.allowed:
+        return wait(permitted.reason, permitted.next_at)
+    after = grant(log, data=facts.data, now=now)
+    made = after.open
+    assert made is not None
+    return Step(
+        "grant",
+        f"retrain {made.request_version} is granted for {episode.version}: {episode.reason}",
+        after,
+        number,
+        made.attempts[-1].number,
+    )
+
+
+def version_number(version: str) -> int | None:
+    """7 of "v7"; None for a text of another form."""
+    return int(version[1:]) if version[:1] == "v" and version[1:].isdecimal() else None
+
+
+def _without_episode(log: EpisodeLog, decision: Decision, facts: LoopFacts, now: datetime) -> Step:
+    def wait(why: str) -> Step:
+        return Step("wait", why, log)
+
+    last = log.newest
+    if last is not None and last.closed_by == GATE and not facts.signal_read and facts.in_flight is None:
+        return Step(
+            "reconcile",
+            f"{last.data_version} ended, but the newest model was made before it was opened",
+            log,
+            last.number,
+            run_key=f"{last.data_version}/unread",
+        )
+    if decision.action != "open":
+        return wait(f"{decision.action}: {decision.reason}")
+    if facts.served is None:
+        return wait("nothing answers")
+    if decision.version != facts.served:
+        return wait(f"the windows are of {decision.version}, and {facts.served} answers")
+    if facts.successor is not None:
+        return wait(f"{facts.successor} passed the gate and is on its way: {decision.reason}")
+    if facts.in_flight is not None:
+        return wait(f"run {facts.in_flight} is under way and may bring a successor: {decision.reason}")
+    if last is not None and last.closed_by not in (None, GATE) and last.version == facts.served:
+        since = decision.evidence_since
+        if since is None or datetime.fromisoformat(since) <= _time(last.closed_at):
+            return wait(
+                f"{last.closed_by} closed episode {last.number} on {last.version} ({last.close_reason}); "
+                f"windows that ended since then have to show it again"
+            )
+    after = open_episode(log, version=facts.served, reason=decision.reason, now=now)
+    made = after.open
+    assert made is not None
+    return Step(
+        "open", f"episode {made.number} opens on {facts.served}: {decision.reason}", after, made.number
+    )
+
+
+def _running(
+    log: EpisodeLog, episode: Episode, attempt: Attempt, facts: LoopFacts, now: datetime, grace: timedelta
+) -> Step:
+    found, request = facts.attempt, episode.request_version
+    outcome, reason = found.outcome, found.reason
+    if outcome is None and facts.in_flight is None and found.unread_for is not None:
+        if found.unread_for >= grace * LOST_AFTER:
+            outcome, reason = "failed", f"no run read {request} within {told(grace * LOST_AFTER)}"
+        elif found.unread_for >= grace:
+            return Step(
+                "reconcile",
+                f"no run read {request} within {told(grace)}: automation lost it",
+                log,
+                episode.number,
+                attempt.number,
+                run_key=f"{request}/unread",
+            )
+    if outcome is None or outcome == "running":
+        under_way = f"run {facts.in_flight} is under way" if facts.in_flight else "a run is expected"
+        return Step("wait", f"{request} was granted: {under_way}", log, episode.number, attempt.number)
+    named = f"{found.version} passed the gate" if found.version and outcome == "promoted" else ""
+    reason = ": ".join(part for part in (named, reason) if part)
+    after = record_outcome(log, outcome, reason=reason, ended_at=found.ended_at or now)
+    return Step("outcome", f"{request} {outcome}: {reason}", after, episode.number, attempt.number)
+
+
+def _passed(episode: Episode, attempt: Attempt | None, facts: LoopFacts) -> str:
+    """Which candidate passed the gate since the episode opened, in words; empty when none did."""
+    if attempt is not None and attempt.outcome == "promoted":
+        return attempt.reason or f"attempt {episode.request_version} passed the gate"
+    if facts.successor is not None and facts.successor != episode.version:
+        return f"{facts.successor} passed the gate"
+    served, own = version_number(facts.served or ""), version_number(episode.version)
+    if served is not None and own is not None and served > own:
+        return f"{facts.served} passed the gate and answers"
+    return ""
+
+
+def _used_before(log: EpisodeLog, facts: LoopFacts) -> str:
+    """Why a retrain on the newest data would only make the same model again; empty when it would not."""
+    attempts = [
+        (episode, attempt)
+        for episode in log.episodes
+        for attempt in episode.attempts
+        if attempt.outcome != "failed"
+    ]
+    if attempts and attempts[-1][1].data == facts.data:
+        episode, attempt = attempts[-1]
+        return f"attempt {episode.number}.{attempt.number} ({attempt.outcome}) was made from the same data"
+    if facts.served_data is not None and facts.served_data == facts.data:
+        return f"{facts.served} was trained on all the data there is"
+    return ""
+
+
+def _open(log: EpisodeLog, act: str) -> Episode:
+    if log.open is None:
+        raise EpisodeError(f"no episode is open that could be {act}")
+    return log.open
+
+
+def _with(log: EpisodeLog, episode: Episode) -> EpisodeLog:
+    return EpisodeLog((*log.episodes[:-1], episode))
+
+
+def _episode(values: Mapping[str, Any]) -> Episode:
+    attempts = tuple(Attempt(**one) for one in values["attempts"])
+    made = Episode(**{**values, "attempts": attempts})
+    # Read once, so that a broken time is said here and not in the middle of a decision.
+    for time in (made.opened_at, made.closed_at, *(one.granted_at for one in attempts)):
+        _time(time or made.opened_at)
+    return made
+
+
+def _text(time: datetime) -> str:
+    if time.tzinfo is None:
+        raise ValueError(f"{time.isoformat()} needs a time zone")
+    return time.isoformat()
+
+
+def _time(text: str | None) -> datetime:
+    time = datetime.fromisoformat(text or "")
+    if time.tzinfo is None:
+        raise ValueError(f"{text} needs a time zone")
+    return time

@@ -9,7 +9,9 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+DAY = timedelta(days=1)
 
 Outcome = Literal["running", "promoted", "rejected", "inconclusive", "failed"]
 
@@ -27,6 +29,18 @@ class GovernorPolicy(BaseModel):
         default=timedelta(days=1), description="After an unsuccessful retrain; doubles with each further one."
     )
     longest_back_off: timedelta = Field(default=timedelta(days=14), description="The back-off's limit.")
+
+    @model_validator(mode="after")
+    def _limits_make_sense(self) -> "GovernorPolicy":
+        for name in ("cooldown", "first_back_off", "longest_back_off"):
+            if getattr(self, name) < timedelta(0):
+                raise ValueError(f"{name} must not be negative")
+        if self.longest_back_off < self.first_back_off:
+            raise ValueError(
+                f"longest_back_off ({told(self.longest_back_off)}) is shorter than first_back_off "
+                f"({told(self.first_back_off)})"
+            )
+        return self
 
 
 @dataclass(frozen=True)
@@ -62,4 +76,91 @@ def permit(
     ``grants``: all grants that are remembered, of every episode, oldest first; ``in_flight``: the run that is
     under way, if any.
     """
-    raise NotImplementedError
+    if in_flight is not None:
+        return Permit(False, f"run {in_flight} is under way: one at a time")
+    running = next((one for one in grants if one.outcome == "running"), None)
+    if running is not None:
+        return Permit(False, f"attempt {running.episode}.{running.number} has not ended: one at a time")
+    limits = [
+        limit
+        for limit in (
+            _back_off(policy, grants, episode),
+            _cooldown(policy, grants, episode),
+            _budget(policy, grants, now),
+        )
+        if limit is not None and limit[0] > now
+    ]
+    if not limits:
+        return Permit(True, "nothing is under way, and no limit is reached")
+    next_at, reason = max(limits)
+    return Permit(False, f"{reason}; the next may start at {next_at.isoformat()}", next_at)
+
+
+def back_off(policy: GovernorPolicy, unsuccessful: int) -> timedelta:
+    """The pause after so many unsuccessful attempts in a row (0: none): doubles up to the longest."""
+    if unsuccessful <= 0:
+        return timedelta(0)
+    pause = policy.first_back_off
+    for _ in range(unsuccessful - 1):
+        if not timedelta(0) < pause < policy.longest_back_off:
+            break
+        pause *= 2
+    return min(pause, policy.longest_back_off)
+
+
+_Limit = tuple[datetime, str] | None
+"""When a limit ends, and the limit in words."""
+
+
+def _back_off(policy: GovernorPolicy, grants: Sequence[Grant], episode: int) -> _Limit:
+    own = [one for one in grants if one.episode == episode]
+    unsuccessful = 0
+    for one in reversed(own):
+        if one.outcome == "promoted":
+            break
+        unsuccessful += 1
+    if not unsuccessful:
+        return None
+    pause, last = back_off(policy, unsuccessful), own[-1]
+    attempts = "attempt was" if unsuccessful == 1 else "attempts were"
+    return (
+        (last.ended_at or last.granted_at) + pause,
+        f"{unsuccessful} {attempts} unsuccessful (the last {last.outcome}): back-off of {told(pause)}",
+    )
+
+
+def _cooldown(policy: GovernorPolicy, grants: Sequence[Grant], episode: int) -> _Limit:
+    """Between first attempts only: later ones of an episode are held back by its back-off."""
+    if any(one.episode == episode for one in grants):
+        return None
+    first = [one for one in grants if one.number == 1]
+    if not first:
+        return None
+    last = max(first, key=lambda one: one.granted_at)
+    return (
+        last.granted_at + policy.cooldown,
+        f"episode {last.episode} got its first retrain at {last.granted_at.isoformat()}: "
+        f"cooldown of {told(policy.cooldown)}",
+    )
+
+
+def _budget(policy: GovernorPolicy, grants: Sequence[Grant], now: datetime) -> _Limit:
+    recent = sorted(one.granted_at for one in grants if one.granted_at > now - DAY)
+    if len(recent) < policy.daily_budget:
+        return None
+    # Enough of them must be older than a day that one more fits.
+    frees_it = recent[len(recent) - policy.daily_budget]
+    return (
+        frees_it + DAY,
+        f"{len(recent)} retrains within 24 hours, the daily budget is {policy.daily_budget}",
+    )
+
+
+def told(length: timedelta) -> str:
+    """A length of time in its largest whole unit: ``7 days``, ``90 minutes``."""
+    seconds = length.total_seconds()
+    for size, unit in ((86_400, "day"), (3_600, "hour"), (60, "minute")):
+        if seconds >= size and seconds % size == 0:
+            count = seconds / size
+            return f"{count:g} {unit}{'s' if count != 1 else ''}"
+    return f"{seconds:g} seconds"

@@ -8,15 +8,17 @@ A window is judged once ``min_share`` of its answers is labelled, or once no lab
 differ from late ones (a flight that is late lands late): declare a high ``min_share`` where that matters.
 """
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any
+
+from mlops_assets.errors import DataError
+from mlops_assets.monitoring.findings import PerformanceStatus as Status
 
 if TYPE_CHECKING:
     import pandas as pd
-
-Status = Literal["judged", "waiting", "too_few", "unlabelled", "no_keys"]
 
 ENTITY = "entity"
 LABEL = "label"
@@ -48,11 +50,40 @@ def join_labels(
 
     ``predictions`` has a column ``entity``: JSON text like ``{"flight_id":"UA1545"}``, or missing.
     ``labels`` has the join keys and a column ``label``; rows whose label or key is missing label nothing.
-    Keys are compared as text, so 7, 7.0 and "7" are one key. ``label`` is missing where there is none;
-    ``has_keys`` says whether the answer carries every join key. Raises DataError when two labels have the
-    same keys, when a column is not there, or when an entity is not the JSON text of an object.
+    Keys are compared as text, so 7, 7.0 and "7" are one key; times as ISO 8601. ``label`` is missing where
+    there is none; ``has_keys`` says whether the answer carries every join key.
+
+    Raises DataError when two labels have the same keys, when a column is not there, or when an entity is not
+    the JSON text of an object.
     """
-    raise NotImplementedError
+    import pandas as pd
+
+    for name, frame, needed in (
+        ("predictions", predictions, [ENTITY]),
+        ("labels", labels, [*join_keys, LABEL]),
+    ):
+        missing = [column for column in needed if column not in frame.columns]
+        if missing:
+            raise DataError(
+                f"{name} to be joined by {', '.join(join_keys)} have no column {missing[0]!r}; "
+                f"their columns are {', '.join(map(str, frame.columns))}"
+            )
+    known = labels.loc[labels[[*join_keys, LABEL]].notna().all(axis=1)]
+    keys = _keys_of(known, join_keys)
+    twice = keys.duplicated()
+    if twice.any():
+        example = keys[twice].iloc[0].split(_BETWEEN)
+        raise DataError(
+            f"{int(twice.sum())} labels have keys that another label has, for example "
+            f"{dict(zip(join_keys, example, strict=True))}: one entity has one label. Make "
+            f"{', '.join(join_keys)} the primary key of the labels' dataset"
+        )
+    texts = predictions[ENTITY].drop_duplicates()
+    found = predictions[ENTITY].map({text: _key_of(text, join_keys) for text in texts})
+    joined = predictions.copy()
+    joined[LABEL] = pd.Series(known[LABEL].to_numpy(), index=keys).reindex(found).to_numpy()
+    joined[HAS_KEYS] = found.notna()
+    return joined
 
 
 def label_state(
@@ -64,4 +95,64 @@ def label_state(
     with keys have one. Otherwise judged with at least ``min_rows`` labels, too_few with some, unlabelled
     with none; no_keys when no answer says which entity it is about.
     """
-    raise NotImplementedError
+    share = labelled / answers if answers else 0.0
+    counted = f"{labelled:,} of {answers:,} answers are labelled ({share:.1%})"
+    if with_keys < answers:
+        counted += f"; {answers - with_keys:,} came without keys and never will be"
+
+    def state(status: Status, why: str) -> LabelState:
+        return LabelState(status, share, f"{why}: {counted}" if answers else why)
+
+    if now < end:
+        return state("waiting", f"the window runs until {end.isoformat()}")
+    if answers < watermark.min_rows:
+        return state("too_few", f"{answers:,} answers, {watermark.min_rows:,} are needed")
+    if not with_keys:
+        return state("no_keys", "no answer carries the keys that labels are joined by (`entity`)")
+    complete_at = end + watermark.within
+    enough = labelled >= watermark.min_share * with_keys and labelled >= watermark.min_rows
+    if not enough and now < complete_at:
+        return state(
+            "waiting",
+            f"labels may come until {complete_at.isoformat()}, {watermark.min_share:.0%} of the answers with "
+            f"keys and {watermark.min_rows:,} are waited for",
+        )
+    if not labelled:
+        return state("unlabelled", f"no label came by {complete_at.isoformat()}")
+    if labelled < watermark.min_rows:
+        return state(
+            "too_few", f"{watermark.min_rows:,} labels are needed, {complete_at.isoformat()} is over"
+        )
+    return state("judged", "enough labels came" if enough else "no more labels are waited for")
+
+
+_BETWEEN = "\x1f"
+"""Stands between the texts of several keys; the unit separator occurs in none of them."""
+
+
+def _keys_of(frame: "pd.DataFrame", join_keys: Sequence[str]) -> "pd.Series[str]":
+    first, *rest = [frame[name].map(_text) for name in join_keys]
+    for more in rest:
+        first = first + _BETWEEN + more
+    return first
+
+
+def _key_of(text: object, join_keys: Sequence[str]) -> str | None:
+    """The joined key of an entity's JSON text; None when it is missing or lacks one of the keys."""
+    if not isinstance(text, str):
+        return None
+    try:
+        entity = json.loads(text)
+    except ValueError as error:
+        raise DataError(f"the entity {text[:80]!r} of an answer is not JSON: {error}") from error
+    if not isinstance(entity, dict):
+        raise DataError(f"the entity {text[:80]!r} of an answer is not an object of keys")
+    values = [entity.get(name) for name in join_keys]
+    return None if any(value is None for value in values) else _BETWEEN.join(map(_text, values))
+
+
+def _text(value: Any) -> str:
+    """A missing value elsewhere turns a column of integers into floats: 7.0 is the key 7."""
+    if isinstance(value, float) and value.is_integer():
+        return str(int(value))
+    return value.isoformat() if hasattr(value, "isoformat") else str(value)

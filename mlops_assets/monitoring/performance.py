@@ -3,9 +3,24 @@
 Belongs here: metrics of a window with intervals, the loss against the reference, slices, losses for a
 rollout's ``quality``. Does not belong here: when a window may be judged (``labels.py``), what a loss leads
 to (``policy.py``), the formulas of the metrics (``evaluation/metrics.py``).
+
+What is held to the reference, and why. A log loss or Brier score moves with the base rate whatever the model
+does (13 % to 33 % of flights are late, by month: .36 to .62 for the *same* knowledge), so it cannot be
+compared between windows. AUC can, but sees ranking only: a model that says 10 % where 20 % happen has the
+same AUC. Skill, one minus log loss over the entropy of the window's own base rate, can be compared and sees
+both: a planted loss of 3 points of AUC is found as often as by AUC itself. But a wrong level costs skill only
+with its square, so a shift of 5 points, found in every window by its mean, hides in the noise of skill. So
+by default two metrics are judged, each at half the level: ``skill`` and ``bias`` (calibration in the large).
+For numbers ``rmse`` and ``bias``; for several classes ``skill``. docs/monitoring.md has the measured rates.
+
+Intervals leave out whole days (``evaluation/jackknife.py``), because rows of one day share what happened that
+day. A window of fewer than 5 days has too few for that: its rows are dealt into groups, which takes them as
+independent, and the interval is too narrow where they are not.
 """
 
+import json
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
@@ -13,15 +28,38 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
-from mlops_assets.monitoring.labels import Watermark
-from serve.schema import Task
+from mlops_assets.errors import DataError
+from mlops_assets.evaluation.jackknife import MIN_GROUPS, dealt, standard_error
+from mlops_assets.evaluation.metrics import METRICS, Metric, log_losses, measure, squared_errors
+from mlops_assets.evaluation.metrics import metric as metric_of
+from mlops_assets.monitoring.findings import SliceLoss, Variant, WindowPerformance
+from mlops_assets.monitoring.labels import HAS_KEYS, LABEL, Watermark, label_state
+from mlops_assets.rollout.judging.judge import QualityEvidence
+from mlops_assets.training.training_set import encode_target
+from serve.schema import Moments, Task
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from mlops_assets.monitoring.findings import WindowPerformance
-
 Array = NDArray[np.float64]
+Days = NDArray[np.int64]
+
+MONITORED: Mapping[Task, tuple[str, ...]] = {
+    "binary": ("skill", "bias"),
+    "multiclass": ("skill",),
+    "regression": ("rmse", "bias"),
+}
+"""Metrics that are held to the reference unless one is declared; the first is shown when none was lost."""
+
+CONFIDENCE = 0.95
+MAX_SLICE_VALUES = 20
+MIN_SLICE_ROWS = 50
+SHADOW = "shadow"
+LOSS_NAMES: Mapping[Task, str] = {
+    "binary": "log loss",
+    "multiclass": "log loss",
+    "regression": "squared error",
+}
 
 
 class PerformanceReference(BaseModel):
@@ -40,13 +78,28 @@ class PerformanceReference(BaseModel):
 
 
 def performance_references(
-    task: Task, target: Array, scores: Array, groups: NDArray[np.int64] | None
+    task: Task, target: Array, scores: Array, groups: Days | None
 ) -> tuple[PerformanceReference, ...]:
     """One reference per metric of the task that is defined on these rows; () for no rows.
 
     ``groups``: day numbers of the rows, which vary together; None: rows are independent.
     """
-    raise NotImplementedError
+    found = []
+    for metric in METRICS.values():
+        if task not in metric.tasks:
+            continue
+        estimate = _estimate(metric, target, scores, groups)
+        if estimate is not None:
+            found.append(
+                PerformanceReference(
+                    metric=metric.name,
+                    value=estimate.value,
+                    standard_error=estimate.error,
+                    groups=estimate.groups,
+                    rows=len(target),
+                )
+            )
+    return tuple(found)
 
 
 def window_performance(
@@ -55,7 +108,7 @@ def window_performance(
     start: datetime,
     end: datetime,
     version: str,
-    variant: str,
+    variant: Variant,
     task: Task,
     classes: Sequence[str] | None,
     now: datetime,
@@ -64,15 +117,72 @@ def window_performance(
     references: Sequence[PerformanceReference] = (),
     metric: str | None = None,
     slices: Sequence[str] = (),
-) -> "WindowPerformance":
+) -> WindowPerformance:
     """The performance of one version in one window.
 
     ``joined`` comes from ``join_labels``: rows of this window, version and variant, with ``at`` (times with
-    a zone), ``score`` or ``scores``, ``label``, ``has_keys``, and ``features`` (JSON text) or one column per
-    slice. ``variant``: champion, canary or shadow (the log's "stable" is champion). ``level``: probability
-    that ``loss_low`` is above the true loss. ``metric`` None: ``MONITORED`` of the task.
+    a zone), ``score`` (``scores``, a list per row, for several classes), ``label``, ``has_keys``, and for
+    slices a column each or ``features`` (JSON text). ``variant``: the log's "stable" is the champion.
+    ``level``: the probability that ``loss_low`` lies above zero although nothing was lost; several metrics
+    share it. ``metric`` None: ``MONITORED`` of the task, and the finding names the one whose loss is proven
+    the most. ``references`` are those of this version; without one there is no loss.
+
+    Raises UnknownName for a metric that the task does not have, DataError for a slice that was not logged
+    or labels that do not fit the task.
     """
-    raise NotImplementedError
+    names = MONITORED[task] if metric is None else (metric_of(metric, task).name,)
+    scored = _scored(joined, task)
+    labelled = joined[LABEL].notna().to_numpy() & scored
+    state = label_state(
+        end=end,
+        now=now,
+        answers=len(joined),
+        with_keys=int(joined[HAS_KEYS].sum()),
+        labelled=int(labelled.sum()),
+        watermark=watermark,
+    )
+
+    def finding(reason: str, **measured: Any) -> WindowPerformance:
+        return WindowPerformance(
+            start=start.isoformat(),
+            end=end.isoformat(),
+            version=version,
+            variant=variant,
+            answers=len(joined),
+            labelled=int(labelled.sum()),
+            share=state.share,
+            status=state.status,
+            reason=reason,
+            **measured,
+        )
+
+    if state.status != "judged":
+        return finding(state.reason, metric=names[0])
+    rows = joined.loc[labelled]
+    target, _ = encode_target(rows[LABEL], task=task, classes=classes)
+    scores = _scores(rows, task)
+    days = _days(rows)
+    by_name = {one.metric: one for one in references}
+    losses = [
+        _loss(metric_of(name, task), target, scores, days, by_name.get(name), level / len(names))
+        for name in names
+    ]
+    proven = [one for one in losses if one.low is not None and one.low > 0]
+    shown = max(proven, key=lambda one: one.low or 0.0) if proven else losses[0]
+    own = shown.estimate
+    reach = None if own is None or own.error is None else own.error * _quantile(own.groups - 1)
+    return finding(
+        f"{shown.told()}; {state.reason}",
+        metrics=measure(task, target, scores),
+        metric=shown.metric.name,
+        value=None if own is None else own.value,
+        low=None if own is None or reach is None else own.value - reach,
+        high=None if own is None or reach is None else own.value + reach,
+        reference=None if shown.reference is None else shown.reference.value,
+        loss=shown.loss,
+        loss_low=shown.low,
+        slices=_slices(rows, slices, metric_of(names[0], task), target, scores, days),
+    )
 
 
 def losses_by_revision(
@@ -80,15 +190,226 @@ def losses_by_revision(
 ) -> dict[str, dict[str, Any]]:
     """Losses of labelled answers, for a rollout's ``quality``: what each version lost under each routing.
 
-    ``joined``: rows of all variants and versions. Gives, by revision as text::
+    ``joined``: rows of all variants and versions, as ``join_labels`` gives them, with ``request_id``,
+    ``row``, ``revision``, ``variant`` and ``version``. Gives, by revision as text::
 
         {"12": {"loss": "log loss",
                 "versions":    {"v7": {"count": 10, "mean": 0.5, "m2": 0.1}, ...},
                 "differences": {"v8": {"count": 9, "mean": -0.1, "m2": 0.02}, ...}}}
+
+    ``versions`` holds the loss of every version's own answers, a shadow's included; ``differences``, of every
+    version that answered as a shadow, its loss less the live one on the same rows. Counts are of requests,
+    each with the mean over its labelled rows: rows of one request are not independent, and the tests on
+    ``quality`` take what they count as independent.
     """
-    raise NotImplementedError
+    import pandas as pd
+
+    usable = joined[joined[LABEL].notna().to_numpy() & _scored(joined, task)]
+    if usable.empty:
+        return {}
+    target, _ = encode_target(usable[LABEL], task=task, classes=classes)
+    scores = _scores(usable, task)
+    lost = squared_errors(target, scores) if task == "regression" else log_losses(target, scores)
+    rows = usable[["request_id", "row", "revision", "variant", "version"]].assign(loss=lost)
+    # A request that was logged twice counts once.
+    rows = rows.drop_duplicates(["revision", "version", "variant", "request_id", "row"])
+    requests = rows.groupby(["revision", "version", "request_id"], sort=True)["loss"].mean().reset_index()
+    live, shadow = rows[rows["variant"] != SHADOW], rows[rows["variant"] == SHADOW]
+    pairs = shadow.merge(live, on=["revision", "request_id", "row"], suffixes=("", "_live"))
+    pairs = pairs[pairs["version"] != pairs["version_live"]]
+    pairs = pairs.assign(loss=pairs["loss"] - pairs["loss_live"])
+    paired = pairs.groupby(["revision", "version", "request_id"], sort=True)["loss"].mean().reset_index()
+
+    def moments(frame: pd.DataFrame, revision: Any) -> dict[str, dict[str, float]]:
+        own = frame[frame["revision"] == revision]
+        return {str(version): _moments(part["loss"].to_numpy()) for version, part in own.groupby("version")}
+
+    return {
+        str(revision): {
+            "loss": LOSS_NAMES[task],
+            "versions": moments(requests, revision),
+            "differences": moments(paired, revision),
+        }
+        for revision in sorted(requests["revision"].unique())
+    }
 
 
-def quality_evidence(losses: Mapping[str, Any], revision: int, canary: str, stable: str) -> Any:
-    """``rollout.judging.judge.QualityEvidence`` of one revision; None when it holds no labels."""
-    raise NotImplementedError
+def quality_evidence(
+    losses: Mapping[str, Any], revision: int, canary: str, stable: str
+) -> QualityEvidence | None:
+    """What ``losses_by_revision`` tells of two versions under one revision; None when it holds no labels."""
+    found = losses.get(str(revision))
+    if found is None:
+        return None
+    paired = found["differences"].get(canary)
+    return QualityEvidence(
+        canary=Moments(**found["versions"].get(canary, {})),
+        stable=Moments(**found["versions"].get(stable, {})),
+        differences=None if paired is None else Moments(**paired),
+        loss=found["loss"],
+    )
+
+
+# -- one metric --------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Estimate:
+    value: float
+    error: float | None
+    groups: int
+
+
+@dataclass(frozen=True)
+class _Loss:
+    """One metric of a window against its reference; ``low`` bounds ``loss`` from below."""
+
+    metric: Metric
+    estimate: _Estimate | None
+    reference: PerformanceReference | None
+    loss: float | None
+    low: float | None
+    level: float
+
+    def told(self) -> str:
+        name = self.metric.name
+        if self.estimate is None:
+            return f"{name} is not defined on these labels"
+        value = f"{name} {self.estimate.value:.4f}"
+        if self.reference is None or self.loss is None:
+            return f"{value}, there is no reference to hold it to"
+        versus = f"{value} against {self.reference.value:.4f} of the reference"
+        worse = f"{'worse' if self.loss > 0 else 'better'} by {abs(self.loss):.4f}"
+        if self.low is None:
+            return f"{versus}, {worse}, too few groups to tell whether by chance"
+        bound = f"a loss of at least {self.low:.4f}" if self.low > 0 else "no loss"
+        return f"{versus}, {worse}: {bound} is proven at level {self.level:g}"
+
+
+def _estimate(metric: Metric, target: Array, scores: Array, groups: Days | None) -> _Estimate | None:
+    """The metric with its standard error; None where it is not defined."""
+    value = metric.value(target, scores)
+    if value is None:
+        return None
+    if groups is None or len(np.unique(groups)) < MIN_GROUPS:
+        groups = dealt(len(target))
+    error, count = standard_error(lambda kept: metric.value(target[kept], scores[kept]), groups)
+    return _Estimate(value, error, count)
+
+
+def _loss(
+    metric: Metric,
+    target: Array,
+    scores: Array,
+    days: Days,
+    reference: PerformanceReference | None,
+    level: float,
+) -> _Loss:
+    """Welch's t (1947) on the two jackknife errors, degrees of freedom by Satterthwaite (1946)."""
+    own = _estimate(metric, target, scores, days)
+    if own is None or reference is None:
+        return _Loss(metric, own, reference, None, None, level)
+    loss = reference.value - own.value if metric.greater_is_better else own.value - reference.value
+    if own.error is None or reference.standard_error is None:
+        return _Loss(metric, own, reference, loss, None, level)
+    variances = own.error**2, reference.standard_error**2
+    total = sum(variances)
+    if total == 0:
+        return _Loss(metric, own, reference, loss, loss, level)
+    freedom = total**2 / (variances[0] ** 2 / (own.groups - 1) + variances[1] ** 2 / (reference.groups - 1))
+    # The bias of a window is a distance: it can be wrong on either side.
+    one_sided = level / 2 if metric.name == "bias" else level
+    from scipy.stats import t
+
+    return _Loss(
+        metric,
+        own,
+        reference,
+        loss,
+        loss - float(t.ppf(1 - one_sided, freedom)) * float(np.sqrt(total)),
+        level,
+    )
+
+
+def _quantile(freedom: int, confidence: float = CONFIDENCE) -> float:
+    from scipy.stats import t
+
+    return float(t.ppf(0.5 + confidence / 2, freedom))
+
+
+def _slices(
+    rows: "pd.DataFrame", names: Sequence[str], metric: Metric, target: Array, scores: Array, days: Days
+) -> tuple[SliceLoss, ...]:
+    """The metric on the largest values of every column; the intervals hold together (Bonferroni 1936)."""
+    chosen: list[tuple[str, str, NDArray[np.bool_]]] = []
+    for name, column in _columns(rows, names).items():
+        values, counts = np.unique(column, return_counts=True)
+        for position in np.argsort(-counts, kind="stable")[:MAX_SLICE_VALUES]:
+            if counts[position] >= MIN_SLICE_ROWS:
+                chosen.append((name, str(values[position]), column == values[position]))
+    found = []
+    for name, value, own in chosen:
+        estimate = _estimate(metric, target[own], scores[own], days[own])
+        reach = None
+        if estimate is not None and estimate.error is not None:
+            reach = estimate.error * _quantile(estimate.groups - 1, 1 - (1 - CONFIDENCE) / len(chosen))
+        found.append(
+            SliceLoss(
+                column=name,
+                value=value,
+                rows=int(own.sum()),
+                metric_value=None if estimate is None else estimate.value,
+                low=None if estimate is None or reach is None else estimate.value - reach,
+                high=None if estimate is None or reach is None else estimate.value + reach,
+            )
+        )
+    return tuple(found)
+
+
+# -- columns of the log ------------------------------------------------------------------------------------
+
+
+def _columns(rows: "pd.DataFrame", names: Sequence[str]) -> dict[str, NDArray[np.str_]]:
+    """Slice columns as text, from columns of the frame or from the logged features."""
+    import pandas as pd
+
+    from_log = [name for name in names if name not in rows.columns]
+    if from_log and "features" not in rows.columns:
+        raise DataError(
+            f"there is no column {from_log[0]!r} to slice by; columns: {', '.join(map(str, rows.columns))}"
+        )
+    logged = [json.loads(text) for text in rows["features"]] if from_log else []
+    found = {}
+    for name in names:
+        if name in from_log:
+            if logged and not any(name in one for one in logged):
+                raise DataError(f"no answer was logged with the feature {name!r} that slices are declared by")
+            column = pd.Series([one.get(name) for one in logged], dtype=object)
+        else:
+            column = rows[name].astype(object)
+        found[name] = column.where(column.notna(), "(missing)").astype(str).to_numpy(dtype=np.str_)
+    return found
+
+
+def _scored(frame: "pd.DataFrame", task: Task) -> NDArray[np.bool_]:
+    """Rows whose answer is there to be judged."""
+    found = frame["scores" if task == "multiclass" else "score"].notna().to_numpy(dtype=bool)
+    return np.asarray(found, dtype=np.bool_)
+
+
+def _scores(rows: "pd.DataFrame", task: Task) -> Array:
+    if task == "multiclass":
+        return np.array([list(one) for one in rows["scores"]], dtype=np.float64)
+    return rows["score"].to_numpy(dtype=np.float64)
+
+
+def _days(rows: "pd.DataFrame") -> Days:
+    import pandas as pd
+
+    times = pd.to_datetime(rows["at"], utc=True)
+    return np.asarray(times.dt.tz_localize(None).to_numpy().astype("datetime64[D]"), dtype=np.int64)
+
+
+def _moments(values: Array) -> dict[str, float]:
+    mean = float(values.mean())
+    return {"count": len(values), "mean": mean, "m2": float(((values - mean) ** 2).sum())}

@@ -6,19 +6,23 @@ measuring them (``drift.py``, ``performance.py``), whether a retrain may start (
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
+from itertools import pairwise
 from typing import TYPE_CHECKING, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from mlops_assets.errors import UnknownName
+from mlops_assets.errors import DataError, UnknownName
 from mlops_assets.evaluation.metrics import METRICS
 
 if TYPE_CHECKING:
-    from mlops_assets.monitoring.findings import WindowDrift, WindowPerformance
+    from mlops_assets.monitoring.findings import Role, WindowDrift, WindowPerformance
 
 RuleAction = Literal["warn", "open", "ignore"]
 Action = Literal["quiet", "warn", "open", "inconclusive"]
 SignalName = Literal["features", "labels", "prediction", "performance"]
+
+SCORES_KEPT = 20
 
 
 class _Document(BaseModel):
@@ -49,7 +53,8 @@ class PerformanceRule(SignalRule):
     )
     metric: str | None = Field(
         default=None,
-        description="Metric that is held to the reference; default: skill for classes, rmse for numbers.",
+        description="Metric that is held to the reference; default: skill for classes and rmse for numbers, "
+        "together with bias.",
     )
     min_loss: float = Field(
         default=0.0, ge=0, description="Proven loss that is tolerated, in the metric's units."
@@ -83,8 +88,10 @@ class DriftPolicy(_Document):
 class SignalState:
     """One signal over the newest judged windows.
 
-    ``agreeing`` of ``judged`` windows show it, where ``needed`` of ``of`` have to. ``scores``: the numbers of
-    the newest judged window, by column or metric, each relative to its threshold where there is one.
+    ``agreeing`` of ``judged`` windows show it, where ``needed`` of ``of`` have to. ``scores``: of the newest
+    judged window: by column, the largest score relative to its threshold (above 1 is drift); by metric, its
+    value. ``evidence_since``: the end of the oldest window that is needed for this many to agree; None unless
+    the signal shows.
     """
 
     name: SignalName
@@ -95,6 +102,7 @@ class SignalState:
     of: int
     reason: str
     scores: Mapping[str, float] = field(default_factory=dict)
+    evidence_since: str | None = None
 
 
 @dataclass(frozen=True)
@@ -104,7 +112,13 @@ class Decision:
     action: Action
     reason: str
     version: str | None
-    signals: tuple[SignalState, ...]
+    signals: tuple[SignalState, ...] = ()
+
+    @property
+    def evidence_since(self) -> str | None:
+        """Of the signals that open an episode, the newest ``evidence_since``; None when none does."""
+        found = [one.evidence_since for one in self.signals if one.action == "open" and one.evidence_since]
+        return max(found, key=datetime.fromisoformat, default=None)
 
 
 def decide(
@@ -112,7 +126,113 @@ def decide(
 ) -> Decision:
     """The decision on windows of one version, oldest first.
 
-    A window that is not judged counts neither way. Raises ValueError for windows of several versions or
-    out of order; ``performance`` takes the champion's windows only.
+    A window that is not judged counts neither way. Of ``performance`` the champion's windows count. The
+    action is the strongest of the signals'; inconclusive only while no signal that could open an episode can
+    be told. Raises DataError for windows of several versions, or not in order of time.
     """
-    raise NotImplementedError
+    champion = [one for one in performance if one.variant == "champion"]
+    versions = {one.version for one in drift} | {one.version for one in champion}
+    if len(versions) > 1:
+        raise DataError(
+            f"windows of several versions ({', '.join(sorted(versions))}) cannot be decided on together: "
+            "drift is relative to what one version was trained on"
+        )
+    for windows in (drift, champion):
+        starts = [datetime.fromisoformat(one.start) for one in windows]
+        if any(later <= earlier for earlier, later in pairwise(starts)):
+            raise DataError("windows must be given once each, oldest first")
+    signals = (
+        _drift_signal("features", policy.features, "feature", drift),
+        _drift_signal("labels", policy.labels, "label", drift),
+        _drift_signal("prediction", policy.prediction, "prediction", drift),
+        _performance_signal(policy.performance, champion),
+    )
+    action, reason = _together(policy, signals)
+    return Decision(action, reason, next(iter(versions), None), signals)
+
+
+def _together(policy: DriftPolicy, signals: tuple[SignalState, ...]) -> tuple[Action, str]:
+    for action in ("open", "warn"):
+        found = [one.reason for one in signals if one.action == action]
+        if found:
+            return action, "; ".join(found)
+    rules: dict[str, SignalRule] = {one.name: getattr(policy, one.name) for one in signals}
+    asked = [one for one in signals if rules[one.name].action != "ignore"]
+    telling = [one for one in asked if rules[one.name].action == "open"] or asked
+    if not telling:
+        return "quiet", "every signal is ignored"
+    if all(one.action == "inconclusive" for one in telling):
+        return "inconclusive", "; ".join(one.reason for one in telling)
+    ordered = sorted(telling, key=lambda one: one.action == "inconclusive")
+    return "quiet", "; ".join(one.reason for one in ordered)
+
+
+@dataclass(frozen=True)
+class _Window:
+    """A judged window, seen by one signal."""
+
+    end: str
+    shows: bool
+    told: str
+
+
+def _drift_signal(
+    name: SignalName, rule: SignalRule, role: "Role", drift: "Sequence[WindowDrift]"
+) -> SignalState:
+    windows, scores = [], {}
+    for window in drift:
+        shows = window.drifted(role)
+        if shows is None:
+            continue
+        columns = sorted(
+            (one for one in window.of(role) if one.severity is not None),
+            key=lambda one: (-(one.severity or 0.0), one.column),
+        )
+        scores = {one.column: one.severity for one in columns[:SCORES_KEPT] if one.severity is not None}
+        drifted = [
+            f"{one.column} at {one.severity:.1f} times its threshold" for one in columns if one.drifted
+        ]
+        more = f" and {len(drifted) - 3} more" if len(drifted) > 3 else ""
+        windows.append(_Window(window.end, shows, ", ".join(drifted[:3]) + more))
+    what = {"feature": "features drifted", "label": "labels drifted", "prediction": "predictions drifted"}
+    unknown = drift[-1].reason if drift else "there are no windows"
+    return _signal(name, rule, what[role], windows, scores, unknown)
+
+
+def _performance_signal(rule: PerformanceRule, performance: "Sequence[WindowPerformance]") -> SignalState:
+    windows, scores, unknown = [], {}, "there are no windows"
+    for window in performance:
+        unknown = window.reason
+        if window.status != "judged" or window.loss_low is None:
+            continue
+        shows = window.loss_low > rule.min_loss
+        told = f"{window.metric} worse by {window.loss:.4f}, at least {window.loss_low:.4f}"
+        windows.append(_Window(window.end, shows, told))
+        scores = {} if window.value is None else {window.metric: window.value}
+    return _signal("performance", rule, "performance was lost", windows, scores, unknown)
+
+
+def _signal(
+    name: SignalName,
+    rule: SignalRule,
+    what: str,
+    judged: list[_Window],
+    scores: Mapping[str, float],
+    unknown: str,
+) -> SignalState:
+    newest = judged[-rule.of :]
+    showing = [window for window in newest if window.shows]
+    action: Action = "quiet"
+    since = None
+    counted = f"{what} in {len(showing)} of {len(newest)} judged windows"
+    if rule.action == "ignore":
+        reason = f"{name} is ignored"
+    elif len(showing) >= rule.windows:
+        action, since = rule.action, showing[-rule.windows].end
+        reason = f"{counted} ({showing[-1].told})"
+    elif len(showing) + rule.of - len(newest) >= rule.windows:
+        action = "inconclusive"
+        reason = f"{counted}, {rule.windows} of {rule.of} decide" + ("" if newest else f": {unknown}")
+    else:
+        reason = f"{counted}, {rule.windows} of {rule.of} decide"
+    return SignalState(name, action, len(showing), len(newest), rule.windows, rule.of, reason, scores, since)

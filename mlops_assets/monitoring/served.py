@@ -4,11 +4,11 @@ Belongs here: the staleness of the version that serves. Does not belong here: th
 model in the graph (Dagster's own), acting on it.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import Literal
+from typing import Literal, get_args
 
-from mlops_assets.monitoring.episodes import EpisodeLog
+from mlops_assets.monitoring.episodes import GATE, EpisodeLog, version_number
 
 Kind = Literal["drift", "data", "code", "rollback"]
 
@@ -23,7 +23,7 @@ class ServedFacts:
     """
 
     version: str | None
-    episodes: EpisodeLog = EpisodeLog()
+    episodes: EpisodeLog = field(default_factory=EpisodeLog)
     data_until: datetime | None = None
     newest_data: datetime | None = None
     max_data_age: timedelta | None = None
@@ -54,10 +54,78 @@ class Staleness:
     def by_cause(self) -> dict[str, bool]:
         """{kind: whether it holds}, for every kind."""
         held = {cause.kind for cause in self.causes}
-        return {"drift": "drift" in held, "data": "data" in held, "code": "code" in held,
-                "rollback": "rollback" in held}  # fmt: skip
+        return {kind: kind in held for kind in get_args(Kind)}
 
 
 def served_staleness(facts: ServedFacts, now: datetime) -> Staleness:
     """Whether the version that answers is stale at ``now``, with every cause."""
-    raise NotImplementedError
+    if facts.version is None:
+        return Staleness(None, (), None, "nothing answers")
+    age = None if facts.data_until is None else max(now - facts.data_until, timedelta(0))
+    causes = tuple(
+        Cause(kind, reason)
+        for kind, reason in (
+            ("drift", _drift(facts)),
+            ("data", _data(facts, age)),
+            ("code", _code(facts)),
+            ("rollback", _rollback(facts)),
+        )
+        if reason
+    )
+    if causes:
+        return Staleness(True, causes, age, "; ".join(cause.reason for cause in causes))
+    how_old = "" if age is None else f"; its newest training row is {_days(age)} old"
+    return Staleness(False, (), age, f"{facts.version} answers and nothing speaks against it{how_old}")
+
+
+def _drift(facts: ServedFacts) -> str:
+    """An episode is over for the graph when a candidate passes; for callers only when that one answers."""
+    episode = facts.episodes.open
+    if episode is not None:
+        return f"episode {episode.number} on {episode.version} is open: {episode.reason}"
+    for past in reversed(facts.episodes.episodes):
+        if past.version == facts.version:
+            if past.closed_by != GATE:
+                return ""
+            return (
+                f"episode {past.number} on {past.version} ended ({past.close_reason}), "
+                f"but {past.version} still answers: {past.reason}"
+            )
+    return ""
+
+
+def _data(facts: ServedFacts, age: timedelta | None) -> str:
+    if age is None or facts.max_data_age is None or age <= facts.max_data_age:
+        return ""
+    assert facts.data_until is not None
+    newer = ""
+    if facts.newest_data is not None:
+        there = facts.newest_data > facts.data_until
+        newer = (
+            f"; rows until {facts.newest_data.isoformat()} are there"
+            if there
+            else "; no newer rows are there"
+        )
+    return (
+        f"the newest training row of {facts.version} is {_days(age)} old "
+        f"({_days(facts.max_data_age)} are allowed){newer}"
+    )
+
+
+def _code(facts: ServedFacts) -> str:
+    if facts.trained_code is None or facts.declared_code in (None, facts.trained_code):
+        return ""
+    return f"{facts.version} was made by code {facts.trained_code}, declared is {facts.declared_code}"
+
+
+def _rollback(facts: ServedFacts) -> str:
+    """By number: deploying the newest stable version again ends a rollback, whichever way it is done."""
+    served, newest = version_number(facts.version or ""), version_number(facts.newest_stable or "")
+    if served is None or newest is None or served >= newest:
+        return ""
+    why = f" ({facts.rollback_reason})" if facts.rollback_reason else ""
+    return f"{facts.newest_stable} answered before and was rolled back to {facts.version}{why}"
+
+
+def _days(length: timedelta) -> str:
+    return f"{length / timedelta(days=1):.1f} days"

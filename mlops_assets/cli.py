@@ -57,18 +57,35 @@ def down_command() -> None:
     click.echo("Stopped; no process left." if stopped else "Nothing was running.")
 
 
+@main.command("loop")
+@click.option("--full", is_flag=True, help="All days from April to December, instead of some weeks.")
+@click.option("--keep", is_flag=True, help="Leave the stack up at the end, until Ctrl-C.")
+def loop_command(full: bool, keep: bool) -> None:
+    """Live the whole loop on a virtual clock: drift, retrain, rollout, a bad model rolled back."""
+    from rich.console import Console
+
+    from mlops_assets.local_stack.loop.run import loop
+    from mlops_assets.local_stack.up import StopRequested
+
+    try:
+        held = loop(Console(), full=full, keep=keep)
+    except StopRequested:
+        sys.exit(130)
+    sys.exit(0 if held else 1)
+
+
 @main.command("status")
 @click.option("--json", "as_json", is_flag=True, help="Machine-readable output.")
 def status_command(as_json: bool) -> None:
     """Per model: what answers, what is stale and why, freshness, verdict and approval."""
     import json
 
-    from mlops_assets.defs.platform.resources import serve_client
+    from mlops_assets.defs.platform.resources import clock, model_registry, serve_client
     from mlops_assets.instance import running_instance
     from mlops_assets.status import model_statuses, print_statuses
 
     with running_instance() as instance:
-        statuses = model_statuses(_definitions(), instance, serve_client())
+        statuses = model_statuses(_definitions(), instance, serve_client(), model_registry(), clock().now())
     if as_json:
         click.echo(json.dumps([status.to_dict() for status in statuses], indent=2, default=str))
     else:
@@ -162,6 +179,20 @@ def _act(deployment: str, **act: Any) -> None:
         f"deployments/{deployment} is at revision {record.metadata['revision']}: {weights}. "
         f"{record.metadata['verified']} (run {record.run_id})."
     )
+
+
+@main.command("close-episode")
+@click.argument("model")
+@_person
+def close_episode_command(model: str, by: str, reason: str) -> None:
+    """Close MODEL's open drift episode: nothing is retrained for it any more."""
+    from mlops_assets.decisions import close_episode
+    from mlops_assets.defs.platform.resources import clock
+    from mlops_assets.instance import running_instance
+
+    with running_instance() as instance:
+        episode = close_episode(_definitions(), instance, model, by=by, reason=reason, now=clock().now())
+    click.echo(f"Episode {episode} of {model} is closed by {by}: {reason}.")
 
 
 @main.command("explain")

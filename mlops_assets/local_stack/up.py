@@ -49,7 +49,7 @@ def up(settings: StackSettings, console: Console) -> None:
     if _is_up_already(settings, console):
         return
     layout = settings.layout
-    with record.held(layout), _stop_on_signals():
+    with record.held(layout), stop_on_signals():
         supervisor = Supervisor(declared_processes(settings), layout)
         try:
             layout.prepare(dagster_yaml=settings.root / "dagster.yaml")
@@ -58,11 +58,11 @@ def up(settings: StackSettings, console: Console) -> None:
                 console.print(f"stopped what an earlier run left behind: {command}", markup=False)
             supervisor.require_ports()
             record.write(layout, "starting")
-            deployed = _start(settings, supervisor, console)
+            deployed = bring_up(settings, supervisor, console)
             _print_summary(settings, deployed, console)
             record.write(layout, "ready", tuple(deployed))
             console.print("\nUp. Ctrl-C stops everything." if console.is_terminal else "\nUp.")
-            with _stopping_is_wanted():
+            with stopping_is_wanted():
                 while True:
                     supervisor.check()
                     time.sleep(1.0)
@@ -81,7 +81,7 @@ def up_detached(settings: StackSettings, console: Console) -> None:
     layout = settings.layout
     layout.logs.mkdir(parents=True, exist_ok=True)
     log = layout.logs / "up.log"
-    with log.open("wb") as sink, _stop_on_signals():
+    with log.open("wb") as sink, stop_on_signals():
         background = subprocess.Popen(
             [sys.executable, "-m", "mlops_assets.cli", "up"],
             stdin=subprocess.DEVNULL,
@@ -111,7 +111,7 @@ def up_detached(settings: StackSettings, console: Console) -> None:
     console.print(told, markup=False, highlight=False, soft_wrap=True)
 
 
-def _start(settings: StackSettings, supervisor: Supervisor, console: Console) -> list[str]:
+def bring_up(settings: StackSettings, supervisor: Supervisor, console: Console) -> list[str]:
     """Starts the processes and builds the graph meanwhile; names of the deployments that answer."""
     with Display(console) as display:
         _launch(supervisor, "first", display)
@@ -279,7 +279,7 @@ def _print_summary(settings: StackSettings, deployed: list[str], console: Consol
 
 
 @contextmanager
-def _stop_on_signals() -> Iterator[None]:
+def stop_on_signals() -> Iterator[None]:
     """Ctrl-C, SIGTERM and a closed terminal raise StopRequested once, in the main thread.
 
     A handler of our own also gives children the default action back when this process was started
@@ -302,7 +302,7 @@ def _stop_on_signals() -> Iterator[None]:
 
 
 @contextmanager
-def _stopping_is_wanted() -> Iterator[None]:
+def stopping_is_wanted() -> Iterator[None]:
     """Once everything is up, being told to stop is the way to end."""
     try:
         yield

@@ -1,0 +1,177 @@
+"""``mlops loop``: starts the real stack in an empty folder of its own, tells the story, stops everything.
+
+Belongs here: settings of that stack, and what is started and ended around the story. Does not belong here:
+what happens in it (``story.py``, ``scenes.py``).
+"""
+
+import shutil
+import signal
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from datetime import date
+from pathlib import Path
+
+from rich.console import Console
+
+from mlops_assets import environment
+from mlops_assets.errors import MlopsError, StackError
+from mlops_assets.local_stack import process_table, record
+from mlops_assets.local_stack.loop import scenes
+from mlops_assets.local_stack.loop.callers import Ask, Flights
+from mlops_assets.local_stack.loop.deliveries import Deliveries
+from mlops_assets.local_stack.loop.readings import Watch
+from mlops_assets.local_stack.loop.story import Story
+from mlops_assets.local_stack.loop.telling import Teller
+from mlops_assets.local_stack.loop.traffic import Traffic
+from mlops_assets.local_stack.loop.virtual_time import ClockFile, midnight
+from mlops_assets.local_stack.loop.world import ONE_DAY, World
+from mlops_assets.local_stack.ports import unused
+from mlops_assets.local_stack.processes import (
+    DEFAULT_RAY_CPUS,
+    MARKER,
+    StackSettings,
+    declared_processes,
+    process_environment,
+    shared_environment,
+)
+from mlops_assets.local_stack.supervisor import Supervisor, answers
+from mlops_assets.local_stack.up import bring_up, stop_on_signals, stopping_is_wanted
+
+STATE = ".mlops-loop"
+MODEL = "flights"
+KEPT_VARIABLES = (environment.GIT_SHA.name,)
+"""Of the platform's variables: where everything lies is the story's own business, the commit is not."""
+WATCHED = (
+    "performance", "drift", "drift_signals", "retrain_requests", "training_sets", "candidates", "models",
+    "evaluations", "approvals", "deployments",
+)  # fmt: skip
+
+
+def loop_settings(root: Path, inherited: Mapping[str, str], ports: Sequence[int]) -> StackSettings:
+    """A stack in a folder of its own below ``root``, on these five ports, on a virtual clock.
+
+    Nothing of the platform's environment is taken over: the story must not touch another lake or webhook.
+    """
+    state = root / STATE
+    dagster, mlflow, serve, dashboard, gcs = ports
+    foreign = {variable.name for variable in environment.VARIABLES} - set(KEPT_VARIABLES)
+    return StackSettings(
+        state=state,
+        root=root,
+        dagster_port=dagster,
+        mlflow_port=mlflow,
+        serve_port=serve,
+        ray_dashboard_port=dashboard,
+        ray_gcs_port=gcs,
+        ray_cpus=DEFAULT_RAY_CPUS,
+        mlflow_tracking_uri=f"sqlite:///{state}/mlflow/mlflow.db",
+        mlflow_artifacts=f"{state}/mlflow/artifacts",
+        serve_url=f"http://127.0.0.1:{serve}",
+        ray_dashboard_url=f"http://127.0.0.1:{dashboard}",
+        clock_file=str(state / "clock"),
+        inherited={name: value for name, value in inherited.items() if name not in foreign},
+    )
+
+
+def loop(console: Console, *, full: bool = False, keep: bool = False) -> bool:
+    """Tells the story; whether every transition came. ``keep``: the stack stays up until told to stop.
+
+    Raises StackError when the stack cannot start; StopRequested when told to stop before the end.
+    """
+    settings = loop_settings(environment.PROJECT_ROOT, environment.process_environment(), unused(5))
+    layout, plan = settings.layout, scenes.FULL if full else scenes.SHORT
+    with record.held(layout), stop_on_signals(), ExitStack() as stack:
+        for command in process_table.end_marked(MARKER, str(layout.state)):
+            console.print(f"stopped what an earlier story left behind: {command}", markup=False)
+        _empty(layout.state)
+        layout.prepare(dagster_yaml=settings.root / "dagster.yaml")
+        layout.write_environment(shared_environment(settings))
+        clock = ClockFile(Path(settings.clock_file), midnight(plan.champion_until + ONE_DAY))
+        teller = Teller(console, lambda: clock.now)
+        supervisor = Supervisor(declared_processes(settings), layout)
+        stack.callback(_stop, supervisor, console)
+        supervisor.require_ports()
+        record.write(layout, "starting")
+        scenes.opening(teller, plan)
+        callers = _Callers(settings, plan)
+        deployed = bring_up(settings, supervisor, console)
+        if MODEL not in deployed:
+            raise StackError(f"deployments/{MODEL} was not deployed; log: {layout.logs / 'graph.log'}")
+        record.write(layout, "ready", tuple(deployed))
+        deliveries = Deliveries(
+            settings.definitions_module,
+            process_environment(settings),
+            layout.run,
+            layout.logs / "deliveries.log",
+        )
+        stack.callback(deliveries.close)
+        url = f"{settings.serve_url}/{MODEL}"
+        watch = stack.enter_context(Watch(settings.dagster_url, url, [f"{kind}/{MODEL}" for kind in WATCHED]))
+        traffic = Traffic(url, callers.flights.classes)
+        world = World(clock, traffic, deliveries, callers.asks(), delivered_until=plan.champion_until)
+        story = Story(teller, watch, world, supervisor.check)
+        try:
+            scenes.tell(story, plan, callers.flights.weather, layout.state)
+        except MlopsError as error:
+            teller.end(f"The loop does not hold: {error}", good=False)
+            held = False
+        else:
+            held = True
+            teller.end(f"The loop holds, in {teller.elapsed / 60:.1f} minutes.", good=True)
+        console.print(f"Everything that happened lies in {layout.state}.", markup=False, highlight=False)
+        if keep:
+            console.print(f"Dagster: {settings.dagster_url}  MLflow: {settings.mlflow_url}  model: {url}")
+            console.print("Ctrl-C stops everything.")
+            with stopping_is_wanted():
+                while True:
+                    supervisor.check()
+                    time.sleep(1.0)
+        return held
+
+
+def _empty(state: Path) -> None:
+    """Removes everything of an earlier story but the lock that is held."""
+    for path in state.iterdir():
+        if path.name == "run":
+            continue
+        shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
+
+
+def _stop(supervisor: Supervisor, console: Console) -> None:
+    # A second Ctrl-C must not leave half of it running.
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
+    supervisor.stop()
+    console.print("Stopped; no process left.")
+
+
+class _Callers:
+    """The requests of all days, computed beside the start of the stack."""
+
+    def __init__(self, settings: StackSettings, plan: "scenes.Plan") -> None:
+        self.flights = Flights()
+        self._settings, self._plan = settings, plan
+        self._found: dict[date, list[Ask]] | None = None
+        self._problem: BaseException | None = None
+        self._thread = threading.Thread(target=self._compute, name="callers", daemon=True)
+        self._thread.start()
+
+    def asks(self) -> dict[date, list[Ask]]:
+        """The requests by day, as soon as they are there."""
+        self._thread.join()
+        if self._problem is not None:
+            raise self._problem
+        assert self._found is not None
+        return self._found
+
+    def _compute(self) -> None:
+        try:
+            # Ray gives itself half a minute to start; on two cores nothing else should run meanwhile.
+            while not answers(f"{self._settings.ray_dashboard_url}/api/serve/applications/"):
+                time.sleep(0.5)
+            self._found = self.flights.asks(self._plan.first_day, self._plan.last_day)
+        # Carried over to the thread that waits for it.
+        except BaseException as error:
+            self._problem = error

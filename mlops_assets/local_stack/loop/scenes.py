@@ -1,0 +1,132 @@
+"""The scenes of the story, in the short form and in the full one.
+
+Belongs here: which days are lived, and what each scene is about. Does not belong here: waiting and following
+(``story.py``).
+"""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import date, timedelta
+from pathlib import Path
+
+from mlops_assets.local_stack.loop.story import Story, Unfulfilled
+from mlops_assets.local_stack.loop.telling import Teller
+from mlops_assets.local_stack.loop.world import ONE_DAY
+
+MODEL = "flights"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Which days there are.
+
+    The first champion is trained on what had happened until ``champion_until``. Requests begin on
+    ``first_day``; by ``last_day`` everything must have happened. ``until_promoted``: ends with the first
+    promotion, instead of living all days.
+    """
+
+    champion_until: date
+    first_day: date
+    last_day: date
+    until_promoted: bool
+
+    @property
+    def spare(self) -> int:
+        """Days at the end that are kept for the planted model."""
+        return 8
+
+
+SHORT = Plan(date(2013, 3, 31), date(2013, 6, 24), date(2013, 8, 4), until_promoted=True)
+"""A champion of the winter meets the summer's storms."""
+FULL = Plan(date(2013, 3, 31), date(2013, 4, 1), date(2013, 12, 29), until_promoted=False)
+
+
+def opening(teller: Teller, plan: Plan) -> None:
+    """Before anything runs."""
+    teller.scene(
+        "An empty folder",
+        f"It is {plan.champion_until + ONE_DAY:%d %B %Y} on the platform's clock. The stack starts, and builds its "
+        "graph from the raw files of the days until then, up to a first model that answers.",
+    )
+
+
+def tell(story: Story, plan: Plan, weather: Sequence[str], state: Path) -> None:
+    """All scenes; Unfulfilled when a transition does not come."""
+    _champion(story)
+    _quiet_months(story, plan)
+    day = _days(story, plan)
+    _planted(story, day, weather)
+    _summary(story, state)
+
+
+def _champion(story: Story) -> None:
+    story.begin()
+    endpoint = story.last.endpoint
+    if endpoint is None:
+        raise Unfulfilled(f"the endpoint of deployments/{MODEL} does not say that it is ready.")
+    story.teller.line(f"{endpoint.stable} answers", story.fact("models", "trainer"), mark="done")
+
+
+def _quiet_months(story: Story, plan: Plan) -> None:
+    if plan.first_day <= plan.champion_until + 2 * ONE_DAY:
+        return
+    story.teller.scene("Weeks without a request", "Outcomes arrive, nobody asks, nobody retrains.")
+    arrived = story.world.jump(plan.first_day)
+    story.teller.line(
+        f"outcomes of {arrived.first:%d %b} to {arrived.last:%d %b} arrived",
+        f"{arrived.seconds:.1f} s",
+        mark="doing",
+    )
+    story.look()
+
+
+def _days(story: Story, plan: Plan) -> date:
+    story.teller.scene(
+        "Days of requests",
+        "Every flight is asked about once, at its scheduled departure, through HTTP. What became of it is known "
+        "two days later. From here on only the platform acts.",
+    )
+    day = plan.first_day
+    while day <= plan.last_day - timedelta(days=plan.spare):
+        story.day(day)
+        day += ONE_DAY
+        if plan.until_promoted and story.repaired():
+            break
+    story.require_repair()
+    return day
+
+
+def _planted(story: Story, day: date, weather: Sequence[str]) -> None:
+    story.teller.scene(
+        "A bad model",
+        "A colleague hands in a model from outside. On every row that the gate can see it is as good as the "
+        "champion. It gives no number to a caller who does not know the weather.",
+    )
+    planted = story.world.plant(MODEL, list(weather))
+    version = f"v{planted['version']}"
+    story.teller.line(f"{version} is registered", f"content {planted['digest'][:12]}", mark="doing")
+    story.rolled_back(version, day, weather)
+
+
+def _summary(story: Story, state: Path) -> None:
+    teller = story.teller
+    asked = sum(len(lived.asks) for lived in story.lived)
+    lost = sum(lived.lost for lived in story.lived)
+    versions: dict[str, int] = {}
+    for lived in story.lived:
+        for name, count in lived.by_version().items():
+            versions[name] = versions.get(name, 0) + count
+    teller.table(
+        f"{asked:,} requests, {lost} without a correct answer",
+        ("answered by", "requests"),
+        [(name, f"{count:,}") for name, count in sorted(versions.items())],
+    )
+    alerts = state / "alerts.jsonl"
+    if alerts.exists():
+        told = [json.loads(line) for line in alerts.read_text(encoding="utf-8").splitlines()]
+        teller.table(
+            "Alerts",
+            ("kind", "what"),
+            [(str(one.get("kind")), str(one.get("summary", ""))[:140]) for one in told],
+        )

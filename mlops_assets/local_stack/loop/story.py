@@ -1,0 +1,295 @@
+"""The story itself: day after day is lived, and what the platform does of itself is waited for and told.
+
+Belongs here: the order of scenes, which transition must come and by when. Does not belong here: how a
+transition is recognised (``changes.py``), how a day is sent or delivered (``world.py``), starting the stack
+(``run.py``).
+"""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from datetime import date, timedelta
+
+from mlops_assets.errors import MlopsError
+from mlops_assets.local_stack.loop.changes import Change, changes, window_name
+from mlops_assets.local_stack.loop.readings import Reading, Watch
+from mlops_assets.local_stack.loop.telling import Teller
+from mlops_assets.local_stack.loop.virtual_time import midnight
+from mlops_assets.local_stack.loop.world import Lived, World
+from mlops_assets.monitoring.windows import window_of
+
+POLL_S = 1.0
+SHOWN_INSTEAD = 8
+ONE_DAY = timedelta(days=1)
+WEEK = timedelta(days=7)
+QUIET_KINDS = ("run launched", "traffic")
+DRIFT_SENSOR = "drift_flights"
+GOOD = ("promoted", "episode closed", "model fresh", "served fresh", "approved")
+BAD = ("run failed", "aborted")
+
+REPAIR = (
+    "window measured", "drift seen", "episode opened", "model stale", "retrain granted", "run launched",
+    "training set made", "candidates compared", "model made", "model fresh", "verdict", "approved", "rollout",
+    "promoted", "episode closed",
+)  # fmt: skip
+"""What must have been seen at least once."""
+
+MEASURED_S, SENSOR_S, LAUNCHED_S, TRAINED_S, JUDGED_S = 120.0, 60.0, 90.0, 240.0, 120.0
+STEP_S, ROLLOUT_S, TRIPPED_S, STALE_S = 30.0, 420.0, 30.0, 120.0
+
+
+class Unfulfilled(MlopsError):
+    """A transition that did not come in time, and what was seen instead."""
+
+
+@dataclass(frozen=True)
+class Seen:
+    """A transition with its virtual time (ISO 8601) and real time (seconds of the story)."""
+
+    change: Change
+    virtual: str
+    real: float
+
+
+@dataclass
+class Story:
+    """The platform as seen from outside, the world, and everything seen so far."""
+
+    teller: Teller
+    watch: Watch
+    world: World
+    alive: Callable[[], None]
+    """Raises StackError when a part of the platform died."""
+    seen: list[Seen] = field(default_factory=list)
+    lived: list[Lived] = field(default_factory=list)
+    last: Reading = field(default_factory=Reading)
+
+    # -- looking ---------------------------------------------------------------------------------------
+
+    def begin(self) -> None:
+        """Takes what is there as known: only what comes is told."""
+        self.last = self.watch.look()
+
+    def look(self) -> list[Change]:
+        """What has happened since the last look, told line by line."""
+        self.alive()
+        now = self.watch.look()
+        found = changes(self.last, now)
+        # A question that could not be answered this time must not look like a change next time.
+        self.last = Reading(
+            now.events,
+            now.staleness or self.last.staleness,
+            now.runs,
+            now.endpoint or self.last.endpoint,
+            self.last.served_stale if now.served_stale is None else now.served_stale,
+        )
+        for change in found:
+            self.seen.append(Seen(change, self.world.clock.now.isoformat(), self.teller.elapsed))
+            mark = "done" if change.kind in GOOD else "bad" if change.kind in BAD else "seen"
+            self.teller.line(_words(change), change.text, mark=mark)
+        return found
+
+    def expect(
+        self, what: str, matches: Callable[[Change], bool], *, within_s: float, since: int = 0
+    ) -> Change:
+        """The first matching transition after number ``since``; waits for it, and raises Unfulfilled."""
+        deadline = time.monotonic() + within_s
+        while True:
+            found = self.find(matches, since=since)
+            if found is not None:
+                return found
+            if time.monotonic() > deadline:
+                raise Unfulfilled(f"{what} did not come within {within_s:.0f} s. {self.instead(since)}")
+            self.look() or time.sleep(POLL_S)
+
+    def find(self, matches: Callable[[Change], bool], *, since: int = 0) -> Change | None:
+        """The first matching transition after number ``since``, if it was seen."""
+        return next((one.change for one in self.seen[since:] if matches(one.change)), None)
+
+    def instead(self, since: int) -> str:
+        """What was seen in the place of what was waited for: transitions, unfinished runs, sensors."""
+        told = [f"{one.real:.0f} s {_words(one.change)}: {one.change.text}" for one in self.seen[since:]]
+        under_way = [
+            f"run {run.run_id[:8]} {run.status.lower()}: {', '.join(run.assets)}"
+            for run in self.last.runs.values()
+            if run.status not in ("SUCCESS", "FAILURE", "CANCELED")
+        ]
+        ticks = [
+            f"sensor {tick.sensor} {tick.status.lower()}: {tick.told}" for tick in self.watch.ticks().values()
+        ]
+        lines = [*(told[-SHOWN_INSTEAD:] or ["no transition at all"]), *under_way, *ticks]
+        return "Seen instead:\n" + "\n".join(f"  {line}" for line in lines)
+
+    # -- living ----------------------------------------------------------------------------------------
+
+    def live(self, day: date, *, without: Sequence[str] = ()) -> None:
+        """One day of requests and arriving outcomes; Unfulfilled when an answer was lost."""
+        lived = self.world.live(day, without)
+        self.lived.append(lived)
+        answered = ", ".join(f"{version} {count}" for version, count in lived.by_version().items())
+        detail = f"answered by {answered}; {lived.seconds:.1f} s"
+        if lived.arrived:
+            detail += f"; outcomes of {lived.arrived:%d %b} arrived"
+        self.teller.line(f"{len(lived.asks):,} requests of {day:%a %d %b}", detail, mark="doing")
+        if lived.lost:
+            raise Unfulfilled(
+                f"{lived.lost} of {len(lived.asks)} requests of {day} got no correct answer: "
+                f"{'; '.join(lived.problems)}"
+            )
+        self.look()
+
+    def day(self, day: date) -> None:
+        """One day, and everything it sets off, followed to where time has to pass again."""
+        self.live(day)
+        self.measured(day)
+        self.follow()
+
+    def measured(self, day: date) -> None:
+        """At the end of a window: waits until it was measured, and the drift sensor has thought about it."""
+        window = window_of(midnight(day), WEEK)
+        if window.end != midnight(day + ONE_DAY):
+            return
+        name = window_name(window.start.isoformat(), window.end.isoformat())
+        self.expect(
+            f"the measurement of the window {name}",
+            lambda change: change.kind == "window measured" and change.subject.endswith(name),
+            within_s=MEASURED_S,
+            since=self._since_day(window.start.date()),
+        )
+        self._until_ticked()
+
+    def follow(self) -> None:
+        """Follows what has begun: an episode to its verdict, a rollout by one step."""
+        started = self._last("episode opened")
+        if started is not None and not self._any("retrain granted", started):
+            self._stale(started)
+        granted = self._last("retrain granted")
+        if granted is not None and not self._any("verdict", granted):
+            self.retrain(granted)
+        if self.rolling_out():
+            self.wait_for_step()
+
+    def retrain(self, since: int) -> None:
+        """From a granted retrain to the gate's verdict, in one run."""
+        self.expect("a run for the granted retrain", _is("run launched"), within_s=LAUNCHED_S, since=since)
+        self.expect("a new training set", _is("training set made"), within_s=TRAINED_S, since=since)
+        self.expect("the candidates", _is("candidates compared"), within_s=TRAINED_S, since=since)
+        self.expect("a new model", _is("model made"), within_s=JUDGED_S, since=since)
+        verdict = self.expect("the gate's verdict", _is("verdict"), within_s=JUDGED_S, since=since)
+        if verdict.facts.get("outcome") == "promote":
+            self.expect("the approval", _is("approved"), within_s=JUDGED_S, since=since)
+            self.expect("the start of the rollout", _is("rollout"), within_s=JUDGED_S, since=since)
+
+    def rolling_out(self) -> bool:
+        """Whether a rollout was begun and has not ended."""
+        begun = self._last("rollout")
+        return begun is not None and not any(self._any(kind, begun) for kind in ("promoted", "aborted"))
+
+    def wait_for_step(self) -> None:
+        """Gives the rollout sensor time to act on the day's requests; more requests may be needed."""
+        since = len(self.seen)
+        deadline = time.monotonic() + STEP_S
+        while time.monotonic() < deadline:
+            if any(one.change.kind in ("rollout", "promoted", "aborted") for one in self.seen[since:]):
+                return
+            self.look() or time.sleep(POLL_S)
+
+    def repaired(self) -> bool:
+        """Whether a successor was promoted and the episode that led to it is over."""
+        opened, promoted = self._last("episode opened"), self._last("promoted")
+        return opened is not None and promoted is not None and promoted > opened
+
+    def require_repair(self) -> None:
+        """The whole way from drift to a fresh model that answers; Unfulfilled names what did not come."""
+        for kind in REPAIR:
+            if self._last(kind) is None:
+                raise Unfulfilled(f"{kind!r} was never seen. {self.instead(0)}")
+        promoted = self._last("promoted")
+        assert promoted is not None
+        if self._any("served stale", 0):
+            self.expect("what answers to be fresh", _is("served fresh"), within_s=STALE_S, since=promoted)
+
+    def rolled_back(self, version: str, day: date, without: Sequence[str]) -> None:
+        """The planted version passes the gate, gets a share of the callers, fails, and is taken back."""
+        since = len(self.seen)
+        verdict = self.expect(
+            "the gate's verdict", _is("verdict"), within_s=LAUNCHED_S + JUDGED_S, since=since
+        )
+        if verdict.facts.get("outcome") != "promote":
+            raise Unfulfilled(f"the planted {version} did not pass the gate: {verdict.text}")
+        self.expect("the start of its rollout", _is("rollout"), within_s=JUDGED_S, since=since)
+        deadline = time.monotonic() + ROLLOUT_S
+        while self.last.endpoint is None or not self.last.endpoint.weights.get(version):
+            if time.monotonic() > deadline or not self.rolling_out():
+                raise Unfulfilled(f"{version} got no share of the requests. {self.instead(since)}")
+            self.live(day)
+            day += ONE_DAY
+            self.wait_for_step()
+        self.teller.line(
+            "the callers' weather feed fails", f"{len(without)} features are missing from now on"
+        )
+        since = len(self.seen)
+        self.live(day, without=without)
+        self.expect(f"a trip of {version}", _is("tripped"), within_s=TRIPPED_S, since=since)
+        self.expect(f"the abort of {version}", _is("aborted"), within_s=ROLLOUT_S, since=since)
+        self.expect(
+            "all traffic back on stable",
+            lambda change: change.kind == "traffic" and version not in change.text.split(";")[0],
+            within_s=SENSOR_S,
+            since=since,
+        )
+
+    def fact(self, kind: str, name: str) -> str:
+        """A fact of the newest materialisation of that kind, as text."""
+        found = [
+            event
+            for event in self.last.events
+            if event.asset.split("/")[0] == kind and event.kind == "materialised"
+        ]
+        return str(found[-1].facts.get(name, "")) if found else ""
+
+    def _stale(self, since: int) -> None:
+        """An episode makes the model stale, by cause, and what answers says so too."""
+        self.expect(
+            "models/flights STALE because of the episode",
+            lambda change: change.kind == "model stale" and "drift_signals" in change.text,
+            within_s=STALE_S,
+            since=since,
+        )
+        self.expect("a granted retrain", _is("retrain granted"), within_s=SENSOR_S, since=since)
+
+    def _until_ticked(self) -> None:
+        """Returns once the drift sensor has run after what was seen last."""
+        after = time.time()
+        deadline = time.monotonic() + SENSOR_S
+        while (
+            (tick := self.watch.ticks().get(DRIFT_SENSOR)) is None
+            or tick.at < after
+            or tick.status == "STARTED"
+        ):
+            if time.monotonic() > deadline:
+                raise Unfulfilled(
+                    f"the sensor {DRIFT_SENSOR} did not look within {SENSOR_S:.0f} s. {self.instead(0)}"
+                )
+            self.look() or time.sleep(POLL_S)
+        self.look()
+
+    def _since_day(self, day: date) -> int:
+        """Number of the first transition seen on that virtual day or later."""
+        start = midnight(day).isoformat()
+        return next((n for n, one in enumerate(self.seen) if one.virtual >= start), len(self.seen))
+
+    def _last(self, kind: str) -> int | None:
+        """Number of the newest transition of that kind."""
+        return next((n for n in range(len(self.seen) - 1, -1, -1) if self.seen[n].change.kind == kind), None)
+
+    def _any(self, kind: str, since: int) -> bool:
+        return any(one.change.kind == kind for one in self.seen[since:])
+
+
+def _is(kind: str) -> Callable[[Change], bool]:
+    return lambda change: change.kind == kind
+
+
+def _words(change: Change) -> str:
+    return f"{change.kind} {change.subject}".rstrip()

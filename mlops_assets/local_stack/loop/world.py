@@ -1,0 +1,95 @@
+"""The world outside of the platform: time that passes, callers who ask, outcomes that arrive late.
+
+Belongs here: living one day. Does not belong here: what the platform makes of it (``story.py``).
+"""
+
+from collections.abc import Mapping, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass
+from datetime import date, timedelta
+from typing import Any
+
+from mlops_assets.local_stack.loop.callers import Ask, by_hour
+from mlops_assets.local_stack.loop.deliveries import Delivered, Deliveries
+from mlops_assets.local_stack.loop.traffic import Answer, Sent, Traffic
+from mlops_assets.local_stack.loop.virtual_time import ClockFile, midnight
+
+LABEL_DELAY = timedelta(days=2)
+"""The outcomes of a day are complete when this much has passed since it began."""
+ONE_DAY = timedelta(days=1)
+
+
+@dataclass(frozen=True)
+class Lived:
+    """One day: its requests with their answers (None: lost), and the day whose outcomes arrived on it."""
+
+    day: date
+    asks: tuple[Ask, ...]
+    answers: tuple[Answer | None, ...]
+    problems: tuple[str, ...]
+    seconds: float
+    arrived: date | None
+
+    @property
+    def lost(self) -> int:
+        return sum(answer is None for answer in self.answers)
+
+    def by_version(self) -> dict[str, int]:
+        """Answers by version and role, like ``v2 canary``; stable is not named."""
+        counted: dict[str, int] = {}
+        for answer in self.answers:
+            if answer is not None:
+                role = "" if answer.variant == "stable" else f" {answer.variant}"
+                counted[answer.version + role] = counted.get(answer.version + role, 0) + 1
+        return dict(sorted(counted.items()))
+
+
+class World:
+    """Time, callers and late outcomes. ``asks`` are the requests of every day that may be lived."""
+
+    def __init__(
+        self,
+        clock: ClockFile,
+        traffic: Traffic,
+        deliveries: Deliveries,
+        asks: Mapping[date, Sequence[Ask]],
+        *,
+        delivered_until: date,
+    ) -> None:
+        self.clock, self._traffic, self._deliveries, self._asks = clock, traffic, deliveries, asks
+        self._delivered_until = delivered_until
+
+    def jump(self, to: date) -> Delivered:
+        """Days nobody asked on: the clock goes to the morning of ``to``, and all outcomes due by then arrive."""
+        self.clock.set(midnight(to))
+        return self._bring(to - LABEL_DELAY - ONE_DAY).result()
+
+    def plant(self, model: str, without: list[str]) -> dict[str, Any]:
+        """A colleague's model, which breaks when these features are missing; its version and digest."""
+        return self._deliveries.plant(model, without)
+
+    def live(self, day: date, without: Sequence[str] = ()) -> Lived:
+        """Lives one day, hour by hour; ``without``: features that the callers do not know today."""
+        self.clock.set(midnight(day))
+        arriving = day - LABEL_DELAY
+        bringing = self._bring(arriving)
+        sent: list[Sent] = []
+        for at, asks in by_hour(self._asks[day]):
+            self.clock.set(at)
+            sent.append(self._traffic.send([ask.body(without) for ask in asks]))
+        delivered = bringing.result()
+        self.clock.set(midnight(day + ONE_DAY))
+        return Lived(
+            day=day,
+            asks=tuple(self._asks[day]),
+            answers=tuple(answer for one in sent for answer in one.answers),
+            problems=tuple(problem for one in sent for problem in one.problems),
+            seconds=sum(one.seconds for one in sent),
+            arrived=delivered.last,
+        )
+
+    def _bring(self, until: date) -> "Future[Delivered]":
+        """All outcomes that have not arrived, up to that day."""
+        first = self._delivered_until + ONE_DAY
+        self._delivered_until = until
+        return self._deliveries.bring(first, until)

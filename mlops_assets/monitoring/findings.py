@@ -21,7 +21,7 @@ Variant = Literal["champion", "canary", "shadow"]
 PerformanceStatus = Literal["judged", "waiting", "too_few", "unlabelled", "no_keys"]
 
 DECIDING: tuple[Statistic, ...] = ("psi", "ks")
-"""The statistics that decide about a column. KL is shown: of the same bins as PSI, it says nearly the same."""
+"""The statistics that decide about a column. KL is shown only: of the same bins, it says what PSI says."""
 
 _Finding = TypeVar("_Finding")
 
@@ -86,7 +86,7 @@ class ColumnDrift:
 
     @property
     def severity(self) -> float | None:
-        """The largest ratio of value and threshold among the deciding statistics; None when none is defined."""
+        """The largest ratio of value and threshold of a deciding statistic; None when none is defined."""
         ratios = [one.ratio for one in self.scores if one.statistic in DECIDING and one.ratio is not None]
         return max(ratios, default=None)
 
@@ -162,9 +162,9 @@ class WindowPerformance:
     """How well one version answered in one window, as far as labels tell.
 
     ``share`` is labelled / answers (0 to 1; 0 without answers). ``metrics`` holds every metric of the task;
-    ``value`` is that of ``metric``, with a 95 % interval ``low`` to ``high``. ``reference`` is the same metric
-    on rows the model did not train on; ``loss`` how much worse than that, positive when worse whatever the
-    metric's direction, and ``loss_low`` its one-sided lower bound at the policy's level. All of them are
+    ``value`` is that of ``metric``, with a 95 % interval ``low`` to ``high``. ``reference`` is the same
+    metric on rows the model did not train on; ``loss`` how much worse than that, positive when worse whatever
+    the metric's direction, and ``loss_low`` its one-sided lower bound at the policy's level. All of them are
     None unless ``status`` is "judged"; ``reason`` says why.
     """
 

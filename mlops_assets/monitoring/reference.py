@@ -5,20 +5,41 @@ Does not belong here: the formulas of the scores (``scores.py``), where threshol
 (``calibration.py``), judging a window with it (``drift.py``), where it is stored.
 """
 
-from collections.abc import Sequence
+import zlib
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import Field, ValidationError
 
+from mlops_assets.errors import DataError
+from mlops_assets.monitoring.calibration import CELLS, MIN_GROUPS, Days, Null, calibrate
 from mlops_assets.monitoring.findings import Role, Statistic
+from mlops_assets.monitoring.performance import PerformanceReference
+from mlops_assets.monitoring.scores import (
+    BINS,
+    LARGEST,
+    Counts,
+    category_counts,
+    counts_between,
+    finite_sorted,
+    most_frequent,
+    quantile_cuts,
+    quantile_sample,
+)
 from serve.schema import Document, FeatureSpec, Task
 
 if TYPE_CHECKING:
     import pandas as pd
 
+Floats = NDArray[np.float64]
 Kind = Literal["number", "category"]
+
+CATEGORIES = 50
+"""So many categories have a bin of their own; the rest share one with those never seen."""
+PREDICTION, PROBABILITY, LABEL = "prediction", "prediction_probability", "label"
 
 
 @dataclass(frozen=True)
@@ -35,17 +56,179 @@ class Judged:
     groups: NDArray[np.int64] | None = None
 
 
+class ColumnReference(Document):
+    """One column: bins, counts in them, a sample, and what its scores are by chance."""
+
+    column: str
+    role: Role
+    kind: Kind
+    boolean: bool = Field(default=False, description="A category of true and false, held as 1 and 0.")
+    rows: int = Field(description="Rows, those with a missing value among them.")
+    cuts: tuple[float, ...] = Field(default=(), description="Number: where bins end; the outer ones do not.")
+    categories: tuple[str, ...] = Field(default=(), description="Category: names of the bins.")
+    counts: tuple[int, ...] = Field(
+        description="Rows per bin; of a category also those of any other value; the missing are last."
+    )
+    sample: tuple[float, ...] = Field(
+        default=(), description="Number: all values ascending, or 2,000 quantiles."
+    )
+    nulls: tuple[Null, ...]
+
+    @property
+    def missing_share(self) -> float:
+        """Share of rows without a value, 0 to 1."""
+        return self.counts[-1] / self.rows
+
+    @property
+    def other_share(self) -> float:
+        """Category: share of rows with a value that has no bin of its own, 0 to 1."""
+        return self.counts[-2] / self.rows if self.kind == "category" else 0.0
+
+    def null(self, statistic: Statistic) -> Null | None:
+        """What the statistic is by chance; None when the column has no such statistic."""
+        return next((one for one in self.nulls if one.statistic == statistic), None)
+
+
 class DriftReference(Document):
-    """Per column: bins with their counts, a sorted sample, thresholds by window size. See ``make_reference``."""
+    """Per column: bins with their counts, a sorted sample, thresholds by window size. See ``make_reference``.
+
+    Of a training set with 32 features it is about 1 MB of text.
+    """
+
+    format_version: Literal[1] = 1
+    task: Task
+    classes: tuple[str, ...] | None
+    window_days: float = Field(description="Length of the windows that the thresholds are for.")
+    rows: int = Field(description="Rows of the training set.")
+    made_of: str = Field(description="What it was made of, in words.")
+    columns: tuple[ColumnReference, ...]
+    performance: tuple[PerformanceReference, ...] = ()
+
+    def kinds(self) -> dict[str, Kind]:
+        """{column: "number" or "category"}, in order."""
+        return {one.column: one.kind for one in self.columns}
+
+    def column(self, name: str) -> ColumnReference | None:
+        """The column of that name, or None."""
+        return next((one for one in self.columns if one.column == name), None)
 
     def dumps(self) -> str:
         """The document as JSON text: the same reference gives the same text."""
-        raise NotImplementedError
+        return self.model_dump_json()
 
     @classmethod
     def loads(cls, text: str) -> "DriftReference":
         """The document of that text; DataError when it is none."""
-        raise NotImplementedError
+        try:
+            return cls.model_validate_json(text)
+        except ValidationError as error:
+            first = error.errors()[0]
+            place = ".".join(str(part) for part in first["loc"]) or "the text"
+            raise DataError(
+                f"this is no drift reference: {place}: {first['msg']}. Make it again by training the model"
+            ) from error
+
+
+@dataclass(frozen=True)
+class Values:
+    """Values of one column as they are compared.
+
+    A number: float64 (n,), NaN where missing. A category: codes (n,) into ``names``, -1 where missing.
+    """
+
+    column: str
+    role: Role
+    kind: Kind
+    numbers: Floats | None = None
+    codes: NDArray[np.int64] | None = None
+    names: tuple[str, ...] = ()
+    boolean: bool = False
+
+
+def number_values(series: "pd.Series[Any]") -> Floats:
+    """The values as float64, NaN where a value is missing or no number."""
+    import pandas as pd
+
+    if series.dtype.kind not in "fiub" or not isinstance(series.dtype, np.dtype):
+        series = pd.to_numeric(series, errors="coerce")
+    # A copy: the caller's frame must not be sorted with it.
+    return np.array(series.to_numpy(dtype=np.float64, na_value=np.nan))
+
+
+def category_values(series: "pd.Series[Any]", *, boolean: bool) -> tuple[NDArray[np.int64], tuple[str, ...]]:
+    """Codes (n,) and the names they stand for; -1 where a value is missing.
+
+    Text is what ``str`` makes of a value, as the model's own dictionary has it. Of booleans true, 1 and 1.0
+    are the same.
+    """
+    import pandas as pd
+
+    positions, distinct = pd.factorize(series)
+    texts = [_truth(value) if boolean else str(value) for value in distinct]
+    names = tuple(dict.fromkeys(texts))
+    place = {name: code for code, name in enumerate(names)}
+    codes = np.array([*(place[text] for text in texts), -1], dtype=np.int64)
+    return codes[positions], names
+
+
+def _truth(value: object) -> str:
+    if isinstance(value, str):
+        return value.lower()
+    return "true" if value == 1 else "false" if value == 0 else str(value)
+
+
+def feature_values(column: str, kind: Kind, series: "pd.Series[Any]", *, boolean: bool) -> Values:
+    """One feature as it is compared."""
+    if kind == "number":
+        return Values(column, "feature", kind, numbers=number_values(series))
+    codes, names = category_values(series, boolean=boolean)
+    return Values(column, "feature", kind, codes=codes, names=names, boolean=boolean)
+
+
+def prediction_values(task: Task, classes: Sequence[str] | None, scores: Floats) -> Iterator[Values]:
+    """The columns of what a model said: one, and for multiclass the highest probability as well.
+
+    Raises DataError when the scores do not have the shape of the task.
+    """
+    scores = np.asarray(scores, dtype=np.float64)
+    if task != "multiclass":
+        if scores.ndim != 1:
+            raise DataError(f"scores of task {task} have shape (rows,), not {scores.shape}")
+        yield Values(PREDICTION, "prediction", "number", numbers=scores.copy())
+        return
+    if scores.ndim != 2 or scores.shape[1] != len(classes or ()):
+        raise DataError(
+            f"scores of task multiclass have shape (rows, {len(classes or ())}), not {scores.shape}"
+        )
+    known = ~np.isnan(scores).any(axis=1)
+    winners = np.where(known, np.where(known[:, None], scores, 0.0).argmax(axis=1), -1).astype(np.int64)
+    yield Values(PREDICTION, "prediction", "category", codes=winners, names=tuple(classes or ()))
+    highest = np.where(known, np.where(known[:, None], scores, 0.0).max(axis=1), np.nan)
+    yield Values(PROBABILITY, "prediction", "number", numbers=highest)
+
+
+def label_values(
+    task: Task, classes: Sequence[str] | None, target: Floats, *, all_rows: bool = False
+) -> Values:
+    """The column of what came true; rows without a label (NaN) are left out unless ``all_rows``.
+
+    Raises DataError for a code that stands for no class.
+    """
+    target = np.asarray(target, dtype=np.float64)
+    if not all_rows:
+        target = target[~np.isnan(target)]
+    if task == "regression":
+        return Values(LABEL, "label", "number", numbers=target)
+    names = tuple(classes or ())
+    unknown = np.isnan(target)
+    wrong = target[~unknown & ~np.isin(target, np.arange(len(names)))]
+    if len(wrong):
+        raise DataError(
+            f"label {wrong[0]:g} stands for no class; codes are 0 to {len(names) - 1}: {', '.join(names)}"
+        )
+    return Values(
+        LABEL, "label", "category", codes=np.where(unknown, -1, target).astype(np.int64), names=names
+    )
 
 
 def make_reference(
@@ -57,18 +240,202 @@ def make_reference(
     classes: Sequence[str] | None,
     groups: NDArray[np.int64] | None,
     window_days: float,
-    performance: Sequence[object] = (),
+    performance: Sequence[PerformanceReference] = (),
     seed: int = 0,
 ) -> DriftReference:
     """The reference of a model: its training rows' features, and its answers on rows it did not train on.
 
-    ``features``: all rows of the training set (n), one column per spec. ``groups`` (n,): the day number of each
-    row, because rows of one day vary together; None when rows are independent. ``judged`` gives the
+    ``features``: all rows of the training set (n), one column per spec. ``groups`` (n,): the day number of
+    each row, because rows of one day vary together; None when rows are independent. ``judged`` gives the
     columns ``prediction`` (and ``prediction_probability`` for multiclass) and ``label``; without it
     there are none. ``window_days``: how long the windows are that will be judged.
     ``performance``: ``PerformanceReference`` of ``performance.py``, kept as it is.
 
     The same rows in the same order and the same seed give the same text. Raises DataError without rows,
-    when a column is absent, or when lengths do not match.
+    when a column is absent or named like one of ours, or when lengths do not match.
     """
-    raise NotImplementedError
+    _check(features, specs, judged, groups)
+    made = [
+        _column(
+            feature_values(spec.name, *_kind(spec)[:1], features[spec.name], boolean=_kind(spec)[1]),
+            groups,
+            window_days,
+            seed,
+        )
+        for spec in specs
+    ]
+    if judged is not None:
+        answers = [
+            *prediction_values(task, classes, judged.scores),
+            label_values(task, classes, judged.target),
+        ]
+        made += [_column(values, judged.groups, window_days, seed) for values in answers]
+    return DriftReference(
+        task=task,
+        classes=tuple(classes) if classes is not None else None,
+        window_days=window_days,
+        rows=len(features),
+        made_of=_made_of(len(features), groups, judged),
+        columns=tuple(made),
+        performance=tuple(performance),
+    )
+
+
+def _kind(spec: FeatureSpec) -> tuple[Kind, bool]:
+    return ("category" if spec.type in ("category", "boolean") else "number"), spec.type == "boolean"
+
+
+def _check(
+    features: "pd.DataFrame",
+    specs: Sequence[FeatureSpec],
+    judged: Judged | None,
+    groups: NDArray[np.int64] | None,
+) -> None:
+    if not len(features):
+        raise DataError("a drift reference needs rows; the training set holds none")
+    absent = [spec.name for spec in specs if spec.name not in features.columns]
+    if absent:
+        raise DataError(f"the training set lacks the features {absent}; it holds {list(features.columns)}")
+    taken = [spec.name for spec in specs if spec.name in (PREDICTION, PROBABILITY, LABEL)]
+    if taken and judged is not None:
+        raise DataError(
+            f"features cannot be called {taken}: these are the columns of answers and labels; rename them"
+        )
+    lengths = {"groups": (groups, len(features))}
+    if judged is not None:
+        if not len(judged.scores):
+            raise DataError("the judged rows are none; leave them out to make a reference of features only")
+        lengths["judged target"] = (judged.target, len(judged.scores))  # type: ignore[assignment]
+        lengths["judged groups"] = (judged.groups, len(judged.scores))
+        if np.isnan(judged.target).any():
+            raise DataError("judged rows without a label cannot be a reference; leave them out")
+    for name, (values, expected) in lengths.items():
+        if values is not None and len(values) != expected:
+            raise DataError(f"{name}: {len(values)} values for {expected} rows; one per row is needed")
+
+
+def _made_of(rows: int, groups: NDArray[np.int64] | None, judged: Judged | None) -> str:
+    words = f"features: {rows:,} rows of the training set, {_grouping(groups)}"
+    if judged is None:
+        return words
+    return (
+        f"{words}; predictions and labels: {len(judged.scores):,} rows the model did not train on, "
+        f"{_grouping(judged.groups)}"
+    )
+
+
+def _grouping(groups: NDArray[np.int64] | None) -> str:
+    if groups is None:
+        return "taken as independent"
+    days = len(np.unique(groups))
+    if days < MIN_GROUPS:
+        return f"of {days} days, too few to tell how days differ: taken as independent"
+    return f"of {days} days that vary as wholes"
+
+
+def _column(
+    values: Values, groups: NDArray[np.int64] | None, window_days: float, seed: int
+) -> ColumnReference:
+    line, days = np.zeros(_size(values), dtype=np.int64), None
+    if groups is not None:
+        numbers, lines = np.unique(groups, return_inverse=True)
+        if len(numbers) >= MIN_GROUPS:
+            line, days = lines, Days(numbers, max(round(window_days), 1))
+    # A seed of its own per column: adding a feature leaves the thresholds of the others as they are.
+    own = seed + zlib.crc32(values.column.encode())
+    if values.kind == "number":
+        return _number(values, line, days, own)
+    return _category(values, line, days, own)
+
+
+def _size(values: Values) -> int:
+    held = values.numbers if values.kind == "number" else values.codes
+    assert held is not None
+    return len(held)
+
+
+def _number(values: Values, line: NDArray[np.int64], days: Days | None, seed: int) -> ColumnReference:
+    assert values.numbers is not None
+    ordered, missing = finite_sorted(values.numbers)
+    cuts = quantile_cuts(ordered, BINS)
+    fine = np.union1d(quantile_cuts(ordered, CELLS), cuts)
+    cell = np.searchsorted(fine, np.clip(values.numbers, -LARGEST, LARGEST), side="left")
+    cell[np.isnan(values.numbers)] = len(fine) + 1
+    cells = _by_line(cell, line, len(fine) + 2)
+    # The bin of a cut begins in the cell after it; the missing have the last cell and bin to themselves.
+    bins = np.concatenate([[0], np.searchsorted(fine, cuts) + 1, [len(fine) + 1]]).astype(np.intp)
+    return ColumnReference(
+        column=values.column,
+        role=values.role,
+        kind="number",
+        rows=len(values.numbers),
+        cuts=tuple(cuts.tolist()),
+        counts=(*counts_between(ordered, cuts).tolist(), missing),
+        sample=tuple(quantile_sample(ordered).tolist()),
+        nulls=calibrate(
+            cells,
+            bins,
+            present=len(fine) + 1,
+            rough=_rough(ordered, fine),
+            ordered=bool(len(ordered)),
+            days=days,
+            seed=seed,
+        ),
+    )
+
+
+def _rough(ordered: Floats, fine: Floats) -> float:
+    """The largest share of rows in a cell that holds more than one value."""
+    if not len(ordered):
+        return 0.0
+    ends = np.concatenate([np.searchsorted(ordered, fine, side="right"), [len(ordered)]])
+    starts = np.concatenate([[0], ends[:-1]])
+    inside = np.flatnonzero(ends > starts)
+    mixed = inside[ordered[starts[inside]] != ordered[ends[inside] - 1]]
+    return float((ends[mixed] - starts[mixed]).max() / len(ordered)) if len(mixed) else 0.0
+
+
+def _category(values: Values, line: NDArray[np.int64], days: Days | None, seed: int) -> ColumnReference:
+    assert values.codes is not None
+    there = np.bincount(values.codes[values.codes >= 0], minlength=len(values.names))
+    if values.role == "feature":
+        kept = [name for name, count in zip(values.names, there.tolist(), strict=True) if count]
+        categories = most_frequent(kept, there[there > 0], CATEGORIES)
+    else:
+        # Every class has a bin, also one that never occurred.
+        categories = values.names
+    codes = into_categories(values, categories)
+    size = len(categories) + 2
+    cell = np.where(codes < 0, size - 1, codes)
+    return ColumnReference(
+        column=values.column,
+        role=values.role,
+        kind="category",
+        boolean=values.boolean,
+        rows=len(codes),
+        categories=categories,
+        counts=tuple(category_counts(codes, len(categories)).tolist()),
+        nulls=calibrate(
+            _by_line(cell, line, size),
+            np.arange(size, dtype=np.intp),
+            present=0,
+            rough=0.0,
+            ordered=False,
+            days=days,
+            seed=seed,
+        ),
+    )
+
+
+def into_categories(values: Values, categories: Sequence[str]) -> NDArray[np.int64]:
+    """Codes (n,) into ``categories``; their number for any other value, -1 for a missing one."""
+    assert values.codes is not None
+    place = {name: code for code, name in enumerate(categories)}
+    known = np.array([*(place.get(name, len(categories)) for name in values.names), -1], dtype=np.int64)
+    return known[values.codes]
+
+
+def _by_line(cell: NDArray[np.intp], line: NDArray[np.int64], size: int) -> Counts:
+    """Rows per line (a day, or one line for all) and cell."""
+    flat = np.bincount(line * size + cell, minlength=(int(line.max()) + 1) * size)
+    return flat.reshape(-1, size).astype(np.int64)

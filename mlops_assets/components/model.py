@@ -532,7 +532,7 @@ class ModelComponent(DeclaredComponent[ModelDeclaration]):
             # Of a first model nobody is waiting for a repair, and who builds it is looking.
             rejected = champion if verdict.outcome != "promote" else None
             told = (
-                {"alert": alerts.send(_rejection(verdict, challenger, rejected, context.run_id))}
+                {"alert": alerts.send(_rejection(verdict, challenger, rejected, context.run.run_id))}
                 if rejected
                 else {}
             )

@@ -1,6 +1,8 @@
 """A use case that nobody wrote code for: YAML alone, from a CSV file to an answering endpoint."""
 
+import json
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +18,7 @@ from mlops_assets.definitions import with_platform_policy
 from mlops_assets.errors import ApprovalError
 from mlops_assets.resources.alerts import Alerts
 from mlops_assets.resources.experiment_tracking import ExperimentTracker
-from mlops_assets.resources.model_registry import ModelRegistry
+from mlops_assets.resources.model_registry import CHAMPION, ModelRegistry
 from mlops_assets.resources.serve_client import ServeClient
 from mlops_assets.status import model_statuses
 
@@ -108,6 +110,25 @@ def whole(load: Load, tmp_path: Path, ray_cluster: Any) -> Callable[[str], dg.De
     return build
 
 
+@pytest.fixture
+def unserved(load: Load, tmp_path: Path) -> Callable[[str], dg.Definitions]:
+    """Definitions of a text with MLflow on SQLite, and no cluster."""
+    store = f"sqlite:///{tmp_path}/mlflow.db"
+    resources = {
+        "model_registry": ModelRegistry(tracking_uri=store),
+        "experiment_tracker": ExperimentTracker(tracking_uri=store, artifact_root=str(tmp_path)),
+        "alerts": Alerts(log_file=str(tmp_path / "alerts.jsonl")),
+        # Nothing listens there: a deployment that tried would fail for another reason.
+        "serve_client": ServeClient(
+            dashboard_url="http://127.0.0.1:9",
+            serve_url="http://127.0.0.1:9",
+            api_keys_file="off",
+            state_file=str(tmp_path / "s"),
+        ),
+    }
+    return lambda text: dg.Definitions.merge(load(text), dg.Definitions(resources=resources))
+
+
 def materialise(
     definitions: dg.Definitions, instance: dg.DagsterInstance, selection: str = "*"
 ) -> dg.ExecuteInProcessResult:
@@ -157,9 +178,12 @@ def test_yaml_alone_becomes_an_answering_endpoint(
         assert said["prediction"] == "versicolor" and sum(said["probability"].values()) == pytest.approx(1.0)
     else:
         assert 25 < said["prediction"] < 346 and said["probability"] is None
-    [status] = model_statuses(definitions, instance, (definitions.resources or {})["serve_client"])
+    resources = definitions.resources or {}
+    client, registry = resources["serve_client"], resources["model_registry"]
+    [status] = model_statuses(definitions, instance, client, registry, datetime.now(UTC))
     assert status.answers["stable"] == "v1" and status.approval["state"] == "granted"
     assert {asset.staleness for asset in status.assets} == {"FRESH"}
+    assert status.served["stale"] is None and "DriftMonitorComponent" in status.served["reason"]
 
     # The same again changes nothing: same versions, nothing stale, the same revision answers.
     assert materialise(definitions, instance).success
@@ -194,26 +218,9 @@ def test_manual_approval_waits_for_a_person_and_is_void_after_a_change(
 
 
 def test_a_model_that_learned_nothing_is_never_deployed(
-    load: Load, use_case: Path, tmp_path: Path, instance: dg.DagsterInstance
+    unserved: Callable[[str], dg.Definitions], use_case: Path, tmp_path: Path, instance: dg.DagsterInstance
 ) -> None:
-    store = f"sqlite:///{tmp_path}/mlflow.db"
-    definitions = dg.Definitions.merge(
-        load(write(use_case, "iris", shuffled=True)),
-        dg.Definitions(
-            resources={
-                "model_registry": ModelRegistry(tracking_uri=store),
-                "experiment_tracker": ExperimentTracker(tracking_uri=store, artifact_root=str(tmp_path)),
-                "alerts": Alerts(log_file=str(tmp_path / "alerts.jsonl")),
-                # Nothing listens there: a deployment that tried would fail for another reason.
-                "serve_client": ServeClient(
-                    dashboard_url="http://127.0.0.1:9",
-                    serve_url="http://127.0.0.1:9",
-                    api_keys_file="off",
-                    state_file=str(tmp_path / "s"),
-                ),
-            }
-        ),
-    )
+    definitions = unserved(write(use_case, "iris", shuffled=True))
 
     result = materialise(definitions, instance)
 
@@ -226,3 +233,24 @@ def test_a_model_that_learned_nothing_is_never_deployed(
         decide_approval(definitions, instance, "iris", approver="boss", reason="ship it anyway")
     alone = materialise(definitions, instance, 'key:"deployments/iris"')
     assert not alone.success and "approvals/iris was never given" in why_failed(alone)
+    # Of a first model nobody waits for a repair.
+    assert not (tmp_path / "alerts.jsonl").exists()
+
+
+def test_a_retrained_model_that_the_gate_stops_is_told_with_the_evidence(
+    unserved: Callable[[str], dg.Definitions], use_case: Path, tmp_path: Path, instance: dg.DagsterInstance
+) -> None:
+    definitions = unserved(write(use_case, "iris"))
+    to_the_gate = '+key:"evaluations/iris"'
+    assert materialise(definitions, instance, to_the_gate).success
+    (definitions.resources or {})["model_registry"].set_alias("iris", CHAMPION, 1)
+    write(use_case, "iris", shuffled=True)
+
+    assert not materialise(definitions, instance, to_the_gate).success
+
+    (line,) = (tmp_path / "alerts.jsonl").read_text(encoding="utf-8").splitlines()
+    alert, evaluation = json.loads(line), record(instance, "evaluations/iris").metadata
+    assert (alert["kind"], alert["subject"], alert["version"]) == ("gate_rejected", "models/iris", "v2")
+    assert alert["summary"] == f"{evaluation['outcome']}: {evaluation['reason']}. v1 keeps answering"
+    assert alert["evidence"]["measurements"]["baseline"]["passed"] is not True
+    assert evaluation["alert"] == "logged; no webhook is set"

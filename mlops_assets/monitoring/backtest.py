@@ -5,10 +5,10 @@ what they would have decided, and the quality that came of it. Does not belong h
 one model (``trainings.py``), tables and plots (``backtest_report.py``), reading the data (components).
 
 A drift-triggered regime is decided by the same code as the loop: ``assess_window``, ``window_performance``,
-``decide``, ``next_step`` and with it the governor, on the labels that had arrived by then. Every regime starts
-with the same first model and passes the same gate. Three things are simpler than in the loop: a version
-that passes the gate answers at once (a rollout takes hours), every row of the history is one request, and a
-run never fails.
+``decide``, ``next_step`` and with it the governor, on the labels that had arrived by then. Every regime
+starts with the same first model and passes the same gate. Three things are simpler than in the loop: a
+version that passes the gate answers at once (a rollout takes hours), every row of the history is one
+request, and a run never fails.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -28,7 +28,7 @@ from mlops_assets.monitoring.governor import GovernorPolicy, Outcome
 from mlops_assets.monitoring.labels import HAS_KEYS, LABEL, Watermark, label_state
 from mlops_assets.monitoring.performance import window_performance
 from mlops_assets.monitoring.policy import Decision, DriftPolicy, decide
-from mlops_assets.monitoring.trainings import Array, History, Recipe, ReplayedModel, Trainings
+from mlops_assets.monitoring.trainings import Array, History, Recipe, ReplayedModel, Trainings, as_numpy
 from mlops_assets.monitoring.windows import Window, ended_windows
 from serve.schema import Task
 
@@ -87,9 +87,9 @@ class Monitoring:
 
     window: timedelta = timedelta(days=7)
     min_rows: int = 200
-    watermark: Watermark = Watermark(within=timedelta(days=3))
-    policy: DriftPolicy = DriftPolicy()
-    governor: GovernorPolicy = GovernorPolicy()
+    watermark: Watermark = field(default_factory=lambda: Watermark(within=timedelta(days=3)))
+    policy: DriftPolicy = field(default_factory=DriftPolicy)
+    governor: GovernorPolicy = field(default_factory=GovernorPolicy)
 
 
 @dataclass(frozen=True)
@@ -117,8 +117,8 @@ class Retrain:
 
 @dataclass(frozen=True)
 class ReplayedEpisode:
-    """An episode, and how long drift had been there: ``delay_days`` from the start of the first window that
-    shows what opened it to the opening; None when no single window shows it.
+    """An episode, and how long it took to see: ``delay_days`` from the start of the first window that it was
+    opened on (or of the version's answers, when that was later) to the opening.
     """
 
     number: int
@@ -219,10 +219,10 @@ def replay(
 ) -> Backtest:
     """Every chosen regime from ``start`` to ``end`` (exclusive, both with a zone).
 
-    The first model is made of what was known at ``start`` and answers from there on, whatever the gate says of
-    it. ``trainings`` may be handed in to share models with another replay of the same history and recipe.
-    ``report`` takes a line on each step. Raises DataError when ``end`` is not after ``start``, when no row lies
-    between, or when too little is known at ``start``.
+    The first model is made of what was known at ``start`` and answers from there on, whatever the gate says
+    of it. ``trainings`` may be handed in to share models with another replay of the same history and recipe.
+    ``report`` takes a line on each step. Raises DataError when ``end`` is not after ``start``, when no row
+    lies between, or when too little is known at ``start``.
     """
     rows = history.between(start, end)
     if end <= start or rows.start == rows.stop:
@@ -362,7 +362,7 @@ class _Walk:
             if step.action in ("wait", "reconcile"):
                 return
             if step.action == "open" and step.episode is not None:
-                self.delays[step.episode] = self._delay(now)
+                self.delays[step.episode] = self._delay(decision, now)
                 self.report(f"{self.regime.name} {now:%Y-%m-%d}: episode {step.episode}: {decision.reason}")
             if step.action == "grant":
                 before = self.served.label
@@ -382,37 +382,22 @@ class _Walk:
         raise RuntimeError(f"the loop came to no end at {now.isoformat()}: {step.action}, {step.reason}")
 
     def _newest_data(self, now: datetime) -> str | None:
-        known = self.history.known_at <= np.datetime64(now.astimezone(UTC).replace(tzinfo=None), "ns")
-        count = int(np.count_nonzero(known))
-        return str(self.history.times[known][-1]) if count else None
+        known = self.history.times[self.history.known(now)]
+        return str(known[-1]) if len(known) else None
 
-    def _decision(self, policy: DriftPolicy | None = None, only: str | None = None) -> Decision:
-        chosen = [key for key in sorted(self.served.drift) if only in (None, key)]
-        performance = [key for key in sorted(self.served.performance) if only in (None, key)]
+    def _decision(self) -> Decision:
+        drift, performance = self.served.drift, self.served.performance
         return decide(
-            policy or self.monitoring.policy,
-            [self.served.drift[key] for key in chosen],
-            [self.served.performance[key] for key in performance],
+            self.monitoring.policy,
+            [drift[key] for key in sorted(drift)],
+            [performance[key] for key in sorted(performance)],
         )
 
-    def _delay(self, now: datetime) -> float | None:
-        """Days since the start of the first window that alone shows what opened the episode."""
-        policy = self.monitoring.policy
-        single = {"windows": 1, "of": 1}
-        alone = policy.model_copy(
-            update={
-                name: getattr(policy, name).model_copy(update=single)
-                for name in ("features", "labels", "prediction", "performance")
-            }
-        )
-        longest = max(
-            rule.of for rule in (policy.prediction, policy.performance, policy.labels, policy.features)
-        )
-        for key in sorted(self.served.drift)[-longest:]:
-            if self._decision(alone, key).action == "open":
-                began = max(datetime.fromisoformat(self.served.drift[key].start), self.served.since)
-                return (now - began) / timedelta(days=1)
-        return None
+    def _delay(self, decision: Decision, now: datetime) -> float | None:
+        if decision.evidence_since is None:
+            return None
+        shown = datetime.fromisoformat(decision.evidence_since) - self.monitoring.window
+        return (now - max(shown, self.served.since)) / timedelta(days=1)
 
     # What is measured.
 
@@ -493,8 +478,7 @@ class _Walk:
         scores = np.concatenate([self.trainings.scores(model, part) for part, model in self.answered])
         ages = np.concatenate(
             [
-                (history.times[part] - np.datetime64(model.trained_until.replace(tzinfo=None), "ns"))
-                / np.timedelta64(1, "D")
+                (history.times[part] - as_numpy(model.trained_until)) / np.timedelta64(1, "D")
                 for part, model in self.answered
             ]
         )

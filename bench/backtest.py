@@ -1,0 +1,175 @@
+"""What retraining on drift is worth on flights, beside never, monthly and weekly: April to December.
+
+Belongs here: the flights history from the raw files and the numbers of docs/backtest.md. Does not belong
+here: the replay itself (``mlops_assets/monitoring/backtest.py``), the same for any use case from its own
+tables (``mlops backtest``).
+
+``python -m bench.backtest`` prints the comparison, the months and the retrains, ``--json`` the same as JSON.
+It needs no stack. The features are computed once and kept under the state folder; a run takes minutes.
+"""
+
+import argparse
+import json
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from rich.console import Console
+from rich.table import Table
+
+from bench.walk_forward import dataset, declarations
+from mlops_assets import environment
+from mlops_assets.components.dataset import DatasetDeclaration
+from mlops_assets.components.feature_view import FeatureViewDeclaration
+from mlops_assets.components.model import ModelDeclaration
+from mlops_assets.components.monitor_fields import DriftMonitorDeclaration
+from mlops_assets.defs.flights.features import arrived_late, flight_features
+from mlops_assets.features.declared import declare
+from mlops_assets.features.view import compute
+from mlops_assets.monitoring.backtest import Monitoring, regimes, replay
+from mlops_assets.monitoring.backtest_report import (
+    backtest_plot,
+    comparison_rows,
+    conclusion,
+    month_rows,
+    retrain_rows,
+)
+from mlops_assets.monitoring.labels import Watermark
+from mlops_assets.monitoring.policy import DriftPolicy
+from mlops_assets.monitoring.trainings import History, Recipe, Trainings, make_history
+from mlops_assets.training.candidates import Candidate
+from mlops_assets.training.training_set import LABEL
+
+ALL = ("never", "monthly", "weekly", "weekly_ungated", "drift")
+START, END = datetime(2013, 4, 1, tzinfo=UTC), datetime(2014, 1, 1, tzinfo=UTC)
+LABELS_AFTER = timedelta(days=1)
+"""A day's outcomes arrive one day after its end, as in ``make loop``."""
+
+
+def flights_table() -> pd.DataFrame:
+    """Every flight's features, keys, event time and label (missing where cancelled), from the raw files."""
+    kept = environment.state_dir() / "bench" / "flights_history.parquet"
+    if kept.exists():
+        return pd.read_parquet(kept)
+    view = FeatureViewDeclaration(**declarations("FeatureViewComponent")[0])
+    tables = {one["name"]: dataset(DatasetDeclaration(**one)) for one in declarations("DatasetComponent")}
+    flights = tables[view.base]
+    computed = compute(view.computed_as(timedelta(days=view.lookback_days), flight_features), flights, tables)
+    keys = list(view.entity.join_keys)
+    made = declare(computed, view.features, keep=[*keys, str(view.event_timestamp)])
+    if made.problems:
+        raise SystemExit(f"features break their declaration: {made.problems[0]}")
+    labels = flights[keys].assign(**{LABEL: arrived_late(flights)})
+    frame = made.frame.merge(labels, on=keys, how="left", validate="one_to_one")
+    kept.parent.mkdir(parents=True, exist_ok=True)
+    frame.to_parquet(kept)
+    return frame
+
+
+def flights_history(model: ModelDeclaration, labels_after: timedelta = LABELS_AFTER) -> History:
+    """The same as the history that regimes are replayed on."""
+    view = FeatureViewDeclaration(**declarations("FeatureViewComponent")[0])
+    frame = flights_table()
+    keys = list(view.entity.join_keys)
+    return make_history(
+        frame.drop(columns=LABEL),
+        frame[[*keys, LABEL]],
+        join_keys=keys,
+        event_timestamp=view.event_timestamp,
+        task=model.task,
+        classes=model.classes,
+        labels_after=labels_after,
+    )
+
+
+def flights_recipe(model: ModelDeclaration) -> Recipe:
+    """How the flights model is made, with its first candidate."""
+    view = FeatureViewDeclaration(**declarations("FeatureViewComponent")[0])
+    first = model.candidates[0]
+    return Recipe(
+        name=model.name,
+        features=tuple(view.features),
+        candidates=(Candidate(first.trainer, first.params),),
+        gate=model.gate,
+        selecting_metric=model.selecting_metric,
+        evaluation_window_days=model.evaluation_window_days,
+        training_window_days=model.training_window_days,
+        folds=model.folds,
+        threshold=model.threshold,
+        seed=model.seed,
+    )
+
+
+def declared_monitoring() -> Monitoring:
+    """The drift monitor that the flights document declares; the defaults while it declares none."""
+    found = declarations("DriftMonitorComponent")
+    declared = DriftMonitorDeclaration(
+        **(found[0] if found else {"model": "flights", "logs_since": "2013-01-01"})
+    )
+    return Monitoring(
+        window=declared.window,
+        min_rows=declared.min_rows,
+        watermark=Watermark(declared.labels.within, declared.labels.min_share, declared.min_rows),
+        policy=declared.policy,
+        governor=declared.governor.governor(),
+    )
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Prints the comparison."""
+    parser = argparse.ArgumentParser(prog="python -m bench.backtest", description=__doc__.split("\n")[0])
+    parser.add_argument("--json", action="store_true", help="print JSON instead of tables")
+    parser.add_argument("--regime", action="append", choices=ALL, help="only these (default: all)")
+    parser.add_argument("--policy", type=json.loads, default={}, help="JSON over the declared policy")
+    parser.add_argument("--plot", type=Path, help="write the plot here (PNG)")
+    chosen = parser.parse_args(arguments)
+    console = Console(stderr=chosen.json)
+    model = ModelDeclaration(**declarations("ModelComponent")[0])
+    monitoring = declared_monitoring()
+    if chosen.policy:
+        policy = DriftPolicy.model_validate({**monitoring.policy.model_dump(), **chosen.policy})
+        monitoring = Monitoring(
+            monitoring.window, monitoring.min_rows, monitoring.watermark, policy, monitoring.governor
+        )
+    history = flights_history(model)
+    trainings = Trainings(
+        history,
+        flights_recipe(model),
+        window_days=monitoring.window / timedelta(days=1),
+        report=console.log,
+    )
+    found = replay(
+        history,
+        trainings.recipe,
+        monitoring,
+        regimes(chosen.regime or ALL),
+        start=START,
+        end=END,
+        trainings=trainings,
+        report=console.log,
+    )
+    if chosen.plot:
+        chosen.plot.write_bytes(backtest_plot(found))
+    if chosen.json:
+        print(json.dumps(found.to_dict(), indent=1))
+        return
+    for title, rows in (
+        ("Regimes", comparison_rows(found)),
+        ("Months", month_rows(found)),
+        ("Retrains on drift", retrain_rows(found)),
+    ):
+        console.print(_table(title, rows))
+    console.print(conclusion(found))
+
+
+def _table(title: str, rows: "list[dict[str, Any]]") -> Table:
+    table = Table(*(rows[0] if rows else ()), title=title, title_justify="left")
+    for row in rows:
+        table.add_row(*map(str, row.values()))
+    return table
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,166 @@
+"""What a person reads of a backtest: the comparison as table rows, the retrains, and the plot. Pure.
+
+Belongs here: a finished backtest in, rows and PNG bytes out. Does not belong here: replaying
+(``backtest.py``), the layout of a table (``components/tables.py``), the style of a plot
+(``evaluation/drawing.py``).
+"""
+
+from datetime import datetime, timedelta
+
+from mlops_assets.evaluation.drawing import COLOURS, FAINT, INK, blank, dress, legend, png
+from mlops_assets.evaluation.metrics import metric
+from mlops_assets.monitoring.backtest import SHOWN, Backtest, RegimeReplay
+
+_WORDS = {"promoted": "passed the gate", "rejected": "rejected", "inconclusive": "inconclusive"}
+
+
+def comparison_rows(found: Backtest) -> list[dict[str, str]]:
+    """One row per regime: mean metrics over the months, share of weekly's gain, retrains, episodes, delay."""
+    rows = []
+    for one in found.replays:
+        row = {"regime": one.regime.replace("_", ", ").replace("ungated", "not gated")}
+        for name in SHOWN[found.task]:
+            row[f"mean {name}"] = _number(one.mean(name))
+            row[f"share of weekly's gain, {name}"] = _percent(found.share_of_gain(one.regime, name))
+        row |= {
+            "retrains": str(len(one.retrains)),
+            "promoted": str(one.count("promoted")),
+            "rejected": str(one.count("rejected")),
+            "inconclusive": str(one.count("inconclusive")),
+            "episodes": str(len(one.episodes)) if one.regime == "drift" else "",
+            "median days to detect": "" if one.delay_days is None else f"{one.delay_days:.0f}",
+            "mean data age, days": f"{one.data_age_days:.0f}",
+        }
+        rows.append(row)
+    return rows
+
+
+def month_rows(found: Backtest) -> list[dict[str, str]]:
+    """One row per month: answers, and every regime's metrics."""
+    rows = []
+    for number, month in enumerate(found.replays[0].months if found.replays else ()):
+        row = {"month": month.start[:7], "answers": f"{month.answers:,}"}
+        for one in found.replays:
+            for name in SHOWN[found.task]:
+                row[f"{one.regime}: {name}"] = _number(one.months[number].metrics.get(name))
+        rows.append(row)
+    return rows
+
+
+def retrain_rows(found: Backtest) -> list[dict[str, str]]:
+    """One row per retrain that drift asked for: when, in which episode and why, and what the gate said."""
+    one = found.replay_of("drift")
+    if one is None:
+        return []
+    reasons = {episode.number: episode.reason for episode in one.episodes}
+    return [
+        {
+            "when": retrain.at[:10],
+            "episode": str(retrain.episode),
+            "opened because": reasons.get(retrain.episode or 0, ""),
+            "version": retrain.version,
+            "gate": _WORDS.get(retrain.outcome, retrain.outcome),
+            "in words": retrain.reason,
+        }
+        for retrain in one.retrains
+    ]
+
+
+def conclusion(found: Backtest) -> str:
+    """The comparison in one sentence."""
+    one = found.replay_of("drift")
+    if one is None:
+        return f"{len(found.replays)} regimes from {found.start[:10]} to {found.end[:10]}"
+    name = SHOWN[found.task][0]
+    share = found.share_of_gain("drift", name)
+    reached = (
+        f"reaches {share:.0%} of what weekly retraining gains over never in {name}"
+        if share is not None
+        else f"has a mean {name} of {_number(one.mean(name))}"
+    )
+    return (
+        f"From {found.start[:10]} to {found.end[:10]} retraining on drift {reached}, with "
+        f"{len(one.retrains)} retrains in {len(one.episodes)} episodes"
+    )
+
+
+def backtest_plot(found: Backtest) -> bytes:
+    """Three panels over time: the first metric per window, its gain over never, each regime's retrains.
+
+    A filled mark is a retrain that passed the gate, a hollow one did not; bars are open episodes.
+    """
+    from matplotlib.dates import AutoDateLocator, ConciseDateFormatter
+
+    name = SHOWN[found.task][0]
+    figure = blank(9.0, 7.4)
+    top, middle, bottom = figure.subplots(3, 1, sharex=True, height_ratios=(3, 2.2, 1.2))
+    dress(top, f"{name} per window", "", name)
+    never = found.replay_of("never")
+    dress(middle, f"Gain in {name} over never retraining (up is better)", "", "Gain")
+    middle.axhline(0, color=FAINT, linewidth=1)
+    dress(bottom, "Retrains: filled passed the gate, hollow did not", "", "", grid="x")
+    # Drift is what one looks at; the calendars stand behind it.
+    ordered = sorted(found.replays, key=lambda one: one.regime != "drift")
+    colours = {one.regime: colour for one, colour in zip(ordered, COLOURS, strict=False)}
+    sign = 1.0 if metric(name, found.task).greater_is_better else -1.0
+    for one in reversed(ordered):
+        colour, width = colours.get(one.regime, FAINT), 2.2 if one.regime == "drift" else 1.3
+        times, values = _line(one, name)
+        top.plot(times, values, color=colour, linewidth=width, label=one.regime.replace("_", " "))
+        if never is not None and one is not never:
+            base = [window.metrics.get(name) for window in never.windows]
+            gains = [
+                sign * (ours - theirs) if ours is not None and theirs is not None else float("nan")
+                for ours, theirs in zip(_values(one, name), base, strict=True)
+            ]
+            middle.plot(times, gains, color=colour, linewidth=width)
+    for place, one in enumerate(reversed(ordered)):
+        colour = colours.get(one.regime, FAINT)
+        for episode in one.episodes:
+            opened = datetime.fromisoformat(episode.opened_at)
+            closed = datetime.fromisoformat(episode.closed_at or found.end)
+            bottom.barh(
+                place,
+                max(closed - opened, timedelta(hours=12)),
+                left=opened,
+                height=0.5,
+                color=colour,
+                alpha=0.25,
+            )
+        for retrain in one.retrains:
+            bottom.plot(
+                [datetime.fromisoformat(retrain.at)],
+                [place],
+                marker="o",
+                markersize=5,
+                markeredgecolor=colour,
+                color=colour if retrain.outcome == "promoted" else "white",
+                linewidth=0,
+            )
+    bottom.set_yticks(range(len(ordered)), [one.regime.replace("_", " ") for one in reversed(ordered)])
+    bottom.set_ylim(-0.6, len(ordered) - 0.4)
+    locator = AutoDateLocator()
+    bottom.xaxis.set_major_locator(locator)
+    bottom.xaxis.set_major_formatter(ConciseDateFormatter(locator))
+    if not found.replays:
+        top.text(0.5, 0.5, "no regime was replayed", transform=top.transAxes, ha="center", color=INK)
+    else:
+        legend(top)
+    return png(figure)
+
+
+def _line(one: RegimeReplay, name: str) -> tuple[list[datetime], list[float]]:
+    times = [datetime.fromisoformat(window.start) for window in one.windows]
+    return times, [float("nan") if value is None else value for value in _values(one, name)]
+
+
+def _values(one: RegimeReplay, name: str) -> list[float | None]:
+    return [window.metrics.get(name) for window in one.windows]
+
+
+def _number(value: float | None) -> str:
+    return "not defined" if value is None else f"{value:.4f}"
+
+
+def _percent(value: float | None) -> str:
+    return "" if value is None else f"{value:.0%}"

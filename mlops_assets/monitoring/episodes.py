@@ -114,13 +114,15 @@ class EpisodeLog:
 
 @dataclass(frozen=True)
 class AttemptFacts:
-    """What became of the newest attempt. ``outcome`` None: no run has read its request yet.
+    """What became of one attempt. ``outcome`` None: no run has read its request yet.
 
-    ``version``: of the candidate that was made, if any; ``ended_at``: of its run or verdict, in the time of
-    ``now``. ``unread_for``: while no run has read the request, how long it has been there, in *real* time: how
-    long automation takes does not depend on a clock that is replayed.
+    ``request``: which attempt, as ``Episode.request_version`` says it; facts of another attempt than the
+    newest are not used. ``version``: of the candidate that was made, if any. ``ended_at``: of its run or
+    verdict, in the time of ``now``. ``unread_for``: while no run has read the request, how long it has been
+    there, in *real* time: how long automation takes does not depend on a clock that is replayed.
     """
 
+    request: str = ""
     outcome: Outcome | None = None
     reason: str = ""
     version: str | None = None
@@ -133,8 +135,8 @@ class LoopFacts:
     """What is true now, as plain values.
 
     ``served``: the version that answers as stable. ``successor``: a version that passed the gate, was not
-    withdrawn and is not stable yet. ``in_flight``: id of a run of this model's chain that has not ended.
-    ``attempt``: of the open episode's newest attempt. ``data``: the newest training data, as text (any text
+    withdrawn and is not stable yet, whether its rollout has begun or not. ``in_flight``: id of a run of this
+    model's chain (training set to deployment) that has not ended. ``attempt``: of the newest attempt. ``data``: the newest training data, as text (any text
     that differs when the data does). ``served_data``: that of the model that answers, where known.
     ``signal_read``: whether the newest model was made after reading the newest drift signal. Only ``served``
     has to be known; what is left out stands for a loop at rest.
@@ -154,8 +156,8 @@ class Step:
     """What to do next, why, and the log after it.
 
     ``episode`` and ``attempt``: numbers it is about. ``next_at``: when time alone will change the answer.
-    ``run_key``: of action reconcile, the key of the one run to launch for an event that automation lost; a run
-    of that key is launched once for ever, so the step may be carried out again.
+    ``run_key``: of action reconcile, the key of the one run to launch for an event that automation lost; one
+    key launches one run for ever, so the step may be carried out again.
     """
 
     action: Action
@@ -218,9 +220,9 @@ def next_step(
 ) -> Step:
     """The one decision of the drift sensor. Carry it out, then ask again with ``step.log`` until it waits.
 
-    ``decision``: on the windows of the version that answers. ``grace``: how long, in real time, automation may
-    take to start a run for a grant before a reconciling run is launched; ten times that without any run, the
-    attempt has failed.
+    ``decision``: on the windows of the version that answers. ``grace``: how long, in real time, automation
+    may take to start a run for a grant before a reconciling run is launched; ten times that without any run,
+    and the attempt has failed.
 
     An episode opens only for the version that answers, when no successor is on its way and no run under way
     that could become one; after a person closed one on the same version, only on windows that ended since.
@@ -314,7 +316,8 @@ def _without_episode(log: EpisodeLog, decision: Decision, facts: LoopFacts, now:
 def _running(
     log: EpisodeLog, episode: Episode, attempt: Attempt, facts: LoopFacts, now: datetime, grace: timedelta
 ) -> Step:
-    found, request = facts.attempt, episode.request_version
+    request = episode.request_version
+    found = facts.attempt if facts.attempt.request == request else AttemptFacts()
     outcome, reason = found.outcome, found.reason
     if outcome is None and facts.in_flight is None and found.unread_for is not None:
         if found.unread_for >= grace * LOST_AFTER:

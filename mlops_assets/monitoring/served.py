@@ -62,16 +62,13 @@ def served_staleness(facts: ServedFacts, now: datetime) -> Staleness:
     if facts.version is None:
         return Staleness(None, (), None, "nothing answers")
     age = None if facts.data_until is None else max(now - facts.data_until, timedelta(0))
-    causes = tuple(
-        Cause(kind, reason)
-        for kind, reason in (
-            ("drift", _drift(facts)),
-            ("data", _data(facts, age)),
-            ("code", _code(facts)),
-            ("rollback", _rollback(facts)),
-        )
-        if reason
+    possible = (
+        Cause("drift", _drift(facts)),
+        Cause("data", _data(facts, age)),
+        Cause("code", _code(facts)),
+        Cause("rollback", _rollback(facts)),
     )
+    causes = tuple(cause for cause in possible if cause.reason)
     if causes:
         return Staleness(True, causes, age, "; ".join(cause.reason for cause in causes))
     how_old = "" if age is None else f"; its newest training row is {_days(age)} old"

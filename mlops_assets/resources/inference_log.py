@@ -1,7 +1,8 @@
-"""The prediction log as a resource: find one answer, read a time range.
+"""The prediction log as a resource: find one answer, read a time range, make few files of many.
 
 Belongs here: reading what gateways logged. Does not belong here: the columns, the layout and the writing
-(``serve/inference_log.py``), what an answer goes back to (``explain.py``), drift.
+(``serve/inference_log.py``), what an answer goes back to (``explain.py``), which files of an hour count
+(``resources/log_hour.py``), drift.
 
 The log is ``<uri>/<deployment>/dt=YYYY-MM-DD/hr=HH/*.parquet``, days and hours in UTC. Only the hours
 asked for are listed and read. A folder that is empty or absent holds no answers, which is not an error; a
@@ -10,6 +11,7 @@ file that cannot be read is one. Names that start with a dot are files being wri
 
 import json
 from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from typing import TYPE_CHECKING, Any
@@ -20,6 +22,7 @@ from pydantic import Field, PrivateAttr
 from mlops_assets.data.locations import S3, s3_filesystem
 from mlops_assets.errors import DataError, UnknownName
 from mlops_assets.resources.lake import Lake, S3Config
+from mlops_assets.resources.log_hour import TRIES, Compaction, LogFile, LogHour, one_at_a_time
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -42,27 +45,6 @@ class LogStats:
             return f"{self.folder} (no files)"
         times = f"{self.first_hour:%Y-%m-%d %H:%M} to {self.last_hour + HOUR:%Y-%m-%d %H:%M} UTC"
         return f"{self.folder} ({self.files} files, {times})"
-
-
-@dataclass(frozen=True)
-class LogFile:
-    """One file of the log; ``hour`` is when the hour began whose answers it holds."""
-
-    path: str
-    size_bytes: int
-    hour: datetime
-
-
-@dataclass(frozen=True)
-class Compaction:
-    """What one compaction did. ``hours`` are those that it changed, ``failed`` those it could not read."""
-
-    hours: int = 0
-    files: int = 0
-    """Small files that went into the hours' files, and are gone."""
-    rows: int = 0
-    bytes_before: int = 0
-    bytes_after: int = 0
 
 
 class InferenceLog(dg.ConfigurableResource):  # type: ignore[type-arg]
@@ -91,7 +73,7 @@ class InferenceLog(dg.ConfigurableResource):  # type: ignore[type-arg]
         since: datetime | None = None,
         until: datetime | None = None,
     ) -> list[dict[str, Any]]:
-        """Every logged row of one request; ``features`` and ``entity`` are dicts, shadows come last, rows are in order.
+        """Every logged row of one request, shadows last; ``features`` and ``entity`` are dicts.
 
         Hours are searched one by one, newest or oldest first, and the search ends with the hour after the
         first find: a shadow's answer can fall into the next hour. ``since`` and ``until`` narrow the hours.
@@ -106,7 +88,7 @@ class InferenceLog(dg.ConfigurableResource):  # type: ignore[type-arg]
                 continue
             if last is not None and abs(hour - last) > HOUR:
                 break
-            rows = self._read(self._files(deployment, hour), None, pc.field("request_id") == request_id)
+            rows = self._read(deployment, [hour], None, pc.field("request_id") == request_id)
             if rows.num_rows:
                 found.extend(rows.to_pylist())
                 last = last or hour
@@ -134,15 +116,12 @@ class InferenceLog(dg.ConfigurableResource):  # type: ignore[type-arg]
 
         if start.tzinfo is None or end.tzinfo is None:
             raise ValueError("start and end of a range of the prediction log need a time zone")
-        files = [
-            file
-            for hour in self._hours(deployment, newest_first=False)
-            if hour < end and hour + HOUR > start
-            for file in self._files(deployment, hour)
+        hours = [
+            hour for hour in self._hours(deployment, newest_first=False) if hour < end and hour + HOUR > start
         ]
         at = pc.field("at")
         limits = [pa.scalar(time.astimezone(UTC), pa.timestamp("us", tz="UTC")) for time in (start, end)]
-        return self._read(files, columns, (at >= limits[0]) & (at < limits[1]))
+        return self._read(deployment, hours, columns, (at >= limits[0]) & (at < limits[1]))
 
     def day(self, deployment: str, day: date, columns: Sequence[str] | None = None) -> "pa.Table":
         """All rows answered on one day, UTC, in no particular order; otherwise as ``frame``."""
@@ -150,10 +129,34 @@ class InferenceLog(dg.ConfigurableResource):  # type: ignore[type-arg]
         return self.frame(deployment, start, start + timedelta(days=1), columns)
 
     def compact(self, deployment: str, *, before: datetime, since: datetime | None = None) -> Compaction:
-        """Merges the small files of every hour that ended by ``before`` (and began at or after ``since``)
-        into one file per hour.
+        """Makes one file of the many small ones of every hour that ended by ``before``, and began at or
+        after ``since``; what it did. Readers meanwhile, and after a crash, find every row once.
+
+        Answers that come late for an hour are small files again, until the next compaction. Both times carry
+        a zone. Raises DataError naming the hours that could not be compacted, after all others are done: a
+        file that cannot be read, or another compaction of the same hours on an object store.
         """
-        raise NotImplementedError
+        if before.tzinfo is None or (since is not None and since.tzinfo is None):
+            raise ValueError("the times of a compaction of the prediction log need a time zone")
+        done = Compaction()
+        failed: list[str] = []
+        hours = [
+            hour
+            for hour in self._hours(deployment, newest_first=False)
+            if hour + HOUR <= before and (since is None or hour >= since)
+        ]
+        if not hours:
+            return done
+        is_local = not self.uri.startswith(S3)
+        with one_at_a_time(self._path(deployment)) if is_local else nullcontext():
+            for hour in hours:
+                try:
+                    done += self._hour(deployment, hour).compact(log_schema())
+                except DataError as error:
+                    failed.append(str(error))
+        if failed:
+            raise DataError(f"{len(failed)} hours of {self.folder(deployment)}: {'; '.join(failed[:3])}")
+        return done
 
     def stats(self, deployment: str) -> LogStats:
         """Files, bytes and hours of one deployment; lists the whole folder."""
@@ -195,16 +198,11 @@ class InferenceLog(dg.ConfigurableResource):  # type: ignore[type-arg]
                     yield datetime.strptime(f"{day[3:]} {hour[3:]}", "%Y-%m-%d %H").replace(tzinfo=UTC)
 
     def _files(self, deployment: str, hour: datetime) -> list[LogFile]:
-        from pyarrow import fs
+        return self._hour(deployment, hour).files()
 
+    def _hour(self, deployment: str, hour: datetime) -> LogHour:
         folder = f"{self._path(deployment)}/{hour:dt=%Y-%m-%d/hr=%H}"
-        return [
-            LogFile(found.path, int(found.size), hour)
-            for found in self._listed(folder)
-            if found.type == fs.FileType.File
-            and found.base_name.endswith(".parquet")
-            and not found.base_name.startswith(".")
-        ]
+        return LogHour(self._filesystem(), folder, hour, is_local=not self.uri.startswith(S3))
 
     def _folders(self, path: str) -> list[str]:
         from pyarrow import fs
@@ -216,24 +214,38 @@ class InferenceLog(dg.ConfigurableResource):  # type: ignore[type-arg]
 
         return list(self._filesystem().get_file_info(fs.FileSelector(path, allow_not_found=True)))
 
-    def _read(self, files: Sequence[LogFile], columns: Sequence[str] | None, condition: Any) -> "pa.Table":
-        """Rows of these files that fit; the files are read side by side, and only the columns needed."""
-        import pyarrow.dataset as ds
-
+    def _read(
+        self, deployment: str, hours: Sequence[datetime], columns: Sequence[str] | None, condition: Any
+    ) -> "pa.Table":
+        """Rows of these hours that fit; files are read side by side, and only the columns needed."""
         schema = log_schema()
         unknown = sorted(set(columns or ()) - set(schema.names))
         if unknown:
             raise UnknownName("column of the prediction log", unknown[0], schema.names)
         wanted = list(columns) if columns is not None else None
+        for _ in range(TRIES):
+            try:
+                files = [file for hour in hours for file in self._files(deployment, hour)]
+                return self._table(files, schema, wanted, condition)
+            except FileNotFoundError as error:
+                # A compaction has replaced it since it was listed.
+                gone = error
+            except (OSError, ValueError) as error:  # Arrow's errors are among these, and name the file.
+                raise DataError(f"Cannot read the prediction log {self.folder()}: {error}") from error
+        raise DataError(f"Cannot read the prediction log {self.folder()}: {gone}") from gone
+
+    def _table(
+        self, files: Sequence[LogFile], schema: "pa.Schema", wanted: list[str] | None, condition: Any
+    ) -> "pa.Table":
+        import pyarrow.dataset as ds
+
         if not files:
             empty = schema.empty_table()
             return empty if wanted is None else empty.select(wanted)
-        paths = [file.path for file in files]
-        try:
-            dataset = ds.dataset(paths, schema=schema, format="parquet", filesystem=self._filesystem())
-            return dataset.to_table(columns=wanted, filter=condition)
-        except (OSError, ValueError) as error:  # Arrow's errors are among these, and name the file.
-            raise DataError(f"Cannot read the prediction log {self.folder()}: {error}") from error
+        dataset = ds.dataset(
+            [file.path for file in files], schema=schema, format="parquet", filesystem=self._filesystem()
+        )
+        return dataset.to_table(columns=wanted, filter=condition)
 
     def _path(self, deployment: str = "") -> str:
         return self.folder(deployment).removeprefix(S3)

@@ -114,20 +114,21 @@ class EpisodeLog:
 
 @dataclass(frozen=True)
 class AttemptFacts:
-    """What became of one attempt. ``outcome`` None: no run has read its request yet.
+    """What became of the newest attempt. ``outcome`` None: no run has read its request yet.
 
-    ``request``: which attempt, as ``Episode.request_version`` says it; facts of another attempt than the
-    newest are not used. ``version``: of the candidate that was made, if any. ``ended_at``: of its run or
-    verdict, in the time of ``now``. ``unread_for``: while no run has read the request, how long it has been
-    there, in *real* time: how long automation takes does not depend on a clock that is replayed.
+    ``version``: of the candidate that was made, if any. ``ended_at``: of its run or verdict, in the time of
+    ``now``. ``unread_for``: while no run has read the request, how long it has been there, in *real* time:
+    how long automation takes does not depend on a clock that is replayed. ``request``: the attempt these
+    facts are of, as ``Episode.request_version`` says it (None: of the newest); facts of another one are not
+    used.
     """
 
-    request: str = ""
     outcome: Outcome | None = None
     reason: str = ""
     version: str | None = None
     ended_at: datetime | None = None
     unread_for: timedelta | None = None
+    request: str | None = None
 
 
 @dataclass(frozen=True)
@@ -135,11 +136,11 @@ class LoopFacts:
     """What is true now, as plain values.
 
     ``served``: the version that answers as stable. ``successor``: a version that passed the gate, was not
-    withdrawn and is not stable yet, whether its rollout has begun or not. ``in_flight``: id of a run of this
-    model's chain (training set to deployment) that has not ended. ``attempt``: of the newest attempt. ``data``: the newest training data, as text (any text
-    that differs when the data does). ``served_data``: that of the model that answers, where known.
-    ``signal_read``: whether the newest model was made after reading the newest drift signal. Only ``served``
-    has to be known; what is left out stands for a loop at rest.
+    withdrawn and is not stable yet, whether its rollout has begun or not. ``in_flight``: id of a run of
+    this model's chain (training set to deployment) that has not ended. ``attempt``: of the newest attempt.
+    ``data``: the newest training data, as text (any text that differs when the data does); ``served_data``:
+    that of the model that answers, where known. ``signal_read``: whether the newest model was made after
+    reading the newest drift signal. What is left out stands for a loop at rest.
     """
 
     served: str | None
@@ -317,7 +318,10 @@ def _running(
     log: EpisodeLog, episode: Episode, attempt: Attempt, facts: LoopFacts, now: datetime, grace: timedelta
 ) -> Step:
     request = episode.request_version
-    found = facts.attempt if facts.attempt.request == request else AttemptFacts()
+    found = facts.attempt
+    earlier = found.ended_at is not None and found.ended_at < _time(attempt.granted_at)
+    if earlier or found.request not in (None, request):
+        found = AttemptFacts()
     outcome, reason = found.outcome, found.reason
     if outcome is None and facts.in_flight is None and found.unread_for is not None:
         if found.unread_for >= grace * LOST_AFTER:

@@ -98,11 +98,8 @@ def _data(facts: ServedFacts, age: timedelta | None) -> str:
     newer = ""
     if facts.newest_data is not None:
         there = facts.newest_data > facts.data_until
-        newer = (
-            f"; rows until {facts.newest_data.isoformat()} are there"
-            if there
-            else "; no newer rows are there"
-        )
+        rows = f"rows until {facts.newest_data.isoformat()}" if there else "no newer rows"
+        newer = f"; there are {rows}"
     return (
         f"the newest training row of {facts.version} is {_days(age)} old "
         f"({_days(facts.max_data_age)} are allowed){newer}"

@@ -5,14 +5,18 @@ what is allowed (``rollout/``), carrying it out (``components/``), printing (``c
 """
 
 from collections.abc import Mapping
+from datetime import datetime
 from typing import Any, Literal
 
 import dagster as dg
 
+from mlops_assets.components.drift_watch import no_drift_evaluation
+from mlops_assets.components.episode_records import episode_log, noted
 from mlops_assets.components.records import Record, latest
 from mlops_assets.components.rollout_watch import ACTION_TAG, ROLLOUT_TAG
 from mlops_assets.components.run_owner import OWNER_TAG, end_lost, this_process
 from mlops_assets.errors import ApprovalError, DeploymentError, MlopsError, UnknownName
+from mlops_assets.monitoring.episodes import close
 
 
 def decide_approval(
@@ -59,6 +63,29 @@ def decide_rollout(
     record = latest(instance, key)
     assert record is not None
     return record
+
+
+def close_episode(
+    definitions: dg.Definitions,
+    instance: dg.DagsterInstance,
+    model: str,
+    *,
+    by: str,
+    reason: str,
+    now: datetime,
+) -> int:
+    """Closes the open drift episode of a model; its number. ``now`` is data time.
+
+    Raises UnknownName for a model without a monitor, and MlopsError when no episode is open.
+    """
+    _key(definitions, "drift", model, "model with a drift monitor")
+    log = episode_log(instance, model)
+    if log.open is None:
+        raise MlopsError(f"{model}: no drift episode is open")
+    closed = close(log, by=by, reason=reason, now=now)
+    for event in (noted(model, closed, f"closed by {by}: {reason}"), no_drift_evaluation(model, closed)):
+        instance.report_runless_asset_event(event)
+    return log.open.number
 
 
 def _key(definitions: dg.Definitions, kind: str, name: str, what: str) -> dg.AssetKey:

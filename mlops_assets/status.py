@@ -6,14 +6,27 @@ here: printing (``cli.py``) or deciding anything.
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
+from datetime import datetime
 from typing import Any
 
 import dagster as dg
 
+from mlops_assets.components.episode_records import episode_log
 from mlops_assets.components.records import current_versions, latest
+from mlops_assets.components.served_state import MONITORED, Monitored, served_now
+from mlops_assets.resources.model_registry import ModelRegistry
 from mlops_assets.resources.serve_client import ServeClient
 
-CHAIN = ("training_sets", "candidates", "models", "evaluations", "approvals", "deployments")
+CHAIN = (
+    "training_sets",
+    "candidates",
+    "models",
+    "evaluations",
+    "approvals",
+    "deployments",
+    "performance",
+    "drift",
+)
 
 
 @dataclass(frozen=True)
@@ -38,6 +51,8 @@ class ModelStatus:
     approval: dict[str, str]
     verdict: dict[str, Any]
     rollout: dict[str, Any] = field(default_factory=dict)
+    served: dict[str, Any] = field(default_factory=dict)
+    episode: dict[str, Any] = field(default_factory=dict)
     assets: list[AssetStatus] = field(default_factory=list)
 
     def to_dict(self) -> dict[str, Any]:
@@ -46,9 +61,13 @@ class ModelStatus:
 
 
 def model_statuses(
-    definitions: dg.Definitions, instance: dg.DagsterInstance, client: ServeClient
+    definitions: dg.Definitions,
+    instance: dg.DagsterInstance,
+    client: ServeClient,
+    registry: ModelRegistry,
+    now: datetime,
 ) -> list[ModelStatus]:
-    """The status of every model in the definitions, by name."""
+    """The status of every model in the definitions, by name; ``now`` is data time."""
     graph = definitions.resolve_asset_graph()
     models = sorted(key.path[1] for key in graph.materializable_asset_keys if key.path[0] == "models")
     deployments = {
@@ -76,6 +95,8 @@ def model_statuses(
                 approval=_approval(instance, model),
                 verdict=_verdict(instance, model),
                 rollout=_rollout(instance, deployment),
+                served=_served(graph, instance, registry, model, now),
+                episode=_episode(instance, model),
                 assets=asset_statuses(graph, instance, keys),
             )
         )
@@ -157,10 +178,34 @@ def _rollout(instance: dg.DagsterInstance, deployment: str | None) -> dict[str, 
     return {name: told[name] for name in names if name in told}
 
 
+def _served(
+    graph: Any, instance: dg.DagsterInstance, registry: ModelRegistry, model: str, now: datetime
+) -> dict[str, Any]:
+    """Whether what answers is stale and why, and how old its data is; by the model's monitor."""
+    key = dg.AssetKey(["drift", model])
+    if key not in graph.materializable_asset_keys:
+        return {"stale": None, "reason": "no DriftMonitorComponent is declared for this model"}
+    found, staleness = served_now(
+        instance, registry, Monitored(**graph.get(key).metadata[MONITORED]), now=now
+    )
+    age = staleness.data_age
+    return {
+        "version": found.label if found else None,
+        "stale": staleness.stale,
+        "causes": {cause.kind: cause.reason for cause in staleness.causes},
+        "reason": staleness.reason,
+        "data_age_days": round(age.total_seconds() / 86_400, 2) if age is not None else None,
+    }
+
+
+def _episode(instance: dg.DagsterInstance, model: str) -> dict[str, Any]:
+    """The newest drift episode, open or closed; empty when there never was one."""
+    newest = episode_log(instance, model).newest
+    return asdict(newest) if newest else {}
+
+
 def print_statuses(statuses: Sequence[ModelStatus]) -> None:
     """A table per model for people."""
-    from datetime import datetime
-
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
@@ -182,6 +227,9 @@ def print_statuses(statuses: Sequence[ModelStatus]) -> None:
             said = Text(f"{answers['status']}: {answers.get('why', '')}", style="red")
         console.print(Text(f"\n{status.model}  ", style="bold").append(said))
         console.print(f"  rollout:  {_rollout_line(status.rollout)}", highlight=False, markup=False)
+        console.print(f"  served:   {_served_line(status.served)}", highlight=False, markup=False)
+        if status.episode:
+            console.print(f"  episode:  {_episode_line(status.episode)}", highlight=False, markup=False)
         for line in _serving_lines(answers):
             console.print(f"  {line}", highlight=False, markup=False)
         console.print(f"  verdict:  {status.verdict['outcome']}: {status.verdict['reason']}", highlight=False)
@@ -206,6 +254,19 @@ def _rollout_line(rollout: dict[str, Any]) -> str:
     told = f"{rollout['phase']}{step}: {rollout['reason']}"
     withdrawn = "; ".join(f"{version} ({why})" for version, why in (rollout.get("withdrawn") or {}).items())
     return f"{told}; withdrawn: {withdrawn}" if withdrawn else told
+
+
+def _served_line(served: dict[str, Any]) -> str:
+    age = served.get("data_age_days")
+    told = {None: "not known", False: "fresh", True: "STALE"}[served["stale"]]
+    return f"{told}: {served['reason']}" + (f"; its data is {age:g} days old" if age is not None else "")
+
+
+def _episode_line(episode: dict[str, Any]) -> str:
+    attempts = [f"{one['number']} {one['outcome']}" for one in episode["attempts"]]
+    retrains = f"; retrains: {', '.join(attempts)}" if attempts else "; no retrain yet"
+    state = f"closed by {episode['closed_by']}: {episode['close_reason']}" if episode["closed_at"] else "open"
+    return f"{episode['number']} on {episode['version']} ({episode['reason']}), {state}{retrains}"
 
 
 def _serving_lines(answers: dict[str, Any]) -> list[str]:

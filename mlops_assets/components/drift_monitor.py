@@ -40,7 +40,7 @@ from mlops_assets.components.measuring import (
 from mlops_assets.components.model import ModelComponent, image
 from mlops_assets.components.monitor_fields import DriftMonitorDeclaration
 from mlops_assets.components.partition_events import range_version, report_partitions, run_partitions
-from mlops_assets.components.served_state import served_check
+from mlops_assets.components.served_state import MONITORED, Monitored, served_check
 from mlops_assets.components.tables import markdown_table
 from mlops_assets.data.content import content_versions
 from mlops_assets.errors import DeclarationError, UnknownName
@@ -55,7 +55,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from numpy.typing import NDArray
 
-    from mlops_assets.monitoring.findings import WindowDrift, WindowPerformance
+    from mlops_assets.monitoring.findings import Variant, WindowDrift, WindowPerformance
     from mlops_assets.monitoring.reference import DriftReference
 
 WORST_SHOWN = 15
@@ -101,21 +101,27 @@ class DriftMonitorComponent(DeclaredComponent[DriftMonitorDeclaration]):
         self._check_slices(view)
         declared = self.declaration
         label_key = self.refer("datasets", model.declaration.label.dataset)
-        training_code = model.training_code()
+        monitored = Monitored(
+            model=declared.model,
+            deployment=declared.served_by,
+            label_dataset=model.declaration.label.dataset,
+            max_data_age_s=declared.max_data_age.total_seconds(),
+            training_code=model.training_code(),
+        )
         log, performance, drift = (
             self._prediction_logs(folder.name),
             self._performance(folder.name, model, view, label_key),
-            self._drift(folder.name, model, view, label_key),
+            self._drift(folder.name, model, view, monitored),
         )
         return dg.Definitions(
             assets=[*self._external(folder.name), log, performance, drift],
             asset_checks=[
                 self._no_drift(),
-                served_check(declared, label_key=label_key, training_code=training_code),
+                served_check(monitored),
             ],
             sensors=[
                 measure_sensor(declared, label_key=label_key, measured=[log.key, performance.key, drift.key]),
-                drift_sensor(declared, label_key=label_key, training_code=training_code),
+                drift_sensor(declared, monitored),
             ],
         )
 
@@ -244,7 +250,7 @@ class DriftMonitorComponent(DeclaredComponent[DriftMonitorDeclaration]):
             from mlops_assets.monitoring.plots import performance_plot
 
             now = clock.now()
-            answering = served(context.instance, model_registry, declared)
+            answering = self._served(context, model_registry)
             windows = self._windows(now)
             joined = self._joined(lake, model, view, label_key, now)
             found: list[WindowPerformance] = []
@@ -276,7 +282,7 @@ class DriftMonitorComponent(DeclaredComponent[DriftMonitorDeclaration]):
         return performance
 
     def _drift(
-        self, group: str, model: ModelComponent, view: FeatureViewDeclaration, label_key: dg.AssetKey
+        self, group: str, model: ModelComponent, view: FeatureViewDeclaration, monitored: Monitored
     ) -> dg.AssetsDefinition:
         declared = self.declaration
 
@@ -289,6 +295,7 @@ class DriftMonitorComponent(DeclaredComponent[DriftMonitorDeclaration]):
             description=f"Answers of {declared.served_by} against the training set of the version that gave "
             "them, by window, with thresholds calibrated on that training set.",
             code_version="1",
+            metadata={MONITORED: monitored.told()},
         )
         def drift(
             context: dg.AssetExecutionContext, lake: Lake, model_registry: ModelRegistry, clock: Clock
@@ -296,13 +303,13 @@ class DriftMonitorComponent(DeclaredComponent[DriftMonitorDeclaration]):
             from mlops_assets.monitoring.drift import assess_window
 
             now = clock.now()
-            answering = served(context.instance, model_registry, declared)
+            answering = self._served(context, model_registry)
             reference = reference_of(lake, answering.version) if answering else None
             if answering is None or reference is None:
                 return dg.MaterializeResult(
                     metadata={"windows": compact_json([]), "reason": self._nothing(answering)}
                 )
-            joined = self._joined(lake, model, view, label_key, now)
+            joined = self._joined(lake, model, view, monitored.label_key, now)
             rows = joined[(joined["version"] == answering.label) & (joined["variant"] != "shadow")]
             rows = rows.assign(target=targets(rows, model.declaration.task, answering.manifest.classes))
             found: list[WindowDrift] = []
@@ -340,6 +347,10 @@ class DriftMonitorComponent(DeclaredComponent[DriftMonitorDeclaration]):
 
         return drift
 
+    def _served(self, context: dg.AssetExecutionContext, registry: ModelRegistry) -> Served | None:
+        declared = self.declaration
+        return served(context.instance, registry, model=declared.model, deployment=declared.served_by)
+
     def _nothing(self, answering: Served | None) -> str:
         if answering is None:
             return "nothing answers"
@@ -367,7 +378,7 @@ class DriftMonitorComponent(DeclaredComponent[DriftMonitorDeclaration]):
         rows: "pd.DataFrame",
         window: Window,
         version: str,
-        variant: str,
+        variant: "Variant",
         reference: "DriftReference | None",
         model: ModelComponent,
         now: datetime,
@@ -462,7 +473,7 @@ class DriftMonitorComponent(DeclaredComponent[DriftMonitorDeclaration]):
         return ended_windows(first_day(declared), now, declared.window)[-declared.windows_kept :]
 
 
-def _answered_as(joined: "pd.DataFrame") -> "Iterator[tuple[str, str, pd.DataFrame]]":
+def _answered_as(joined: "pd.DataFrame") -> "Iterator[tuple[str, Variant, pd.DataFrame]]":
     """Version, part it played, and its rows; a version that became stable counts its canary answers too."""
     for version in sorted(joined["version"].unique(), key=lambda label: int(label[1:])):
         rows = joined[joined["version"] == version]

@@ -25,11 +25,12 @@ from mlops_assets.components.episode_records import (
     requests_key,
     signal_key,
 )
+from mlops_assets.components.measuring import NEWEST_DATA, served
 from mlops_assets.components.monitor_fields import DriftMonitorDeclaration
 from mlops_assets.components.records import latest, newest_data, read_version
 from mlops_assets.components.rollout_watch import unfinished_run
 from mlops_assets.components.served_state import CHECK as SERVED_CHECK
-from mlops_assets.components.served_state import TRAINED_UNTIL, served_now, served_result
+from mlops_assets.components.served_state import TRAINED_UNTIL, Monitored, served_now, served_result
 from mlops_assets.errors import ClusterUnreachable, DeploymentError
 from mlops_assets.monitoring.episodes import AttemptFacts, EpisodeLog, LoopFacts, Step, next_step
 from mlops_assets.monitoring.findings import WindowDrift, WindowPerformance
@@ -167,9 +168,7 @@ def _seen(
 # -- what a measurement leads to -------------------------------------------------------------------------
 
 
-def drift_sensor(
-    declared: DriftMonitorDeclaration, *, label_key: dg.AssetKey, training_code: str
-) -> dg.SensorDefinition:
+def drift_sensor(declared: DriftMonitorDeclaration, monitored: Monitored) -> dg.SensorDefinition:
     """The sensor ``drift_<model>``: opens and closes episodes, grants retrains, repairs lost ones."""
     keys = chain_keys(declared)
     check_keys = [
@@ -193,7 +192,7 @@ def drift_sensor(
     ) -> dg.SensorResult:
         instance, now = context.instance, clock.now()
         decision = decision_now(instance, declared)
-        steps = list(_steps(instance, declared, label_key, decision, now))
+        steps = list(_steps(instance, model_registry, declared, monitored.label_key, decision, now))
         events: list[Any] = []
         requests: list[dg.RunRequest] = []
         news: list[Alert] = []
@@ -203,15 +202,7 @@ def drift_sensor(
             requests += asked
             news += [alert] if alert else []
         log = steps[-1].log
-        found, staleness = served_now(
-            instance,
-            model_registry,
-            declared,
-            label_key=label_key,
-            training_code=training_code,
-            now=now,
-            episodes=log,
-        )
+        found, staleness = served_now(instance, model_registry, monitored, now=now, episodes=log)
         cursor = json.loads(context.cursor) if context.cursor else {}
         told = {
             "version": found.label if found else "",
@@ -266,6 +257,7 @@ def _metadata(instance: dg.DagsterInstance, key: dg.AssetKey, name: str) -> list
 
 def _steps(
     instance: dg.DagsterInstance,
+    registry: ModelRegistry,
     declared: DriftMonitorDeclaration,
     label_key: dg.AssetKey,
     decision: Decision,
@@ -273,7 +265,7 @@ def _steps(
 ) -> Iterable[Step]:
     """What is due now, one after the other; the last one may be to wait."""
     log = episode_log(instance, declared.model)
-    facts = loop_facts(instance, declared, label_key, log)
+    facts = loop_facts(instance, registry, declared, label_key, log)
     for _ in range(MOST_STEPS):
         step = next_step(log, decision, facts, declared.governor.governor(), now)
         yield step
@@ -285,11 +277,13 @@ def _steps(
 
 def loop_facts(
     instance: dg.DagsterInstance,
+    registry: ModelRegistry,
     declared: DriftMonitorDeclaration,
     label_key: dg.AssetKey,
     log: EpisodeLog,
 ) -> LoopFacts:
-    """What is true now, from the event log."""
+    """What is true now, from the event log and the registry."""
+    found = served(instance, registry, model=declared.model, deployment=declared.served_by)
     model_key = dg.AssetKey(["models", declared.model])
     deployed = latest(instance, dg.AssetKey(["deployments", declared.served_by]))
     told = deployed.metadata if deployed else {}
@@ -311,6 +305,7 @@ def loop_facts(
         in_flight=in_flight,
         attempt=_attempt(instance, declared, in_flight) if log.open and log.open.attempts else AttemptFacts(),
         data=newest_data(instance, label_key),
+        served_data=found.version.tags.get(NEWEST_DATA) if found else None,
         signal_read=signal is None or signal.data_version == read,
     )
 
@@ -339,7 +334,10 @@ def _attempt(
     failed = _failed_run(instance, set_key, requested.timestamp)
     if failed is not None:
         return AttemptFacts("failed", failed)
-    return AttemptFacts()
+    if is_read:
+        return AttemptFacts("failed", "a run read the request and no candidate came of it")
+    # Automation works in real time, whatever the data's clock says.
+    return AttemptFacts(unread_for=timedelta(seconds=max(0.0, time.time() - requested.timestamp)))
 
 
 def _failed_run(instance: dg.DagsterInstance, key: dg.AssetKey, since: float) -> str | None:
@@ -362,7 +360,7 @@ def _carried_out(
             "signals": dg.MetadataValue.json([asdict(signal) for signal in decision.signals]),
             "drift": dg.MetadataValue.asset(dg.AssetKey(["drift", model])),
         }
-        failing = no_drift_evaluation(declared, step.log)
+        failing = no_drift_evaluation(model, step.log)
         return [opened(model, step.log, metadata), failing], [], _alert(declared, step, "episode_opened")
     if step.action == "grant":
         return [granted(model, step.log, step.reason)], [], None
@@ -372,7 +370,7 @@ def _carried_out(
         told = _alert(declared, step, "retrain_failed") if failed else None
         return [noted(model, step.log, step.reason)], [], told
     if step.action == "close":
-        passing = no_drift_evaluation(declared, step.log)
+        passing = no_drift_evaluation(model, step.log)
         return [noted(model, step.log, step.reason), passing], [], _alert(declared, step, "episode_closed")
     if step.action == "reconcile":
         tags = {MONITOR_TAG: model, "mlops/launched_by": "reconciler"}
@@ -422,9 +420,9 @@ def no_drift_result(log: EpisodeLog) -> dict[str, Any]:
     }
 
 
-def no_drift_evaluation(declared: DriftMonitorDeclaration, log: EpisodeLog) -> dg.AssetCheckEvaluation:
+def no_drift_evaluation(model: str, log: EpisodeLog) -> dg.AssetCheckEvaluation:
     """The same as an event that needs no run."""
-    key = dg.AssetKey(["models", declared.model])
+    key = dg.AssetKey(["models", model])
     return dg.AssetCheckEvaluation(asset_key=key, check_name=NO_DRIFT, **no_drift_result(log))
 
 

@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 
 REFERENCE_FILE = "drift_reference.json"
 """Beside the model package: what windows are compared with, and from which scores on they differ."""
+NEWEST_DATA = "newest_data"
+"""Tag of a registered version: the newest partition of the labels' dataset when it was trained."""
 DAY_COLUMN = "dt"
 KEYS = ("request_id", "row", "variant", "version")
 """What makes a logged row that row: a file that was written twice must not count twice."""
@@ -114,13 +116,13 @@ def scores_of(rows: "pd.DataFrame", manifest: ModelManifest) -> "NDArray[np.floa
 
 
 def served(
-    instance: dg.DagsterInstance, registry: ModelRegistry, declared: DriftMonitorDeclaration
+    instance: dg.DagsterInstance, registry: ModelRegistry, *, model: str, deployment: str
 ) -> Served | None:
     """The version that answers as stable by the last recorded act of the deployment, or None."""
-    record = latest(instance, dg.AssetKey(["deployments", declared.served_by]))
+    record = latest(instance, dg.AssetKey(["deployments", deployment]))
     if record is None or not record.metadata.get("stable"):
         return None
-    version = registry.version(declared.model, int(str(record.metadata["stable"]).removeprefix("v")))
+    version = registry.version(model, int(str(record.metadata["stable"]).removeprefix("v")))
     return Served(version, ModelManifest.model_validate(version.manifest()), record.timestamp)
 
 

@@ -17,7 +17,8 @@ from mlops_assets.components.code_version import code_version
 from mlops_assets.components.document import Declaration, DeclaredComponent
 from mlops_assets.components.feature_view import FeatureViewComponent, FeatureViewDeclaration
 from mlops_assets.components.fields import Name
-from mlops_assets.components.records import Record, require
+from mlops_assets.components.measuring import NEWEST_DATA, REFERENCE_FILE
+from mlops_assets.components.records import Record, newest_data, require
 from mlops_assets.components.tables import markdown_table
 from mlops_assets.errors import DeclarationError, MlopsError, UnknownName
 from mlops_assets.evaluation.gate import GatePolicy, Verdict, decide
@@ -245,6 +246,7 @@ class ModelComponent(DeclaredComponent[ModelDeclaration]):
             from mlops_assets.training.plots import training_set_plot
             from mlops_assets.training.training_set import LABEL
 
+            newest = newest_data(context.instance, label_key) or ""
             pinned = {table: lake.version(table) for table in map(_table, (features_key, label_key))}
             features = lake.read(_table(features_key), version=pinned[_table(features_key)])
             outcomes = lake.read(_table(label_key), version=pinned[_table(label_key)])
@@ -282,6 +284,7 @@ class ModelComponent(DeclaredComponent[ModelDeclaration]):
                     "too_old_rows": made.too_old,
                     "classes": dg.MetadataValue.json(list(made.classes or ())),
                     "pinned_tables": dg.MetadataValue.json(pinned),
+                    NEWEST_DATA: newest,
                     "delta_version": wrote.version,
                     "dagster/uri": wrote.uri,
                     **_time_range("train", train, view.event_timestamp),
@@ -452,6 +455,7 @@ class ModelComponent(DeclaredComponent[ModelDeclaration]):
                     "trained_until": str(record.metadata.get("train_until", "")),
                     "git_sha": git_sha(),
                     "training_code": self.training_code(),
+                    NEWEST_DATA: str(record.metadata.get(NEWEST_DATA, "")),
                     "training_set_delta": str(record.metadata["delta_version"]),
                     "dagster_run_id": context.run.run_id,
                 },
@@ -591,7 +595,6 @@ class ModelComponent(DeclaredComponent[ModelDeclaration]):
         """Stores beside the package what its monitor compares windows with, thresholds included."""
         import pandas as pd
 
-        from mlops_assets.components.measuring import REFERENCE_FILE
         from mlops_assets.monitoring.performance import performance_references
         from mlops_assets.monitoring.reference import Judged, make_reference
         from mlops_assets.training.training_set import EVALUATE

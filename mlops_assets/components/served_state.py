@@ -4,14 +4,14 @@ Belongs here: collecting the facts from the event log and the registry, the chec
 here: the judgement on them (``monitoring/served.py``), acting on it (``drift_watch.py``).
 """
 
-from datetime import UTC, datetime
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import dagster as dg
 
 from mlops_assets.components.episode_records import episode_log
 from mlops_assets.components.measuring import Served, served
-from mlops_assets.components.monitor_fields import DriftMonitorDeclaration
 from mlops_assets.components.records import latest, newest_data
 from mlops_assets.monitoring.episodes import EpisodeLog
 from mlops_assets.monitoring.served import ServedFacts, Staleness, served_staleness
@@ -21,15 +21,41 @@ from mlops_assets.resources.model_registry import ModelRegistry
 CHECK = "served"
 TRAINED_UNTIL, TRAINING_CODE = "trained_until", "training_code"
 """Tags of a registered version."""
+MONITORED = "mlops/monitored"
+"""Metadata key of ``drift/<model>``: what ``Monitored.told`` gives."""
+
+
+@dataclass(frozen=True)
+class Monitored:
+    """What of a monitor's declaration says whether the served version is stale; plain values.
+
+    ``training_code``: version of the code and declaration that would train the model now.
+    """
+
+    model: str
+    deployment: str
+    label_dataset: str
+    max_data_age_s: float
+    training_code: str
+
+    @property
+    def label_key(self) -> dg.AssetKey:
+        return dg.AssetKey(["datasets", self.label_dataset])
+
+    @property
+    def deployment_key(self) -> dg.AssetKey:
+        return dg.AssetKey(["deployments", self.deployment])
+
+    def told(self) -> dict[str, Any]:
+        """Plain values; ``Monitored(**told)`` is this again."""
+        return asdict(self)
 
 
 def served_now(
     instance: dg.DagsterInstance,
     registry: ModelRegistry,
-    declared: DriftMonitorDeclaration,
+    monitored: Monitored,
     *,
-    label_key: dg.AssetKey,
-    training_code: str,
     now: datetime,
     episodes: EpisodeLog | None = None,
 ) -> tuple[Served | None, Staleness]:
@@ -37,47 +63,38 @@ def served_now(
 
     ``episodes``: the log when it is newer than the recorded one.
     """
-    found = served(instance, registry, declared)
-    record = latest(instance, dg.AssetKey(["deployments", declared.served_by]))
+    found = served(instance, registry, model=monitored.model, deployment=monitored.deployment)
+    record = latest(instance, monitored.deployment_key)
     told = record.metadata if record else {}
     withdrawn = dict(told.get("withdrawn") or {})
     went_back = str(told.get("action")) in ("rollback", "abort") or bool(withdrawn)
     tags = found.version.tags if found else {}
     facts = ServedFacts(
         version=found.label if found else None,
-        episodes=episode_log(instance, declared.model) if episodes is None else episodes,
+        episodes=episode_log(instance, monitored.model) if episodes is None else episodes,
         data_until=_instant(tags.get(TRAINED_UNTIL)),
-        newest_data=_instant(newest_data(instance, label_key)),
-        max_data_age=declared.max_data_age,
+        newest_data=_instant(newest_data(instance, monitored.label_key)),
+        max_data_age=timedelta(seconds=monitored.max_data_age_s),
         trained_code=tags.get(TRAINING_CODE),
-        declared_code=training_code,
-        newest_stable=_newest_stable(instance, declared, found),
+        declared_code=monitored.training_code,
+        newest_stable=_newest_stable(instance, monitored.deployment_key, found),
         rollback_reason=str(told.get("reason", "")) if went_back else "",
     )
     return found, served_staleness(facts, now)
 
 
-def served_check(
-    declared: DriftMonitorDeclaration, *, label_key: dg.AssetKey, training_code: str
-) -> dg.AssetChecksDefinition:
+def served_check(monitored: Monitored) -> dg.AssetChecksDefinition:
     """The check ``served`` on ``deployments/<name>``: what answers is not stale."""
 
     @dg.asset_check(
-        asset=dg.AssetKey(["deployments", declared.served_by]),
+        asset=monitored.deployment_key,
         name=CHECK,
         description="What answers is not stale: no drift, no data or code it lacks, not rolled back.",
     )
     def check(
         context: dg.AssetCheckExecutionContext, model_registry: ModelRegistry, clock: Clock
     ) -> dg.AssetCheckResult:
-        found, staleness = served_now(
-            context.instance,
-            model_registry,
-            declared,
-            label_key=label_key,
-            training_code=training_code,
-            now=clock.now(),
-        )
+        found, staleness = served_now(context.instance, model_registry, monitored, now=clock.now())
         return dg.AssetCheckResult(**served_result(found, staleness))
 
     return check
@@ -98,13 +115,10 @@ def served_result(found: Served | None, staleness: Staleness) -> dict[str, Any]:
     }
 
 
-def _newest_stable(
-    instance: dg.DagsterInstance, declared: DriftMonitorDeclaration, found: Served | None
-) -> str | None:
+def _newest_stable(instance: dg.DagsterInstance, key: dg.AssetKey, found: Served | None) -> str | None:
     """The highest version that ever answered as stable."""
     if found is None:
         return None
-    key = dg.AssetKey(["deployments", declared.served_by])
     known = {found.version.version}
     for event in instance.fetch_materializations(key, limit=200).records:
         made = event.asset_materialization

@@ -152,7 +152,7 @@ def run_all(module: str, dashboard_url: str, layout: Layout, emit: Emit) -> None
         restored = _restore(definitions, layout, emit)
         lost = {key for key in _made(instance, declared) if key.path[1] not in restored}
         if not declared or lost or len(_made(instance, declared)) < len(declared):
-            now = Clock(file=environment.CLOCK_FILE.read()).now()
+            now = Clock(file=environment.clock_file()).now()
             gaps = missing(graph, instance, now=now, lost=lost)
             runs = planned_runs(gaps, {key: graph.get(key).parent_keys for key in gaps})
             for number, run in enumerate(runs, start=1):

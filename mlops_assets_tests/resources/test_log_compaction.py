@@ -275,7 +275,9 @@ def test_a_reader_beside_a_compaction_finds_every_row_once(log: InferenceLog) ->
             done = log.compact("flights", before=TOMORROW)
             assert done.hours == (1 if number else 3)
             # The next round merges the merged file once more.
-            write(log, answered(f"late-{number}", NOON + timedelta(hours=1, minutes=59)))
+            write(
+                log, answered(f"late-{number}", NOON + timedelta(hours=1, minutes=59)), replica=f"r{number}"
+            )
     finally:
         ended.set()
         reading.join()

@@ -1,0 +1,267 @@
+"""An episode's life, and the one decision of the drift sensor in every situation that differs."""
+
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from mlops_assets.errors import DataError, EpisodeError
+from mlops_assets.monitoring.episodes import (
+    GATE,
+    AttemptFacts,
+    EpisodeLog,
+    LoopFacts,
+    Step,
+    close,
+    grant,
+    next_step,
+    open_episode,
+    record_outcome,
+)
+from mlops_assets.monitoring.governor import GovernorPolicy, Outcome
+from mlops_assets.monitoring.policy import Decision, SignalState
+
+NOW = datetime(2013, 6, 3, 12, tzinfo=UTC)
+DAY, MINUTE = timedelta(days=1), timedelta(minutes=1)
+GOVERNOR = GovernorPolicy()
+QUIET = Decision("quiet", "nothing moved", "v7")
+AT_REST = LoopFacts(served="v7", data="2013-06-01", served_data="2013-03-31")
+
+
+def drifting(version: str = "v7", since: datetime = NOW) -> Decision:
+    signal = SignalState("prediction", "open", 2, 3, 2, 3, "said", evidence_since=since.isoformat())
+    return Decision("open", "predictions drifted in 2 of 3 judged windows", version, (signal,))
+
+
+def opened() -> EpisodeLog:
+    return open_episode(EpisodeLog(), version="v7", reason="predictions drifted", now=NOW)
+
+
+def attempted(outcome: Outcome | None = None, reason: str = "said") -> EpisodeLog:
+    log = grant(opened(), data=str(AT_REST.data), now=NOW)
+    return log if outcome is None else record_outcome(log, outcome, reason=reason, ended_at=NOW)
+
+
+def step(
+    log: EpisodeLog, decision: Decision = QUIET, facts: LoopFacts = AT_REST, now: datetime = NOW
+) -> Step:
+    return next_step(log, decision, facts, GOVERNOR, now)
+
+
+# -- transitions -------------------------------------------------------------------------------------------
+
+
+def test_steps_that_an_episode_cannot_take_are_refused() -> None:
+    with pytest.raises(EpisodeError, match="episode-1 on v7 is open: close it first"):
+        open_episode(opened(), version="v8", reason="", now=NOW)
+    with pytest.raises(EpisodeError, match="no episode is open that could be granted a retrain"):
+        grant(EpisodeLog(), data="x", now=NOW)
+    with pytest.raises(EpisodeError, match=r"attempt episode-1.1 is running: one at a time"):
+        grant(attempted(), data="x", now=NOW)
+    with pytest.raises(EpisodeError, match="none is running"):
+        record_outcome(opened(), "failed", reason="", ended_at=NOW)
+    with pytest.raises(EpisodeError, match="can end as running"):
+        record_outcome(attempted(), "running", reason="", ended_at=NOW)
+    with pytest.raises(EpisodeError, match="no episode is open that could be closed"):
+        close(EpisodeLog(), by="ada", reason="", now=NOW)
+    with pytest.raises(ValueError, match="needs a time zone"):
+        open_episode(EpisodeLog(), version="v7", reason="", now=datetime(2013, 6, 3))
+
+
+def test_a_log_survives_json_and_anything_else_is_refused() -> None:
+    log = open_episode(
+        close(attempted("rejected", "nié"), by="ada", reason="season", now=NOW),
+        version="v8",
+        reason="again",
+        now=NOW + DAY,
+    )
+    assert EpisodeLog.loads(log.dumps()) == log
+    assert EpisodeLog.loads("") == EpisodeLog()
+    for text in ("{", "[]", "{}", '{"episodes": [{}]}', opened().dumps().replace("+00:00", "")):
+        with pytest.raises(DataError, match="no log of episodes"):
+            EpisodeLog.loads(text)
+
+
+def test_versions_of_signal_and_request_count_on() -> None:
+    log = attempted("rejected")
+    assert log.open is not None
+    assert (log.open.data_version, log.open.request_version) == ("episode-1", "episode-1.1")
+    again = grant(log, data="x", now=NOW)
+    assert again.open is not None and again.open.request_version == "episode-1.2"
+
+
+def test_closing_ends_the_running_attempt() -> None:
+    closed = close(attempted(), by="ada", reason="the season", now=NOW).newest
+    assert closed is not None and not closed.is_open and closed.closed_by == "ada"
+    assert closed.attempts[-1].outcome == "inconclusive"
+    assert closed.attempts[-1].reason == "closed by ada: the season"
+
+
+# -- opening -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("action", ["quiet", "warn", "inconclusive"])
+def test_only_a_decision_to_open_opens(action: str) -> None:
+    found = step(EpisodeLog(), Decision(action, "said", "v7"))  # type: ignore[arg-type]
+    assert found.action == "wait" and found.reason == f"{action}: said"
+
+
+def test_an_episode_opens_with_the_decisions_reason() -> None:
+    found = step(EpisodeLog(), drifting())
+    assert found.action == "open" and found.episode == 1 and found.log.open is not None
+    assert found.reason == "episode 1 opens on v7: predictions drifted in 2 of 3 judged windows"
+    assert step(found.log, drifting()).action == "grant"
+
+
+@pytest.mark.parametrize(
+    ("facts", "says"),
+    [
+        (replace(AT_REST, served=None), "nothing answers"),
+        (replace(AT_REST, served="v8"), "the windows are of v7, and v8 answers"),
+        (replace(AT_REST, successor="v8"), "v8 passed the gate and is on its way"),
+        (replace(AT_REST, in_flight="abc"), "run abc is under way and may bring a successor"),
+    ],
+)
+def test_no_episode_opens_while_what_answers_is_about_to_change(facts: LoopFacts, says: str) -> None:
+    found = step(EpisodeLog(), drifting(), facts)
+    assert found.action == "wait" and says in found.reason and found.log == EpisodeLog()
+
+
+def test_what_a_person_closed_opens_again_only_on_windows_that_ended_since() -> None:
+    closed = close(opened(), by="ada", reason="the season", now=NOW)
+    found = step(closed, drifting(since=NOW), now=NOW + 30 * DAY)
+    assert found.action == "wait"
+    assert "ada closed episode 1 on v7 (the season)" in found.reason
+    assert step(closed, drifting(since=NOW + DAY), now=NOW + 30 * DAY).action == "open"
+    other = step(closed, drifting("v8", since=NOW), replace(AT_REST, served="v8"))
+    assert other.action == "open"
+
+
+def test_a_successor_that_was_withdrawn_lets_the_next_episode_open_on_the_same_windows() -> None:
+    closed = close(attempted("promoted"), by=GATE, reason="v8 passed the gate", now=NOW)
+    again = step(closed, drifting(since=NOW - DAY))
+    assert again.action == "open" and again.episode == 2
+    held = step(again.log, drifting())
+    assert held.action == "wait"
+    assert "attempt 1.1 (promoted) was made from the same data; newer data" in held.reason
+    newer = replace(AT_REST, data="2013-06-02")
+    cooling = step(again.log, drifting(), newer)
+    assert cooling.action == "wait" and cooling.next_at == NOW + 7 * DAY
+    assert step(again.log, drifting(), newer, NOW + 7 * DAY).action == "grant"
+
+
+# -- granting ----------------------------------------------------------------------------------------------
+
+
+def test_a_grant_names_data_and_attempt() -> None:
+    found = step(opened())
+    assert (found.action, found.episode, found.attempt) == ("grant", 1, 1)
+    assert found.log.open is not None
+    assert found.log.open.attempts[0].data == "2013-06-01"
+    assert found.reason == "retrain episode-1.1 is granted for v7: predictions drifted"
+
+
+@pytest.mark.parametrize(
+    ("facts", "says"),
+    [
+        (replace(AT_REST, served=None), "nothing answers"),
+        (replace(AT_REST, in_flight="abc"), "run abc is under way"),
+        (replace(AT_REST, data=None), "not known what data"),
+        (replace(AT_REST, served_data="2013-06-01"), "v7 was trained on all the data there is"),
+    ],
+)
+def test_an_open_episode_waits_when_a_retrain_could_bring_nothing(facts: LoopFacts, says: str) -> None:
+    found = step(opened(), facts=facts)
+    assert found.action == "wait" and says in found.reason and found.log == opened()
+
+
+@pytest.mark.parametrize("outcome", ["rejected", "inconclusive"])
+def test_a_candidate_that_did_not_pass_is_tried_again_with_newer_data_and_after_back_off(
+    outcome: Outcome,
+) -> None:
+    log, newer = attempted(outcome), replace(AT_REST, data="2013-06-02")
+    same = step(log, now=NOW + 30 * DAY)
+    assert same.action == "wait"
+    assert f"attempt 1.1 ({outcome}) was made from the same data" in same.reason
+    early = step(log, facts=newer, now=NOW + DAY / 2)
+    assert early.action == "wait" and early.next_at == NOW + DAY
+    assert step(log, facts=newer, now=NOW + DAY).action == "grant"
+
+
+def test_a_failed_run_is_tried_again_after_back_off_whatever_the_data() -> None:
+    assert step(attempted("failed"), now=NOW + DAY / 2).action == "wait"
+    assert step(attempted("failed"), now=NOW + DAY).action == "grant"
+
+
+# -- outcomes ----------------------------------------------------------------------------------------------
+
+
+def test_a_running_attempt_is_waited_for() -> None:
+    for attempt in (AttemptFacts(), AttemptFacts("running"), AttemptFacts(unread_for=MINUTE)):
+        assert step(attempted(), facts=replace(AT_REST, attempt=attempt)).action == "wait"
+
+
+def test_an_outcome_is_recorded_once_and_a_promotion_closes_the_episode() -> None:
+    ended = AttemptFacts("promoted", "log_loss better by 0.01", "v8", NOW + MINUTE)
+    found = step(attempted(), facts=replace(AT_REST, attempt=ended))
+    assert found.action == "outcome" and found.log.open is not None
+    assert found.log.open.attempts[-1].ended_at == (NOW + MINUTE).isoformat()
+    last = step(found.log, facts=replace(AT_REST, attempt=ended, successor="v8"))
+    assert last.action == "close" and last.log.newest is not None
+    assert last.log.newest.closed_by == GATE
+    assert last.log.newest.close_reason == "v8 passed the gate: log_loss better by 0.01"
+    after = step(last.log, drifting(), replace(AT_REST, successor="v8"))
+    assert after.action == "wait" and "on its way" in after.reason
+
+
+def test_facts_of_an_earlier_attempt_are_not_taken_for_those_of_the_newest() -> None:
+    second = grant(attempted("rejected"), data="2013-06-02", now=NOW + DAY)
+    for old in (
+        AttemptFacts("rejected", request="episode-1.1"),
+        AttemptFacts("rejected", ended_at=NOW),
+    ):
+        assert step(second, facts=replace(AT_REST, attempt=old), now=NOW + DAY).action == "wait"
+    own = AttemptFacts("rejected", ended_at=NOW + DAY, request="episode-1.2")
+    assert step(second, facts=replace(AT_REST, attempt=own), now=NOW + DAY).action == "outcome"
+
+
+def test_a_version_that_passed_the_gate_without_a_grant_closes_the_episode_too() -> None:
+    successor = step(opened(), facts=replace(AT_REST, successor="v8"))
+    assert successor.action == "close" and "v8 passed the gate" in successor.reason
+    answers = step(opened(), facts=replace(AT_REST, served="v8"))
+    assert answers.action == "close" and "v8 passed the gate and answers" in answers.reason
+
+
+def test_a_rollback_to_an_older_version_ends_no_episode() -> None:
+    assert step(opened(), facts=replace(AT_REST, served="v6")).action == "grant"
+
+
+# -- lost events -------------------------------------------------------------------------------------------
+
+
+def test_a_request_that_no_run_reads_is_launched_once_and_fails_in_the_end() -> None:
+    def unread(minutes: float) -> Step:
+        return step(attempted(), facts=replace(AT_REST, attempt=AttemptFacts(unread_for=minutes * MINUTE)))
+
+    assert unread(1).action == "wait"
+    lost = unread(2)
+    assert lost.action == "reconcile" and lost.run_key == "episode-1.1/unread" and lost.log == attempted()
+    assert "no run read episode-1.1 within 2 minutes" in lost.reason
+    given_up = unread(20)
+    assert given_up.action == "outcome" and given_up.log.open is not None
+    assert given_up.log.open.attempts[-1].outcome == "failed"
+
+
+def test_a_request_is_not_lost_while_a_run_is_under_way() -> None:
+    facts = replace(AT_REST, in_flight="abc", attempt=AttemptFacts(unread_for=timedelta(hours=9)))
+    found = step(attempted(), facts=facts)
+    assert found.action == "wait" and "run abc is under way" in found.reason
+
+
+def test_a_signal_that_the_model_never_read_is_reconciled_after_the_gate_only() -> None:
+    unread = replace(AT_REST, signal_read=False)
+    passed = close(attempted("promoted"), by=GATE, reason="v8 passed the gate", now=NOW)
+    found = step(passed, facts=unread)
+    assert found.action == "reconcile" and found.run_key == "episode-1/unread"
+    assert step(passed, facts=replace(unread, in_flight="abc")).action == "wait"
+    assert step(close(opened(), by="ada", reason="season", now=NOW), facts=unread).action == "wait"

@@ -1,0 +1,165 @@
+"""Which windows warn, open an episode, or cannot tell."""
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from pydantic import ValidationError
+
+from mlops_assets.errors import DataError
+from mlops_assets.monitoring.findings import ColumnDrift, Role, Score, WindowDrift, WindowPerformance
+from mlops_assets.monitoring.policy import Decision, DriftPolicy, PerformanceRule, SignalRule, decide
+
+MONDAY = datetime(2013, 4, 1, tzinfo=UTC)
+POLICY = DriftPolicy()
+NAMES: dict[Role, str] = {"feature": "temperature", "prediction": "prediction", "label": "label"}
+
+
+def times(week: int) -> tuple[str, str]:
+    start = MONDAY + timedelta(days=7 * week)
+    return start.isoformat(), (start + timedelta(days=7)).isoformat()
+
+
+def drift(week: int, *drifted: Role, judged: bool = True, version: str = "v7") -> WindowDrift:
+    columns = tuple(
+        ColumnDrift(
+            name,
+            role,
+            (Score("psi", 0.3 if role in drifted else 0.01, 0.1), Score("ks", None, None)),
+            role in drifted,
+            0.0,
+        )
+        for role, name in NAMES.items()
+    )
+    reason = "5,000 rows" if judged else "12 rows, 200 are needed"
+    return WindowDrift(*times(week), version, 5000, judged, reason, columns if judged else ())
+
+
+def performance(
+    week: int, low: float | None, *, status: str = "judged", variant: str = "champion"
+) -> WindowPerformance:
+    return WindowPerformance(
+        *times(week),
+        "v7",
+        variant,  # type: ignore[arg-type]
+        answers=5000,
+        labelled=4900,
+        share=0.98,
+        status=status,  # type: ignore[arg-type]
+        reason="labels may come until Thursday" if status == "waiting" else "judged",
+        metric="skill",
+        value=0.08,
+        loss=0.03 if low is not None else None,
+        loss_low=low,
+    )
+
+
+def action_of(decision: Decision, name: str) -> str:
+    return next(one.action for one in decision.signals if one.name == name)
+
+
+def test_a_rule_that_can_never_agree_and_an_unknown_metric_are_refused() -> None:
+    with pytest.raises(ValidationError, match="windows 4 of 3 can never agree"):
+        SignalRule(windows=4, of=3)
+    with pytest.raises(ValidationError, match="Unknown metric 'auc'"):
+        PerformanceRule(metric="auc")
+    with pytest.raises(ValidationError, match="Extra inputs"):
+        DriftPolicy.model_validate({"prediction": {"metric": "skill"}})
+
+
+def test_windows_of_two_versions_or_in_disorder_are_refused() -> None:
+    with pytest.raises(DataError, match=r"several versions \(v7, v8\)"):
+        decide(POLICY, [drift(0), drift(1, version="v8")], [])
+    with pytest.raises(DataError, match="oldest first"):
+        decide(POLICY, [drift(1), drift(0)], [])
+    with pytest.raises(DataError, match="once each"):
+        decide(POLICY, [], [performance(1, 0.0), performance(1, 0.0)])
+
+
+def test_without_windows_nothing_is_known() -> None:
+    found = decide(POLICY, [], [])
+    assert found.action == "inconclusive" and found.version is None
+    assert "there are no windows" in found.reason
+
+
+def test_features_and_labels_alone_only_warn() -> None:
+    found = decide(POLICY, [drift(week, "feature", "label") for week in range(3)], [])
+    assert found.action == "warn" and found.version == "v7" and found.evidence_since is None
+    assert (
+        "features drifted in 3 of 3 judged windows (temperature at 3.0 times its threshold)" in found.reason
+    )
+    assert action_of(found, "prediction") == "quiet"
+
+
+def test_one_window_of_prediction_drift_is_not_enough_and_two_of_three_are() -> None:
+    once = decide(POLICY, [drift(0), drift(1), drift(2, "prediction")], [])
+    assert once.action == "quiet" and action_of(once, "prediction") == "quiet"
+    twice = decide(POLICY, [drift(0, "prediction"), drift(1), drift(2, "prediction")], [])
+    assert twice.action == "open"
+    assert twice.reason.startswith("predictions drifted in 2 of 3 judged windows")
+    gone = decide(POLICY, [drift(0, "prediction"), drift(1, "prediction"), drift(2), drift(3)], [])
+    assert gone.action == "quiet"
+
+
+def test_two_windows_that_agree_open_before_there_are_three() -> None:
+    assert decide(POLICY, [drift(0, "prediction"), drift(1, "prediction")], []).action == "open"
+
+
+def test_too_few_judged_windows_are_inconclusive_in_words() -> None:
+    for windows in ([drift(0)], [drift(0, "prediction")], [drift(0), drift(1, "prediction")]):
+        found = decide(POLICY, windows, [])
+        assert found.action == "inconclusive" and "2 of 3 decide" in found.reason
+    assert decide(POLICY, [drift(0), drift(1)], []).action == "quiet"
+
+
+def test_a_window_that_is_not_judged_counts_neither_way() -> None:
+    gap = [drift(0, "prediction"), drift(1, judged=False), drift(2, judged=False), drift(3, "prediction")]
+    assert decide(POLICY, gap, []).action == "open"
+    nothing = decide(POLICY, [drift(0, judged=False)], [])
+    assert nothing.action == "inconclusive" and "12 rows, 200 are needed" in nothing.reason
+
+
+def test_a_proven_loss_opens_whatever_the_inputs_do() -> None:
+    found = decide(POLICY, [drift(0), drift(1)], [performance(0, 0.01), performance(1, 0.004)])
+    assert found.action == "open"
+    assert found.reason == (
+        "performance was lost in 2 of 2 judged windows (skill worse by 0.0300, at least 0.0040)"
+    )
+    state = found.signals[-1]
+    assert state.scores == {"skill": 0.08} and (state.agreeing, state.judged, state.of) == (2, 2, 3)
+
+
+def test_a_loss_within_min_loss_or_without_a_bound_does_not_count() -> None:
+    tolerant = DriftPolicy(performance=PerformanceRule(min_loss=0.01))
+    found = decide(tolerant, [], [performance(week, 0.01) for week in range(3)])
+    assert found.action == action_of(found, "performance") == "quiet"
+    unknown = decide(POLICY, [], [performance(week, None) for week in range(3)])
+    assert action_of(unknown, "performance") == "inconclusive"
+
+
+def test_canaries_and_shadows_do_not_decide() -> None:
+    windows = [performance(week, 0.1, variant="shadow") for week in range(3)]
+    assert decide(POLICY, [drift(0), drift(1)], windows).action == "quiet"
+
+
+def test_quiet_says_what_could_not_be_judged() -> None:
+    found = decide(POLICY, [drift(0), drift(1)], [performance(0, None, status="waiting")])
+    assert found.action == "quiet" and "labels may come until Thursday" in found.reason
+
+
+def test_an_ignored_signal_leads_to_nothing() -> None:
+    policy = DriftPolicy(prediction=SignalRule(action="ignore"))
+    assert decide(policy, [drift(week, "prediction") for week in range(3)], []).action == "inconclusive"
+    deaf = DriftPolicy(
+        **{name: {"action": "ignore"} for name in ("features", "labels", "prediction", "performance")}
+    )
+    found = decide(deaf, [drift(week, "prediction") for week in range(3)], [])
+    assert (found.action, found.reason) == ("quiet", "every signal is ignored")
+
+
+def test_the_evidence_counts_from_the_oldest_window_that_is_needed() -> None:
+    found = decide(POLICY, [drift(week, "prediction") for week in range(3)], [])
+    assert found.evidence_since == times(1)[1]
+    both = decide(
+        POLICY, [drift(week, "prediction") for week in range(3)], [performance(0, 0.1), performance(1, 0.1)]
+    )
+    assert both.evidence_since == times(1)[1]

@@ -59,9 +59,9 @@ def assess_window(
     rows = len(features)
     if not 0 < level < 1:
         raise DataError(f"the level is a probability between 0 and 1, not {level}")
-    for name, values in (("scores", scores), ("target", target)):
-        if values is not None and len(values) != rows:
-            raise DataError(f"{name}: {len(values)} values for {rows} answers; one per answer is needed")
+    for name, given in (("scores", scores), ("target", target)):
+        if given is not None and len(given) != rows:
+            raise DataError(f"{name}: {len(given)} values for {rows} answers; one per answer is needed")
     needed = max(min_rows, 1)
     if rows < needed:
         reason = (

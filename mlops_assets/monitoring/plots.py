@@ -166,12 +166,12 @@ def _number_bars(axes: "Axes", column: ColumnReference, current: "pd.DataFrame")
 def _category_bars(axes: "Axes", column: ColumnReference, current: "pd.DataFrame") -> None:
     before = dict(zip(column.categories, column.counts, strict=False))
     values = current[column.column]
-    after = values.value_counts().to_dict()
+    after = {str(name): int(count) for name, count in values.value_counts().items()}
     changed = {
         name: before.get(name, 0) / column.rows + after.get(name, 0) / max(len(values), 1)
         for name in {*before, *after}
     }
-    names = sorted(changed, key=lambda name: (-changed[name], str(name)))[:BARS]
+    names = sorted(changed, key=lambda name: (-changed[name], name))[:BARS]
     spots = np.arange(len(names))
     axes.bar(
         spots - 0.2,
@@ -187,7 +187,7 @@ def _category_bars(axes: "Axes", column: ColumnReference, current: "pd.DataFrame
         color=COLOURS[0],
         label="current",
     )
-    axes.set_xticks(spots, [str(name) for name in names], rotation=60 if len(names) > 4 else 0)
+    axes.set_xticks(spots, names, rotation=60 if len(names) > 4 else 0)
 
 
 def performance_plot(windows: Sequence[WindowPerformance]) -> bytes:
@@ -216,7 +216,7 @@ def performance_plot(windows: Sequence[WindowPerformance]) -> bytes:
             for ends in ([window.low for window in line], [window.high for window in line])
         )
         axes.errorbar(
-            times,
+            times,  # type: ignore[arg-type]
             values,
             yerr=(np.maximum(values - below, 0), np.maximum(above - values, 0)),
             color=colour,

@@ -200,10 +200,11 @@ def prediction_values(task: Task, classes: Sequence[str] | None, scores: Floats)
         raise DataError(
             f"scores of task multiclass have shape (rows, {len(classes or ())}), not {scores.shape}"
         )
-    known = ~np.isnan(scores).any(axis=1)
-    winners = np.where(known, np.where(known[:, None], scores, 0.0).argmax(axis=1), -1).astype(np.int64)
+    known = np.asarray(~np.isnan(scores).any(axis=1))
+    there = np.nan_to_num(scores, nan=0.0)
+    winners = np.where(known, there.argmax(axis=1), -1).astype(np.int64)
     yield Values(PREDICTION, "prediction", "category", codes=winners, names=tuple(classes or ()))
-    highest = np.where(known, np.where(known[:, None], scores, 0.0).max(axis=1), np.nan)
+    highest = np.where(known, there.max(axis=1), np.nan)
     yield Values(PROBABILITY, "prediction", "number", numbers=highest)
 
 

@@ -1,7 +1,7 @@
 """Evidently's report of a window against the reference, as one self-contained page.
 
-Belongs here: making the page that people look at. Does not belong here: what decides (``drift.py``). Evidently
-bins in its own way, so that one outlier or missing values are enough for its scores to say nothing.
+Belongs here: making the page that people look at. Does not belong here: what decides (``drift.py``).
+Evidently bins in its own way: one outlier, or missing values, and its scores say nothing.
 """
 
 import html
@@ -32,8 +32,8 @@ def evidently_html(
 ) -> bytes:
     """The page as UTF-8 HTML that needs no network; about 4 MB.
 
-    ``columns``: {name: "number" or "category"} (``DriftReference.kinds``). At most ``rows`` rows of each frame
-    are shown, drawn with a fixed seed. Columns that Evidently cannot take (absent, without a value) are left
+    ``columns``: {name: "number" or "category"} (``DriftReference.kinds``). At most ``rows`` rows of each
+    frame are shown, drawn with a fixed seed. Columns that Evidently cannot take (absent, without a value) are left
     out, infinite values too; a box at the top says which, why, and what the scores are.
     """
     random = np.random.default_rng(SEED)
@@ -52,7 +52,9 @@ def evidently_html(
                 infinite += int(np.isinf(values).sum())
                 frame[name] = np.where(np.isinf(values), np.nan, values)
             else:
-                frame[name] = frame[name].astype(object).where(frame[name].notna(), None)
+                texts = frame[name].astype(object)
+                texts[frame[name].isna()] = None
+                frame[name] = texts
         if infinite:
             remarks.append(f"{name}: {infinite:,} infinite values are left out.")
         without = _unusable(name, frames)
@@ -68,8 +70,8 @@ def evidently_html(
     ]
     said = [
         f"Shown: {' and '.join(sizes)}.",
-        "The numbers here are Evidently's own PSI, on bins of equal width and without missing values, beside its "
-        "fixed limit of 0.1. What decides are the calibrated scores in the metadata of the asset.",
+        "The numbers here are Evidently's own PSI, on bins of equal width and without missing values, beside "
+        "its fixed limit of 0.1. What decides are the calibrated scores in the metadata of the asset.",
         *remarks,
     ]
     if not shown:

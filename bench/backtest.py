@@ -21,6 +21,7 @@ from rich.table import Table
 
 from bench.walk_forward import dataset, declarations
 from mlops_assets import environment
+from mlops_assets.components.backtest import monitoring_of, overridden, recipe_of
 from mlops_assets.components.dataset import DatasetDeclaration
 from mlops_assets.components.feature_view import FeatureViewDeclaration
 from mlops_assets.components.model import ModelDeclaration
@@ -36,10 +37,7 @@ from mlops_assets.monitoring.backtest_report import (
     month_rows,
     retrain_rows,
 )
-from mlops_assets.monitoring.labels import Watermark
-from mlops_assets.monitoring.policy import DriftPolicy
 from mlops_assets.monitoring.trainings import History, Recipe, Trainings, make_history
-from mlops_assets.training.candidates import Candidate
 from mlops_assets.training.training_set import LABEL
 
 ALL = ("never", "monthly", "weekly", "weekly_ungated", "drift")
@@ -86,35 +84,16 @@ def flights_history(model: ModelDeclaration, labels_after: timedelta = LABELS_AF
 
 def flights_recipe(model: ModelDeclaration) -> Recipe:
     """How the flights model is made, with its first candidate."""
-    view = FeatureViewDeclaration(**declarations("FeatureViewComponent")[0])
-    first = model.candidates[0]
-    return Recipe(
-        name=model.name,
-        features=tuple(view.features),
-        candidates=(Candidate(first.trainer, first.params),),
-        gate=model.gate,
-        selecting_metric=model.selecting_metric,
-        evaluation_window_days=model.evaluation_window_days,
-        training_window_days=model.training_window_days,
-        folds=model.folds,
-        threshold=model.threshold,
-        seed=model.seed,
-    )
+    return recipe_of(model, FeatureViewDeclaration(**declarations("FeatureViewComponent")[0]))
 
 
-def declared_monitoring() -> Monitoring:
-    """The drift monitor that the flights document declares; the defaults while it declares none."""
+def declared_monitor(changes: str = "") -> Monitoring:
+    """What the flights document declares, with JSON laid over it; the defaults while it declares none."""
     found = declarations("DriftMonitorComponent")
     declared = DriftMonitorDeclaration(
         **(found[0] if found else {"model": "flights", "logs_since": "2013-01-01"})
     )
-    return Monitoring(
-        window=declared.window,
-        min_rows=declared.min_rows,
-        watermark=Watermark(declared.labels.within, declared.labels.min_share, declared.min_rows),
-        policy=declared.policy,
-        governor=declared.governor.governor(),
-    )
+    return monitoring_of(overridden(declared, changes))
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -122,17 +101,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m bench.backtest", description=__doc__.split("\n")[0])
     parser.add_argument("--json", action="store_true", help="print JSON instead of tables")
     parser.add_argument("--regime", action="append", choices=ALL, help="only these (default: all)")
-    parser.add_argument("--policy", type=json.loads, default={}, help="JSON over the declared policy")
+    parser.add_argument("--monitor", default="", help="JSON over the declared drift monitor")
     parser.add_argument("--plot", type=Path, help="write the plot here (PNG)")
     chosen = parser.parse_args(arguments)
     console = Console(stderr=chosen.json)
     model = ModelDeclaration(**declarations("ModelComponent")[0])
-    monitoring = declared_monitoring()
-    if chosen.policy:
-        policy = DriftPolicy.model_validate({**monitoring.policy.model_dump(), **chosen.policy})
-        monitoring = Monitoring(
-            monitoring.window, monitoring.min_rows, monitoring.watermark, policy, monitoring.governor
-        )
+    monitoring = declared_monitor(chosen.monitor)
     history = flights_history(model)
     trainings = Trainings(
         history,

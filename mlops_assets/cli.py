@@ -235,6 +235,51 @@ def explain_command(
         print_explanation(found)
 
 
+@main.command("backtest")
+@click.argument("model")
+@click.option("--from", "since", default="", help="First day, like 2013-04-01.")
+@click.option("--until", default="", help="The day after the last; left out: as far as outcomes are known.")
+@click.option(
+    "--regime",
+    "names",
+    multiple=True,
+    help="never, monthly, weekly, weekly_ungated, drift; left out: all that pass the gate.",
+)
+@click.option("--policy", default="", help='JSON over the policy, like {"performance": {"windows": 1}}.')
+@click.option("--monitor", default="", help='JSON over the drift monitor\'s document, like {"window": "3d"}.')
+@click.option("--trainer", default="", help="Candidate to train, or all; left out: the last winner.")
+@click.option("--json", "as_json", is_flag=True, help="Machine-readable output.")
+def backtest_command(
+    model: str,
+    since: str,
+    until: str,
+    names: tuple[str, ...],
+    policy: str,
+    monitor: str,
+    trainer: str,
+    as_json: bool,
+) -> None:
+    """Replay MODEL's own history: what retraining never, by calendar or on drift would have been worth."""
+    import json
+
+    from mlops_assets.backtesting import overrides, print_backtest, run_backtest
+    from mlops_assets.instance import running_instance
+
+    config: dict[str, Any] = {
+        "since": since,
+        "until": until,
+        "trainer": trainer,
+        "monitor": overrides(policy, monitor),
+        **({"regimes": list(names)} if names else {}),
+    }
+    with running_instance() as instance:
+        found, run_id = run_backtest(_definitions(), instance, model, config)
+    if as_json:
+        click.echo(json.dumps(found.to_dict(), indent=2))
+    else:
+        print_backtest(found, run_id)
+
+
 def _definitions() -> Any:
     from mlops_assets.definitions import defs
 

@@ -18,6 +18,7 @@ import dagster as dg
 import numpy as np
 
 from mlops_assets.components.automation import AFTER_DEPLOYMENT
+from mlops_assets.components.backtest import backtest_asset
 from mlops_assets.components.document import DeclaredComponent
 from mlops_assets.components.drift_watch import NO_DRIFT, drift_sensor, measure_sensor, no_drift_result
 from mlops_assets.components.episode_records import episode_log, requests_key, signal_key
@@ -114,7 +115,13 @@ class DriftMonitorComponent(DeclaredComponent[DriftMonitorDeclaration]):
             self._drift(folder.name, model, view, monitored),
         )
         return dg.Definitions(
-            assets=[*self._external(folder.name), log, performance, drift],
+            assets=[
+                *self._external(folder.name),
+                log,
+                performance,
+                drift,
+                backtest_asset(folder.name, declared, model, view),
+            ],
             asset_checks=[
                 self._no_drift(),
                 served_check(monitored),

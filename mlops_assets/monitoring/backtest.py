@@ -205,6 +205,27 @@ class Backtest:
         """JSON values only."""
         return asdict(self)
 
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> "Backtest":
+        """The inverse of ``to_dict``; DataError for anything else."""
+        try:
+            replays = tuple(
+                RegimeReplay(
+                    **{
+                        **one,
+                        "windows": tuple(Period(**period) for period in one["windows"]),
+                        "months": tuple(Period(**period) for period in one["months"]),
+                        "retrains": tuple(Retrain(**retrain) for retrain in one["retrains"]),
+                        "episodes": tuple(ReplayedEpisode(**episode) for episode in one["episodes"]),
+                        "decisions": tuple(tuple(decision) for decision in one["decisions"]),
+                    }
+                )
+                for one in values["replays"]
+            )
+            return cls(**{**values, "replays": replays})
+        except (TypeError, KeyError) as error:
+            raise DataError(f"this is no backtest: {error}. Make it again with mlops backtest") from error
+
 
 def replay(
     history: History,

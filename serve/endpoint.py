@@ -16,6 +16,8 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from pydantic import ValidationError
+
 from serve import inference_protocol, openapi
 from serve.answers import answerer
 from serve.errors import (
@@ -24,6 +26,7 @@ from serve.errors import (
     InvalidFields,
     MethodNotAllowed,
     NoModel,
+    NoReferee,
     Overloaded,
     Problems,
     UnknownPath,
@@ -31,6 +34,7 @@ from serve.errors import (
 from serve.inference_log import Answered, PredictionLog
 from serve.metrics import CONTENT_TYPE, NONE, GatewayMetrics
 from serve.referee import RefereeLink
+from serve.schema import MonitoringReport
 from serve.security import Protection, Role
 from serve.shortcut import DIRECT
 from serve.traffic import CANARY, SHADOW, STABLE, Mirrored, Scored, Traffic
@@ -128,6 +132,7 @@ class Endpoint:
             "/metrics": {"GET": ("observe", self._metrics_text)},
             "/evidence": {"GET": ("observe", self._evidence)},
             "/trip": {"POST": ("operate", self._trip)},
+            "/monitoring": {"POST": ("operate", self._monitoring)},
             "/openapi.json": {"GET": ("observe", self._openapi)},
             "/docs": {"GET": ("observe", self._docs)},
             "/v2": {"GET": ("observe", self._v2_server)},
@@ -457,6 +462,28 @@ class Endpoint:
         trip = self._link.trip(version, f"tripped by hand: {reason}", by="operator")
         await self._link.gather()
         return Response(_encode({"trip": trip.model_dump(mode="json")}).encode())
+
+    async def _monitoring(self, request: Request) -> Response:
+        """What was found out about the stable version, to be shown with the metrics of every replica."""
+        document = parse_object(await self._protection.read_body(request.receive))
+        routing = self._traffic.routing
+        if routing is None:
+            raise NoModel("No routing has been declared.")
+        try:
+            report = MonitoringReport.model_validate(document, strict=True)
+        except ValidationError as error:
+            raise InvalidFields(
+                [
+                    {"field": ".".join(map(str, one["loc"])), "reason": one["msg"]}
+                    for one in error.errors(include_url=False, include_input=False, include_context=False)
+                ]
+            ) from error
+        if report.version != routing.stable:
+            reason = f"must be the stable version, which is {routing.stable}"
+            raise InvalidFields([{"field": "version", "reason": reason}])
+        if not await self._link.monitor(report):
+            raise NoReferee(str(self._link.problem))
+        return Response(_encode({"monitoring": report.model_dump(mode="json")}).encode())
 
     def _require_stable(self) -> LiveVersion:
         if self._traffic.stable is None:

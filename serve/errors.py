@@ -182,6 +182,19 @@ class TimedOut(ApiError):
         )
 
 
+class NoReferee(ApiError):
+    """What all gateway replicas shall know together cannot be told: the referee is away."""
+
+    status = 503
+    code = "no_referee"
+
+    def __init__(self, problem: str) -> None:
+        super().__init__(
+            f"The gateway replicas cannot be told now: {problem}. Send it again later.",
+            headers={"retry-after": "1"},
+        )
+
+
 class Internal(ApiError):
     """Anything else. Says the request id and nothing about the inside; the log has the rest."""
 

@@ -17,7 +17,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 from prometheus_client.registry import Collector
 
-from serve.schema import WEIGHT_TOTAL, Routing
+from serve.schema import WEIGHT_TOTAL, DriftStatistic, MonitoringReport, Routing
 
 CONTENT_TYPE = CONTENT_TYPE_PLAIN_0_0_4
 LATENCY_BUCKETS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
@@ -249,14 +249,16 @@ def exposition(
     *,
     deployment: str,
     referee_reachable: bool | None = None,
+    monitoring: MonitoringReport | None = None,
 ) -> bytes:
     """One Prometheus text, as ``CONTENT_TYPE``: counters summed over all replicas, gauges over living.
 
     Gauges that are states are those of the living replicas that run the newest routing.
-    ``referee_reachable`` of None leaves that gauge out.
+    ``referee_reachable`` and ``monitoring`` of None leave their gauges out.
     """
     registry = CollectorRegistry()
-    registry.register(_Whole(living, summed([*living, *gone]), deployment, referee_reachable))
+    whole = _Whole(living, summed([*living, *gone]), deployment, referee_reachable, monitoring)
+    registry.register(whole)
     return generate_latest(registry)
 
 
@@ -269,7 +271,9 @@ class _Whole(Collector):
         total: MetricsSnapshot,
         deployment: str,
         referee_reachable: bool | None,
+        monitoring: MonitoringReport | None,
     ) -> None:
+        self._monitoring = monitoring
         self._living, self._total, self._deployment = living, total, deployment
         self._referee_reachable = referee_reachable
         self._revision = max((snapshot["revision"] for snapshot in living), default=-1)
@@ -290,6 +294,8 @@ class _Whole(Collector):
         )
         yield self._latencies()
         yield from self._gauges()
+        if self._monitoring is not None:
+            yield from self._monitored(self._monitoring)
 
     def _counter(self, counter: _Counter, counts: Mapping[Labels, int]) -> Metric:
         family = CounterMetricFamily(counter.name, counter.help, labels=("deployment", *counter.labels))
@@ -347,6 +353,40 @@ class _Whole(Collector):
                 "1 when these are the metrics of all replicas, 0 when of the answering one alone.",
                 self._referee_reachable,
             )
+
+    def _monitored(self, report: MonitoringReport) -> Iterator[Metric]:
+        stale = GaugeMetricFamily(
+            "mlops_served_stale",
+            "1 when what answers as stable is out of date, by cause; a cause that is not there is not known.",
+            labels=("deployment", "cause"),
+        )
+        for cause, is_stale in report.stale.items():
+            stale.add_metric((self._deployment, cause), float(is_stale))
+        yield stale
+        if report.data_until is not None:
+            yield self._plain(
+                "mlops_served_data_timestamp_seconds",
+                "Newest row that what answers as stable was trained on.",
+                report.data_until,
+            )
+        yield self._by_column(
+            "mlops_drift_score", "Drift of the newest judged window, the worst columns.", report.drift
+        )
+        yield self._by_column(
+            "mlops_drift_threshold", "What the drift score is held against.", report.drift_thresholds
+        )
+        yield self._plain(
+            "mlops_drift_episode_open", "1 while a drift episode of it is open, else 0.", report.episode_open
+        )
+
+    def _by_column(
+        self, name: str, about: str, values: Mapping[str, Mapping[DriftStatistic, float]]
+    ) -> Metric:
+        family = GaugeMetricFamily(name, about, labels=("deployment", "column", "statistic"))
+        for column, scores in values.items():
+            for statistic, score in scores.items():
+                family.add_metric((self._deployment, column, statistic), score)
+        return family
 
     def _by_version(self, name: str, about: str, values: Mapping[str, float]) -> Metric:
         family = GaugeMetricFamily(name, about, labels=("deployment", "version"))

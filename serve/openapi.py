@@ -13,7 +13,7 @@ from typing import Any
 from pydantic.json_schema import models_json_schema
 
 from serve.inference_protocol import DATATYPES, example_request
-from serve.schema import Evidence, FeatureSpec, ModelManifest, Trip
+from serve.schema import Evidence, FeatureSpec, ModelManifest, MonitoringReport, Trip
 from serve.validation import LARGEST_KEY, MAX_KEY_LENGTH, MAX_UNIT_LENGTH, SMALLEST_KEY, example_row
 
 _JSON_TYPES = {"number": "number", "integer": "integer", "boolean": "boolean", "category": "string"}
@@ -115,11 +115,20 @@ def document(
             }
         ),
         "TripResponse": _object({"trip": _ref("Trip")}),
+        "MonitoringResponse": _object({"monitoring": _ref("MonitoringReport")}),
         **_evidence_schemas(),
         "Error": _object({"error": _ref("Problem")}),
         "Problem": _object({"code": _STRING, "message": _STRING, "details": {}}),
     }
     v2 = f"/v2/models/{name}"
+    monitoring = {
+        "version": version,
+        "stale": {"drift": True, "data": False, "code": False, "rollback": False},
+        "data_until": 1364774400.0,
+        "drift": {manifest.feature_names[0]: {"psi": 0.31, "ks": 0.12}},
+        "drift_thresholds": {manifest.feature_names[0]: {"psi": 0.11, "ks": 0.05}},
+        "episode_open": True,
+    }
     trip = {"version": "v2", "reason": "wrong prices since this morning"}
     paths = {
         "/predict": {
@@ -150,6 +159,14 @@ def document(
         "/evidence": {"get": _get("What was measured of each version, over all replicas", _ref("Evidence"))},
         "/trip": {
             "post": _post("Take a version out of the traffic at once", "TripRequest", "TripResponse", trip)
+        },
+        "/monitoring": {
+            "post": _post(
+                "Show at /metrics what was found out about the stable version",
+                "MonitoringReport",
+                "MonitoringResponse",
+                monitoring,
+            )
         },
         "/metrics": {"get": _get("Prometheus metrics", _STRING, media="text/plain")},
         "/openapi.json": {"get": _get("This description", {"type": "object"})},
@@ -381,7 +398,7 @@ def _state_schemas() -> dict[str, Any]:
 @cache
 def _evidence_schemas() -> dict[str, Any]:
     _, made = models_json_schema(
-        [(Evidence, "serialization"), (Trip, "serialization")],
+        [(Evidence, "serialization"), (Trip, "serialization"), (MonitoringReport, "validation")],
         ref_template="#/components/schemas/{model}",
     )
     found: dict[str, Any] = made["$defs"]
@@ -427,7 +444,7 @@ def _answered(media: str, schema: dict[str, Any], headers: dict[str, Any]) -> di
 
 
 def _post(summary: str, request: str, response: str, example: dict[str, Any]) -> dict[str, Any]:
-    headers = _HEADERS if request == "TripRequest" else _ANSWERED_HEADERS
+    headers = _HEADERS if request in ("TripRequest", "MonitoringReport") else _ANSWERED_HEADERS
     return {
         "summary": summary,
         "parameters": [_REQUEST_ID],

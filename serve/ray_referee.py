@@ -12,6 +12,7 @@ from ray.actor import ActorHandle
 from ray.serve.config import DeploymentActorConfig
 
 from serve.referee import Gathered, RefereeProxy, Reply, Report
+from serve.schema import MonitoringReport
 
 REFEREE = "referee"
 
@@ -35,6 +36,9 @@ class RefereeActor:
     def gathered(self) -> "Gathered":
         return self._referee.gathered()
 
+    def monitor(self, report: "MonitoringReport") -> None:
+        self._referee.monitor(report)
+
 
 def referee_actor() -> DeploymentActorConfig:
     """For ``deployment_actors``: Serve starts it before the replicas, and anew when it has died."""
@@ -54,6 +58,9 @@ class RayReferee(RefereeProxy):
 
     async def gathered(self) -> Gathered:
         return await self._handle.gathered.remote()
+
+    async def monitor(self, report: MonitoringReport) -> None:
+        await self._handle.monitor.remote(report)
 
 
 async def ray_referee() -> RefereeProxy:

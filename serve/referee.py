@@ -10,7 +10,8 @@ it cannot be told again (dead replicas, trips), so a restarted one is complete a
 pushed once. Without a referee every replica goes on guarding its own traffic.
 
 Limits. What a replica counted in the last push interval before it was killed is lost, and so is a
-replica that dies together with the referee. Sums contain the other replicas as of their last push.
+replica that dies together with the referee. Sums contain the other replicas as of their last push. The monitoring report
+is kept by the referee alone and is lost with it: whoever made it tells it again.
 """
 
 import asyncio
@@ -24,7 +25,7 @@ from serve import evidence, metrics
 from serve.evidence import Collector, Snapshot
 from serve.guard import Guard
 from serve.metrics import GatewayMetrics, MetricsSnapshot, exposition
-from serve.schema import Evidence, GuardRules, ReplicaReport, Routing, Trip
+from serve.schema import Evidence, GuardRules, MonitoringReport, ReplicaReport, Routing, Trip
 
 NO_REVISION = -1
 """Of a gateway that no routing was declared to."""
@@ -97,11 +98,14 @@ class Reply:
 
 @dataclass(frozen=True, slots=True)
 class Gathered:
-    """Everything merged: the evidence of the newest revision, and the metrics of all replicas."""
+    """Everything merged: the evidence of the newest revision, the metrics of all replicas, and what was
+    last reported of the version that is stable.
+    """
 
     evidence: Evidence
     living: tuple[MetricsSnapshot, ...]
     gone: tuple[MetricsSnapshot, ...]
+    monitoring: MonitoringReport | None = None
 
 
 @dataclass(slots=True)
@@ -131,6 +135,7 @@ class Referee:
         self._trips: dict[str, Trip] = {}
         self._heard: dict[str, _Heard] = {}
         self._folded: Folded | None = None
+        self._monitoring: MonitoringReport | None = None
 
     def push(self, report: Report) -> Reply:
         """Takes a replica's report; the reply carries all trips of the newest revision."""
@@ -138,6 +143,9 @@ class Referee:
         if report.revision > self._revision:
             self._revision, self._trips = report.revision, {}
             self._guard = Guard(report.rules, revision=report.revision)
+            if self._monitoring is not None and self._monitoring.version != report.stable:
+                # Nobody knows yet how the version stands that answers now.
+                self._monitoring = None
         now = self._steady()
         if self._take_over(report, now) | self._hear(report.account, now):
             self._window_begins(now)
@@ -147,6 +155,10 @@ class Referee:
             self._judge(now, report.stable)
         self._fold(now)
         return self._reply(report, now)
+
+    def monitor(self, report: MonitoringReport) -> None:
+        """Keeps what was found out about the stable version, in place of what was reported before."""
+        self._monitoring = report
 
     def gathered(self) -> Gathered:
         """The evidence of the newest revision and the metrics, over all replicas that ever pushed."""
@@ -173,6 +185,7 @@ class Referee:
             tuple(heard.account.metrics for heard in living.values()),
             tuple(heard.account.metrics for replica, heard in self._heard.items() if replica not in living)
             + ((self._folded.metrics,) if self._folded else ()),
+            self._monitoring,
         )
 
     def _snapshots(self) -> list[Snapshot]:
@@ -270,6 +283,8 @@ class RefereeProxy(Protocol):
     async def push(self, report: Report) -> Reply: ...
 
     async def gathered(self) -> Gathered: ...
+
+    async def monitor(self, report: MonitoringReport) -> None: ...
 
 
 class RefereeLink:
@@ -399,10 +414,26 @@ class RefereeLink:
                 self._lose(error)
             else:
                 text = exposition(
-                    gathered.living, gathered.gone, deployment=self._name, referee_reachable=True
+                    gathered.living,
+                    gathered.gone,
+                    deployment=self._name,
+                    referee_reachable=True,
+                    monitoring=gathered.monitoring,
                 )
                 return gathered.evidence, text
         return self._local()
+
+    async def monitor(self, report: MonitoringReport) -> bool:
+        """Gives a report of the stable version to the referee. False, with ``problem``, when it is away."""
+        try:
+            async with asyncio.timeout(self._gather_timeout_s):
+                # It must have heard of the routing first, or it would take the report for an older one's.
+                proxy = await self._exchange()
+                await proxy.monitor(report)
+        except Exception as error:  # noqa: BLE001 - whatever is wrong with it, the report is not shown
+            self._lose(error)
+            return False
+        return True
 
     def _local(self) -> tuple[Evidence, bytes]:
         snapshot = self._collector.snapshot()

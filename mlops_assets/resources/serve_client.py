@@ -242,17 +242,21 @@ class ServeClient(dg.ConfigurableResource):  # type: ignore[type-arg]
         Raises ClusterUnreachable when the endpoint or its referee does not answer (try again later), and
         DeploymentError when it refuses the report, e.g. because another version is stable by now.
         """
-        raise NotImplementedError
+        self._asked(name, "monitoring", body=report.model_dump(mode="json"))
 
     def _get(self, name: str, path: str) -> Document:
-        return dict(self._got(name, path).json())
+        return dict(self._asked(name, path).json())
 
-    def _got(self, name: str, path: str, timeout_s: float = 30.0) -> "httpx.Response":
+    def _asked(
+        self, name: str, path: str, *, body: Document | None = None, timeout_s: float = 30.0
+    ) -> "httpx.Response":
+        """The answer to a GET, or to a POST of ``body``."""
         import httpx
 
         try:
             with self._endpoint(timeout_s) as endpoint:
-                response = endpoint.get(f"/{name}/{path}")
+                method = "GET" if body is None else "POST"
+                response = endpoint.request(method, f"/{name}/{path}", json=body)
         except httpx.TransportError as error:
             raise ClusterUnreachable(f"{self.url(name)}/{path} does not answer ({error})") from error
         if response.status_code in (401, 403):
@@ -260,6 +264,8 @@ class ServeClient(dg.ConfigurableResource):  # type: ignore[type-arg]
                 f"{self.url(name)}/{path} refuses the platform's key with HTTP {response.status_code}; set "
                 "MLOPS_API_KEY to a key with role operate"
             )
+        if response.status_code == 400:
+            raise DeploymentError(f"{self.url(name)}/{path} refuses what it was sent: {response.text[:1000]}")
         if response.status_code != 200:
             raise ClusterUnreachable(
                 f"{self.url(name)}/{path} answered HTTP {response.status_code}: {response.text[:500]}"
@@ -271,7 +277,7 @@ class ServeClient(dg.ConfigurableResource):  # type: ignore[type-arg]
 
         Raises ClusterUnreachable, or DeploymentError when the platform's key is refused.
         """
-        return self._got(name, "metrics", timeout_s).text
+        return self._asked(name, "metrics", timeout_s=timeout_s).text
 
     def ready(self, name: str, *, timeout_s: float = 30.0) -> tuple[int, Document]:
         """HTTP status and body of ``/ready``; status 0 when nothing answers at all."""

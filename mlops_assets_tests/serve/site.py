@@ -17,6 +17,7 @@ from serve.endpoint import Endpoint, Limits
 from serve.inference_log import PredictionLog
 from serve.metrics import GatewayMetrics
 from serve.referee import Gathered, Referee, RefereeLink, RefereeProxy, Reply, Report
+from serve.schema import MonitoringReport
 from serve.security import Protection
 from serve.traffic import Embed, Traffic
 
@@ -35,6 +36,9 @@ class InProcessReferee(RefereeProxy):
 
     async def gathered(self) -> Gathered:
         return self._referee.gathered()
+
+    async def monitor(self, report: MonitoringReport) -> None:
+        self._referee.monitor(report)
 
 
 class Site:

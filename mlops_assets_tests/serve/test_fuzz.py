@@ -92,6 +92,9 @@ class LocalReferee:
     async def gathered(self) -> Any:
         return self.referee.gathered()
 
+    async def monitor(self, report: Any) -> None:
+        self.referee.monitor(report)
+
 
 def keys_file() -> str:
     entry = {"name": "fuzz", "sha256": hashlib.sha256(KEY.encode()).hexdigest(), "role": "operate"}
@@ -113,8 +116,9 @@ def described(application: Mounted, *operations: dict[str, Any], **settings: Any
             },
             "operations": [
                 {
-                    # JSON Schema cannot say: each feature once, all equally long; a version with traffic.
-                    "include-path": ["/v2/models/flights/infer", "/trip"],
+                    # JSON Schema cannot say: each feature once, all equally long; a version with traffic;
+                    # the stable version.
+                    "include-path": ["/v2/models/flights/infer", "/trip", "/monitoring"],
                     "checks": {"positive_data_acceptance": {"enabled": False}},
                 },
                 *operations,

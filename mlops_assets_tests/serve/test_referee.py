@@ -22,7 +22,7 @@ from serve.referee import (
     Reply,
     Report,
 )
-from serve.schema import Evidence, GuardRules, Routing, Trip
+from serve.schema import Evidence, GuardRules, MonitoringReport, Routing, Trip
 
 
 class Unreachable(ConnectionError):
@@ -71,6 +71,10 @@ class Near(RefereeProxy):
     async def gathered(self) -> Gathered:
         await self._arrive()
         return pickle.loads(pickle.dumps(self._referee.gathered()))
+
+    async def monitor(self, report: MonitoringReport) -> None:
+        await self._arrive()
+        self._referee.monitor(pickle.loads(pickle.dumps(report)))
 
     async def _arrive(self) -> None:
         if self._hall.hangs:
@@ -643,5 +647,77 @@ def test_a_trip_is_pushed_at_once_not_at_the_next_interval() -> None:
         referee = hall.referee
         await until(lambda: referee.gathered().evidence.trips)
         loop.cancel()
+
+    play(story)
+
+
+# -- monitoring --------------------------------------------------------------------------------------
+
+
+def stale_report(version: str = "v1", **changes: Any) -> MonitoringReport:
+    return MonitoringReport(
+        version=version,
+        stale={"drift": True, "rollback": False},
+        data_until=1_364_774_400.0,
+        drift={"distance": {"psi": 0.31, "ks": 0.12}},
+        drift_thresholds={"distance": {"psi": 0.11}},
+        episode_open=True,
+    ).model_copy(update=changes)
+
+
+def test_without_a_referee_a_report_is_refused_and_nothing_is_shown() -> None:
+    async def story() -> None:
+        hall = Hall()
+        hall.kill()
+        replica = Replica(hall, "one", declared())
+        assert not await replica.link.monitor(stale_report())
+        assert "no actor of this name" in str(replica.link.problem)
+        hall.restart()
+        assert b"mlops_served_stale" not in (await replica.link.gather())[1]
+        assert await replica.link.monitor(stale_report()) and replica.link.problem is None
+
+    play(story)
+
+
+def test_every_replica_shows_the_newest_report_and_no_other() -> None:
+    async def story() -> None:
+        hall = Hall()
+        one, other = (Replica(hall, name, declared()) for name in ("one", "other"))
+        await other.link.push()
+        assert await one.link.monitor(stale_report())
+        for replica in (one, other):
+            text = (await replica.link.gather())[1]
+            assert total(text, "mlops_served_stale", cause="drift", deployment="flights") == 1
+            assert total(text, "mlops_served_data_timestamp_seconds") == 1_364_774_400.0
+            assert total(text, "mlops_drift_score", column="distance", statistic="psi") == 0.31
+            assert total(text, "mlops_drift_threshold", column="distance") == 0.11
+            assert total(text, "mlops_drift_episode_open") == 1
+        assert await other.link.monitor(MonitoringReport(version="v1", stale={"data": False}))
+        text = (await one.link.gather())[1]
+        assert b'mlops_served_stale{cause="data",deployment="flights"} 0.0' in text
+        assert b'cause="drift"' not in text and b"mlops_drift_score{" not in text
+        assert b"mlops_served_data_timestamp" not in text
+
+    play(story)
+
+
+def test_a_report_goes_with_the_version_it_is_about_and_with_the_referee() -> None:
+    async def story() -> None:
+        hall = Hall()
+        replica = Replica(hall, "one", declared())
+        await replica.link.monitor(stale_report())
+        # New weights change nothing about the version that is stable.
+        replica.declare(declared(revision=2))
+        assert b"mlops_served_stale{" in (await replica.link.gather())[1]
+        replica.declare(Routing.model_validate(routing(stable="v2", revision=3)))
+        assert b"mlops_served_stale" not in (await replica.link.gather())[1]
+        # Back at v1 nobody knows whether it is still as it was.
+        replica.declare(Routing.model_validate(routing(stable="v1", revision=4)))
+        assert b"mlops_served_stale" not in (await replica.link.gather())[1]
+        await replica.link.monitor(stale_report())
+        hall.restart()
+        hall.now += 1
+        replica.link._proxy = None
+        assert b"mlops_served_stale" not in (await replica.link.gather())[1]
 
     play(story)

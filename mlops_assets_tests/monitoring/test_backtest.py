@@ -1,0 +1,295 @@
+"""Replays of small worlds in which something is known to change, or not to."""
+
+from datetime import UTC, datetime, timedelta
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from mlops_assets.errors import DataError, UnknownName
+from mlops_assets.evaluation.gate import GatePolicy
+from mlops_assets.monitoring.backtest import (
+    Backtest,
+    Monitoring,
+    RegimeReplay,
+    regimes,
+    replay,
+)
+from mlops_assets.monitoring.backtest_report import (
+    backtest_plot,
+    comparison_rows,
+    conclusion,
+    month_rows,
+    retrain_rows,
+)
+from mlops_assets.monitoring.governor import GovernorPolicy
+from mlops_assets.monitoring.labels import Watermark
+from mlops_assets.monitoring.trainings import History, Recipe, Trainings, make_history
+from mlops_assets.training.candidates import Candidate
+from mlops_assets.training.training_set import LABEL
+from serve.schema import FeatureSpec
+
+FIRST = datetime(2024, 1, 1, tzinfo=UTC)
+START = FIRST + timedelta(days=42)
+TURN = FIRST + timedelta(days=77)
+"""From this day on, in some worlds, what made a visitor buy keeps him from it."""
+PER_DAY = 60
+MONITORING = Monitoring(
+    window=timedelta(days=7),
+    min_rows=100,
+    watermark=Watermark(timedelta(days=2), 0.8, 100),
+    governor=GovernorPolicy(cooldown=timedelta(days=1)),
+)
+RECIPE = Recipe(
+    name="shop",
+    features=(FeatureSpec(name="age", type="number"), FeatureSpec(name="spent", type="number")),
+    candidates=(Candidate("logistic_regression"),),
+    gate=GatePolicy(margin=0.02),
+    selecting_metric="log_loss",
+    evaluation_window_days=7,
+    training_window_days=21,
+)
+
+
+def tables(*, days: int = 140, turns: bool = True, seed: int = 1) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Visits of ``days`` days and whether they bought; one in forty never says."""
+    random = np.random.default_rng(seed)
+    count = days * PER_DAY
+    at = pd.Timestamp(FIRST) + pd.to_timedelta(np.sort(random.uniform(0, days * 1440, count)), unit="min")
+    age, spent = random.normal(40, 10, count), random.exponential(30, count)
+    sign = np.where(turns & (at >= pd.Timestamp(TURN)), -1.0, 1.0)
+    chance = 1 / (1 + np.exp(-(sign * (age - 40) / 6 + (spent - 30) / 60)))
+    visits = pd.DataFrame(
+        {"visit": [f"v{number:06}" for number in range(count)], "at": at, "age": age, "spent": spent}
+    )
+    bought = pd.Series(random.random(count) < chance, dtype="boolean")
+    bought[random.random(count) < 1 / 40] = pd.NA
+    return visits, visits[["visit"]].assign(**{LABEL: bought})
+
+
+def history_of(visits: pd.DataFrame, labels: pd.DataFrame) -> History:
+    return make_history(
+        visits,
+        labels,
+        join_keys=["visit"],
+        event_timestamp="at",
+        task="binary",
+        classes=("no", "yes"),
+        labels_after=timedelta(days=2),
+    )
+
+
+def replayed(history: History, *names: str, days: int = 140) -> Backtest:
+    return replay(history, RECIPE, MONITORING, regimes(names), start=START, end=FIRST + timedelta(days=days))
+
+
+@pytest.fixture(scope="module")
+def turned() -> Backtest:
+    """Every regime in the world that turns."""
+    return replayed(history_of(*tables()), "never", "monthly", "weekly", "weekly_ungated", "drift")
+
+
+def of(found: Backtest, name: str) -> RegimeReplay:
+    one = found.replay_of(name)
+    assert one is not None
+    return one
+
+
+def day_of(text: str) -> int:
+    return (datetime.fromisoformat(text) - FIRST).days
+
+
+def test_rows_without_a_time_cannot_be_replayed() -> None:
+    visits, labels = tables(days=20)
+    with pytest.raises(DataError, match="no event_timestamp; declare one"):
+        make_history(
+            visits,
+            labels,
+            join_keys=["visit"],
+            event_timestamp=None,
+            task="binary",
+            classes=None,
+            labels_after=timedelta(days=2),
+        )
+
+
+def test_repeated_keys_and_missing_labels_are_named() -> None:
+    visits, labels = tables(days=20)
+    with pytest.raises(DataError, match="labels hold 1 rows with a repeated key"):
+        history_of(visits, pd.concat([labels, labels.head(1)]))
+    with pytest.raises(DataError, match="none of 1200 rows has a label"):
+        history_of(visits, labels.assign(**{LABEL: pd.NA}))
+
+
+def test_a_time_without_rows_is_refused_and_the_history_named() -> None:
+    history = history_of(*tables(days=60))
+    with pytest.raises(DataError, match="the history goes from 2024-01-01 to 2024-02-29"):
+        replay(
+            history, RECIPE, MONITORING, regimes(["never"]), start=datetime(2025, 1, 1, tzinfo=UTC),
+            end=datetime(2025, 2, 1, tzinfo=UTC),
+        )  # fmt: skip
+
+
+def test_a_first_model_needs_days_to_train_on_beside_those_it_is_judged_on() -> None:
+    history = history_of(*tables(days=60))
+    with pytest.raises(DataError, match="no first model at 2024-01-08: the train part is empty"):
+        replay(
+            history, RECIPE, MONITORING, regimes(["never"]), start=FIRST + timedelta(days=7),
+            end=FIRST + timedelta(days=60),
+        )  # fmt: skip
+
+
+def test_an_unknown_regime_is_named_with_the_known_ones() -> None:
+    with pytest.raises(UnknownName, match=r"'yearly'\. Allowed: drift, monthly, never, weekly"):
+        regimes(["never", "yearly"])
+
+
+def test_a_day_is_known_when_its_labels_have_arrived_and_not_before() -> None:
+    history = history_of(*tables(days=20))
+    tenth = history.days == history.days[0] + 9
+    assert not history.known(FIRST + timedelta(days=12) - timedelta(seconds=1))[tenth].any()
+    assert history.known(FIRST + timedelta(days=12))[tenth].all()
+
+
+def test_drift_is_seen_soon_answered_by_retraining_and_pays(turned: Backtest) -> None:
+    drift = of(turned, "drift")
+    assert drift.episodes[0].opened_at >= TURN.isoformat()
+    # Two windows of three, the first of them whole a week after the turn, and labels that take two days.
+    assert day_of(drift.episodes[0].opened_at) - 77 <= 21
+    assert drift.episodes[0].delay_days is not None and drift.episodes[0].delay_days <= 21
+    assert drift.count("promoted") >= 1
+    never = of(turned, "never")
+    assert not never.retrains and not never.episodes
+    assert (drift.mean("roc_auc") or 0) > (never.mean("roc_auc") or 1) + 0.1
+    share = turned.share_of_gain("drift", "log_loss")
+    assert share is not None and share > 0.5
+
+
+def test_an_episode_closes_when_a_candidate_passes_the_gate(turned: Backtest) -> None:
+    drift = of(turned, "drift")
+    for episode in drift.episodes:
+        attempts = [one for one in drift.retrains if one.episode == episode.number]
+        assert len(attempts) == episode.attempts
+        if episode.closed_at is not None:
+            assert attempts[-1].outcome == "promoted" and attempts[-1].at == episode.closed_at
+
+
+def test_nothing_happens_in_a_world_that_stays_as_it_is() -> None:
+    found = of(replayed(history_of(*tables(turns=False)), "drift"), "drift")
+    assert not found.episodes and not found.retrains
+
+
+def test_calendars_retrain_on_their_days(turned: Backtest) -> None:
+    weekly = [datetime.fromisoformat(one.at) for one in of(turned, "weekly").retrains]
+    assert len(weekly) == 13 and all(one.weekday() == 0 and one.hour == 0 for one in weekly)
+    monthly = [one.at[:10] for one in of(turned, "monthly").retrains]
+    assert monthly == ["2024-03-01", "2024-04-01", "2024-05-01"]
+
+
+def test_only_a_regime_without_a_gate_lets_everything_answer(turned: Backtest) -> None:
+    gated, free = of(turned, "weekly"), of(turned, "weekly_ungated")
+    assert gated.count("promoted") < len(gated.retrains)
+    assert free.count("promoted") == len(free.retrains) == len(gated.retrains)
+    assert any(one.reason.startswith("not gated, the gate would say") for one in free.retrains)
+
+
+def test_what_comes_later_changes_nothing_before_it() -> None:
+    """The future's labels are turned around; every decision until then is the same."""
+    visits, labels = tables()
+    until = FIRST + timedelta(days=112)
+    later = visits["at"] >= pd.Timestamp(until - timedelta(days=2))
+    changed = labels.assign(**{LABEL: labels[LABEL].where(~later, ~labels[LABEL])})
+
+    def decided(found: Backtest) -> list[tuple[object, ...]]:
+        one = of(found, "drift")
+        said = [decision for decision in one.decisions if decision[0] < until.isoformat()]
+        return [*said, *((r.at, r.outcome, r.reason) for r in one.retrains if r.at < until.isoformat())]
+
+    as_it_was = decided(replayed(history_of(visits, labels), "drift", days=119))
+    assert as_it_was == decided(replayed(history_of(visits, changed), "drift", days=119))
+    assert any("performance" in str(one) for one in as_it_was)
+
+
+def test_regimes_share_what_they_train() -> None:
+    history, said = history_of(*tables(days=84)), []
+    replay(
+        history, RECIPE, MONITORING, regimes(["never", "weekly", "weekly_ungated"]), start=START,
+        end=FIRST + timedelta(days=84), report=said.append,
+    )  # fmt: skip
+    trained = [line for line in said if line.startswith("trained logistic_regression")]
+    assert len(trained) == 6  # the first one, and one for each Monday
+
+
+def test_scores_of_any_stretch_are_those_of_the_packaged_model() -> None:
+    history = history_of(*tables(days=84))
+    trainings = Trainings(history, RECIPE, window_days=7)
+    model = trainings.at(START)
+    names = model.scorer.manifest.feature_names
+    whole = model.scorer.score(model.scorer.encoder.columns({name: history.frame[name] for name in names}))
+    for rows in (slice(0, 1), slice(100, 100), slice(2_000, 5_000)):
+        assert (trainings.scores(model, rows) == whole[rows]).all()
+    assert model.trained_until < START - timedelta(days=9)
+    assert model.data_until < START - timedelta(days=2)
+
+
+def test_several_candidates_compete_at_every_retrain() -> None:
+    history = history_of(*tables(days=60))
+    small = {"num_rounds": 5}
+    both = Recipe(
+        **{**vars(RECIPE), "candidates": (Candidate("lightgbm", small), *RECIPE.candidates), "folds": 2}
+    )
+    model = Trainings(history, both, window_days=7).at(START)
+    assert model.package.manifest.trainer == "logistic_regression"
+
+
+def test_a_backtest_survives_its_json(turned: Backtest) -> None:
+    assert Backtest.from_dict(turned.to_dict()) == turned
+    with pytest.raises(DataError, match="this is no backtest"):
+        Backtest.from_dict({"model": "shop"})
+
+
+def test_the_report_says_what_was_found(turned: Backtest) -> None:
+    rows = {row["regime"]: row for row in comparison_rows(turned)}
+    assert rows["never"]["retrains"] == "0" and rows["weekly"]["share of weekly's gain, roc_auc"] == "100%"
+    assert rows["weekly, not gated"]["promoted"] == "13"
+    assert [row["month"] for row in month_rows(turned)] == ["2024-02", "2024-03", "2024-04", "2024-05"]
+    assert retrain_rows(turned)[0]["opened because"].startswith("performance")
+    assert "of what weekly retraining gains over never in roc_auc" in conclusion(turned)
+    assert backtest_plot(turned).startswith(b"\x89PNG")
+
+
+def test_a_gain_that_is_not_there_has_no_share() -> None:
+    found = replayed(history_of(*tables(days=84)), "weekly", "drift", days=84)
+    assert found.share_of_gain("drift", "roc_auc") is None
+    assert "has a mean roc_auc of" in conclusion(found)
+
+
+def test_numbers_are_replayed_as_well() -> None:
+    """A regression whose outcome moves up by far: the bias is seen and retrained away."""
+    visits, _ = tables()
+    turned_up = visits["at"] >= pd.Timestamp(TURN)
+    noise = np.random.default_rng(2).normal(0, 3, len(visits))
+    paid = visits["age"] + 0.1 * visits["spent"] + np.where(turned_up, 8.0, 0.0) + noise
+    history = make_history(
+        visits,
+        visits[["visit"]].assign(**{LABEL: paid}),
+        join_keys=["visit"],
+        event_timestamp="at",
+        task="regression",
+        classes=None,
+        labels_after=timedelta(days=2),
+    )
+    recipe = Recipe(
+        **{
+            **vars(RECIPE),
+            "candidates": (Candidate("ridge"),),
+            "selecting_metric": "rmse",
+            "gate": GatePolicy(margin=0.5),
+        }
+    )
+    found = replay(
+        history, recipe, MONITORING, regimes(["never", "drift"]), start=START, end=FIRST + timedelta(days=140)
+    )
+    drift = of(found, "drift")
+    assert drift.count("promoted") >= 1
+    assert (drift.mean("rmse") or 99) < (of(found, "never").mean("rmse") or 0)

@@ -166,7 +166,7 @@ def _number(column: ColumnReference, numbers: NDArray[np.float64], level: float,
         return _unlabelled(column, rows, needed)
     notes = _missing_notes(column, missing / rows, len(ordered) == 0)
     if infinite:
-        notes.append(f"{infinite:,} infinite values count as the largest number there is")
+        notes.append(f"{infinite:,} infinite values count as larger than all others")
     if len(ordered) and ordered[0] == ordered[-1] and column.sample and column.sample[0] != column.sample[-1]:
         notes.append(f"every value is {ordered[0]:g}")
     expected = np.asarray(column.counts)

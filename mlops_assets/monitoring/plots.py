@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from mlops_assets.evaluation.drawing import COLOURS, FAINT, INK, blank, dress, legend, png
+from mlops_assets.evaluation.drawing import COLOURS, FAINT, INK, blank, dress, png
 from mlops_assets.monitoring.findings import ColumnDrift, WindowDrift, WindowPerformance
 from mlops_assets.monitoring.reference import ColumnReference, DriftReference
 from mlops_assets.monitoring.scores import LARGEST
@@ -18,10 +18,11 @@ from mlops_assets.monitoring.scores import LARGEST
 if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 CEILING = 20.0
 """Ratios of a score and its threshold are drawn up to this; one of infinity would flatten every other."""
-FLOOR = 0.02
+FLOOR = 0.05
 BARS = 12
 LIMIT = COLOURS[4]
 
@@ -32,7 +33,7 @@ def drift_plot(windows: Sequence[WindowDrift], *, worst: int = 8) -> bytes:
     Above 1 is drift; predictions and labels are always among the lines. Windows that were not judged leave a
     gap. Says so when no window was judged.
     """
-    figure = blank(7.6, 4.4)
+    figure = blank(8.8, 4.4)
     axes = figure.add_subplot()
     dress(axes, "Drift", "", "Score, relative to its threshold")
     judged = [window for window in windows if window.judged]
@@ -58,7 +59,7 @@ def drift_plot(windows: Sequence[WindowDrift], *, worst: int = 8) -> bytes:
     axes.set_yscale("log")
     axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
     axes.yaxis.set_minor_formatter(lambda value, _: "")
-    legend(axes)
+    _legend_beside(figure, axes)
     figure.autofmt_xdate(rotation=30)
     return png(figure)
 
@@ -115,18 +116,22 @@ def distributions_plot(
         dress(axes, "", "", "", grid="y")
         draw = _number_bars if column.kind == "number" else _category_bars
         draw(axes, column, current)
+        if not current[column.column].notna().any():
+            _say(axes, "no value in this window")
         axes.set_title(_headline(found), loc="left", fontsize=8.5, color=LIMIT if found.drifted else INK)
         axes.yaxis.set_major_formatter(lambda value, _: f"{value:.0%}")
     for axes in places[len(shown) :]:
         axes.set_visible(False)
     handles, labels = places[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside upper right", ncols=2, frameon=False, fontsize=8.5)
+    figure.legend(
+        handles, labels, loc="outside upper right", ncols=2, frameon=False, fontsize=8.5, labelcolor=INK
+    )
     return png(figure)
 
 
 def _headline(found: ColumnDrift) -> str:
     scores = [
-        f"{one.statistic.upper()} {one.value:.3f} (limit {one.threshold:.3f})"
+        f"{one.statistic.upper()} {one.value:.3g} (limit {one.threshold:.3g})"
         for one in found.scores
         if one.statistic != "kl" and one.value is not None and one.threshold is not None
     ]
@@ -146,17 +151,11 @@ def _number_bars(axes: "Axes", column: ColumnReference, current: "pd.DataFrame")
         low, high = low - 0.5, high + 0.5
     edges = np.linspace(low, high, BARS + 1)
     width = (edges[1] - edges[0]) / 2
-    for side, (held, rows, label) in enumerate(
-        (
-            (before, column.rows * (1 - column.missing_share), "reference"),
-            (after, float(len(after)), "current"),
-        )
-    ):
+    for side, (held, label) in enumerate(((before, "reference"), (after, "current"))):
         counts = np.histogram(np.clip(held, low, high), bins=edges)[0]
-        shares = counts / max(len(held), 1) if rows else np.zeros(BARS)
         axes.bar(
             edges[:-1] + width * (side + 0.5),
-            shares,
+            counts / max(len(held), 1),
             width=width * 0.94,
             color=FAINT if side == 0 else COLOURS[0],
             label=label,
@@ -195,7 +194,7 @@ def performance_plot(windows: Sequence[WindowPerformance]) -> bytes:
 
     Each version's reference is dashed in its colour. Says so when no window was judged.
     """
-    figure = blank(7.6, 4.4)
+    figure = blank(8.8, 4.4)
     axes = figure.add_subplot()
     judged = [window for window in windows if window.status == "judged" and window.value is not None]
     metrics = list(dict.fromkeys(window.metric for window in judged))
@@ -237,9 +236,14 @@ def performance_plot(windows: Sequence[WindowPerformance]) -> bytes:
                 linestyle=(0, (4, 4)),
                 label=f"{version}, reference",
             )
-    legend(axes)
+    _legend_beside(figure, axes)
     figure.autofmt_xdate(rotation=30)
     return png(figure)
+
+
+def _legend_beside(figure: "Figure", axes: "Axes") -> None:
+    handles, labels = axes.get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside right upper", frameon=False, fontsize=8.5, labelcolor=INK)
 
 
 def _say(axes: "Axes", words: str) -> None:

@@ -33,8 +33,8 @@ def evidently_html(
     """The page as UTF-8 HTML that needs no network; about 4 MB.
 
     ``columns``: {name: "number" or "category"} (``DriftReference.kinds``). At most ``rows`` rows of each
-    frame are shown, drawn with a fixed seed. Columns that Evidently cannot take (absent, without a value) are left
-    out, infinite values too; a box at the top says which, why, and what the scores are.
+    frame are shown, drawn with a fixed seed. Columns that Evidently cannot take (absent, without a value)
+    are left out, infinite values too; a box at the top says which, why, and what the scores are.
     """
     random = np.random.default_rng(SEED)
     frames = [_drawn(frame, rows, random) for frame in (reference_frame, current_frame)]

@@ -19,13 +19,13 @@ BINS = 10
 EMPTY_SHARE = 1e-4
 """What an empty bin of a large sample counts as, so that logarithms are finite. Evidently takes the same."""
 SAMPLE = 2_000
-LARGEST = float(np.finfo(np.float64).max)
+LARGEST = 1e308
 
 
 def finite_sorted(values: Floats) -> tuple[Floats, int]:
     """The values that are there, ascending, and how many were missing (NaN).
 
-    Infinite values become the largest number there is: they keep their order, and JSON can hold them.
+    Infinite values become 1e308: they keep their order, and JSON can hold them.
     """
     there = values[~np.isnan(values)]
     missing = len(values) - len(there)

@@ -1,0 +1,272 @@
+"""One window against a reference: every odd input has its answer, and drift is found where it is."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from mlops_assets.errors import DataError
+from mlops_assets.monitoring.drift import assess_window, measured_frame
+from mlops_assets.monitoring.findings import ColumnDrift, WindowDrift
+from mlops_assets.monitoring.reference import DriftReference, Judged, make_reference
+from serve.schema import FeatureSpec
+
+Array = np.ndarray
+SPECS = (
+    FeatureSpec(name="amount", type="number"),
+    FeatureSpec(name="fixed", type="number"),
+    FeatureSpec(name="shop", type="category"),
+    FeatureSpec(name="member", type="boolean"),
+)
+
+
+def rows(count: int, seed: int, shift: float = 0.0) -> pd.DataFrame:
+    random = np.random.default_rng(seed)
+    return pd.DataFrame(
+        {
+            "amount": random.normal(20 + 5 * shift, 5, size=count),
+            "fixed": 1.0,
+            "shop": random.choice(["north", "south", "west"], p=[0.5, 0.3, 0.2], size=count),
+            "member": random.random(count) < 0.3,
+        }
+    )
+
+
+def answers(count: int, seed: int, shift: float = 0.0) -> tuple[Array, Array]:
+    random = np.random.default_rng(seed)
+    scores = 1 / (1 + np.exp(-random.normal(-1 + shift, 1, size=count)))
+    return scores, (random.random(count) < scores).astype(float)
+
+
+def reference_of(seed: int) -> DriftReference:
+    scores, target = answers(2_000, seed + 1)
+    return make_reference(
+        rows(5_000, seed),
+        SPECS,
+        judged=Judged(scores, target, None),
+        task="binary",
+        classes=("no", "yes"),
+        groups=None,
+        window_days=7,
+    )
+
+
+@pytest.fixture(scope="module")
+def reference() -> DriftReference:
+    return reference_of(1)
+
+
+def assessed(
+    reference: DriftReference,
+    features: pd.DataFrame,
+    scores: Array | None = None,
+    target: Array | None = None,
+    **changes: object,
+) -> WindowDrift:
+    values: dict[str, object] = {"level": 0.01, "min_rows": 100, **changes}
+    return assess_window(
+        reference,
+        start="2013-07-01T00:00:00+00:00",
+        end="2013-07-08T00:00:00+00:00",
+        version="v7",
+        features=features,
+        scores=scores,
+        target=target,
+        **values,  # type: ignore[arg-type]
+    )
+
+
+def of(found: WindowDrift, name: str) -> ColumnDrift:
+    return next(one for one in found.columns if one.column == name)
+
+
+def test_an_empty_window_is_not_judged(reference: DriftReference) -> None:
+    found = assessed(reference, rows(0, 3), np.empty(0), np.empty(0))
+    assert (found.judged, found.reason, found.columns) == (False, "no answers", ())
+    assert found.drifted("feature") is None
+    assert not assessed(reference, rows(0, 3), min_rows=0).judged
+
+
+def test_too_few_rows_are_not_judged_and_said(reference: DriftReference) -> None:
+    found = assessed(reference, rows(99, 3))
+    assert not found.judged
+    assert found.reason == "99 answers, fewer than the 100 that a judgement needs"
+
+
+def test_one_row_has_an_answer_when_one_is_asked_for(reference: DriftReference) -> None:
+    found = assessed(reference, rows(1, 3), *answers(1, 3), min_rows=1)
+    assert found.judged
+    assert found.drifted("feature") is False
+    assert found.drifted("prediction") is False
+
+
+def test_values_that_do_not_fit_the_rows_are_refused(reference: DriftReference) -> None:
+    with pytest.raises(DataError, match="scores: 3 values for 200 answers"):
+        assessed(reference, rows(200, 3), np.zeros(3))
+    with pytest.raises(DataError, match="target: 3 values for 200 answers"):
+        assessed(reference, rows(200, 3), None, np.zeros(3))
+    with pytest.raises(DataError, match=r"not \(200, 2\)"):
+        assessed(reference, rows(200, 3), np.zeros((200, 2)))
+    with pytest.raises(DataError, match="between 0 and 1"):
+        assessed(reference, rows(200, 3), level=1.0)
+
+
+def test_a_window_like_the_reference_does_not_drift(reference: DriftReference) -> None:
+    found = assessed(reference, rows(1_000, 4), *answers(1_000, 4))
+    assert [found.drifted(role) for role in ("feature", "prediction", "label")] == [False] * 3
+    assert found.reason == "1,000 answers: none of 6 columns drifted"
+
+
+def test_a_shift_is_found_in_its_column_and_named(reference: DriftReference) -> None:
+    found = assessed(reference, rows(1_000, 4, shift=0.5), *answers(1_000, 4))
+    assert [one.column for one in found.columns if one.drifted] == ["amount"]
+    assert "1 of 6 columns drifted: amount (" in found.reason
+    assert found.worst(1)[0].column == "amount"
+
+
+def test_predictions_and_labels_drift_apart_from_features(reference: DriftReference) -> None:
+    found = assessed(reference, rows(1_000, 4), *answers(1_000, 4, shift=1.0))
+    assert found.drifted("feature") is False
+    assert found.drifted("prediction") is True
+    assert found.drifted("label") is True
+
+
+def test_without_scores_and_labels_only_features_are_measured(reference: DriftReference) -> None:
+    found = assessed(reference, rows(1_000, 4))
+    assert {one.role for one in found.columns} == {"feature"}
+    assert found.drifted("prediction") is None
+
+
+def test_labels_that_did_not_come_back_do_not_count(reference: DriftReference) -> None:
+    scores, target = answers(1_000, 4)
+    late = np.where(np.arange(1_000) < 50, target, np.nan)
+    few = of(assessed(reference, rows(1_000, 4), scores, late), "label")
+    assert few.drifted is None
+    assert "50 answers have a label" in few.note
+    half = np.where(np.arange(1_000) < 500, target, np.nan)
+    enough = of(assessed(reference, rows(1_000, 4), scores, half), "label")
+    assert (enough.drifted, enough.missing_share) == (False, 0.0)
+
+
+def test_all_values_missing_is_drift_with_a_note(reference: DriftReference) -> None:
+    found = assessed(reference, rows(500, 4).assign(amount=np.nan, shop=None))
+    for name in ("amount", "shop"):
+        column = of(found, name)
+        assert (column.drifted, column.missing_share) == (True, 1.0)
+        assert column.note == "all values are missing"
+    distance = of(found, "amount").score("ks")
+    assert distance is not None and distance.value is None
+
+
+def test_a_share_of_missing_values_is_drift_although_the_rest_is_as_before(reference: DriftReference) -> None:
+    frame = rows(1_000, 4)
+    frame.loc[::2, "amount"] = np.nan
+    column = of(assessed(reference, frame), "amount")
+    distance = column.score("ks")
+    assert distance is not None and distance.exceeded is False
+    assert column.drifted is True
+    assert column.note == "50% of the values are missing, 0% in the reference"
+
+
+def test_a_column_that_became_constant_is_said(reference: DriftReference) -> None:
+    column = of(assessed(reference, rows(500, 4).assign(amount=20.0)), "amount")
+    assert column.drifted is True
+    assert column.note == "every value is 20"
+
+
+def test_a_constant_reference_drifts_with_the_first_other_value(reference: DriftReference) -> None:
+    same = of(assessed(reference, rows(500, 4)), "fixed")
+    assert (same.drifted, same.severity) == (False, 0.0)
+    frame = rows(500, 4)
+    frame.loc[0, "fixed"] = 0.5
+    assert of(assessed(reference, frame), "fixed").drifted is True
+
+
+def test_one_outlier_changes_next_to_nothing(reference: DriftReference) -> None:
+    frame, shifted = rows(1_000, 4), rows(1_000, 4, shift=0.5)
+    for one, drifted in ((frame, False), (shifted, True)):
+        one.loc[0, "amount"] = 1e6
+        assert of(assessed(reference, one), "amount").drifted is drifted
+
+
+def test_infinite_values_are_counted_and_said(reference: DriftReference) -> None:
+    frame = rows(1_000, 4)
+    frame.loc[:1, "amount"] = [np.inf, -np.inf]
+    column = of(assessed(reference, frame), "amount")
+    assert column.drifted is False
+    assert column.note == "2 infinite values count as larger than all others"
+
+
+def test_new_categories_are_named(reference: DriftReference) -> None:
+    frame = rows(1_000, 4)
+    frame.loc[:99, "shop"] = ["east", "online"] * 50
+    column = of(assessed(reference, frame), "shop")
+    assert column.drifted is True
+    assert column.note == "10.0% of the values never occur in the reference: east, online"
+
+
+def test_an_absent_column_is_not_judged_and_the_others_are(reference: DriftReference) -> None:
+    found = assessed(reference, rows(500, 4).drop(columns="amount"))
+    column = of(found, "amount")
+    assert (column.drifted, column.missing_share) == (None, 1.0)
+    assert column.note == "the window holds no such column"
+    assert found.drifted("feature") is False
+
+
+def test_text_where_numbers_are_expected_is_missing(reference: DriftReference) -> None:
+    column = of(assessed(reference, rows(500, 4).assign(amount="many")), "amount")
+    assert column.missing_share == 1.0
+
+
+@pytest.mark.parametrize(
+    "values", [pd.Series([True, False, None], dtype="boolean"), [1, 0, None], ["true", "False", None]]
+)
+def test_booleans_are_the_same_however_they_were_stored(reference: DriftReference, values: object) -> None:
+    frame = pd.DataFrame({"member": pd.Series(values)})
+    assert measured_frame(reference, frame)["member"].tolist() == ["true", "false", None]
+
+
+def test_the_measured_frame_holds_all_rows_and_leaves_the_input_alone(reference: DriftReference) -> None:
+    features, (scores, target) = rows(50, 4), answers(50, 4)
+    target[0], scores[1] = np.nan, np.nan
+    before = features.copy()
+    frame = measured_frame(reference, features, scores, target)
+    assert list(frame.columns) == list(reference.kinds())
+    assert len(frame) == 50
+    assert frame["label"].isna().tolist() == [True] + [False] * 49
+    assert set(frame["label"].dropna()) == {"no", "yes"}
+    assert np.isnan(frame["prediction"][1])
+    assessed(reference, features, scores, target, min_rows=10)
+    pd.testing.assert_frame_equal(features, before)
+
+
+def test_multiclass_windows_are_assessed() -> None:
+    random = np.random.default_rng(5)
+    scores, target = random.dirichlet([3, 2, 1], size=2_000), random.integers(0, 3, size=2_000).astype(float)
+    made = make_reference(
+        rows(500, 1),
+        SPECS,
+        judged=Judged(scores, target, None),
+        task="multiclass",
+        classes=("a", "b", "c"),
+        groups=None,
+        window_days=7,
+    )
+    same = assessed(made, rows(500, 4), random.dirichlet([3, 2, 1], size=500))
+    other = assessed(made, rows(500, 4), random.dirichlet([1, 2, 3], size=500))
+    assert (same.drifted("prediction"), other.drifted("prediction")) == (False, True)
+    broken = assessed(made, rows(500, 4), np.full((500, 3), np.nan))
+    assert of(broken, "prediction").note == "all values are missing"
+
+
+def test_clean_windows_drift_as_rarely_as_the_level_says() -> None:
+    """400 windows at a level of 5 % a role, against ten references: one alone is off in its own way."""
+    drifted = {"feature": 0, "prediction": 0, "label": 0}
+    for number in range(400):
+        if number % 40 == 0:
+            reference = reference_of(10_000 + number)
+        found = assessed(
+            reference, rows(300, 1_000 + number), *answers(300, 1_000 + number), level=0.05, min_rows=50
+        )
+        for role in drifted:
+            drifted[role] += bool(found.drifted(role))  # type: ignore[arg-type]
+    assert max(drifted.values()) <= 400 * 0.08, drifted

@@ -103,17 +103,19 @@ def backtest_plot(found: Backtest) -> bytes:
     ordered = sorted(found.replays, key=lambda one: one.regime != "drift")
     colours = {one.regime: colour for one, colour in zip(ordered, COLOURS, strict=False)}
     sign = 1.0 if metric(name, found.task).greater_is_better else -1.0
-    for one in reversed(ordered):
+    for depth, one in enumerate(ordered):
         colour, width = colours.get(one.regime, FAINT), 2.2 if one.regime == "drift" else 1.3
         times, values = _line(one, name)
-        top.plot(times, values, color=colour, linewidth=width, label=one.regime.replace("_", " "))
+        top.plot(
+            times, values, color=colour, linewidth=width, zorder=9 - depth, label=one.regime.replace("_", " ")
+        )
         if never is not None and one is not never:
             base = [window.metrics.get(name) for window in never.windows]
             gains = [
                 sign * (ours - theirs) if ours is not None and theirs is not None else float("nan")
                 for ours, theirs in zip(_values(one, name), base, strict=True)
             ]
-            middle.plot(times, gains, color=colour, linewidth=width)
+            middle.plot(times, gains, color=colour, linewidth=width, zorder=9 - depth)
     for place, one in enumerate(reversed(ordered)):
         colour = colours.get(one.regime, FAINT)
         for episode in one.episodes:
@@ -150,7 +152,10 @@ def backtest_plot(found: Backtest) -> bytes:
 
 
 def _line(one: RegimeReplay, name: str) -> tuple[list[datetime], list[float]]:
-    times = [datetime.fromisoformat(window.start) for window in one.windows]
+    ends = [
+        (datetime.fromisoformat(window.start), datetime.fromisoformat(window.end)) for window in one.windows
+    ]
+    times = [start + (end - start) / 2 for start, end in ends]
     return times, [float("nan") if value is None else value for value in _values(one, name)]
 
 

@@ -1,7 +1,7 @@
 # The commands of the project. A bare machine needs make and Python 3.11 or 3.12 with venv.
 
 .DEFAULT_GOAL := help
-.PHONY: help up down test check bench env lock
+.PHONY: help up down loop test check bench env lock
 SHELL := /bin/sh
 
 # The first Python that fits; PYTHON=/path/to/python chooses another.
@@ -10,8 +10,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/installed
 
-# Bytecode stays out of the source tree.
+# Bytecode stays out of the source tree. Without any, each of the many processes compiles its libraries anew.
 export PYTHONPYCACHEPREFIX := $(CURDIR)/$(VENV)/pycache
+unexport PYTHONDONTWRITEBYTECODE
 # No library reports home, whichever command imports it.
 export DO_NOT_TRACK := true
 # OpenMP threads that wait by spinning take the cores from everything else on a small machine.
@@ -28,6 +29,9 @@ up: env ## Start everything, build the graph, deploy (DETACH=1: return once the 
 
 down: ## Stop everything that `make up` started
 	@if [ -x $(BIN)/mlops ]; then exec $(BIN)/mlops down; else echo "Nothing was running."; fi
+
+loop: env ## The whole loop on a virtual clock, as a story (FULL=1: April to December, KEEP=1: stays up)
+	@exec $(BIN)/mlops loop $(if $(filter-out 0,$(FULL)),--full) $(if $(filter-out 0,$(KEEP)),--keep)
 
 test: env ## All tests (ARGS="..." goes to pytest)
 	@exec $(BIN)/python -m pytest $(ARGS)

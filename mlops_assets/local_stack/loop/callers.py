@@ -156,12 +156,14 @@ def _asks(
     columns = []
     for name in names:
         values = frame[name]
-        columns.append(values.astype(object).where(values.notna(), None).tolist())
+        columns.append(
+            [None if gone else value for value, gone in zip(values.tolist(), values.isna(), strict=True)]
+        )
     times = frame[time].dt.tz_convert(UTC).dt.to_pydatetime()
-    for at, flight, values, label in zip(
+    for at, flight, row, label in zip(
         times, frame[key].tolist(), zip(*columns, strict=True), labels, strict=True
     ):
-        yield Ask(at, str(flight), dict(zip(names, values, strict=True)), label)
+        yield Ask(at, str(flight), dict(zip(names, row, strict=True)), label)
 
 
 def _with_missing(values: "pd.Series[Any]") -> Iterator[tuple[Any, bool]]:

@@ -124,14 +124,14 @@ def _granted(event: Event, _: Event | None) -> Iterator[Change]:
 
 def _training_set(event: Event, _: Event | None) -> Iterator[Change]:
     facts = event.facts
-    rows = " and ".join(
-        f"{facts[name]:,} to {what}"
-        for name, what in (("train_rows", "train on"), ("evaluate_rows", "evaluate on"))
+    told = [
+        f"{facts[name]:,} rows to {what}"
+        for name, what in (("train_rows", "train on"), ("evaluation_rows", "evaluate on"))
         if isinstance(facts.get(name), int)
-    )
-    until = str(facts.get("train_until", ""))[:10]
-    yield Change("training set made", "", ", ".join(filter(None, [rows, f"trains until {until}" if until else ""])),
-                 facts)  # fmt: skip
+    ]
+    if facts.get("evaluation_until"):
+        told.append(f"the newest of {str(facts['evaluation_until'])[:10]}")
+    yield Change("training set made", "", ", ".join(told), facts)
 
 
 def _candidates(event: Event, _: Event | None) -> Iterator[Change]:
@@ -197,11 +197,10 @@ def _of_runs(before: Reading, after: Reading) -> Iterator[Change]:
         earlier = before.runs.get(run_id)
         retrains = any(asset.split("/")[0] in CHAIN[:-1] for asset in run.assets)
         if earlier is None and retrains:
-            yield Change("run launched", _short(run), f"{_assets(run)}, launched by {run.launched_by or 'a person'}",
-                         {"run": run_id, "assets": list(run.assets)})  # fmt: skip
+            by = run.launched_by or "a person"
+            yield Change("run launched", _short(run), f"{_assets(run)}, launched by {by}", _facts(run))
         if run.status in FAILED and (earlier is None or earlier.status not in FAILED):
-            yield Change("run failed", _short(run), f"{run.status.lower()}: {_assets(run)}",
-                         {"run": run_id, "assets": list(run.assets)})  # fmt: skip
+            yield Change("run failed", _short(run), f"{run.status.lower()}: {_assets(run)}", _facts(run))
 
 
 def _of_staleness(before: Reading, after: Reading) -> Iterator[Change]:
@@ -267,7 +266,8 @@ def _drift_text(one: WindowDrift) -> str:
         False: "the prediction did not drift",
         None: "no prediction",
     }
-    return f"{one.rows:,} answers; {prediction[one.drifted('prediction')]}; {drifted} of {len(features)} features did"
+    told = prediction[one.drifted("prediction")]
+    return f"{one.rows:,} answers; {told}; {drifted} of {len(features)} features did"
 
 
 def _scores_text(one: WindowDrift) -> str:
@@ -297,6 +297,10 @@ def _newest_episode(facts: Mapping[str, Any]) -> Mapping[str, Any] | None:
 
     newest = EpisodeLog.loads(str(facts.get("episodes", ""))).newest
     return None if newest is None else {"number": newest.number, "closed_at": newest.closed_at}
+
+
+def _facts(run: Run) -> dict[str, Any]:
+    return {"run": run.run_id, "assets": list(run.assets)}
 
 
 def _short(run: Run) -> str:

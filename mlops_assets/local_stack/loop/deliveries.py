@@ -1,4 +1,4 @@
-"""The process that brings data and models from outside into the platform: days of outcomes, a colleague's model.
+"""The process that brings things from outside into the platform: days of outcomes, a colleague's model.
 
 Belongs here: materialising the partitions of a span of days through plain Dagster, one command after the
 other, so that the definitions are loaded once. Does not belong here: when a day arrives (``story.py``), what

@@ -13,13 +13,12 @@ from typing import TYPE_CHECKING, Any
 
 from mlops_assets.components.measuring import REFERENCE_FILE
 from mlops_assets.errors import StackError
-from serve.schema import ModelManifest
+from serve.schema import GoldenRow, ModelFormat, ModelManifest
 
 if TYPE_CHECKING:
     import dagster as dg
     import pandas as pd
 
-LIGHTGBM = "lightgbm-text"
 MADE_OF_TAGS = ("dagster/input_data_version", "dagster/input_event_pointer", "dagster/code_version")
 """Tags of a materialisation that say what it was made of: the planted one claims to be made of the same."""
 
@@ -27,7 +26,7 @@ MADE_OF_TAGS = ("dagster/input_data_version", "dagster/input_event_pointer", "da
 def plant_model(
     definitions: "dg.Definitions", instance: "dg.DagsterInstance", model: str, without: Sequence[str]
 ) -> dict[str, Any]:
-    """Registers the champion's bad twin as a version and reports it as a materialisation of ``models/<model>``.
+    """Registers the champion's bad twin and reports it as a materialisation of ``models/<model>``.
 
     Gives ``version`` and ``digest``. StackError when there is no champion, or when a row of the gate would
     show what is wrong with it.
@@ -44,18 +43,10 @@ def plant_model(
     if champion is None or newest is None or newest.asset_materialization is None:
         raise StackError(f"models/{model} has no champion; nothing can be planted beside it.")
     manifest, payload = read_package(champion.package_uri, lake.public_storage_options())
-    if manifest.model_format != LIGHTGBM:
-        raise StackError(
-            f"the champion v{champion.version} is {manifest.model_format}; only {LIGHTGBM} can be spoiled."
-        )
     positions = [manifest.feature_names.index(name) for name in without]
     _require_hidden(lake, model, without)
-    bad = spoiled(payload, positions)
-    # A golden row without the feed would give it away at once.
-    golden = tuple(
-        row for row in manifest.golden if any(row.features.get(name) is not None for name in without)
-    )
-    twin = manifest.model_copy(update={"golden": golden})
+    bad = spoiled(payload, manifest.model_format, positions)
+    twin = manifest.model_copy(update={"golden": _golden(manifest, bad, without)})
     digest = package_digest(twin, bad)
     uri = lake.package_uri(model, digest)
     write_package(uri, twin, bad, lake.public_storage_options())
@@ -99,13 +90,25 @@ def plant_model(
     return {"version": version.version, "digest": digest}
 
 
+def _golden(manifest: ModelManifest, payload: bytes, without: Sequence[str]) -> tuple[GoldenRow, ...]:
+    """The champion's golden rows as the twin answers them; one without the feed would give it away."""
+    from serve.scoring import scorer_from_bytes
+
+    scorer = scorer_from_bytes(manifest, payload)
+    return tuple(
+        GoldenRow(features=row.features, scores=(float(scorer.score_rows([row.features])[0]),))
+        for row in manifest.golden
+        if any(row.features.get(name) is not None for name in without)
+    )
+
+
 def _require_hidden(lake: Any, model: str, without: Sequence[str]) -> None:
     rows = lake.read(f"training_sets/{model}", columns=list(without))
     shown = int(rows.isna().all(axis=1).sum())
     if shown:
         raise StackError(
-            f"{shown} of {len(rows)} rows of training_sets/{model} lack {', '.join(without)}: the gate would see "
-            "what is wrong with the planted model."
+            f"{shown} of {len(rows)} rows of training_sets/{model} lack {', '.join(without)}: the gate would "
+            "see what is wrong with the planted model."
         )
 
 
@@ -115,25 +118,30 @@ def _example(manifest: ModelManifest) -> "pd.DataFrame":
     return pd.DataFrame([row.features for row in manifest.golden])
 
 
-def spoiled(payload: bytes, positions: Sequence[int]) -> bytes:
-    """The same LightGBM model in text with one more tree that gives NaN where all these columns are missing.
+def spoiled(payload: bytes, model_format: ModelFormat, positions: Sequence[int]) -> bytes:
+    """The same trees and one more, which gives NaN where all these columns are missing and 0 elsewhere.
 
-    StackError when the text is not LightGBM's.
+    StackError for a model that is no trees.
     """
-    text = payload.decode()
-    head, found, rest = text.partition("\nend of trees")
-    if not found or "tree_sizes=" not in head:
-        raise StackError("the planted model needs a champion in LightGBM's text format.")
-    count = head.count("\nTree=")
-    tree = _tree(count, positions)
+    spoil = {"lightgbm-text": _spoiled_lightgbm, "xgboost-ubj": _spoiled_xgboost}.get(model_format)
+    if spoil is None:
+        raise StackError(f"only models of trees can be spoiled; the champion is {model_format}.")
+    return spoil(payload, positions)
+
+
+def _spoiled_lightgbm(payload: bytes, positions: Sequence[int]) -> bytes:
+    head, found, rest = payload.decode().partition("\nend of trees")
     lines = head.split("\n")
-    at = next(n for n, line in enumerate(lines) if line.startswith("tree_sizes="))
-    lines[at] = f"{lines[at]} {len(tree.encode())}"
+    sizes = next((n for n, line in enumerate(lines) if line.startswith("tree_sizes=")), None)
+    if not found or sizes is None:
+        raise StackError("the champion's file is not LightGBM's text format.")
+    tree = _lightgbm_tree(sum(line.startswith("Tree=") for line in lines), positions)
+    lines[sizes] = f"{lines[sizes]} {len(tree.encode())}"
     return ("\n".join(lines) + "\n" + tree + "end of trees" + rest).encode()
 
 
-def _tree(number: int, positions: Sequence[int]) -> str:
-    """A chain: each node sends a missing value on to the next, everything else to a leaf of value 0."""
+def _lightgbm_tree(number: int, positions: Sequence[int]) -> str:
+    """A chain: each node sends a missing value on to the next one, everything else to a leaf of value 0."""
     nodes = len(positions)
 
     def row(name: str, values: Sequence[object]) -> str:
@@ -147,8 +155,8 @@ def _tree(number: int, positions: Sequence[int]) -> str:
             "num_cat=0",
             row("split_feature", positions),
             row("split_gain", zeros),
-            # No value is that small, so only what is missing goes left: bit 1 sends it there, and the missing
-            # type in bits 2 and 3 is NaN.
+            # No value is that small, so only what is missing goes left: bit 1 sends it there, and bits 2
+            # and 3 say that missing is NaN.
             row("threshold", ["-1e+300"] * nodes),
             row("decision_type", [0b1010] * nodes),
             row("left_child", [*range(1, nodes), -1]),
@@ -164,3 +172,64 @@ def _tree(number: int, positions: Sequence[int]) -> str:
             "\n",
         ]
     )
+
+
+def _spoiled_xgboost(payload: bytes, positions: Sequence[int]) -> bytes:
+    import json
+
+    import xgboost
+
+    booster = xgboost.Booster()
+    booster.load_model(bytearray(payload))
+    document = json.loads(bytes(booster.save_raw("json")))
+    model = document["learner"]["gradient_booster"]["model"]
+    count = len(model["trees"])
+    columns = int(document["learner"]["learner_model_param"]["num_feature"])
+    model["trees"].append(_xgboost_tree(count, positions, columns))
+    model["tree_info"].append(0)
+    model["iteration_indptr"].append(model["iteration_indptr"][-1] + 1)
+    model["gbtree_model_param"]["num_trees"] = str(count + 1)
+    twin = xgboost.Booster()
+    twin.load_model(bytearray(json.dumps(document).encode()))
+    return bytes(twin.save_raw("ubj"))
+
+
+def _xgboost_tree(number: int, positions: Sequence[int], columns: int) -> dict[str, Any]:
+    """The same chain. XGBoost takes a node's right child to be the one after its left child."""
+    depth = len(positions)
+    nodes = 2 * depth + 1
+    tree: dict[str, Any] = {
+        "id": number,
+        "tree_param": {
+            "num_deleted": "0",
+            "num_feature": str(columns),
+            "num_nodes": str(nodes),
+            "size_leaf_vector": "1",
+        },
+        "categories": [],
+        "categories_nodes": [],
+        "categories_segments": [],
+        "categories_sizes": [],
+        "left_children": [-1] * nodes,
+        "right_children": [-1] * nodes,
+        "parents": [2**31 - 1] * nodes,
+        "default_left": [0] * nodes,
+        "split_indices": [0] * nodes,
+        "split_type": [0] * nodes,
+        # The value of a leaf, or what a value must be below to go left.
+        "split_conditions": [0.0] * nodes,
+        "base_weights": [0.0] * nodes,
+        "loss_changes": [0.0] * nodes,
+        "sum_hessian": [0.0] * nodes,
+    }
+    node = 0
+    for level, position in enumerate(positions):
+        left, right = 2 * level + 1, 2 * level + 2
+        tree["left_children"][node], tree["right_children"][node] = left, right
+        tree["parents"][left] = tree["parents"][right] = node
+        tree["default_left"][node] = 1
+        tree["split_indices"][node] = position
+        tree["split_conditions"][node] = -3.4e38
+        node = left
+    tree["split_conditions"][node] = float("nan")
+    return tree

@@ -110,7 +110,14 @@ def loop(console: Console, *, full: bool = False, keep: bool = False) -> bool:
         url = f"{settings.serve_url}/{MODEL}"
         watch = stack.enter_context(Watch(settings.dagster_url, url, [f"{kind}/{MODEL}" for kind in WATCHED]))
         traffic = Traffic(url, callers.flights.classes)
-        world = World(clock, traffic, deliveries, callers.asks(), delivered_until=plan.champion_until)
+        world = World(
+            clock,
+            traffic,
+            deliveries,
+            callers.asks(),
+            delivered_until=plan.champion_until,
+            arrivals=plan.arrivals,
+        )
         story = Story(teller, watch, world, supervisor.check)
         try:
             scenes.tell(story, plan, callers.flights.weather, layout.state)
@@ -173,5 +180,5 @@ class _Callers:
                 time.sleep(0.5)
             self._found = self.flights.asks(self._plan.first_day, self._plan.last_day)
         # Carried over to the thread that waits for it.
-        except BaseException as error:
+        except BaseException as error:  # noqa: BLE001
             self._problem = error

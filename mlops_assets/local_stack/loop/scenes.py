@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datetime import date, timedelta
 from pathlib import Path
 
-from mlops_assets.local_stack.loop.story import Story, Unfulfilled
+from mlops_assets.local_stack.loop.story import Story, Unfulfilled, days_name
 from mlops_assets.local_stack.loop.telling import Teller
 from mlops_assets.local_stack.loop.world import ONE_DAY
 
@@ -22,14 +22,17 @@ class Plan:
     """Which days there are.
 
     The first champion is trained on what had happened until ``champion_until``. Requests begin on
-    ``first_day``; by ``last_day`` everything must have happened. ``until_promoted``: ends with the first
-    promotion, instead of living all days.
+    ``first_day``; by ``last_day`` everything must have happened. Nobody asks in the weeks that begin on
+    ``quiet``. ``arrivals``: weekdays (Monday is 0) on which outcomes arrive. ``until_promoted``: ends with
+    the first promotion, instead of living all days.
     """
 
     champion_until: date
     first_day: date
     last_day: date
     until_promoted: bool
+    quiet: tuple[date, ...] = ()
+    arrivals: tuple[int, ...] = tuple(range(7))
 
     @property
     def spare(self) -> int:
@@ -37,8 +40,15 @@ class Plan:
         return 8
 
 
-SHORT = Plan(date(2013, 3, 31), date(2013, 6, 24), date(2013, 8, 4), until_promoted=True)
-"""A champion of the winter meets the summer's storms."""
+SHORT = Plan(
+    date(2013, 3, 31),
+    date(2013, 6, 24),
+    date(2013, 8, 11),
+    until_promoted=True,
+    quiet=(date(2013, 7, 1),),
+    arrivals=(2,),
+)
+"""A champion of the winter meets the storms of summer; a window that nobody asks in counts neither way."""
 FULL = Plan(date(2013, 3, 31), date(2013, 4, 1), date(2013, 12, 29), until_promoted=False)
 
 
@@ -46,8 +56,8 @@ def opening(teller: Teller, plan: Plan) -> None:
     """Before anything runs."""
     teller.scene(
         "An empty folder",
-        f"It is {plan.champion_until + ONE_DAY:%d %B %Y} on the platform's clock. The stack starts, and builds its "
-        "graph from the raw files of the days until then, up to a first model that answers.",
+        f"It is {plan.champion_until + ONE_DAY:%d %B %Y} on the platform's clock. The stack starts, and "
+        "builds its graph from the raw files of the days until then, up to a first model that answers.",
     )
 
 
@@ -71,24 +81,28 @@ def _champion(story: Story) -> None:
 def _quiet_months(story: Story, plan: Plan) -> None:
     if plan.first_day <= plan.champion_until + 2 * ONE_DAY:
         return
-    story.teller.scene("Weeks without a request", "Outcomes arrive, nobody asks, nobody retrains.")
-    arrived = story.world.jump(plan.first_day)
-    story.teller.line(
-        f"outcomes of {arrived.first:%d %b} to {arrived.last:%d %b} arrived",
-        f"{arrived.seconds:.1f} s",
-        mark="doing",
-    )
+    _nobody_asks(story, "weeks in which nobody asks", plan.first_day)
+
+
+def _nobody_asks(story: Story, how_long: str, until: date) -> None:
+    arrived = story.world.jump(until)
+    told = f"outcomes of {days_name(arrived.first, arrived.last)} arrived; {arrived.seconds:.1f} s"
+    story.teller.line(how_long, told, mark="doing")
     story.look()
 
 
 def _days(story: Story, plan: Plan) -> date:
     story.teller.scene(
         "Days of requests",
-        "Every flight is asked about once, at its scheduled departure, through HTTP. What became of it is known "
-        "two days later. From here on only the platform acts.",
+        "Every flight is asked about once, at its scheduled departure, through HTTP. What became of it is "
+        "known days later. From here on only the platform acts.",
     )
     day = plan.first_day
     while day <= plan.last_day - timedelta(days=plan.spare):
+        if day in plan.quiet:
+            day += timedelta(days=7)
+            _nobody_asks(story, "a week in which nobody asks", day)
+            continue
         story.day(day)
         day += ONE_DAY
         if plan.until_promoted and story.repaired():

@@ -100,7 +100,12 @@ class Story:
                 return found
             if time.monotonic() > deadline:
                 raise Unfulfilled(f"{what} did not come within {within_s:.0f} s. {self.instead(since)}")
-            self.look() or time.sleep(POLL_S)
+            self._look_again()
+
+    def _look_again(self) -> None:
+        """Looks, and rests when nothing had happened."""
+        if not self.look():
+            time.sleep(POLL_S)
 
     def find(self, matches: Callable[[Change], bool], *, since: int = 0) -> Change | None:
         """The first matching transition after number ``since``, if it was seen."""
@@ -129,7 +134,7 @@ class Story:
         answered = ", ".join(f"{version} {count}" for version, count in lived.by_version().items())
         detail = f"answered by {answered}; {lived.seconds:.1f} s"
         if lived.arrived:
-            detail += f"; outcomes of {lived.arrived:%d %b} arrived"
+            detail += f"; outcomes of {days_name(*lived.arrived)} arrived"
         self.teller.line(f"{len(lived.asks):,} requests of {day:%a %d %b}", detail, mark="doing")
         if lived.lost:
             raise Unfulfilled(
@@ -192,7 +197,7 @@ class Story:
         while time.monotonic() < deadline:
             if any(one.change.kind in ("rollout", "promoted", "aborted") for one in self.seen[since:]):
                 return
-            self.look() or time.sleep(POLL_S)
+            self._look_again()
 
     def repaired(self) -> bool:
         """Whether a successor was promoted and the episode that led to it is over."""
@@ -271,7 +276,7 @@ class Story:
                 raise Unfulfilled(
                     f"the sensor {DRIFT_SENSOR} did not look within {SENSOR_S:.0f} s. {self.instead(0)}"
                 )
-            self.look() or time.sleep(POLL_S)
+            self._look_again()
         self.look()
 
     def _since_day(self, day: date) -> int:
@@ -285,6 +290,11 @@ class Story:
 
     def _any(self, kind: str, since: int) -> bool:
         return any(one.change.kind == kind for one in self.seen[since:])
+
+
+def days_name(first: date, last: date) -> str:
+    """Days in words: ``24 Jun``, or ``24 Jun to 30 Jun``."""
+    return f"{first:%d %b}" if first == last else f"{first:%d %b} to {last:%d %b}"
 
 
 def _is(kind: str) -> Callable[[Change], bool]:

@@ -42,7 +42,7 @@ class Teller:
             self._console.print(f"[dim]{escape(text)}[/]", highlight=False)
 
     def line(self, what: str, detail: str = "", *, mark: str = "seen") -> None:
-        """One line: virtual time, real time, a mark, what happened, and in which words the platform said it."""
+        """One line: virtual time, real time, a mark, what happened, and the platform's own words."""
         now = self._virtual()
         at = f"{now:%a %d %b %H:%M}" if now else " " * 16
         head = f"[dim]{at}  {self.elapsed:6.1f} s[/]  {MARKS[mark]} "

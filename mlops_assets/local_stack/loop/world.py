@@ -3,7 +3,7 @@
 Belongs here: living one day. Does not belong here: what the platform makes of it (``story.py``).
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from datetime import date, timedelta
@@ -21,14 +21,14 @@ ONE_DAY = timedelta(days=1)
 
 @dataclass(frozen=True)
 class Lived:
-    """One day: its requests with their answers (None: lost), and the day whose outcomes arrived on it."""
+    """One day: its requests with their answers (None: lost), and the days whose outcomes arrived, if any."""
 
     day: date
     asks: tuple[Ask, ...]
     answers: tuple[Answer | None, ...]
     problems: tuple[str, ...]
     seconds: float
-    arrived: date | None
+    arrived: tuple[date, date] | None
 
     @property
     def lost(self) -> int:
@@ -45,7 +45,11 @@ class Lived:
 
 
 class World:
-    """Time, callers and late outcomes. ``asks`` are the requests of every day that may be lived."""
+    """Time, callers and late outcomes.
+
+    ``asks`` are the requests of every day that may be lived; ``arrivals`` the weekdays (Monday is 0) on which
+    outcomes arrive, all that are complete by then.
+    """
 
     def __init__(
         self,
@@ -55,12 +59,13 @@ class World:
         asks: Mapping[date, Sequence[Ask]],
         *,
         delivered_until: date,
+        arrivals: Collection[int] = range(7),
     ) -> None:
         self.clock, self._traffic, self._deliveries, self._asks = clock, traffic, deliveries, asks
-        self._delivered_until = delivered_until
+        self._delivered_until, self._arrivals = delivered_until, frozenset(arrivals)
 
     def jump(self, to: date) -> Delivered:
-        """Days nobody asked on: the clock goes to the morning of ``to``, and all outcomes due by then arrive."""
+        """Days nobody asked on: the clock goes to the morning of ``to``; all outcomes due by then arrive."""
         self.clock.set(midnight(to))
         return self._bring(to - LABEL_DELAY - ONE_DAY).result()
 
@@ -71,13 +76,12 @@ class World:
     def live(self, day: date, without: Sequence[str] = ()) -> Lived:
         """Lives one day, hour by hour; ``without``: features that the callers do not know today."""
         self.clock.set(midnight(day))
-        arriving = day - LABEL_DELAY
-        bringing = self._bring(arriving)
+        bringing = self._bring(day - LABEL_DELAY) if day.weekday() in self._arrivals else None
         sent: list[Sent] = []
         for at, asks in by_hour(self._asks[day]):
             self.clock.set(at)
             sent.append(self._traffic.send([ask.body(without) for ask in asks]))
-        delivered = bringing.result()
+        delivered = bringing.result() if bringing is not None else None
         self.clock.set(midnight(day + ONE_DAY))
         return Lived(
             day=day,
@@ -85,7 +89,7 @@ class World:
             answers=tuple(answer for one in sent for answer in one.answers),
             problems=tuple(problem for one in sent for problem in one.problems),
             seconds=sum(one.seconds for one in sent),
-            arrived=delivered.last,
+            arrived=(delivered.first, delivered.last) if delivered else None,
         )
 
     def _bring(self, until: date) -> "Future[Delivered]":

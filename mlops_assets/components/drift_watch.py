@@ -125,6 +125,9 @@ def measure_sensor(
         if busy is not None:
             return dg.SensorResult(skip_reason=f"run {busy} is measuring")
         before = Measured.read(context.cursor)
+        if not before.at:
+            held = inference_log.stats(declared.served_by)
+            before = Measured(day=held.first_hour.date().isoformat() if held.first_hour else "")
         now = _seen(instance, inference_log, declared, label_key, clock.now())
         days, why = due(before, now, every=declared.every, length=declared.window)
         if days is None:

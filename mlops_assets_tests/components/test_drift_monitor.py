@@ -1,0 +1,490 @@
+"""The loop as its users see it: logged answers and labels in; episodes, stale models and runs out."""
+
+import contextlib
+import json
+import shutil
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import numpy as np
+import pandas as pd
+import pytest
+from dagster.components.testing import create_defs_folder_sandbox
+
+from mlops_assets.components.episode_records import episode_log
+from mlops_assets.components.records import Record, latest
+from mlops_assets.decisions import close_episode
+from mlops_assets.errors import MlopsError
+from mlops_assets.resources.alerts import Alerts
+from mlops_assets.resources.clock import Clock
+from mlops_assets.resources.experiment_tracking import ExperimentTracker
+from mlops_assets.resources.inference_log import InferenceLog
+from mlops_assets.resources.lake import Lake
+from mlops_assets.resources.model_registry import CHAMPION, ModelRegistry
+from mlops_assets.resources.serve_client import ServeClient
+from mlops_assets.status import asset_statuses
+from serve.inference_log import Answered, PredictionLog
+from serve.schema import PredictionLogArgs
+from serve.scoring import load_package
+
+YAML = """
+type: mlops_assets.components.DatasetComponent
+attributes:
+  name: shop
+  source: {format: csv, path: raw.csv}
+  columns: {visit: string, at: timestamp, age: number, spent: number, bought: number}
+  primary_key: [visit]
+---
+type: mlops_assets.components.FeatureViewComponent
+attributes:
+  name: shop
+  entity: {name: visit, join_keys: [visit]}
+  event_timestamp: at
+  base: shop
+  features:
+    - {name: age, type: number}
+    - {name: spent, type: number}
+---
+type: mlops_assets.components.ModelComponent
+attributes:
+  name: shop
+  task: binary
+  feature_view: shop
+  label: {dataset: shop, column: bought}
+  classes: ["no", "yes"]
+  folds: 2
+  evaluation_window_days: 14
+  candidates: [{trainer: logistic_regression}]
+  gate: {min_rows: 50, margin: 0.05}
+---
+type: mlops_assets.components.DeploymentComponent
+attributes: {name: shop, model: shop}
+---
+type: mlops_assets.components.DriftMonitorComponent
+attributes:
+  model: shop
+  logs_since: "2024-01-01"
+  window: 1d
+  every: 1h
+  min_rows: 100
+  labels: {within: 1d, min_share: 0.8}
+  policy:
+    prediction: {action: open, windows: 2, of: 3}
+    performance: {action: open, windows: 2, of: 3}
+  governor: {cooldown: 1d, daily_budget: 2, first_back_off: 1d}
+"""
+DAY = timedelta(days=1)
+FIRST_DAY = datetime(2024, 1, 1, tzinfo=UTC)
+ROWS = 300
+CHAIN = ("training_sets", "candidates", "models", "evaluations")
+
+
+def visits(day: datetime, *, older: float = 0.0, opposite: bool = False) -> pd.DataFrame:
+    """One day of a shop: the old and those who spent much buy; ``older`` shifts the age in decades."""
+    random = np.random.default_rng(day.toordinal())
+    age, spent = random.normal(4.0 + older, 1.0, ROWS), random.normal(2.0, 1.0, ROWS)
+    drive = 1.4 * (age - 4.0) + 1.0 * (spent - 2.0)
+    bought = random.random(ROWS) < 1 / (1 + np.exp(drive if opposite else -drive))
+    return pd.DataFrame(
+        {
+            "visit": [f"{day:%Y%m%d}-{number}" for number in range(ROWS)],
+            "at": [day + timedelta(minutes=4 * number) for number in range(ROWS)],
+            "age": age.round(4),
+            "spent": spent.round(4),
+            "bought": bought.astype(float),
+        }
+    )
+
+
+class Shop:
+    """A shop whose model answers, day by day; the deployment is reported, the rest is real."""
+
+    def __init__(self, definitions: dg.Definitions, instance: dg.DagsterInstance, folder: Path) -> None:
+        self.instance, self.folder = instance, folder
+        store = f"sqlite:///{folder}/mlflow.db"
+        self.clock_file = folder / "clock"
+        self.registry = ModelRegistry(tracking_uri=store)
+        self.lake = Lake(uri=str(folder / "lake"))
+        self.resources = {
+            "model_registry": self.registry,
+            "experiment_tracker": ExperimentTracker(
+                tracking_uri=store, artifact_root=str(folder / "artifacts")
+            ),
+            "alerts": Alerts(log_file=str(folder / "alerts.jsonl")),
+            "inference_log": InferenceLog(uri=str(folder / "predictions")),
+            "clock": Clock(file=str(self.clock_file)),
+            "lake": self.lake,
+            # Nothing listens there: monitoring must not depend on it.
+            "serve_client": ServeClient(
+                dashboard_url="http://127.0.0.1:9",
+                serve_url="http://127.0.0.1:9",
+                api_keys_file="off",
+                state_file=str(folder / "state"),
+            ),
+        }
+        self.definitions = dg.Definitions.merge(definitions, dg.Definitions(resources=self.resources))
+        self.cursors: dict[str, str | None] = {}
+        self.raw = pd.DataFrame()
+        self.raw_file = folder / "raw.csv"
+        self.at(FIRST_DAY)
+
+    # -- the world -----------------------------------------------------------------------------------
+
+    def at(self, now: datetime) -> None:
+        self.now = now
+        self.clock_file.write_text(now.isoformat())
+
+    def labels(self, *days: pd.DataFrame) -> None:
+        """What these visits came to is known from now on."""
+        self.raw = pd.concat([self.raw, *days], ignore_index=True)
+        self.raw.to_csv(self.raw_file, index=False)
+        assert self.run("datasets", "features").success
+
+    def answer(self, day: pd.DataFrame, version: str = "v1", variant: str = "stable") -> None:
+        """The model answers the visits of a day, as a gateway would log it."""
+        registered = self.registry.version("shop", int(version[1:]))
+        scorer = load_package(registered.package_uri)
+        args = PredictionLogArgs(uri=str(self.folder / "predictions"))
+        log = PredictionLog(args, deployment="shop", replica="r")
+        for number, row in enumerate(day.to_dict("records")):
+            features = {"age": row["age"], "spent": row["spent"]}
+            log.put(
+                Answered(
+                    at=row["at"].timestamp(),
+                    request_id=f"{row['visit']}-{version}",
+                    unit=None,
+                    variant=variant,
+                    version=version,
+                    revision=1,
+                    weight=10_000,
+                    endpoint="/predict",
+                    latency_s=0.001,
+                    rows=[features],
+                    scores=list(scorer.score_rows([features])),
+                    entities=[{"visit": row["visit"]}],
+                )
+            )
+            assert number < ROWS
+        log.close()
+
+    def deployed(self, version: int, **metadata: Any) -> None:
+        """The rollout made this version stable."""
+        told = {
+            "stable": f"v{version}",
+            "action": "promote",
+            "withdrawn": {},
+            "revision": version,
+            **metadata,
+        }
+        event = dg.AssetMaterialization(dg.AssetKey(["deployments", "shop"]), metadata=told)
+        self.instance.report_runless_asset_event(event)
+        self.registry.set_alias("shop", CHAMPION, version)
+
+    # -- Dagster -------------------------------------------------------------------------------------
+
+    def run(self, *kinds: str, tags: Any = None) -> dg.ExecuteInProcessResult:
+        return self.execute([dg.AssetKey([kind, "shop"]) for kind in kinds], tags)
+
+    def execute(self, keys: list[dg.AssetKey], tags: Any = None) -> dg.ExecuteInProcessResult:
+        return self.definitions.resolve_implicit_global_asset_job_def().execute_in_process(
+            instance=self.instance, asset_selection=keys, tags=tags, raise_on_error=False
+        )
+
+    def tick(self, name: str) -> dg.SensorResult:
+        """One tick of a sensor; what it reports is reported, nothing is run."""
+        (sensor,) = [one for one in self.definitions.sensors or [] if one.name == name]
+        assert isinstance(sensor, dg.SensorDefinition)
+        context = dg.build_sensor_context(
+            instance=self.instance,
+            cursor=self.cursors.get(name),
+            definitions=self.definitions,
+            resources={key: self.resources[key] for key in sensor.required_resource_keys},
+        )
+        result = sensor(context)
+        assert isinstance(result, dg.SensorResult)
+        self.cursors[name] = result.cursor or self.cursors.get(name)
+        for event in result.asset_events:
+            self.instance.report_runless_asset_event(event)
+        return result
+
+    def measure(self) -> None:
+        """The run that the measuring sensor asks for."""
+        (request,) = self.tick("measure_shop").run_requests or []
+        assert request.asset_selection is not None
+        done = self.execute(list(request.asset_selection), request.tags)
+        assert done.success, [event.message for event in done.all_events if event.is_step_failure]
+
+    def record(self, kind: str) -> Record:
+        found = latest(self.instance, dg.AssetKey([kind, "shop"]))
+        assert found is not None
+        return found
+
+    def version(self, kind: str) -> str:
+        found = latest(self.instance, dg.AssetKey([kind, "shop"]))
+        return found.data_version if found else ""
+
+    def staleness(self, kind: str) -> tuple[str, list[str]]:
+        key = dg.AssetKey([kind, "shop"])
+        [found] = asset_statuses(self.definitions.resolve_asset_graph(), self.instance, [key])
+        return found.staleness, found.causes
+
+    def check(self, kind: str, name: str) -> tuple[bool, str]:
+        key = dg.AssetCheckKey(dg.AssetKey([kind, "shop"]), name)
+        found = self.instance.get_latest_asset_check_evaluation_record(key)
+        assert found is not None and found.event is not None and found.event.dagster_event is not None
+        evaluation = found.event.dagster_event.asset_check_evaluation_data
+        return evaluation.passed, evaluation.description or ""
+
+    def alerts(self) -> list[str]:
+        path = self.folder / "alerts.jsonl"
+        lines = path.read_text().splitlines() if path.exists() else []
+        return [told["kind"] for told in map(json.loads, lines) if "kind" in told]
+
+    def retrain(self) -> None:
+        """What automation runs after a grant, up to the gate."""
+        self.run(*CHAIN)
+
+
+@pytest.fixture(scope="module")
+def opened_shop(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder in which v1 was trained on 30 days, with its Dagster instance; training takes seconds."""
+    folder = tmp_path_factory.mktemp("shop")
+    with definitions_of(folder) as definitions, instance_in(folder) as instance:
+        made = Shop(definitions, instance, folder)
+        made.labels(*(visits(FIRST_DAY + n * DAY) for n in range(30)))
+        done = made.run(*CHAIN)
+        assert done.success, [event.message for event in done.all_events if event.is_step_failure]
+        made.deployed(1)
+    return folder
+
+
+@contextlib.contextmanager
+def definitions_of(folder: Path) -> Iterator[dg.Definitions]:
+    """The declarations, with the lake and the source file in ``folder``."""
+    with create_defs_folder_sandbox() as sandbox:
+        (sandbox.defs_folder_path / "shop").mkdir()
+        text = YAML.replace("raw.csv", str(folder / "raw.csv"))
+        (sandbox.defs_folder_path / "shop" / "defs.yaml").write_text(text, encoding="utf-8")
+        with sandbox.build_all_defs() as loaded:
+            yield loaded
+
+
+def instance_in(folder: Path) -> dg.DagsterInstance:
+    (folder / "dagster").mkdir(exist_ok=True)
+    return dg.DagsterInstance.local_temp(str(folder / "dagster"))
+
+
+@pytest.fixture
+def shop(opened_shop: Path, tmp_path: Path) -> Iterator[Shop]:
+    """v1, trained on 30 days, answers; it is day 31."""
+    folder = tmp_path / "shop"
+    shutil.copytree(opened_shop, folder)
+    with definitions_of(folder) as definitions, instance_in(folder) as instance:
+        made = Shop(definitions, instance, folder)
+        made.raw = pd.read_csv(folder / "raw.csv", parse_dates=["at"])
+        made.at(FIRST_DAY + 30 * DAY)
+        yield made
+
+
+def live(shop: Shop, first: int, count: int, *, labelled: bool = True, **how: Any) -> None:
+    """Days of answers, each with its labels a day later; the clock ends after them."""
+    for number in range(first, first + count):
+        day = FIRST_DAY + number * DAY
+        seen = visits(day, **how)
+        shop.answer(seen)
+        shop.at(day + DAY)
+        if labelled:
+            shop.labels(seen)
+
+
+def test_quiet_days_open_nothing(shop: Shop) -> None:
+    live(shop, 30, 3)
+    shop.measure()
+
+    result = shop.tick("drift_shop")
+
+    assert not result.run_requests and episode_log(shop.instance, "shop").newest is None
+    windows = shop.record("drift").metadata["windows"]
+    assert [window["judged"] for window in windows] == [True, True, True]
+    judged = [one for one in shop.record("performance").metadata["windows"] if one["status"] == "judged"]
+    assert judged and all(one["share"] == 1.0 for one in judged)
+    assert shop.staleness("models")[0] == "FRESH"
+    assert shop.check("deployments", "served")[0]
+    assert shop.alerts() == []
+    # Nothing new: nothing is measured again.
+    assert not shop.tick("measure_shop").run_requests
+
+
+def test_drift_opens_one_episode_and_the_model_is_stale_with_it_as_the_cause(shop: Shop) -> None:
+    live(shop, 30, 3, older=1.0)
+    shop.measure()
+
+    result = shop.tick("drift_shop")
+
+    assert shop.version("drift_signals") == "episode-1"
+    assert shop.version("retrain_requests") == "episode-1.1"
+    status, causes = shop.staleness("models")
+    assert status == "STALE" and causes == ["has a new dependency data version: drift_signals/shop"]
+    passed, told = shop.check("models", "no_drift")
+    assert not passed and "Episode 1 on v1" in told and "prediction" in told
+    assert not shop.check("deployments", "served")[0]
+    assert shop.alerts() == ["episode_opened"]
+    assert "prediction" in str(shop.record("drift_signals").metadata["reason"])
+    assert not result.run_requests  # Automation follows the request.
+    # Looking again changes nothing.
+    again = shop.tick("drift_shop")
+    assert not again.asset_events and shop.version("retrain_requests") == "episode-1.1"
+
+
+def test_a_passed_gate_closes_the_episode_and_the_model_is_fresh(shop: Shop) -> None:
+    live(shop, 30, 3, older=1.0)
+    shop.measure()
+    shop.tick("drift_shop")
+
+    shop.retrain()
+    assert shop.record("evaluations").metadata["outcome"] == "promote"
+    shop.tick("drift_shop")
+
+    newest = episode_log(shop.instance, "shop").newest
+    assert newest is not None and not newest.is_open and newest.attempts[0].outcome == "promoted"
+    assert shop.check("models", "no_drift")[0]
+    assert shop.staleness("models")[0] == "FRESH"
+    assert shop.alerts() == ["episode_opened", "episode_closed"]
+    # v1 still answers and still drifts, but its successor is on its way.
+    shop.tick("drift_shop")
+    assert shop.version("drift_signals") == "episode-1"
+    shop.deployed(2)
+    shop.tick("drift_shop")
+    assert shop.check("deployments", "served")[0], shop.check("deployments", "served")
+
+
+def test_a_rejected_retrain_is_tried_again_with_newer_data_only(shop: Shop) -> None:
+    # The shop turned around: what the newest days teach is worthless for a gate on days before.
+    live(shop, 30, 3, opposite=True)
+    shop.measure()
+    shop.tick("drift_shop")
+    assert shop.version("retrain_requests") == "episode-1.1"
+    shop.retrain()
+    outcome = shop.record("evaluations").metadata["outcome"]
+    assert outcome in ("reject", "inconclusive")
+
+    shop.tick("drift_shop")
+    log = episode_log(shop.instance, "shop")
+    assert log.open is not None and log.open.attempts[0].outcome == {"reject": "rejected"}.get(
+        outcome, outcome
+    )
+    shop.at(shop.now + 3 * DAY)
+    shop.tick("drift_shop")
+    assert shop.version("retrain_requests") == "episode-1.1"
+
+    live(shop, 36, 1, opposite=True)
+    shop.tick("drift_shop")
+    assert shop.version("retrain_requests") == "episode-1.2"
+    assert shop.version("drift_signals") == "episode-1"
+
+
+def test_a_request_that_nobody_read_is_launched_once(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    live(shop, 30, 3, older=1.0)
+    shop.measure()
+    shop.tick("drift_shop")
+    later = shop.record("retrain_requests").timestamp + 600
+    monkeypatch.setattr("mlops_assets.components.drift_watch.time.time", lambda: later)
+
+    (request,) = shop.tick("drift_shop").run_requests or []
+
+    assert request.run_key == "episode-1.1/unread"
+    assert request.asset_selection is not None
+    assert dg.AssetKey(["deployments", "shop"]) in request.asset_selection
+    (again,) = shop.tick("drift_shop").run_requests or []
+    assert again.run_key == request.run_key  # Dagster carries a run key out once.
+
+
+def test_a_failed_run_is_told_and_tried_again(shop: Shop) -> None:
+    live(shop, 30, 3, older=1.0)
+    shop.measure()
+    shop.tick("drift_shop")
+    shop.raw_file.write_text("visit,at,age,spent,bought\n")
+    broken = shop.lake.uri
+    (Path(broken) / "features" / "shop").rename(Path(broken) / "gone")
+    shop.retrain()
+
+    shop.tick("drift_shop")
+
+    log = episode_log(shop.instance, "shop")
+    assert log.open is not None and log.open.attempts[0].outcome == "failed"
+    assert "retrain_failed" in shop.alerts()
+    (Path(broken) / "gone").rename(Path(broken) / "features" / "shop")
+    shop.at(shop.now + 2 * DAY)
+    shop.tick("drift_shop")
+    assert shop.version("retrain_requests") == "episode-1.2"
+
+
+def test_a_person_closes_an_episode(shop: Shop) -> None:
+    live(shop, 30, 3, older=1.0)
+    shop.measure()
+    shop.tick("drift_shop")
+
+    number = close_episode(
+        shop.definitions, shop.instance, "shop", by="ana", reason="a promotion, over soon", now=shop.now
+    )
+
+    assert number == 1 and shop.check("models", "no_drift")[0]
+    shop.tick("drift_shop")
+    assert shop.version("drift_signals") == "episode-1"
+    with pytest.raises(MlopsError, match="no drift episode is open"):
+        close_episode(shop.definitions, shop.instance, "shop", by="ana", reason="again", now=shop.now)
+
+
+def test_late_labels_are_waited_for_and_said(shop: Shop) -> None:
+    live(shop, 30, 2, labelled=False)
+    shop.measure()
+
+    windows = shop.record("performance").metadata["windows"]
+
+    # The first day's labels may come until a day after it; now they are overdue.
+    assert [one["status"] for one in windows] == ["unlabelled", "waiting"]
+    assert windows[1]["share"] == 0.0 and "label" in windows[1]["reason"]
+
+
+def test_a_window_is_measured_again_when_its_labels_arrive(shop: Shop) -> None:
+    day = FIRST_DAY + 30 * DAY
+    shop.answer(visits(day))
+    shop.at(day + DAY + timedelta(hours=2))
+    shop.measure()
+    assert shop.record("performance").metadata["windows"][0]["status"] == "waiting"
+    shop.labels(visits(day))
+
+    shop.measure()
+
+    (judged,) = shop.record("performance").metadata["windows"]
+    assert judged["status"] == "judged" and judged["value"] is not None and judged["low"] < judged["value"]
+
+
+def test_the_log_is_compacted_and_each_answer_counts_once(shop: Shop) -> None:
+    day = visits(FIRST_DAY + 30 * DAY)
+    shop.answer(day)
+    shop.answer(day)  # A gateway that wrote the same rows twice.
+    shop.at(FIRST_DAY + 31 * DAY)
+    shop.measure()
+
+    record = shop.instance.get_latest_materialization_event(dg.AssetKey(["prediction_logs", "shop"]))
+    assert record is not None
+    table = shop.lake.read("prediction_logs/shop")
+    assert len(table) == ROWS and set(table["dt"]) == {"2024-01-31"}
+    version = shop.version("performance")
+    shop.cursors.clear()
+    shop.measure()
+    assert shop.lake.read("prediction_logs/shop").shape == table.shape and version is not None
+
+
+def test_a_version_without_a_reference_says_so(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Lake, "read_text", lambda lake, uri: None)
+    live(shop, 30, 1)
+    shop.measure()
+
+    told = shop.record("drift").metadata
+    assert told["windows"] == [] and "trained without a monitor" in told["reason"]
+    assert not shop.tick("drift_shop").run_requests and shop.version("drift_signals") == ""

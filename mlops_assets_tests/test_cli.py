@@ -52,3 +52,15 @@ def test_an_act_that_went_well_says_where_the_traffic_is(acted: dict[str, Any]) 
     result = promote()
     assert result.exit_code == 0
     assert "revision 4: v1 100 %" in result.output
+
+
+def test_a_wrong_policy_is_told_before_anything_runs(acted: dict[str, Any]) -> None:
+    result = CliRunner().invoke(cli.main, ["backtest", "flights", "--policy", "{windows: 1}"])
+    assert result.exit_code == 1
+    assert "--policy '{windows: 1}' is no JSON" in result.output
+
+
+def test_a_backtest_of_a_model_without_a_monitor_names_those_with_one(acted: dict[str, Any]) -> None:
+    result = CliRunner().invoke(cli.main, ["backtest", "flights"])
+    assert result.exit_code == 1
+    assert "Unknown model with a drift monitor 'flights'" in result.output

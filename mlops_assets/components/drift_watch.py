@@ -35,7 +35,7 @@ from mlops_assets.errors import ClusterUnreachable, DeploymentError
 from mlops_assets.monitoring.episodes import AttemptFacts, EpisodeLog, LoopFacts, Step, next_step
 from mlops_assets.monitoring.findings import WindowDrift, WindowPerformance
 from mlops_assets.monitoring.governor import Outcome
-from mlops_assets.monitoring.policy import Decision, decide
+from mlops_assets.monitoring.policy import DataAge, Decision, decide
 from mlops_assets.monitoring.windows import window_of
 from mlops_assets.resources.alerts import Alert, Alerts
 from mlops_assets.resources.clock import Clock
@@ -194,7 +194,7 @@ def drift_sensor(declared: DriftMonitorDeclaration, monitored: Monitored) -> dg.
         alerts: Alerts,
     ) -> dg.SensorResult:
         instance, now = context.instance, clock.now()
-        decision = decision_now(instance, declared)
+        decision = decision_now(instance, model_registry, declared, now)
         steps = list(_steps(instance, model_registry, declared, monitored.label_key, decision, now))
         events: list[Any] = []
         requests: list[dg.RunRequest] = []
@@ -235,8 +235,16 @@ def drift_sensor(declared: DriftMonitorDeclaration, monitored: Monitored) -> dg.
     return watch
 
 
-def decision_now(instance: dg.DagsterInstance, declared: DriftMonitorDeclaration) -> Decision:
+def decision_now(
+    instance: dg.DagsterInstance, registry: ModelRegistry, declared: DriftMonitorDeclaration, now: datetime
+) -> Decision:
     """The policy's decision on the windows that were measured last, of the version that answers."""
+    found = served(instance, registry, model=declared.model, deployment=declared.served_by)
+    until = found.version.tags.get(TRAINED_UNTIL) if found else None
+    age = None
+    if found is not None and until:
+        trained = datetime.fromisoformat(until)
+        age = DataAge(found.label, now - trained, declared.max_data_age, now)
     drift = [
         WindowDrift.from_dict(window)
         for window in _metadata(instance, dg.AssetKey(["drift", declared.model]), "windows")
@@ -245,11 +253,12 @@ def decision_now(instance: dg.DagsterInstance, declared: DriftMonitorDeclaration
         WindowPerformance.from_dict(window)
         for window in _metadata(instance, dg.AssetKey(["performance", declared.model]), "windows")
     ]
-    version = drift[-1].version if drift else performance[-1].version if performance else ""
+    version = found.label if found else ""
     return decide(
         declared.policy,
-        drift,
+        [one for one in drift if one.version == version],
         [one for one in performance if one.variant == "champion" and one.version == version],
+        data_age=age,
     )
 
 

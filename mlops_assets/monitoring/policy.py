@@ -6,7 +6,7 @@ measuring them (``drift.py``, ``performance.py``), whether a retrain may start (
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from itertools import pairwise
 from typing import TYPE_CHECKING, Literal
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 RuleAction = Literal["warn", "open", "ignore"]
 Action = Literal["quiet", "warn", "open", "inconclusive"]
-SignalName = Literal["features", "labels", "prediction", "performance"]
+SignalName = Literal["features", "labels", "prediction", "performance", "age"]
 
 SCORES_KEPT = 20
 
@@ -68,8 +68,18 @@ class PerformanceRule(SignalRule):
         return value
 
 
+class AgeRule(_Document):
+    """The rule on the age of the data that the served version was trained on."""
+
+    action: RuleAction = Field(
+        default="warn",
+        description="Past the monitor's max_data_age. warn: said and shown; open: opens an episode, so that "
+        "the model is retrained at least that often; ignore: nothing.",
+    )
+
+
 class DriftPolicy(_Document):
-    """``drift.policy`` in YAML."""
+    """``policy:`` of a monitor in YAML."""
 
     false_alarm_rate: float = Field(
         default=0.01,
@@ -82,6 +92,17 @@ class DriftPolicy(_Document):
     labels: SignalRule = SignalRule(action="warn")
     prediction: SignalRule = SignalRule(action="open")
     performance: PerformanceRule = PerformanceRule()
+    age: AgeRule = AgeRule()
+
+
+@dataclass(frozen=True)
+class DataAge:
+    """How old the newest training row of ``version`` is at ``now``, and how old it may be."""
+
+    version: str
+    age: timedelta
+    limit: timedelta
+    now: datetime
 
 
 @dataclass(frozen=True)
@@ -122,9 +143,13 @@ class Decision:
 
 
 def decide(
-    policy: DriftPolicy, drift: "Sequence[WindowDrift]", performance: "Sequence[WindowPerformance]"
+    policy: DriftPolicy,
+    drift: "Sequence[WindowDrift]",
+    performance: "Sequence[WindowPerformance]",
+    *,
+    data_age: DataAge | None = None,
 ) -> Decision:
-    """The decision on windows of one version, oldest first.
+    """The decision on windows of one version, oldest first, and on the age of its data where it is known.
 
     A window that is not judged counts neither way. Of ``performance`` the champion's windows count. The
     action is the strongest of the signals'; inconclusive only while no signal that could open an episode can
@@ -132,6 +157,8 @@ def decide(
     """
     champion = [one for one in performance if one.variant == "champion"]
     versions = {one.version for one in drift} | {one.version for one in champion}
+    if data_age is not None:
+        versions.add(data_age.version)
     if len(versions) > 1:
         raise DataError(
             f"windows of several versions ({', '.join(sorted(versions))}) cannot be decided on together: "
@@ -146,6 +173,7 @@ def decide(
         _drift_signal("labels", policy.labels, "label", drift),
         _drift_signal("prediction", policy.prediction, "prediction", drift),
         _performance_signal(policy.performance, champion),
+        *([_age_signal(policy.age, data_age)] if data_age is not None else []),
     )
     action, reason = _together(policy, signals)
     return Decision(action, reason, next(iter(versions), None), signals)
@@ -156,9 +184,11 @@ def _together(policy: DriftPolicy, signals: tuple[SignalState, ...]) -> tuple[Ac
         found = [one.reason for one in signals if one.action == action]
         if found:
             return action, "; ".join(found)
-    rules: dict[str, SignalRule] = {one.name: getattr(policy, one.name) for one in signals}
+    rules: dict[str, SignalRule | AgeRule] = {one.name: getattr(policy, one.name) for one in signals}
     asked = [one for one in signals if rules[one.name].action != "ignore"]
-    telling = [one for one in asked if rules[one.name].action == "open"] or asked
+    # Young data says nothing about drift, so it settles nothing.
+    windowed = [one for one in asked if one.name != "age"]
+    telling = [one for one in windowed if rules[one.name].action == "open"] or windowed
     if not telling:
         return "quiet", "every signal is ignored"
     if all(one.action == "inconclusive" for one in telling):
@@ -210,6 +240,24 @@ def _performance_signal(rule: PerformanceRule, performance: "Sequence[WindowPerf
         windows.append(_Window(window.end, shows, told))
         scores = {} if window.value is None else {window.metric: window.value}
     return _signal("performance", rule, "performance was lost", windows, scores, unknown)
+
+
+def _age_signal(rule: AgeRule, found: DataAge) -> SignalState:
+    days, limit = found.age / timedelta(days=1), found.limit / timedelta(days=1)
+    old = found.age > found.limit
+    action: Action = rule.action if old and rule.action != "ignore" else "quiet"
+    told = f"the newest training row of {found.version} is {days:.1f} days old, {limit:g} are allowed"
+    return SignalState(
+        name="age",
+        action=action,
+        agreeing=int(old),
+        judged=1,
+        needed=1,
+        of=1,
+        reason="age is ignored" if rule.action == "ignore" else told,
+        scores={"days": days},
+        evidence_since=(found.now - (found.age - found.limit)).isoformat() if old else None,
+    )
 
 
 def _signal(

@@ -7,7 +7,15 @@ from pydantic import ValidationError
 
 from mlops_assets.errors import DataError
 from mlops_assets.monitoring.findings import ColumnDrift, Role, Score, WindowDrift, WindowPerformance
-from mlops_assets.monitoring.policy import Decision, DriftPolicy, PerformanceRule, SignalRule, decide
+from mlops_assets.monitoring.policy import (
+    AgeRule,
+    DataAge,
+    Decision,
+    DriftPolicy,
+    PerformanceRule,
+    SignalRule,
+    decide,
+)
 
 MONDAY = datetime(2013, 4, 1, tzinfo=UTC)
 POLICY = DriftPolicy()
@@ -163,3 +171,30 @@ def test_the_evidence_counts_from_the_oldest_window_that_is_needed() -> None:
         POLICY, [drift(week, "prediction") for week in range(3)], [performance(0, 0.1), performance(1, 0.1)]
     )
     assert both.evidence_since == times(1)[1]
+
+
+NOW = datetime(2024, 3, 1, tzinfo=UTC)
+
+
+def aged(days: float) -> DataAge:
+    return DataAge("v1", timedelta(days=days), timedelta(days=45), NOW)
+
+
+def test_old_data_opens_only_where_the_policy_says_so() -> None:
+    warned = decide(DriftPolicy(), [], [], data_age=aged(46))
+    opened = decide(DriftPolicy(age=AgeRule(action="open")), [], [], data_age=aged(46))
+    ignored = decide(DriftPolicy(age=AgeRule(action="ignore")), [], [], data_age=aged(46))
+
+    assert (warned.action, opened.action, ignored.action) == ("warn", "open", "inconclusive")
+    assert opened.version == "v1" and "46.0 days old, 45 are allowed" in opened.reason
+    assert opened.evidence_since == datetime(2024, 2, 29, tzinfo=UTC).isoformat()
+
+
+def test_young_data_says_nothing_about_drift() -> None:
+    assert decide(DriftPolicy(age=AgeRule(action="open")), [], [], data_age=aged(45)).action == "inconclusive"
+
+
+def test_the_age_of_another_version_is_refused() -> None:
+    other = DataAge("v2", timedelta(days=1), timedelta(days=45), NOW)
+    with pytest.raises(DataError, match="several versions"):
+        decide(DriftPolicy(), [drift(0)], [], data_age=other)

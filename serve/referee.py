@@ -10,8 +10,8 @@ it cannot be told again (dead replicas, trips), so a restarted one is complete a
 pushed once. Without a referee every replica goes on guarding its own traffic.
 
 Limits. What a replica counted in the last push interval before it was killed is lost, and so is a
-replica that dies together with the referee. Sums contain the other replicas as of their last push. The monitoring report
-is kept by the referee alone and is lost with it: whoever made it tells it again.
+replica that dies together with the referee. Sums contain the other replicas as of their last push.
+The monitoring report is kept by the referee alone and lost with it: whoever made it tells it again.
 """
 
 import asyncio

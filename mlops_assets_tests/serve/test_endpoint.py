@@ -950,7 +950,7 @@ def test_a_monitoring_report_that_is_not_valid_is_refused_by_field(
 
 def test_a_monitoring_report_needs_the_role_operate_and_a_routing(keys_file: str) -> None:
     async def story(site: Site) -> None:
-        refused(await site.post("/monitoring", REPORT, **{"x-api-key": "shop-key"}), 403, "forbidden")
+        refused(await site.post("/monitoring", REPORT, **{"x-api-key": "shop"}), 403, "forbidden")
 
     run(story, Site(keys_file=keys_file))
 

@@ -435,7 +435,27 @@ class _Trace:
         if not pinned:
             return [link, Link("data", False, f"no tables are recorded as pinned by {asset}")]
         until = made[0].timestamp if made else None
-        return [link, *(self._table(table, delta, until) for table, delta in sorted(pinned.items()))]
+        request = made[0].inputs.get(f"retrain_requests/{model}", "") if made else ""
+        tables = [self._table(table, delta, until) for table, delta in sorted(pinned.items())]
+        return [*self._drift_episode(model, request), link, *tables]
+
+    def _drift_episode(self, model: str, request: str) -> list[Link]:
+        """Why it was retrained: the granted request that its training set read; [] when it read none."""
+        if not request.startswith("episode-"):
+            return []
+        asset, what = f"retrain_requests/{model}", "drift episode"
+        granted = next((one for one in self._events(asset) if one.data_version == request), None)
+        if granted is None:
+            return [Link(what, False, f"{request} was read, and {asset} records no such request")]
+        return [
+            Link(
+                what,
+                True,
+                f"{request}, {_time(granted.timestamp)}: {granted.metadata.get('reason')}",
+                {"request": request, "reason": granted.metadata.get("reason")},
+                self._asset_url(f"drift_signals/{model}"),
+            )
+        ]
 
     def _table(self, table: str, delta_version: int, until: float | None) -> Link:
         """The write that made a table what it was at a Delta version."""

@@ -18,6 +18,7 @@ from mlops_assets.components.episode_records import episode_log
 from mlops_assets.components.records import Record, latest
 from mlops_assets.decisions import close_episode
 from mlops_assets.errors import MlopsError
+from mlops_assets.explain import explain
 from mlops_assets.resources.alerts import Alerts
 from mlops_assets.resources.clock import Clock
 from mlops_assets.resources.experiment_tracking import ExperimentTracker
@@ -488,3 +489,37 @@ def test_a_version_without_a_reference_says_so(shop: Shop, monkeypatch: pytest.M
     told = shop.record("drift").metadata
     assert told["windows"] == [] and "trained without a monitor" in told["reason"]
     assert not shop.tick("drift_shop").run_requests and shop.version("drift_signals") == ""
+
+
+def test_an_answer_goes_back_to_the_episode_that_retrained_its_model(shop: Shop) -> None:
+    live(shop, 30, 3, older=1.0)
+    shop.measure()
+    shop.tick("drift_shop")
+    shop.retrain()
+    shop.deployed(2)
+    shop.answer(visits(shop.now, older=1.0), version="v2")
+
+    found = explain(
+        f"{shop.now:%Y%m%d}-0-v2",
+        instance=shop.instance,
+        registry=shop.registry,
+        log=InferenceLog(uri=str(shop.folder / "predictions")),
+        definitions=shop.definitions,
+    )
+
+    [lineage] = found.versions
+    [link] = [link for link in lineage.links if link.what == "drift episode"]
+    assert link.found and link.facts["request"] == "episode-1.1" and "predictions drifted" in link.said
+
+
+def test_old_data_alone_opens_an_episode_where_the_policy_says_so(shop: Shop) -> None:
+    live(shop, 30, 1)
+    shop.measure()
+    shop.tick("drift_shop")
+    assert shop.version("drift_signals") == ""
+
+    shop.at(shop.now + 60 * DAY)
+    assert "days old" in str(shop.tick("drift_shop").skip_reason)  # The default only warns.
+
+    assert not shop.check("deployments", "served")[0]
+    assert shop.version("drift_signals") == ""

@@ -18,6 +18,8 @@ from mlops_assets.monitoring.episodes import Episode, EpisodeLog
 
 EPISODES = "episodes"
 """Metadata key of the log."""
+SEARCHED = 100
+"""Events looked through: those that somebody reported by hand carry no log."""
 
 
 def signal_key(model: str) -> dg.AssetKey:
@@ -35,14 +37,17 @@ def episode_log(instance: dg.DagsterInstance, model: str) -> EpisodeLog:
     newest: tuple[int, str] | None = None
     for key in (signal_key(model), requests_key(model)):
         for fetched in (
-            instance.fetch_materializations(key, limit=1),
-            instance.fetch_observations(key, limit=1),
+            instance.fetch_materializations(key, limit=SEARCHED),
+            instance.fetch_observations(key, limit=SEARCHED),
         ):
             for record in fetched.records:
                 event = record.asset_materialization or record.asset_observation
                 told = event.metadata.get(EPISODES) if event else None
-                if told is not None and (newest is None or record.storage_id > newest[0]):
+                if told is None:
+                    continue
+                if newest is None or record.storage_id > newest[0]:
                     newest = (record.storage_id, str(told.value))
+                break
     return EpisodeLog.loads(newest[1]) if newest else EpisodeLog()
 
 

@@ -523,3 +523,17 @@ def test_old_data_alone_opens_an_episode_where_the_policy_says_so(shop: Shop) ->
 
     assert not shop.check("deployments", "served")[0]
     assert shop.version("drift_signals") == ""
+
+
+def test_a_request_by_hand_leaves_the_episodes_as_they_are(shop: Shop) -> None:
+    live(shop, 30, 3, older=1.0)
+    shop.measure()
+    shop.tick("drift_shop")
+    before = episode_log(shop.instance, "shop")
+
+    by_hand = dg.AssetMaterialization(
+        dg.AssetKey(["retrain_requests", "shop"]), tags={"dagster/data_version": "by-hand-1"}
+    )
+    shop.instance.report_runless_asset_event(by_hand)
+
+    assert episode_log(shop.instance, "shop") == before and before.open is not None

@@ -80,6 +80,8 @@ def test_the_budget_is_of_any_24_hours() -> None:
     found = permit(policy, spent, episode=3, in_flight=None, now=NOW)
     assert not found.allowed and found.next_at == NOW + HOUR and "the daily budget is 2" in found.reason
     assert permit(policy, spent, episode=3, in_flight=None, now=NOW + HOUR).allowed
+    older = [granted(1, 1, 25 * HOUR, "promoted"), granted(2, 1, 2 * HOUR, "promoted")]
+    assert permit(policy, older, episode=3, in_flight=None, now=NOW).allowed
 
 
 def test_the_limit_that_lasts_longest_is_told() -> None:

@@ -17,7 +17,7 @@ from pydantic import Field
 from mlops_assets.components.automation import FOLLOW_PAST_THE_GATE
 from mlops_assets.components.document import Declaration, DeclaredComponent
 from mlops_assets.components.records import Record, current_versions, latest, require
-from mlops_assets.components.rolling_out import Order, RollingOut, materialisation
+from mlops_assets.components.rolling_out import Order, RollingOut, labelled_losses, materialisation
 from mlops_assets.components.rollout_fields import RolloutDeclaration
 from mlops_assets.components.rollout_watch import newest_decision, rollout_sensor
 from mlops_assets.errors import ApprovalError, MlopsError
@@ -354,6 +354,7 @@ class DeploymentComponent(DeclaredComponent[DeploymentDeclaration]):
             alerts=alerts,
             report=report,
             clock=self.clock,
+            losses=lambda: labelled_losses(instance, declared.model),
         )
 
     def _approved_version(

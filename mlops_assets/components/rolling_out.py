@@ -18,14 +18,14 @@ from typing import Any
 
 import dagster as dg
 
-from mlops_assets.components.records import Record
+from mlops_assets.components.records import Record, latest
 from mlops_assets.errors import ApprovalError, ClusterUnreachable, DeploymentError, UnknownName
 from mlops_assets.resources.alerts import Alert, Alerts
 from mlops_assets.resources.model_registry import CHAMPION, ModelRegistry, RegisteredVersion
 from mlops_assets.resources.serve_client import FAILED_STATUSES, ServeClient
 from mlops_assets.rollout import desired_state, transitions
 from mlops_assets.rollout.golden import difference, expected_answer
-from mlops_assets.rollout.judging.judge import Judgement, StepEvidence, judge
+from mlops_assets.rollout.judging.judge import Judgement, QualityEvidence, StepEvidence, judge
 from mlops_assets.rollout.plan import (
     Decision,
     Failures,
@@ -108,9 +108,13 @@ def assess(
     *,
     now: float,
     failures: Failures | None = None,
+    losses: Callable[[], Mapping[str, Any] | None] = lambda: None,
 ) -> Assessment:
     """Reads the evidence of the routing in force and decides what is due. Raises ClusterUnreachable when
     the endpoint does not answer.
+
+    ``losses`` gives what is known of labelled answers, by revision, as ``labelled_losses`` reads it; it is
+    asked only for a plan that judges quality.
     """
     failures = failures or Failures()
     mark = under_way(routing)
@@ -121,7 +125,8 @@ def assess(
     if evidence.revision != routing.revision:
         # A gateway that has not taken the routing yet; its counts are of the one before.
         evidence = None
-    judgement = judge_step(plan, evidence, mark, routing.stable)
+    quality = _quality(losses(), routing, mark) if plan.needs_labels else None
+    judgement = judge_step(plan, evidence, mark, routing.stable, quality)
     step = plan.steps[mark.step] if mark.step < len(plan.steps) else plan.steps[-1]
     samples = samples_of(step, evidence, mark.target)
     failures = next_failures(failures, judgement, routing.revision, samples)
@@ -141,7 +146,30 @@ def assess(
     return Assessment(decision, routing, evidence, judgement, failures)
 
 
-def judge_step(plan: Plan, evidence: Evidence | None, mark: RolloutMark, stable: str) -> Judgement | None:
+def labelled_losses(instance: dg.DagsterInstance, model: str) -> Mapping[str, Any] | None:
+    """What ``performance/<model>`` last recorded of the losses of every version, by revision.
+
+    None before the first record, e.g. of a model that has no monitor.
+    """
+    record = latest(instance, dg.AssetKey(["performance", model]))
+    found = record.metadata.get("losses") if record else None
+    return found if isinstance(found, Mapping) else None
+
+
+def _quality(losses: Mapping[str, Any] | None, routing: Routing, mark: RolloutMark) -> QualityEvidence | None:
+    """Of the routing in force alone: each step starts from zero."""
+    from mlops_assets.monitoring.performance import quality_evidence
+
+    return quality_evidence(losses, routing.revision, mark.target, routing.stable) if losses else None
+
+
+def judge_step(
+    plan: Plan,
+    evidence: Evidence | None,
+    mark: RolloutMark,
+    stable: str,
+    quality: QualityEvidence | None = None,
+) -> Judgement | None:
     """The declared analyses on the newest evidence of a step; None when there is nothing to judge."""
     if evidence is None or not plan.analyses or mark.action != "step" or mark.step >= len(plan.steps):
         return None
@@ -156,7 +184,7 @@ def judge_step(plan: Plan, evidence: Evidence | None, mark: RolloutMark, stable:
             else evidence.versions.get(mark.target, VersionEvidence()),
             stable=evidence.versions.get(stable, VersionEvidence()),
             shadow=evidence.shadows.get(mark.target) if step.is_shadow else None,
-            quality=None,
+            quality=quality,
         ),
     )
 
@@ -191,6 +219,7 @@ class RollingOut:
     alerts: Alerts
     report: Callable[[str], None]
     clock: Callable[[], float] = time.time
+    losses: Callable[[], Mapping[str, Any] | None] = lambda: None
 
     def run(self, order: Order, record: Record | None) -> Outcome:
         """Carries the order out. Raises DeploymentError or ApprovalError when nothing changed."""
@@ -264,7 +293,9 @@ class RollingOut:
             return self._again(routing, record, withdrawn, restored or f"{label} is approved and stable")
         if label != routing.stable and (mark is None or mark.target != label):
             return self._start(order, routing, version, withdrawn)
-        look = assess(self.plan, self.client, self.name, routing, record, now=self.clock())
+        look = assess(
+            self.plan, self.client, self.name, routing, record, now=self.clock(), losses=self.losses
+        )
         decided = look.decision
         followed = Order(
             action=decided.action,

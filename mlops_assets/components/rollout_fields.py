@@ -11,7 +11,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from mlops_assets.components.document import Declaration
 from mlops_assets.components.fields import parse_duration
-from mlops_assets.rollout.judging.conditions import DEFAULT_ANALYSES, Analysis, Condition
+from mlops_assets.rollout.judging.conditions import DEFAULT_ANALYSES, Analysis, Condition, Metric
 from mlops_assets.rollout.plan import Plan, Step, problems_of
 from mlops_assets.rollout.weights import basis_points
 from serve.schema import WEIGHT_TOTAL
@@ -68,8 +68,9 @@ class StepDeclaration(Declaration):
 class AnalysisDeclaration(Declaration):
     """One measurement of a new version against stable."""
 
-    # `quality` joins them with labels joined to the answers; until then it could never be measured.
-    metric: Literal["error_rate", "latency_p95", "prediction_shift"]
+    metric: Metric = Field(
+        description="`quality` needs a DriftMonitorComponent of the model, which joins labels to the answers."
+    )
     success_condition: str = Field(
         description="Like `increase <= 0.02`; the metric says what can be compared."
     )
@@ -77,7 +78,8 @@ class AnalysisDeclaration(Declaration):
     inconclusive_limit: int = Field(
         default=10,
         ge=0,
-        description="Inconclusive measurements, one per min_requests, before a person decides.",
+        description="Inconclusive measurements, one per min_requests (of quality: of labels), before a "
+        "person decides.",
     )
 
     @model_validator(mode="after")

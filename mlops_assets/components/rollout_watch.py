@@ -16,13 +16,13 @@ from typing import Any
 import dagster as dg
 
 from mlops_assets.components.records import Record, current_versions, latest
-from mlops_assets.components.rolling_out import Assessment, assess, described
+from mlops_assets.components.rolling_out import Assessment, assess, described, labelled_losses
 from mlops_assets.components.run_owner import end_lost
 from mlops_assets.errors import ClusterUnreachable
 from mlops_assets.resources.serve_client import ServeClient
 from mlops_assets.rollout import desired_state
 from mlops_assets.rollout.approval import Approval, approval_of, rule_on_deployment
-from mlops_assets.rollout.plan import Failures, Plan, needs_start, under_way
+from mlops_assets.rollout.plan import Failures, Plan, labels_of, needs_start, under_way
 from serve.schema import Routing
 
 ROLLOUT_TAG = "mlops/rollout"
@@ -140,7 +140,16 @@ def _look(
         return Due("follow", why, routing.revision if routing else None), None
     if routing is None:
         return Due("wait", why_not or why), None
-    looked = assess(plan, client, name, routing, record, now=now, failures=cursor.failures())
+    looked = assess(
+        plan,
+        client,
+        name,
+        routing,
+        record,
+        now=now,
+        failures=cursor.failures(),
+        losses=lambda: labelled_losses(instance, approval_key.path[1]),
+    )
     decision = looked.decision
     return (
         Due(decision.action, decision.reason, routing.revision, described(looked.judgement)),
@@ -199,7 +208,9 @@ def _approved(
 def _measurements(
     key: dg.AssetKey, plan: Plan, looked: Assessment | None, cursor: Cursor
 ) -> tuple[list[dg.AssetObservation], Cursor]:
-    """One observation per new measurement: at every further ``min_requests``, and at every failed one."""
+    """One observation per new measurement: at every further ``min_requests`` requests, or labels of them,
+    and at every failed one.
+    """
     if looked is None or looked.judgement is None:
         return [], cursor
     routing: Routing = looked.routing
@@ -210,7 +221,7 @@ def _measurements(
     before = cursor if cursor.revision == routing.revision else Cursor(routing.revision)
     every = max(1, plan.steps[mark.step].min_requests)
     samples = looked.decision.samples
-    measured = samples // every
+    measured = samples // every + labels_of(looked.judgement) // every
     after = Cursor(routing.revision, max(measured, before.measured), failures.count, failures.at_samples)
     if measured <= before.measured and failures.count <= before.failed:
         return [], after

@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from itertools import pairwise
-from typing import Literal
+from typing import Final, Literal
 
 from mlops_assets.rollout.judging.conditions import Analysis
 from mlops_assets.rollout.judging.judge import Judgement
@@ -24,6 +24,9 @@ Phase = Literal["progressing", "successful", "failed", "error", "inconclusive"]
 error: it could not be brought up; inconclusive: stopped for a person."""
 
 Action = Literal["wait", "start", "advance", "promote", "abort", "hold", "retire", "converge"]
+
+QUALITY: Final = "quality"
+"""The metric that is measured on labels, which come later than the requests."""
 
 IN_PROGRESS = frozenset({"step", "set_weight"})
 """Actions of a mark under which a rollout goes on."""
@@ -59,6 +62,10 @@ class Plan:
     steps: tuple[Step, ...]
     analyses: tuple[Analysis, ...] = ()
     keep_warm: timedelta = timedelta(minutes=30)
+
+    @property
+    def needs_labels(self) -> bool:
+        return any(analysis.metric == QUALITY for analysis in self.analyses)
 
 
 @dataclass(frozen=True)
@@ -119,10 +126,18 @@ def samples_of(step: Step, evidence: Evidence | None, target: str) -> int:
     return version.requests if version else 0
 
 
+def labels_of(judgement: Judgement | None) -> int:
+    """Labels of the new version's answers that a judgement rests on; 0 where quality was not measured."""
+    measurements = judgement.measurements if judgement else ()
+    return max((found.samples for found in measurements if found.metric == QUALITY), default=0)
+
+
 def next_failures(before: Failures, judgement: Judgement | None, revision: int, samples: int) -> Failures:
-    """The count after one more look; looking again at the same requests is no new measurement."""
+    """The count after one more look; looking again at the same requests and labels is no new measurement."""
     if before.revision != revision:
         before = Failures(revision)
+    # Labels come long after the requests: a further one is news as much as a further request is.
+    samples += labels_of(judgement)
     if judgement is None or judgement.phase != "failed" or samples <= before.at_samples:
         return before
     return Failures(revision, before.count + 1, samples)
@@ -190,17 +205,18 @@ def _in_step(
         if judgement is None:
             return wait("no evidence to judge by")
         if judgement.phase == "inconclusive":
-            measured = samples // step.min_requests
-            open_ones = _said(plan, judgement, "inconclusive")
-            allowed = min(analysis.inconclusive_limit for analysis in open_ones)
-            if measured > allowed:
-                return Decision(
-                    "hold",
-                    f"{where}: still inconclusive at measurement {measured} (limit {allowed}) after "
-                    f"{samples} requests: {judgement.reason}",
-                    "inconclusive",
-                    samples=samples,
-                )
+            for analysis in _said(plan, judgement, "inconclusive"):
+                # Without labels there is nothing to be inconclusive about, whatever was asked.
+                is_quality = analysis.metric == QUALITY
+                measured = (labels_of(judgement) if is_quality else samples) // step.min_requests
+                if measured > analysis.inconclusive_limit:
+                    return Decision(
+                        "hold",
+                        f"{where}: still inconclusive at measurement {measured} (limit "
+                        f"{analysis.inconclusive_limit}) after {samples} requests: {judgement.reason}",
+                        "inconclusive",
+                        samples=samples,
+                    )
             return wait(f"inconclusive after {samples} requests: {judgement.reason}")
         if judgement.phase == "failed":
             return wait(f"{failures.count} failed measurements of {limit} allowed: {judgement.reason}")

@@ -21,6 +21,7 @@ from mlops_assets.components.deployment import DeploymentComponent
 from mlops_assets.components.records import Record, latest
 from mlops_assets.decisions import decide_rollout
 from mlops_assets.errors import DeploymentError, UnknownName
+from mlops_assets.monitoring.performance import losses_by_revision
 from mlops_assets.resources.alerts import Alerts
 from mlops_assets.resources.lake import Lake
 from mlops_assets.resources.model_registry import ModelRegistry
@@ -261,8 +262,15 @@ def why_failed(result: dg.ExecuteInProcessResult) -> str:
 
 
 @pytest.fixture
+def steps() -> str:
+    """The declared rollout; a test that needs another one gives its own."""
+    return STEPS
+
+
+@pytest.fixture
 def world(
     load: Load,
+    steps: str,
     instance: dg.DagsterInstance,
     cluster: SmallCluster,
     tmp_path: Path,
@@ -273,7 +281,7 @@ def world(
     holder: list[World] = []
     shutil.copy(empty_store, tmp_path / "mlflow.db")
     monkeypatch.setattr(DeploymentComponent, "clock", staticmethod(lambda: holder[0].now))
-    made = World(load(YAML + STEPS), instance, cluster, tmp_path)
+    made = World(load(YAML + steps), instance, cluster, tmp_path)
     holder.append(made)
     made.approve(0)
     first = made.run()
@@ -423,6 +431,110 @@ def test_a_newer_approval_takes_the_place_of_a_rollout_under_way(world: World) -
     world.send(10)
     world.tick()
     assert "flights--v2" not in world.cluster.gateways
+
+
+# -- labels that come back ---------------------------------------------------------------------------
+
+BY_QUALITY = """
+  steps:
+    - {set_weight: 50, min_requests: 100}
+    - {set_weight: 100}
+  analysis:
+    - {metric: quality, success_condition: increase <= 0.02, inconclusive_limit: 2}
+"""
+BY_LABELLED_PAIRS = """
+  steps:
+    - {shadow: 100, min_requests: 50}
+    - {set_weight: 100}
+  analysis:
+    - {metric: quality, success_condition: increase <= 0.02}
+"""
+
+
+def answers_with_labels(world: World, requests: int, *, right: str) -> Any:
+    """Answered requests with outcomes that occur as often as the version ``right`` says."""
+    import pandas as pd
+
+    rows: list[dict[str, Any]] = []
+    for number in range(requests):
+        answer = world.http.post("/predict", json={"features": ROW, "unit": f"u{number}"}).json()
+        rows.append(
+            {
+                "request_id": answer["request_id"],
+                "row": 0,
+                "revision": world.told["revision"],
+                "variant": answer["variant"],
+                "version": answer["model_version"],
+                "score": answer["probability"],
+                "scores": None,
+                "has_keys": True,
+            }
+        )
+    frame = pd.DataFrame(rows)
+    share = frame.loc[frame["version"] == right, "score"].iloc[0]
+    # As many of one version's rows as of the other's have happened: only the scores differ.
+    within = frame.groupby("version").cumcount()
+    frame["label"] = [("on time", "late")[int((number * 7919) % 1000 < 1000 * share)] for number in within]
+    return frame
+
+
+def labels_arrive(world: World, joined: Any) -> None:
+    losses = losses_by_revision(joined, "binary", ("on time", "late"))
+    world.report("performance", f"{len(joined)} labels", {"losses": dg.MetadataValue.json(losses)})
+
+
+@pytest.mark.parametrize("steps", [BY_QUALITY])
+def test_a_canary_with_worse_answers_is_aborted_once_their_labels_are_back(world: World) -> None:
+    start_v2(world)
+    # Something is wrong with it that no error and no latency shows.
+    world.cluster.versions["flights--v2"].alter = lambda scores: [1.0 - score for score in scores]
+    joined = answers_with_labels(world, 900, right="v1")
+    world.settle()
+    for _ in range(3):
+        waiting = world.tick()
+        assert waiting.run_requests == [] and "no labels came back yet" in str(waiting.skip_reason)
+    labels_arrive(world, joined.iloc[:60])
+    assert world.tick().run_requests == [] and world.told["phase"] == "progressing"
+
+    labels_arrive(world, joined)
+    world.tick()
+
+    assert (world.told["phase"], world.told["action"]) == ("failed", "abort")
+    assert "mean log loss" in world.told["reason"] and "does not hold" in world.told["reason"]
+    assert world.told["weights"] == {"v1": 100.0} and "v2" in world.told["withdrawn"]
+    assert [alert["kind"] for alert in world.alerts()] == ["rollout_aborted"]
+
+
+@pytest.mark.parametrize("steps", [BY_QUALITY])
+def test_a_canary_with_better_answers_is_promoted_by_their_labels(world: World) -> None:
+    start_v2(world)
+    world.cluster.versions["flights--v2"].alter = lambda scores: [1.0 - score for score in scores]
+    joined = answers_with_labels(world, 900, right="v2")
+    world.settle()
+    # Labels of another revision say nothing about this step.
+    labels_arrive(world, joined.assign(revision=1))
+    assert "no labels came back yet" in str(world.tick().skip_reason)
+    labels_arrive(world, joined)
+    world.cluster.versions["flights--v2"].alter = lambda scores: scores
+    world.tick()
+    assert world.told["step"] == "2 of 2: weight 100 %" and world.told["judgement"]["phase"] == "successful"
+    world.tick()
+    assert (world.told["phase"], world.told["action"], world.champion()) == ("successful", "promote", 2)
+
+
+@pytest.mark.parametrize("steps", [BY_LABELLED_PAIRS])
+def test_a_shadow_is_judged_by_the_labels_of_the_requests_that_both_scored(world: World) -> None:
+    start_v2(world)
+    world.send(60)
+    world.settle()
+    own = {"count": 400, "mean": 0.61, "m2": 40.0}
+    paired = {"count": 400, "mean": 0.2, "m2": 4.0}
+    losses = {"2": {"loss": "log loss", "versions": {"v1": own, "v2": own}, "differences": {"v2": paired}}}
+    assert world.told["revision"] == 2
+    world.report("performance", "labels", {"losses": dg.MetadataValue.json(losses)})
+    world.tick()
+    assert (world.told["phase"], world.told["stable"]) == ("failed", "v1")
+    assert "over 400 labelled pairs log loss is 0.2000 higher than stable's" in world.told["reason"]
 
 
 # -- being cut off -----------------------------------------------------------------------------------

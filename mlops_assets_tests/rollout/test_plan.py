@@ -4,7 +4,7 @@ from typing import Any
 import pytest
 
 from mlops_assets.rollout.judging.conditions import Analysis, Condition
-from mlops_assets.rollout.judging.judge import Judgement
+from mlops_assets.rollout.judging.judge import Judgement, Measurement
 from mlops_assets.rollout.plan import (
     Decision,
     Failures,
@@ -62,7 +62,42 @@ def decided(
     return decide(plan, at or routing(), evidence(requests, shadowed=requests), judgement, now=now, **more)
 
 
+QUALITY = Analysis("quality", Condition("increase", "<=", 0.02), failure_limit=1, inconclusive_limit=2)
+
+
+def on_labels(phase: Any, labels: int) -> Judgement:
+    """A judgement of quality alone, resting on so many labels."""
+    found = Measurement("quality", QUALITY.condition, phase, None, None, None, labels, "quality")
+    return Judgement(phase, "quality", (found,))
+
+
 # -- what stops a rollout ----------------------------------------------------------------------------
+
+
+def test_without_labels_a_rollout_waits_however_many_requests_there_are() -> None:
+    plan = Plan(STEPS, (QUALITY,))
+    for labels, action in ((0, "wait"), (299, "wait"), (300, "hold")):
+        found = decided(on_labels("inconclusive", labels), requests=50_000, plan=plan)
+        assert found.action == action, labels
+    # What needs no labels is not excused by their absence.
+    open_errors = Measurement(
+        "error_rate", ERRORS.condition, "inconclusive", None, None, None, 50_000, "errors"
+    )
+    no_labels = on_labels("inconclusive", 0).measurements
+    both = Judgement("inconclusive", "open", (*no_labels, open_errors))
+    found = decided(both, requests=50_000, plan=Plan(STEPS, (QUALITY, ERRORS)))
+    assert found.action == "hold" and "measurement 500 (limit 3)" in found.reason
+
+
+def test_further_labels_are_a_further_measurement_without_a_further_request() -> None:
+    first = next_failures(Failures(), on_labels("failed", 250), 5, samples=200)
+    assert first == Failures(5, 1, 450)
+    assert next_failures(first, on_labels("failed", 250), 5, samples=200) == first
+    second = next_failures(first, on_labels("failed", 260), 5, samples=200)
+    assert second.count == 2
+    plan = Plan(STEPS, (QUALITY,))
+    assert decided(on_labels("failed", 250), plan=plan, failures=first).action == "wait"
+    assert decided(on_labels("failed", 260), plan=plan, failures=second).action == "abort"
 
 
 def test_a_trip_aborts_whatever_the_judgement_says() -> None:

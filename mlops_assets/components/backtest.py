@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import dagster as dg
 from pydantic import Field, ValidationError
 
+from mlops_assets.components.automation import AFTER_DEPLOYMENT
 from mlops_assets.components.feature_view import FeatureViewDeclaration
 from mlops_assets.components.monitor_fields import DriftMonitorDeclaration
 from mlops_assets.components.records import latest
@@ -70,6 +71,7 @@ def monitoring_of(declared: DriftMonitorDeclaration) -> "Monitoring":
         watermark=Watermark(declared.labels.within, declared.labels.min_share, declared.min_rows),
         policy=declared.policy,
         governor=declared.governor.governor(),
+        max_data_age=declared.max_data_age,
     )
 
 
@@ -146,6 +148,8 @@ def backtest_asset(
         deps=[features_key, label_key],
         group_name=group,
         kinds={"backtest"},
+        # Asked for by a person; nothing that answers needs it.
+        tags={AFTER_DEPLOYMENT: ""},
         description="What never, monthly, weekly and drift-triggered retraining would have been worth on the "
         "model's own history, decided by the code that decides in production.",
     )

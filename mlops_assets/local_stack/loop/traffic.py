@@ -136,7 +136,8 @@ def answer_of(status: int, content: bytes, classes: Collection[str]) -> Answer |
         return f"HTTP {status}, no JSON: {content[:80]!r}"
     if status != 200:
         error = told.get("error") if isinstance(told, dict) else None
-        return f"HTTP {status}: {error.get('message') if isinstance(error, dict) else content[:200]!r}"
+        message = error.get("message") if isinstance(error, dict) else None
+        return f"HTTP {status}: {message or content[:200]!r}"
     absent = [name for name in ("prediction", "probability", "model_version", "variant") if name not in told]
     if absent:
         return f"an answer without {', '.join(absent)}: {content[:200]!r}"

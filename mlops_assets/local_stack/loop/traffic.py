@@ -137,7 +137,7 @@ def answer_of(status: int, content: bytes, classes: Collection[str]) -> Answer |
     if status != 200:
         error = told.get("error") if isinstance(told, dict) else None
         message = error.get("message") if isinstance(error, dict) else None
-        return f"HTTP {status}: {message or content[:200]!r}"
+        return f"HTTP {status}: {message or repr(content[:200])}"
     absent = [name for name in ("prediction", "probability", "model_version", "variant") if name not in told]
     if absent:
         return f"an answer without {', '.join(absent)}: {content[:200]!r}"

@@ -27,7 +27,7 @@ from mlops_assets.monitoring.findings import WindowDrift, WindowPerformance
 from mlops_assets.monitoring.governor import GovernorPolicy, Outcome
 from mlops_assets.monitoring.labels import HAS_KEYS, LABEL, Watermark, label_state
 from mlops_assets.monitoring.performance import window_performance
-from mlops_assets.monitoring.policy import Decision, DriftPolicy, decide
+from mlops_assets.monitoring.policy import DataAge, Decision, DriftPolicy, decide
 from mlops_assets.monitoring.trainings import Array, History, Recipe, ReplayedModel, Trainings, as_numpy
 from mlops_assets.monitoring.windows import Window, ended_windows
 from serve.schema import Task
@@ -83,13 +83,14 @@ def regimes(names: Sequence[str]) -> tuple[Regime, ...]:
 
 @dataclass(frozen=True)
 class Monitoring:
-    """What a drift monitor declares: windows, labels, policy and governor."""
+    """What a drift monitor declares: windows, labels, policy and governor, how old data may be."""
 
     window: timedelta = timedelta(days=7)
     min_rows: int = 200
     watermark: Watermark = field(default_factory=lambda: Watermark(within=timedelta(days=3)))
     policy: DriftPolicy = field(default_factory=DriftPolicy)
     governor: GovernorPolicy = field(default_factory=GovernorPolicy)
+    max_data_age: timedelta = timedelta(days=45)
 
 
 @dataclass(frozen=True)
@@ -276,6 +277,7 @@ def replay(
             "window_days": monitoring.window / timedelta(days=1),
             "min_rows": monitoring.min_rows,
             "labels_within_days": monitoring.watermark.within / timedelta(days=1),
+            "max_data_age_days": monitoring.max_data_age / timedelta(days=1),
             "policy": monitoring.policy.model_dump(mode="json"),
             "governor": monitoring.governor.model_dump(mode="json"),
         },
@@ -319,6 +321,7 @@ class _Walk:
         self.log = EpisodeLog()
         self.delays: dict[int, float | None] = {}
         self.decisions: list[tuple[str, str, str]] = []
+        self.said: tuple[object, ...] = ()
         self.facts = LoopFacts(served="v1", served_data=first.data_until.isoformat())
 
     def run(self) -> RegimeReplay:
@@ -367,10 +370,12 @@ class _Walk:
 
     def _decide(self, now: datetime) -> None:
         self._measure(now)
-        decision = self._decision()
-        said = (decision.action, decision.reason)
-        if decision.version and (not self.decisions or self.decisions[-1][1:] != said):
-            self.decisions.append((now.isoformat(), *said))
+        decision = self._decision(now)
+        # Words change with every day that data ages; what they say does not.
+        said = (decision.version, *((one.name, one.action, one.agreeing) for one in decision.signals))
+        if said != self.said:
+            self.said = said
+            self.decisions.append((now.isoformat(), decision.action, decision.reason))
         for _ in range(_STEPS_AT_ONCE):
             facts = replace(
                 self.facts,
@@ -399,26 +404,30 @@ class _Walk:
                 )
                 if self.served.label != before:
                     # The new version has no windows yet; the old one's say nothing about it.
-                    decision = self._decision()
+                    decision = self._decision(now)
         raise RuntimeError(f"the loop came to no end at {now.isoformat()}: {step.action}, {step.reason}")
 
     def _newest_data(self, now: datetime) -> str | None:
         known = self.history.times[self.history.known(now)]
         return str(known[-1]) if len(known) else None
 
-    def _decision(self) -> Decision:
-        drift, performance = self.served.drift, self.served.performance
+    def _decision(self, now: datetime) -> Decision:
+        served, limit = self.served, self.monitoring.max_data_age
         return decide(
             self.monitoring.policy,
-            [drift[key] for key in sorted(drift)],
-            [performance[key] for key in sorted(performance)],
+            [served.drift[key] for key in sorted(served.drift)],
+            [served.performance[key] for key in sorted(served.performance)],
+            data_age=DataAge(served.label, now - served.model.trained_until, limit, now),
         )
 
     def _delay(self, decision: Decision, now: datetime) -> float | None:
-        if decision.evidence_since is None:
-            return None
-        shown = datetime.fromisoformat(decision.evidence_since) - self.monitoring.window
-        return (now - max(shown, self.served.since)) / timedelta(days=1)
+        shown = [
+            datetime.fromisoformat(one.evidence_since)
+            - (timedelta(0) if one.name == "age" else self.monitoring.window)
+            for one in decision.signals
+            if one.action == "open" and one.evidence_since
+        ]
+        return (now - max(min(shown), self.served.since)) / timedelta(days=1) if shown else None
 
     # What is measured.
 

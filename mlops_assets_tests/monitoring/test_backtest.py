@@ -1,5 +1,6 @@
 """Replays of small worlds in which something is known to change, or not to."""
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import numpy as np
@@ -24,6 +25,7 @@ from mlops_assets.monitoring.backtest_report import (
 )
 from mlops_assets.monitoring.governor import GovernorPolicy
 from mlops_assets.monitoring.labels import Watermark
+from mlops_assets.monitoring.policy import AgeRule, DriftPolicy
 from mlops_assets.monitoring.trainings import History, Recipe, Trainings, make_history
 from mlops_assets.training.candidates import Candidate
 from mlops_assets.training.training_set import LABEL
@@ -191,6 +193,25 @@ def test_only_a_regime_without_a_gate_lets_everything_answer(turned: Backtest) -
     assert gated.count("promoted") < len(gated.retrains)
     assert free.count("promoted") == len(free.retrains) == len(gated.retrains)
     assert any(one.reason.startswith("not gated, the gate would say") for one in free.retrains)
+
+
+def test_age_opens_episodes_only_where_the_policy_says_so() -> None:
+    """Nothing drifts; the data of what answers may be 30 days old, and is 9 days old when it begins to."""
+    history = history_of(*tables(turns=False))
+    old = replace(MONITORING, max_data_age=timedelta(days=30), policy=DriftPolicy(age=AgeRule(action="open")))
+    days: dict[str, list[int]] = {}
+    for name, monitoring in (("warn", replace(old, policy=DriftPolicy())), ("open", old)):
+        drift = of(
+            replay(
+                history, RECIPE, monitoring, regimes(["drift"]), start=START, end=FIRST + timedelta(days=112)
+            ),
+            "drift",
+        )
+        days[name] = [day_of(one.opened_at) for one in drift.episodes]
+        assert all(one.delay_days is not None and one.delay_days <= 1 for one in drift.episodes)
+        assert any(action == name for _, action, _ in drift.decisions)
+    assert days["warn"] == []
+    assert days["open"] == [63, 84, 105]
 
 
 def test_what_comes_later_changes_nothing_before_it() -> None:

@@ -159,7 +159,7 @@ def _asks(
         columns.append(
             [None if gone else value for value, gone in zip(values.tolist(), values.isna(), strict=True)]
         )
-    times = frame[time].dt.tz_convert(UTC).dt.to_pydatetime()
+    times = [at.to_pydatetime() for at in frame[time].dt.tz_convert(UTC)]
     for at, flight, row, label in zip(
         times, frame[key].tolist(), zip(*columns, strict=True), labels, strict=True
     ):

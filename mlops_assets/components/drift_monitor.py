@@ -51,6 +51,7 @@ from mlops_assets.resources.clock import Clock
 from mlops_assets.resources.inference_log import InferenceLog
 from mlops_assets.resources.lake import Lake
 from mlops_assets.resources.model_registry import ModelRegistry
+from serve.schema import ModelManifest, Task
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -262,18 +263,23 @@ class DriftMonitorComponent(DeclaredComponent[DriftMonitorDeclaration]):
             joined = self._joined(lake, model, view, label_key, now)
             found: list[WindowPerformance] = []
             for version, variant, rows in _answered_as(joined):
-                reference = reference_of(lake, model_registry.version(declared.model, int(version[1:])))
+                registered = model_registry.version(declared.model, int(version[1:]))
+                classes = ModelManifest.model_validate(registered.manifest()).classes
+                reference = reference_of(lake, registered)
                 found += [
-                    self._window_performance(rows, window, version, variant, reference, model, now)
+                    self._window_performance(rows, window, version, variant, reference, classes, task, now)
                     for window in windows
                     if window.end > rows["at"].min()
                 ]
+            known = answering.manifest.classes if answering else None
             judged = [one for one in found if one.variant == "champion" and one.status == "judged"]
             newest = judged[-1] if judged else None
             return dg.MaterializeResult(
                 metadata={
                     "windows": compact_json([one.to_dict() for one in found]),
-                    "losses": compact_json(losses_by_revision(joined, task, model.declaration.classes)),
+                    "losses": compact_json(
+                        losses_by_revision(joined, task, known)
+                    ),
                     "served": answering.label if answering else "none",
                     "answers": len(joined),
                     "labelled": int(joined["label"].notna().sum()),
@@ -387,7 +393,8 @@ class DriftMonitorComponent(DeclaredComponent[DriftMonitorDeclaration]):
         version: str,
         variant: "Variant",
         reference: "DriftReference | None",
-        model: ModelComponent,
+        classes: tuple[str, ...] | None,
+        task: Task,
         now: datetime,
     ) -> "WindowPerformance":
         from mlops_assets.monitoring.performance import window_performance
@@ -399,8 +406,8 @@ class DriftMonitorComponent(DeclaredComponent[DriftMonitorDeclaration]):
             end=window.end,
             version=version,
             variant=variant,
-            task=model.declaration.task,
-            classes=model.declaration.classes,
+            task=task,
+            classes=classes,
             now=now,
             watermark=Watermark(declared.labels.within, declared.labels.min_share, declared.min_rows),
             level=declared.policy.false_alarm_rate,

@@ -28,7 +28,7 @@ from mlops_assets.components.episode_records import (
 from mlops_assets.components.measuring import NEWEST_DATA, served
 from mlops_assets.components.monitor_fields import DriftMonitorDeclaration
 from mlops_assets.components.records import latest, newest_data, read_version
-from mlops_assets.components.rollout_watch import unfinished_run
+from mlops_assets.components.rollout_watch import newest_decision, unfinished_run
 from mlops_assets.components.served_state import CHECK as SERVED_CHECK
 from mlops_assets.components.served_state import TRAINED_UNTIL, Monitored, served_now, served_result
 from mlops_assets.errors import ClusterUnreachable, DeploymentError
@@ -304,7 +304,9 @@ def loop_facts(
     successor = None
     if evaluated is not None and evaluated.metadata["outcome"] == "promote":
         version = f"v{int(evaluated.metadata['model_version'])}"
-        if version != stable and version not in (told.get("withdrawn") or {}):
+        decided = newest_decision(instance, dg.AssetKey(["approvals", declared.model]))
+        rejected = decided is not None and decided.decision == "reject"
+        if version != stable and version not in (told.get("withdrawn") or {}) and not rejected:
             successor = version
     in_flight = None
     for kind in CHAIN[:4]:
@@ -329,12 +331,14 @@ def _attempt(
     requested = latest(instance, requests_key(declared.model))
     if requested is None:
         return AttemptFacts()
+    # One that somebody reported by hand takes the place of the newest attempt.
+    request = requested.data_version if requested.data_version.startswith("episode-") else None
     set_key = dg.AssetKey(["training_sets", declared.model])
     made = latest(instance, set_key)
     read = read_version(instance, set_key, requests_key(declared.model))
     is_read = made is not None and read == requested.data_version and made.timestamp >= requested.timestamp
     if in_flight is not None:
-        return AttemptFacts("running", f"run {in_flight} is under way")
+        return AttemptFacts("running", f"run {in_flight} is under way", request=request)
     since = made.timestamp if is_read and made is not None else requested.timestamp
     judged = latest(instance, dg.AssetKey(["evaluations", declared.model]))
     if is_read and judged is not None and judged.timestamp >= since:
@@ -342,14 +346,17 @@ def _attempt(
             OUTCOMES[str(judged.metadata["outcome"])],
             str(judged.metadata["reason"]),
             f"v{int(judged.metadata['model_version'])}",
+            request=request,
         )
     failed = _failed_run(instance, set_key, requested.timestamp)
     if failed is not None:
-        return AttemptFacts("failed", failed)
+        return AttemptFacts("failed", failed, request=request)
     if is_read:
-        return AttemptFacts("failed", "a run read the request and no candidate came of it")
+        why = "a run read the request and no candidate came of it"
+        return AttemptFacts("failed", why, request=request)
     # Automation works in real time, whatever the data's clock says.
-    return AttemptFacts(unread_for=timedelta(seconds=max(0.0, time.time() - requested.timestamp)))
+    unread_for = timedelta(seconds=max(0.0, time.time() - requested.timestamp))
+    return AttemptFacts(unread_for=unread_for, request=request)
 
 
 def _failed_run(instance: dg.DagsterInstance, key: dg.AssetKey, since: float) -> str | None:

@@ -16,8 +16,8 @@ from dagster.components.testing import create_defs_folder_sandbox
 
 from mlops_assets.components.episode_records import episode_log
 from mlops_assets.components.records import Record, latest
-from mlops_assets.decisions import close_episode
-from mlops_assets.errors import MlopsError
+from mlops_assets.decisions import close_episode, decide_approval
+from mlops_assets.errors import ApprovalError, MlopsError
 from mlops_assets.explain import explain
 from mlops_assets.resources.alerts import Alerts
 from mlops_assets.resources.clock import Clock
@@ -537,3 +537,23 @@ def test_a_request_by_hand_leaves_the_episodes_as_they_are(shop: Shop) -> None:
     shop.instance.report_runless_asset_event(by_hand)
 
     assert episode_log(shop.instance, "shop") == before and before.open is not None
+
+
+def test_a_successor_whose_approval_is_rejected_is_none(shop: Shop) -> None:
+    live(shop, 30, 3, older=1.0)
+    shop.measure()
+    shop.tick("drift_shop")
+    shop.retrain()
+    shop.tick("drift_shop")
+    assert shop.record("evaluations").metadata["outcome"] == "promote"
+
+    with pytest.raises(ApprovalError):
+        decide_approval(
+            shop.definitions, shop.instance, "shop", approver="ana", reason="odd", decision="reject"
+        )
+    shop.at(shop.now + 2 * DAY)
+    shop.labels(visits(shop.now - DAY, older=1.0))
+    shop.tick("drift_shop")
+
+    assert shop.version("drift_signals") == "episode-2"
+    assert shop.version("retrain_requests") == "episode-2.1"

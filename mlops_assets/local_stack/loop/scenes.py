@@ -63,19 +63,23 @@ def opening(teller: Teller, plan: Plan) -> None:
 
 def tell(story: Story, plan: Plan, weather: Sequence[str], state: Path) -> None:
     """All scenes; Unfulfilled when a transition does not come."""
-    _champion(story)
+    package = _champion(story)
     _quiet_months(story, plan)
     day = _days(story, plan)
     _planted(story, day, weather)
     _summary(story, state)
+    if not plan.until_promoted:
+        _worth(story, package)
 
 
-def _champion(story: Story) -> None:
+def _champion(story: Story) -> str:
     story.begin()
     endpoint = story.last.endpoint
     if endpoint is None:
         raise Unfulfilled(f"the endpoint of deployments/{MODEL} does not say that it is ready.")
-    story.teller.line(f"{endpoint.stable} answers", story.fact("models", "trainer"), mark="done")
+    told = f"{story.fact('models', 'trainer')}, {story.fact('models', 'why')}"
+    story.teller.line(f"{endpoint.stable} answers", told, mark="done")
+    return story.fact("models", "package")
 
 
 def _quiet_months(story: Story, plan: Plan) -> None:
@@ -144,3 +148,29 @@ def _summary(story: Story, state: Path) -> None:
             ("kind", "what"),
             [(str(one.get("kind")), str(one.get("summary", ""))[:140]) for one in told],
         )
+
+
+def _worth(story: Story, package: str) -> None:
+    """What the loop's answers were, beside those of the first champion on the same requests."""
+    from mlops_assets.local_stack.loop.quality import by_month
+    from serve.scoring import load_package
+
+    def shown(value: float | None) -> str:
+        return "-" if value is None else f"{value:.3f}"
+
+    story.teller.table(
+        "The loop beside the first champion, never retrained, on the same requests",
+        ("month", "requests", "late", "never AUC", "never log loss", "loop AUC", "loop log loss"),
+        [
+            (
+                one.month,
+                f"{one.rows:,}",
+                f"{one.late_share:.1%}",
+                shown(one.never_auc),
+                shown(one.never_log_loss),
+                shown(one.loop_auc),
+                shown(one.loop_log_loss),
+            )
+            for one in by_month(story.lived, load_package(package))
+        ],
+    )

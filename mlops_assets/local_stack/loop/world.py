@@ -21,7 +21,10 @@ ONE_DAY = timedelta(days=1)
 
 @dataclass(frozen=True)
 class Lived:
-    """One day: its requests with their answers (None: lost), and the days whose outcomes arrived, if any."""
+    """One day: its requests with their answers (None: lost), and the days whose outcomes arrived, if any.
+
+    ``without``: features that the callers did not know.
+    """
 
     day: date
     asks: tuple[Ask, ...]
@@ -29,6 +32,7 @@ class Lived:
     problems: tuple[str, ...]
     seconds: float
     arrived: tuple[date, date] | None
+    without: tuple[str, ...] = ()
 
     @property
     def lost(self) -> int:
@@ -90,6 +94,7 @@ class World:
             problems=tuple(problem for one in sent for problem in one.problems),
             seconds=sum(one.seconds for one in sent),
             arrived=(delivered.first, delivered.last) if delivered else None,
+            without=tuple(without),
         )
 
     def _bring(self, until: date) -> "Future[Delivered]":

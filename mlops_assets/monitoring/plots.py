@@ -117,7 +117,7 @@ def distributions_plot(
         draw = _number_bars if column.kind == "number" else _category_bars
         draw(axes, column, current)
         if not current[column.column].notna().any():
-            _say(axes, "no value in this window")
+            _say(axes, "no value in this window", height=0.94)
         axes.set_title(_headline(found), loc="left", fontsize=8.5, color=LIMIT if found.drifted else INK)
         axes.yaxis.set_major_formatter(lambda value, _: f"{value:.0%}")
     for axes in places[len(shown) :]:
@@ -131,7 +131,7 @@ def distributions_plot(
 
 def _headline(found: ColumnDrift) -> str:
     scores = [
-        f"{one.statistic.upper()} {one.value:.3g} (limit {one.threshold:.3g})"
+        f"{one.statistic.upper()} {one.value:.2g} (limit {one.threshold:.2g})"
         for one in found.scores
         if one.statistic != "kl" and one.value is not None and one.threshold is not None
     ]
@@ -246,5 +246,15 @@ def _legend_beside(figure: "Figure", axes: "Axes") -> None:
     figure.legend(handles, labels, loc="outside right upper", frameon=False, fontsize=8.5, labelcolor=INK)
 
 
-def _say(axes: "Axes", words: str) -> None:
-    axes.text(0.5, 0.5, words, transform=axes.transAxes, ha="center", va="center", color=INK, wrap=True)
+def _say(axes: "Axes", words: str, *, height: float = 0.5) -> None:
+    axes.text(
+        0.5,
+        height,
+        words,
+        transform=axes.transAxes,
+        ha="center",
+        va="center",
+        color=INK,
+        fontsize=9,
+        wrap=True,
+    )

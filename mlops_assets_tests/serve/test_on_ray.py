@@ -6,12 +6,14 @@ import signal
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 
+from mlops_assets.resources.inference_log import InferenceLog
 from mlops_assets_tests.ray_cluster import RayCluster
 from mlops_assets_tests.serve.small_models import ROW, package, routing
 from serve.schema import GoldenRow
@@ -29,12 +31,17 @@ def version_application(name: str, uri: Path) -> dict[str, Any]:
     }
 
 
-def gateway_application(user_config: dict[str, Any]) -> dict[str, Any]:
+def gateway_application(user_config: dict[str, Any], folder: Path) -> dict[str, Any]:
     return {
         "name": "flights",
         "route_prefix": "/flights",
         "import_path": "serve.builder:build_gateway",
-        "args": {"name": "flights", "max_body_bytes": 20_000},
+        "args": {
+            "name": "flights",
+            "max_body_bytes": 20_000,
+            "clock_file": str(folder / "clock"),
+            "prediction_log": {"uri": str(folder / "log"), "flush_interval_s": 0.2},
+        },
         "deployments": [{"name": "Gateway", "user_config": user_config}],
     }
 
@@ -43,7 +50,8 @@ def gateway_application(user_config: dict[str, Any]) -> dict[str, Any]:
 def packages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     folder = tmp_path_factory.mktemp("packages")
     for name, seed in (("v1", 0), ("v2", 1)):
-        write_package(str(folder / name), *package("binary", seed=seed))
+        write_package(str(folder / name), *package("binary", seed=seed, entity=("flight_id",)))
+    (folder / "clock").write_text("2013-04-01T12:00:00+00:00")
     return {name: folder / name for name in ("v1", "v2")}
 
 
@@ -60,7 +68,7 @@ def site(ray_cluster: RayCluster, packages: dict[str, Path]) -> Iterator[httpx.C
 
 def declare(cluster: RayCluster, packages: dict[str, Path], user_config: dict[str, Any]) -> None:
     versions = [version_application(name, uri) for name, uri in packages.items()]
-    cluster.declare(*versions, gateway_application(user_config))
+    cluster.declare(*versions, gateway_application(user_config, packages["v1"].parent))
 
 
 def wait_for_revision(client: httpx.Client, revision: int, deadline_s: float = 30.0) -> dict[str, Any]:
@@ -116,6 +124,35 @@ def test_errors_keep_their_json_through_the_proxy(site: httpx.Client) -> None:
             yield b" " * 1_000
 
     assert site.post("/predict", content=chunks()).json()["error"]["code"] == "too_large"
+
+
+def test_answers_are_logged_with_their_join_keys_at_the_replayed_time(
+    site: httpx.Client, packages: dict[str, Path]
+) -> None:
+    folder = packages["v1"].parent
+    headers = {"x-request-id": "keyed"}
+    for day in ("2013-04-01", "2013-04-02"):
+        (folder / "next").write_text(f"{day}T12:00:00+00:00")
+        (folder / "next").rename(folder / "clock")
+        sent = {"features": ROW, "entity": {"flight_id": 4711}}
+        assert site.post("/predict", json=sent, headers=headers).status_code == 200
+    log = InferenceLog(uri=str(folder / "log"))
+    end = time.monotonic() + 20
+    while len(rows := log.find("flights", "keyed", newest_first=False)) != 1 or not log.find(
+        "flights", "keyed", since=datetime(2013, 4, 2, tzinfo=UTC)
+    ):
+        assert time.monotonic() < end, rows
+        time.sleep(0.1)
+    assert (rows[0]["entity"], rows[0]["at"]) == ({"flight_id": 4711}, datetime(2013, 4, 1, 12, tzinfo=UTC))
+
+
+def test_a_monitoring_report_reaches_the_referees_actor_and_the_metrics(site: httpx.Client) -> None:
+    sent = {"version": "v1", "stale": {"drift": True}, "drift": {"distance": {"psi": 0.25}}}
+    answer = site.post("/monitoring", json=sent)
+    assert answer.status_code == 200, answer.text
+    text = site.get("/metrics").text
+    assert 'mlops_served_stale{cause="drift",deployment="flights"} 1.0' in text
+    assert 'mlops_drift_score{column="distance",deployment="flights",statistic="psi"} 0.25' in text
 
 
 def test_a_weight_change_restarts_nothing_and_loses_no_request(

@@ -40,7 +40,7 @@ from mlops_assets.monitoring.backtest_report import (
 from mlops_assets.monitoring.trainings import History, Recipe, Trainings, make_history
 from mlops_assets.training.training_set import LABEL
 
-ALL = ("never", "monthly", "weekly", "weekly_ungated", "drift")
+ALL = ("never", "monthly", "four_weekly", "weekly", "weekly_ungated", "drift")
 START, END = datetime(2013, 4, 1, tzinfo=UTC), datetime(2014, 1, 1, tzinfo=UTC)
 LABELS_AFTER = timedelta(days=1)
 """A day's outcomes arrive one day after its end, as in ``make loop``."""

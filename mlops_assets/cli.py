@@ -243,7 +243,7 @@ def explain_command(
     "--regime",
     "names",
     multiple=True,
-    help="never, monthly, weekly, weekly_ungated, drift; left out: all that pass the gate.",
+    help="never, monthly, four_weekly, weekly, weekly_ungated, drift; left out: four of them.",
 )
 @click.option("--policy", default="", help='JSON over the policy, like {"performance": {"windows": 1}}.')
 @click.option("--monitor", default="", help='JSON over the drift monitor\'s document, like {"window": "3d"}.')

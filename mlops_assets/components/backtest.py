@@ -47,7 +47,7 @@ class BacktestConfig(dg.Config):
     until: str = Field(default="", description="The day after the last; empty: as far as outcomes are known.")
     regimes: list[str] = Field(
         default=["never", "monthly", "weekly", "drift"],
-        description="never, monthly, weekly, weekly_ungated, drift.",
+        description="never, monthly, four_weekly, weekly, weekly_ungated, drift.",
     )
     monitor: str = Field(
         default="",

@@ -29,13 +29,13 @@ from mlops_assets.monitoring.labels import HAS_KEYS, LABEL, Watermark, label_sta
 from mlops_assets.monitoring.performance import window_performance
 from mlops_assets.monitoring.policy import DataAge, Decision, DriftPolicy, decide
 from mlops_assets.monitoring.trainings import Array, History, Recipe, ReplayedModel, Trainings, as_numpy
-from mlops_assets.monitoring.windows import Window, ended_windows
+from mlops_assets.monitoring.windows import Window, ended_windows, window_of
 from serve.schema import Task
 
 if TYPE_CHECKING:
     import pandas as pd
 
-Schedule = Literal["never", "monthly", "weekly", "drift"]
+Schedule = Literal["never", "monthly", "four_weekly", "weekly", "drift"]
 
 SHOWN: Mapping[Task, tuple[str, ...]] = {
     "binary": ("roc_auc", "log_loss"),
@@ -50,7 +50,8 @@ _STEPS_AT_ONCE = 10
 
 @dataclass(frozen=True)
 class Regime:
-    """A way of retraining. ``schedule`` monthly: the first of a month, weekly: Mondays, both 00:00 UTC.
+    """A way of retraining. ``schedule`` monthly: the first of a month, weekly: Mondays, four_weekly: every
+    fourth Monday, all at 00:00 UTC.
 
     ``gated`` False lets every retrained model answer, whatever the gate says of it.
     """
@@ -65,6 +66,7 @@ REGIMES: Mapping[str, Regime] = {
     for one in (
         Regime("never", "never"),
         Regime("monthly", "monthly"),
+        Regime("four_weekly", "four_weekly"),
         Regime("weekly", "weekly"),
         Regime("weekly_ungated", "weekly", gated=False),
         Regime("drift", "drift"),
@@ -554,8 +556,9 @@ def _due(schedule: Schedule, now: datetime, step: timedelta) -> bool:
     now, before = now.astimezone(UTC), (now - step).astimezone(UTC)
     if schedule == "monthly":
         return (now.year, now.month) != (before.year, before.month)
-    if schedule == "weekly":
-        return now.isocalendar()[:2] != before.isocalendar()[:2]
+    if schedule in ("weekly", "four_weekly"):
+        length = timedelta(weeks=1 if schedule == "weekly" else 4)
+        return window_of(now, length) != window_of(before, length)
     return False
 
 

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from itertools import pairwise
 
 import numpy as np
 import pandas as pd
@@ -88,7 +89,9 @@ def replayed(history: History, *names: str, days: int = 140) -> Backtest:
 @pytest.fixture(scope="module")
 def turned() -> Backtest:
     """Every regime in the world that turns."""
-    return replayed(history_of(*tables()), "never", "monthly", "weekly", "weekly_ungated", "drift")
+    return replayed(
+        history_of(*tables()), "never", "monthly", "four_weekly", "weekly", "weekly_ungated", "drift"
+    )
 
 
 def of(found: Backtest, name: str) -> RegimeReplay:
@@ -142,7 +145,7 @@ def test_a_first_model_needs_days_to_train_on_beside_those_it_is_judged_on() -> 
 
 
 def test_an_unknown_regime_is_named_with_the_known_ones() -> None:
-    with pytest.raises(UnknownName, match=r"'yearly'\. Allowed: drift, monthly, never, weekly"):
+    with pytest.raises(UnknownName, match=r"'yearly'\. Allowed: drift, four_weekly, monthly, never, weekly"):
         regimes(["never", "yearly"])
 
 
@@ -186,6 +189,9 @@ def test_calendars_retrain_on_their_days(turned: Backtest) -> None:
     assert len(weekly) == 13 and all(one.weekday() == 0 and one.hour == 0 for one in weekly)
     monthly = [one.at[:10] for one in of(turned, "monthly").retrains]
     assert monthly == ["2024-03-01", "2024-04-01", "2024-05-01"]
+    fourth = [datetime.fromisoformat(one.at) for one in of(turned, "four_weekly").retrains]
+    assert all(one in weekly for one in fourth)
+    assert {later - one for one, later in pairwise(fourth)} == {timedelta(weeks=4)}
 
 
 def test_only_a_regime_without_a_gate_lets_everything_answer(turned: Backtest) -> None:

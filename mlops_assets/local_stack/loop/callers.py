@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mlops_assets.components.dataset import DatasetDeclaration
+from mlops_assets.components.deployment import DeploymentDeclaration
 from mlops_assets.components.feature_view import FeatureViewDeclaration
 from mlops_assets.components.model import ModelDeclaration
 from mlops_assets.data.loading import Source, load
@@ -90,6 +91,12 @@ class Flights:
         """The features that come from the callers' weather feed."""
         names = {column for join in self._view.joins if join.dataset == "weather" for column in join.columns}
         return tuple(feature.name for feature in self._view.features if feature.name in names)
+
+    @cached_property
+    def most_requests(self) -> int:
+        """How many requests the most demanding step of a rollout wants to see."""
+        (declared,) = self._declared("DeploymentComponent")
+        return max(step.min_requests for step in DeploymentDeclaration(**declared).plan().steps)
 
     def _labels(self, flights: "pd.DataFrame") -> list[int | None]:
         function = _function(str(self._model.label.function))

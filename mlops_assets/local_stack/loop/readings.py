@@ -168,6 +168,19 @@ class Watch:
             served_stale=self._served_stale(),
         )
 
+    def samples(self, version: str) -> int:
+        """Requests the version answered, or scored unseen, under the routing in force; 0 if not known."""
+        import httpx
+
+        try:
+            answer = self._endpoint.get("/evidence")
+        except httpx.TransportError:
+            return 0
+        told = answer.json() if answer.status_code == 200 else {}
+        return sum(
+            int(told.get(part, {}).get(version, {}).get("requests", 0)) for part in ("versions", "shadows")
+        )
+
     def ticks(self) -> dict[str, Tick]:
         """The last tick of every sensor by name; sensors that never ticked are left out."""
         told = self._ask(_SENSORS)["repositoriesOrError"]

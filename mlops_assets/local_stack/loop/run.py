@@ -95,32 +95,27 @@ def loop(console: Console, *, full: bool = False, keep: bool = False) -> bool:
         supervisor.require_ports()
         record.write(layout, "starting")
         scenes.opening(teller, plan)
-        callers = _Callers(settings, plan)
+        outside = _Outside(settings, plan)
         deployed = bring_up(settings, supervisor, console)
         if MODEL not in deployed:
             raise StackError(f"deployments/{MODEL} was not deployed; log: {layout.logs / 'graph.log'}")
         record.write(layout, "ready", tuple(deployed))
-        deliveries = Deliveries(
-            settings.definitions_module,
-            process_environment(settings),
-            layout.run,
-            layout.logs / "deliveries.log",
-        )
+        asks, deliveries = outside.ready()
         stack.callback(deliveries.close)
         url = f"{settings.serve_url}/{MODEL}"
         watch = stack.enter_context(Watch(settings.dagster_url, url, [f"{kind}/{MODEL}" for kind in WATCHED]))
-        traffic = Traffic(url, callers.flights.classes)
+        flights = outside.flights
         world = World(
             clock,
-            traffic,
+            Traffic(url, flights.classes),
             deliveries,
-            callers.asks(),
+            asks,
             delivered_until=plan.champion_until,
             arrivals=plan.arrivals,
         )
-        story = Story(teller, watch, world, supervisor.check)
+        story = Story(teller, watch, world, supervisor.check, flights.most_requests)
         try:
-            scenes.tell(story, plan, callers.flights.weather, layout.state)
+            scenes.tell(story, plan, flights.weather, layout.state)
         except MlopsError as error:
             teller.end(f"The loop does not hold: {error}", good=False)
             held = False
@@ -154,31 +149,35 @@ def _stop(supervisor: Supervisor, console: Console) -> None:
     console.print("Stopped; no process left.")
 
 
-class _Callers:
-    """The requests of all days, computed beside the start of the stack."""
+class _Outside:
+    """What the world needs, made beside the start of the stack: all requests, and who brings outcomes."""
 
     def __init__(self, settings: StackSettings, plan: "scenes.Plan") -> None:
         self.flights = Flights()
         self._settings, self._plan = settings, plan
-        self._found: dict[date, list[Ask]] | None = None
+        self._found: tuple[dict[date, list[Ask]], Deliveries] | None = None
         self._problem: BaseException | None = None
-        self._thread = threading.Thread(target=self._compute, name="callers", daemon=True)
+        self._thread = threading.Thread(target=self._prepare, name="outside", daemon=True)
         self._thread.start()
 
-    def asks(self) -> dict[date, list[Ask]]:
-        """The requests by day, as soon as they are there."""
+    def ready(self) -> tuple[dict[date, list[Ask]], Deliveries]:
+        """The requests by day, and the process that brings outcomes, as soon as they are there."""
         self._thread.join()
         if self._problem is not None:
             raise self._problem
         assert self._found is not None
         return self._found
 
-    def _compute(self) -> None:
+    def _prepare(self) -> None:
+        settings, plan = self._settings, self._plan
         try:
             # Ray gives itself half a minute to start; on two cores nothing else should run meanwhile.
-            while not answers(f"{self._settings.ray_dashboard_url}/api/serve/applications/"):
+            while not answers(f"{settings.ray_dashboard_url}/api/serve/applications/"):
                 time.sleep(0.5)
-            self._found = self.flights.asks(self._plan.first_day, self._plan.last_day)
+            asks = self.flights.asks(plan.first_day, plan.last_day)
+            log = settings.layout.logs / "deliveries.log"
+            module, environment_ = settings.definitions_module, process_environment(settings)
+            self._found = asks, Deliveries(module, environment_, settings.layout.run, log)
         # Carried over to the thread that waits for it.
         except BaseException as error:  # noqa: BLE001
             self._problem = error

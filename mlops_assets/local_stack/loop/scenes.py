@@ -141,13 +141,11 @@ def _summary(story: Story, state: Path) -> None:
         [(name, f"{count:,}") for name, count in sorted(versions.items())],
     )
     alerts = state / "alerts.jsonl"
-    if alerts.exists():
-        told = [json.loads(line) for line in alerts.read_text(encoding="utf-8").splitlines()]
-        teller.table(
-            "Alerts",
-            ("kind", "what"),
-            [(str(one.get("kind")), str(one.get("summary", ""))[:140]) for one in told],
-        )
+    lines = alerts.read_text(encoding="utf-8").splitlines() if alerts.exists() else []
+    teller.scene(f"{len(lines)} alerts were sent")
+    for line in lines:
+        told = json.loads(line)
+        teller.item(str(told.get("kind")), str(told.get("summary")))
 
 
 def _worth(story: Story, package: str) -> None:

@@ -22,10 +22,9 @@ POLL_S = 1.0
 SHOWN_INSTEAD = 8
 ONE_DAY = timedelta(days=1)
 WEEK = timedelta(days=7)
-QUIET_KINDS = ("run launched", "traffic")
 DRIFT_SENSOR = "drift_flights"
 GOOD = ("promoted", "episode closed", "model fresh", "served fresh", "approved")
-BAD = ("run failed", "aborted")
+BAD = ("run failed",)
 
 REPAIR = (
     "window measured", "drift seen", "episode opened", "model stale", "retrain granted", "run launched",
@@ -60,6 +59,8 @@ class Story:
     world: World
     alive: Callable[[], None]
     """Raises StackError when a part of the platform died."""
+    enough: int
+    """Requests with which every step of a rollout can be judged."""
     seen: list[Seen] = field(default_factory=list)
     lived: list[Lived] = field(default_factory=list)
     last: Reading = field(default_factory=Reading)
@@ -165,14 +166,16 @@ class Story:
 
     def follow(self) -> None:
         """Follows what has begun: an episode to its verdict, a rollout by one step."""
+        aborted = self.find(_is("aborted"))
+        if aborted is not None:
+            raise Unfulfilled(f"the rollout of {aborted.subject} was aborted: {aborted.text}")
         started = self._last("episode opened")
         if started is not None and not self._any("retrain granted", started):
             self._stale(started)
         granted = self._last("retrain granted")
         if granted is not None and not self._any("verdict", granted):
             self.retrain(granted)
-        if self.rolling_out():
-            self.wait_for_step()
+        self.wait_for_step()
 
     def retrain(self, since: int) -> None:
         """From a granted retrain to the gate's verdict, in one run."""
@@ -187,12 +190,20 @@ class Story:
 
     def rolling_out(self) -> bool:
         """Whether a rollout was begun and has not ended."""
+        return self._target() is not None
+
+    def _target(self) -> str | None:
+        """The version that is being rolled out."""
         begun = self._last("rollout")
-        return begun is not None and not any(self._any(kind, begun) for kind in ("promoted", "aborted"))
+        if begun is None or any(self._any(kind, begun) for kind in ("promoted", "aborted")):
+            return None
+        return self.seen[begun].change.subject
 
     def wait_for_step(self) -> None:
-        """Gives the rollout sensor time to act on the day's requests; more requests may be needed."""
-        since = len(self.seen)
+        """Gives the rollout sensor time to act, if there is a rollout that has seen enough requests."""
+        target, since = self._target(), len(self.seen)
+        if target is None or self.watch.samples(target) < self.enough:
+            return
         deadline = time.monotonic() + STEP_S
         while time.monotonic() < deadline:
             if any(one.change.kind in ("rollout", "promoted", "aborted") for one in self.seen[since:]):

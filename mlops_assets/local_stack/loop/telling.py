@@ -13,7 +13,6 @@ from rich.markup import escape
 from rich.table import Table
 
 MARKS = {"done": "[green]✓[/]", "seen": "·", "doing": "[cyan]▸[/]", "bad": "[red]✗[/]"}
-WIDTH_OF_LOG = 160
 
 
 class Teller:
@@ -39,7 +38,7 @@ class Teller:
         self._console.print()
         self._console.print(f"[bold]{escape(title)}[/]", highlight=False)
         if text:
-            self._console.print(f"[dim]{escape(text)}[/]", highlight=False)
+            self._console.print(f"[dim]{escape(text)}[/]", highlight=False, soft_wrap=True)
 
     def line(self, what: str, detail: str = "", *, mark: str = "seen") -> None:
         """One line: virtual time, real time, a mark, what happened, and the platform's own words."""
@@ -47,8 +46,11 @@ class Teller:
         at = f"{now:%a %d %b %H:%M}" if now else " " * 16
         head = f"[dim]{at}  {self.elapsed:6.1f} s[/]  {MARKS[mark]} "
         text = f"{head}{escape(what)}" + (f"[dim]  {escape(detail)}[/]" if detail else "")
-        # A log keeps each line whole; a terminal wraps it.
-        self._console.print(text, highlight=False, soft_wrap=not self._console.is_terminal)
+        self._console.print(text, highlight=False, soft_wrap=True)
+
+    def item(self, what: str, detail: str) -> None:
+        """A line of a list, without a time."""
+        self._console.print(f"  {escape(what)}  [dim]{escape(detail)}[/]", highlight=False, soft_wrap=True)
 
     def table(self, title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
         """A table; the first column is text, the others are numbers."""

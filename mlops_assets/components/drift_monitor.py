@@ -8,7 +8,7 @@ declaration. Does not belong here: reading what is measured (``measuring.py``), 
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -36,6 +36,7 @@ from mlops_assets.components.measuring import (
     scores_of,
     served,
     targets,
+    uncovered,
     within,
 )
 from mlops_assets.components.model import ModelComponent, image
@@ -277,9 +278,7 @@ class DriftMonitorComponent(DeclaredComponent[DriftMonitorDeclaration]):
             return dg.MaterializeResult(
                 metadata={
                     "windows": compact_json([one.to_dict() for one in found]),
-                    "losses": compact_json(
-                        losses_by_revision(joined, task, known)
-                    ),
+                    "losses": compact_json(losses_by_revision(joined, task, known)),
                     "served": answering.label if answering else "none",
                     "answers": len(joined),
                     "labelled": int(joined["label"].notna().sum()),
@@ -314,6 +313,7 @@ class DriftMonitorComponent(DeclaredComponent[DriftMonitorDeclaration]):
             context: dg.AssetExecutionContext, lake: Lake, model_registry: ModelRegistry, clock: Clock
         ) -> dg.MaterializeResult[Any]:
             from mlops_assets.monitoring.drift import assess_window
+            from mlops_assets.monitoring.findings import WindowDrift
 
             now = clock.now()
             answering = self._served(context, model_registry)
@@ -334,6 +334,11 @@ class DriftMonitorComponent(DeclaredComponent[DriftMonitorDeclaration]):
                 features = features_of(part, answering.manifest.features)
                 scores = scores_of(part, answering.manifest)
                 target = part["target"].to_numpy(dtype=np.float64)
+                gap = uncovered(part, window)
+                if gap is not None:
+                    start, end = window.start.isoformat(), window.end.isoformat()
+                    found.append(WindowDrift(start, end, answering.label, len(part), False, gap))
+                    continue
                 assessed = assess_window(
                     reference,
                     start=window.start.isoformat(),
@@ -400,8 +405,9 @@ class DriftMonitorComponent(DeclaredComponent[DriftMonitorDeclaration]):
         from mlops_assets.monitoring.performance import window_performance
 
         declared = self.declaration
-        return window_performance(
-            within(rows, window),
+        part = within(rows, window)
+        measured = window_performance(
+            part,
             start=window.start,
             end=window.end,
             version=version,
@@ -415,6 +421,10 @@ class DriftMonitorComponent(DeclaredComponent[DriftMonitorDeclaration]):
             metric=declared.policy.performance.metric,
             slices=declared.slices,
         )
+        gap = uncovered(part, window)
+        if measured.status == "judged" and gap is not None:
+            return replace(measured, status="too_few", reason=gap, loss=None, loss_low=None)
+        return measured
 
     def _shown(
         self,

@@ -36,6 +36,8 @@ NEWEST_DATA = "newest_data"
 DAY_COLUMN = "dt"
 KEYS = ("request_id", "row", "variant", "version")
 """What makes a logged row that row: a file that was written twice must not count twice."""
+MIN_COVERAGE = 0.6
+"""Share of a window that a version has to have answered in for the window to be judged."""
 READ_COLUMNS = (
     "request_id",
     "row",
@@ -178,6 +180,20 @@ def targets(joined: "pd.DataFrame", task: Task, classes: Sequence[str] | None) -
 def within(frame: "pd.DataFrame", window: Window) -> "pd.DataFrame":
     """The rows of one window."""
     return frame[(frame["at"] >= window.start) & (frame["at"] < window.end)].reset_index(drop=True)
+
+
+def uncovered(rows: "pd.DataFrame", window: Window) -> str | None:
+    """Why rows of a version cannot stand for the window: it answered in too little of it; None when they can.
+
+    Thresholds and intervals are of whole windows. The two days before a version was replaced are not a
+    sample of its week, however many rows they have.
+    """
+    if rows.empty:
+        return None
+    first, last = rows["at"].min(), rows["at"].max()
+    if (last - first) >= MIN_COVERAGE * (window.end - window.start):
+        return None
+    return f"it answered from {first:%Y-%m-%d %H:%M} to {last:%Y-%m-%d %H:%M} only, in {window}"
 
 
 def first_day(declared: DriftMonitorDeclaration) -> datetime:

@@ -557,3 +557,22 @@ def test_a_successor_whose_approval_is_rejected_is_none(shop: Shop) -> None:
 
     assert shop.version("drift_signals") == "episode-2"
     assert shop.version("retrain_requests") == "episode-2.1"
+
+
+def test_a_version_that_answered_for_a_part_of_a_window_is_not_judged_by_it(shop: Shop) -> None:
+    day = FIRST_DAY + 30 * DAY
+    morning = visits(day, older=1.0).head(ROWS // 2)
+    shop.answer(morning)
+    shop.at(day + DAY)
+    shop.labels(visits(day, older=1.0))
+    shop.measure()
+
+    (drift,) = shop.record("drift").metadata["windows"]
+    (performance,) = shop.record("performance").metadata["windows"]
+
+    assert (
+        not drift["judged"]
+        and "it answered from 2024-01-31 00:00 to 2024-01-31 09:56 only" in drift["reason"]
+    )
+    assert performance["status"] == "too_few" and performance["loss_low"] is None
+    assert performance["value"] is not None  # Shown, not held against it.

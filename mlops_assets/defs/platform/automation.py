@@ -16,7 +16,7 @@ def sensors() -> dg.Definitions:
                 "automation",
                 target=dg.AssetSelection.all(),
                 default_status=dg.DefaultSensorStatus.RUNNING,
-                minimum_interval_seconds=30,
+                minimum_interval_seconds=10,
                 run_tags={"mlops/launched_by": "automation"},
             )
         ]

@@ -95,13 +95,13 @@ class Story:
     ) -> Change:
         """The first matching transition after number ``since``; waits for it, and raises Unfulfilled."""
         deadline = time.monotonic() + within_s
-        while True:
-            found = self.find(matches, since=since)
-            if found is not None:
-                return found
-            if time.monotonic() > deadline:
-                raise Unfulfilled(f"{what} did not come within {within_s:.0f} s. {self.instead(since)}")
+        while (found := self.find(matches, since=since)) is None:
+            late = time.monotonic() >= deadline
+            # Whatever the deadline: what is there already must be seen.
             self._look_again()
+            if late and self.find(matches, since=since) is None:
+                raise Unfulfilled(f"{what} did not come within {within_s:.0f} s. {self.instead(since)}")
+        return found
 
     def _look_again(self) -> None:
         """Looks, and rests when nothing had happened."""

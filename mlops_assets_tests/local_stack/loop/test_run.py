@@ -1,0 +1,35 @@
+"""The story's stack lies in a folder and on ports of its own, and takes nothing over that could touch others."""
+
+from pathlib import Path
+
+from mlops_assets import environment
+from mlops_assets.local_stack.loop.run import KEPT_VARIABLES, STATE, loop_settings
+from mlops_assets.local_stack.processes import process_environment
+
+PORTS = [41001, 41002, 41003, 41004, 41005]
+
+
+def test_nothing_of_the_platforms_environment_is_taken_over():
+    foreign = {variable.name: "elsewhere" for variable in environment.VARIABLES}
+    settings = loop_settings(Path("/checkout"), {**foreign, "HOME": "/home/ana"}, PORTS)
+
+    made = process_environment(settings)
+
+    state = f"/checkout/{STATE}"
+    assert made["HOME"] == "/home/ana"
+    assert made[environment.STATE_DIR.name] == state
+    assert made["DAGSTER_HOME"] == f"{state}/dagster"
+    assert made[environment.CLOCK_FILE.name] == f"{state}/clock"
+    assert {name for name in foreign if made.get(name) == "elsewhere"} == set(KEPT_VARIABLES)
+    assert {
+        made[variable.name]
+        for variable in (
+            environment.DAGSTER_PORT,
+            environment.MLFLOW_PORT,
+            environment.SERVE_PORT,
+            environment.RAY_DASHBOARD_PORT,
+            environment.RAY_GCS_PORT,
+        )
+    } == {str(port) for port in PORTS}
+    assert settings.local_ray
+    assert not settings.remote_tracking

@@ -157,8 +157,7 @@ def _verdict(event: Event, _: Event | None) -> Iterator[Change]:
 
 def _approval(event: Event, _: Event | None) -> Iterator[Change]:
     facts = event.facts
-    told = f"{facts.get('decision')} by {facts.get('approver')}: {facts.get('reason')}"
-    yield Change("approved", f"v{facts.get('model_version')}", told, facts)
+    yield Change("approved", f"v{facts.get('model_version')}", f"by {facts.get('approver')}", facts)
 
 
 def _deployment(event: Event, _: Event | None) -> Iterator[Change]:

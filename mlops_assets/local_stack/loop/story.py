@@ -6,12 +6,12 @@ transition is recognised (``changes.py``), how a day is sent or delivered (``wor
 """
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date, timedelta
 
 from mlops_assets.errors import MlopsError
-from mlops_assets.local_stack.loop.changes import Change, changes, window_name
+from mlops_assets.local_stack.loop.changes import Change, Kind, changes, window_name
 from mlops_assets.local_stack.loop.readings import Reading, Watch
 from mlops_assets.local_stack.loop.telling import Teller
 from mlops_assets.local_stack.loop.virtual_time import midnight
@@ -20,6 +20,32 @@ from mlops_assets.monitoring.windows import window_of
 
 POLL_S = 1.0
 SHOWN_INSTEAD = 8
+LONGEST = 200
+SAID: Mapping[Kind, str] = {
+    "window measured": "answers of {} measured",
+    "window judged": "labels judge {}",
+    "drift seen": "drift in {}",
+    "episode opened": "{} opens",
+    "episode noted": "{} goes on",
+    "episode closed": "{} closes",
+    "retrain granted": "the governor grants retrain {}",
+    "model stale": "{} is STALE",
+    "model fresh": "{} is FRESH",
+    "run launched": "run {} launched",
+    "run failed": "run {} failed",
+    "training set made": "training set made",
+    "candidates compared": "candidates compared, {} wins",
+    "model made": "{} made",
+    "verdict": "the gate on {}",
+    "approved": "{} approved",
+    "rollout": "rollout of {}",
+    "promoted": "{} promoted",
+    "aborted": "{} rolled back",
+    "traffic": "traffic moves",
+    "tripped": "{} tripped by the guard",
+    "served stale": "what answers, {}, is stale",
+    "served fresh": "what answers, {}, is fresh",
+}
 ONE_DAY = timedelta(days=1)
 WEEK = timedelta(days=7)
 DRIFT_SENSOR = "drift_flights"
@@ -87,7 +113,7 @@ class Story:
         for change in found:
             self.seen.append(Seen(change, self.world.clock.now.isoformat(), self.teller.elapsed))
             mark = "done" if change.kind in GOOD else "bad" if change.kind in BAD else "seen"
-            self.teller.line(_words(change), change.text, mark=mark)
+            self.teller.line(words(change), shortened(change.text), mark=mark)
         return found
 
     def expect(
@@ -114,7 +140,7 @@ class Story:
 
     def instead(self, since: int) -> str:
         """What was seen in the place of what was waited for: transitions, unfinished runs, sensors."""
-        told = [f"{one.real:.0f} s {_words(one.change)}: {one.change.text}" for one in self.seen[since:]]
+        told = [f"{one.real:.0f} s {words(one.change)}: {one.change.text}" for one in self.seen[since:]]
         under_way = [
             f"run {run.run_id[:8]} {run.status.lower()}: {', '.join(run.assets)}"
             for run in self.last.runs.values()
@@ -312,5 +338,11 @@ def _is(kind: str) -> Callable[[Change], bool]:
     return lambda change: change.kind == kind
 
 
-def _words(change: Change) -> str:
-    return f"{change.kind} {change.subject}".rstrip()
+def words(change: Change) -> str:
+    """A transition as a clause."""
+    return SAID[change.kind].format(change.subject)
+
+
+def shortened(text: str) -> str:
+    """What fits a line of the story; the whole text stands on the asset's page."""
+    return text if len(text) <= LONGEST else f"{text[:LONGEST].rsplit(' ', 1)[0]} …"

@@ -1,4 +1,4 @@
-"""The story's stack lies in a folder and on ports of its own, and takes nothing over that could touch others."""
+"""The story's stack lies in a folder and on ports of its own, and takes over nothing that touches others."""
 
 from pathlib import Path
 

@@ -3,6 +3,7 @@
 import io
 from concurrent.futures import Future
 from datetime import UTC, date, datetime, timedelta
+from typing import get_args
 
 import pytest
 from rich.console import Console
@@ -10,9 +11,10 @@ from rich.console import Console
 from mlops_assets.errors import StackError
 from mlops_assets.local_stack.loop import scenes
 from mlops_assets.local_stack.loop.callers import Ask
+from mlops_assets.local_stack.loop.changes import Change, Kind
 from mlops_assets.local_stack.loop.deliveries import Delivered
 from mlops_assets.local_stack.loop.readings import Endpoint, Event, Reading, Run, Tick
-from mlops_assets.local_stack.loop.story import Story, Unfulfilled
+from mlops_assets.local_stack.loop.story import Story, Unfulfilled, shortened, words
 from mlops_assets.local_stack.loop.telling import Teller
 from mlops_assets.local_stack.loop.traffic import Answer, Sent
 from mlops_assets.local_stack.loop.virtual_time import ClockFile, midnight
@@ -127,7 +129,7 @@ def test_only_a_transition_after_the_given_one_counts(told):
     assert story.expect("a model", is_made, within_s=5.0).subject == "v1"
     assert story.expect("the same model", is_made, within_s=5.0).subject == "v1"
     assert story.expect("another model", is_made, within_s=5.0, since=len(story.seen)).subject == "v2"
-    assert sum("model made v1" in line for line in told.lines) == 1
+    assert sum("v1 made" in line for line in told.lines) == 1
 
 
 def test_an_endpoint_that_is_slow_for_a_moment_has_not_changed(told):
@@ -194,3 +196,10 @@ def test_plans_have_days_for_everything(plan):
     assert all(week.weekday() == 0 and plan.first_day < week < plan.last_day for week in plan.quiet)
     assert plan.first_day.weekday() == 0
     assert plan.arrivals and set(plan.arrivals) <= set(range(7))
+
+
+def test_every_transition_has_words_and_long_ones_are_cut_at_a_word():
+    assert all(words(Change(kind, "v7", "")) for kind in get_args(Kind))
+    assert words(Change("promoted", "v7", "")) == "v7 promoted"
+    assert shortened("a b") == "a b"
+    assert shortened("word " * 60).endswith("word …") and len(shortened("word " * 60)) <= 202

@@ -1,6 +1,7 @@
 """A transition is waited for, told once, and missed loudly; a day is lived in order."""
 
 import io
+import time
 from concurrent.futures import Future
 from datetime import UTC, date, datetime, timedelta
 from typing import get_args
@@ -203,3 +204,21 @@ def test_every_transition_has_words_and_long_ones_are_cut_at_a_word():
     assert words(Change("promoted", "v7", "")) == "v7 promoted"
     assert shortened("a b") == "a b"
     assert shortened("word " * 60).endswith("word …") and len(shortened("word " * 60)) <= 202
+
+
+def test_a_window_counts_as_measured_only_by_a_run_that_began_after_its_end(told):
+    def measured(run_id, created):
+        drift = Event("drift/flights", "materialised", run_id, created, None, "", "", {"windows": []})
+        runs = {run_id: Run(run_id, "SUCCESS", ("drift/flights",), "", created, None, None)}
+        return Reading(events=(drift,), runs=runs)
+
+    story = told.story(measured("before", 1.0), measured("after", time.time() + 60))
+    story.begin()
+    looks = len(story.watch.readings)
+    story.watch.ticks = lambda: {"drift_flights": Tick("drift_flights", "SKIPPED", time.time() + 120, "")}
+
+    story.measured(MONDAY)
+    assert len(story.watch.readings) == looks, "Monday does not end a window"
+    story.measured(MONDAY + 6 * ONE_DAY)
+
+    assert story.last.events[-1].run_id == "after"

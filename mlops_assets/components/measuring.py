@@ -15,6 +15,7 @@ import dagster as dg
 
 from mlops_assets.components.monitor_fields import DriftMonitorDeclaration
 from mlops_assets.components.records import latest
+from mlops_assets.monitoring import windows
 from mlops_assets.monitoring.labels import LABEL, join_labels
 from mlops_assets.monitoring.windows import Window
 from mlops_assets.resources.lake import Lake
@@ -36,8 +37,6 @@ NEWEST_DATA = "newest_data"
 DAY_COLUMN = "dt"
 KEYS = ("request_id", "row", "variant", "version")
 """What makes a logged row that row: a file that was written twice must not count twice."""
-MIN_COVERAGE = 0.6
-"""Share of a window that a version has to have answered in for the window to be judged."""
 READ_COLUMNS = (
     "request_id",
     "row",
@@ -183,17 +182,8 @@ def within(frame: "pd.DataFrame", window: Window) -> "pd.DataFrame":
 
 
 def uncovered(rows: "pd.DataFrame", window: Window) -> str | None:
-    """Why rows of a version cannot stand for the window: it answered in too little of it; None when they can.
-
-    Thresholds and intervals are of whole windows. The two days before a version was replaced are not a
-    sample of its week, however many rows they have.
-    """
-    if rows.empty:
-        return None
-    first, last = rows["at"].min(), rows["at"].max()
-    if (last - first) >= MIN_COVERAGE * (window.end - window.start):
-        return None
-    return f"it answered from {first:%Y-%m-%d %H:%M} to {last:%Y-%m-%d %H:%M} only, in {window}"
+    """Why rows of a version cannot stand for the window; None when they can, or when there are none."""
+    return None if rows.empty else windows.uncovered(window, rows["at"].min(), rows["at"].max())
 
 
 def first_day(declared: DriftMonitorDeclaration) -> datetime:

@@ -28,8 +28,16 @@ from mlops_assets.monitoring.governor import GovernorPolicy, Outcome
 from mlops_assets.monitoring.labels import HAS_KEYS, LABEL, Watermark, label_state
 from mlops_assets.monitoring.performance import window_performance
 from mlops_assets.monitoring.policy import DataAge, Decision, DriftPolicy, decide
-from mlops_assets.monitoring.trainings import Array, History, Recipe, ReplayedModel, Trainings, as_numpy
-from mlops_assets.monitoring.windows import Window, ended_windows, window_of
+from mlops_assets.monitoring.trainings import (
+    Array,
+    History,
+    Recipe,
+    ReplayedModel,
+    Trainings,
+    as_datetime,
+    as_numpy,
+)
+from mlops_assets.monitoring.windows import Window, ended_windows, uncovered, window_of
 from serve.schema import Task
 
 if TYPE_CHECKING:
@@ -455,13 +463,19 @@ class _Walk:
         waiting = state.status == "waiting"
         if waiting and window.key in served.drift:
             return
+        start, end = window.start.isoformat(), window.end.isoformat()
+        gap = uncovered(window, *self._ends(rows)) if answers else None
+        if gap is not None:
+            served.drift[window.key] = WindowDrift(start, end, served.label, answers, False, gap)
+            served.measured.add(window.key)
+            return
         scores = self.trainings.scores(served.model, rows) if answers else self._no_scores()
         part = history.frame.iloc[rows].reset_index(drop=True)
         reference = self.trainings.reference(served.model)
         served.drift[window.key] = assess_window(
             reference,
-            start=window.start.isoformat(),
-            end=window.end.isoformat(),
+            start=start,
+            end=end,
             version=served.label,
             features=part[[spec.name for spec in served.model.package.manifest.features]],
             scores=scores,
@@ -485,6 +499,11 @@ class _Walk:
         )
         if not waiting:
             served.measured.add(window.key)
+
+    def _ends(self, rows: slice) -> tuple[datetime, datetime]:
+        """Times of the first and the last of these rows."""
+        times = self.history.times
+        return as_datetime(times[rows.start]), as_datetime(times[rows.stop - 1])
 
     def _joined(self, part: "pd.DataFrame", scores: Array, known: NDArray[np.bool_]) -> "pd.DataFrame":
         """The rows as ``labels.join_labels`` would give them at that moment."""

@@ -74,6 +74,11 @@ def as_numpy(time: datetime) -> np.datetime64:
     return np.datetime64(time.astimezone(UTC).replace(tzinfo=None), "ns")
 
 
+def as_datetime(moment: np.datetime64) -> datetime:
+    """The inverse of ``as_numpy``, to the microsecond."""
+    return datetime.fromtimestamp(int(moment.astype("datetime64[us]").astype(np.int64)) / 1_000_000, tz=UTC)
+
+
 def make_history(
     features: "pd.DataFrame",
     labels: "pd.DataFrame",
@@ -326,8 +331,8 @@ class Trainings:
         model = ReplayedModel(
             package=packed,
             scorer=scorer_from_bytes(packed.manifest, packed.payload),
-            trained_until=_time(history.times[trained[-1]]),
-            data_until=_time(history.times[judged[-1]]),
+            trained_until=as_datetime(history.times[trained[-1]]),
+            data_until=as_datetime(history.times[judged[-1]]),
             trained=trained,
             judged=judged,
         )
@@ -336,7 +341,3 @@ class Trainings:
             f"{len(judged):,} held out"
         )
         return model
-
-
-def _time(moment: np.datetime64) -> datetime:
-    return datetime.fromtimestamp(int(moment.astype("datetime64[us]").astype(np.int64)) / 1_000_000, tz=UTC)

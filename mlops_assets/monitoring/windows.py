@@ -13,6 +13,8 @@ from datetime import UTC, datetime, timedelta
 
 ORIGIN = datetime(1970, 1, 5, tzinfo=UTC)
 """A Monday."""
+MIN_COVERAGE = 0.6
+"""Share of a window that a version has to have answered in for the window to be judged."""
 
 
 @dataclass(frozen=True, order=True)
@@ -64,6 +66,17 @@ def ended_windows(first: datetime, now: datetime, length: timedelta) -> list[Win
         found.append(window)
         window = Window(window.end, window.end + length)
     return found
+
+
+def uncovered(window: Window, first: datetime, last: datetime) -> str | None:
+    """Why answers from ``first`` to ``last`` cannot stand for the window, in words; None when they can.
+
+    Thresholds and intervals are of whole windows. The two days before a version was replaced are not a
+    sample of its week, however many rows they have.
+    """
+    if last - first >= MIN_COVERAGE * (window.end - window.start):
+        return None
+    return f"it answered from {first:%Y-%m-%d %H:%M} to {last:%Y-%m-%d %H:%M} only, in {window}"
 
 
 def windows_touched(times: Iterable[datetime], length: timedelta) -> list[Window]:

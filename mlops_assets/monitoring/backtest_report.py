@@ -18,7 +18,7 @@ def comparison_rows(found: Backtest) -> list[dict[str, str]]:
     """One row per regime: mean metrics over the months, share of weekly's gain, retrains, episodes, delay."""
     rows = []
     for one in found.replays:
-        row = {"regime": one.regime.replace("_", ", ").replace("ungated", "not gated")}
+        row = {"regime": _words(one.regime)}
         for name in SHOWN[found.task]:
             row[f"mean {name}"] = _number(one.mean(name))
             row[f"share of weekly's gain, {name}"] = _percent(found.share_of_gain(one.regime, name))
@@ -42,7 +42,7 @@ def month_rows(found: Backtest) -> list[dict[str, str]]:
         row = {"month": month.start[:7], "answers": f"{month.answers:,}"}
         for one in found.replays:
             for name in SHOWN[found.task]:
-                row[f"{one.regime}: {name}"] = _number(one.months[number].metrics.get(name))
+                row[f"{_words(one.regime)}: {name}"] = _number(one.months[number].metrics.get(name))
         rows.append(row)
     return rows
 
@@ -106,9 +106,7 @@ def backtest_plot(found: Backtest) -> bytes:
     for depth, one in enumerate(ordered):
         colour, width = colours.get(one.regime, FAINT), 2.2 if one.regime == "drift" else 1.3
         times, values = _line(one, name)
-        top.plot(
-            times, values, color=colour, linewidth=width, zorder=9 - depth, label=one.regime.replace("_", " ")
-        )
+        top.plot(times, values, color=colour, linewidth=width, zorder=9 - depth, label=_words(one.regime))
         if never is not None and one is not never:
             base = [window.metrics.get(name) for window in never.windows]
             gains = [
@@ -139,7 +137,7 @@ def backtest_plot(found: Backtest) -> bytes:
                 color=colour if retrain.outcome == "promoted" else "white",
                 linewidth=0,
             )
-    bottom.set_yticks(range(len(ordered)), [one.regime.replace("_", " ") for one in reversed(ordered)])
+    bottom.set_yticks(range(len(ordered)), [_words(one.regime) for one in reversed(ordered)])
     bottom.set_ylim(-0.6, len(ordered) - 0.4)
     locator = AutoDateLocator()
     bottom.xaxis.set_major_locator(locator)
@@ -149,6 +147,10 @@ def backtest_plot(found: Backtest) -> bytes:
     else:
         legend(top)
     return png(figure)
+
+
+def _words(regime: str) -> str:
+    return regime.replace("_ungated", ", not gated").replace("_", "-")
 
 
 def _line(one: RegimeReplay, name: str) -> tuple[list[datetime], list[float]]:

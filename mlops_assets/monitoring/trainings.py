@@ -185,7 +185,7 @@ class Trainings:
         self._window_days = window_days
         self._report = report
         self._models: dict[str, ReplayedModel] = {}
-        self._verdicts: dict[tuple[str, str], Verdict] = {}
+        self._verdicts: dict[tuple[str, str, str], Verdict] = {}
         self._references: dict[str, DriftReference] = {}
         self._scored: dict[tuple[str, int], Array] = {}
 
@@ -204,7 +204,8 @@ class Trainings:
         """The gate's verdict on the challenger's evaluation part. ``champion`` None: the first model."""
         from mlops_assets.evaluation.judgement import judge
 
-        pair = (challenger.digest, champion.digest if champion else "")
+        # The champion's name stands in the verdict's words, and the same model has another in each regime.
+        pair = (challenger.digest, champion.digest if champion else "", champion_is)
         if pair not in self._verdicts:
             history, rows = self.history, challenger.judged
             self._verdicts[pair] = judge(

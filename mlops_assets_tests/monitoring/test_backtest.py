@@ -220,6 +220,14 @@ def test_age_opens_episodes_only_where_the_policy_says_so() -> None:
     assert days["open"] == [63, 84, 105]
 
 
+def test_a_verdict_names_the_champion_as_its_regime_does(turned: Backtest) -> None:
+    for one in turned.replays:
+        answering = "v1"
+        for retrain in one.retrains:
+            assert "of champion" not in retrain.reason or f"of champion {answering}:" in retrain.reason
+            answering = retrain.version if retrain.outcome == "promoted" else answering
+
+
 def test_what_comes_later_changes_nothing_before_it() -> None:
     """The future's labels are turned around; every decision until then is the same."""
     visits, labels = tables()

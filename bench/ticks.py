@@ -112,9 +112,7 @@ def _report_a_year(graph: Any, instance: dg.DagsterInstance) -> None:
                 dg.AssetMaterialization(
                     key,
                     partition=partition,
-                    metadata={"outcome": "promote", "model_version": 1}
-                    if key.path[0] == "evaluations"
-                    else {},
+                    metadata=METADATA.get(key.path[0], {}),
                     tags={"dagster/data_version": f"{key.to_user_string()} {partition}"},
                 )
             )

@@ -14,9 +14,7 @@ from mlops_assets.errors import MlopsError
 from mlops_assets.local_stack.loop.changes import Change, Kind, changes
 from mlops_assets.local_stack.loop.readings import Reading, Watch
 from mlops_assets.local_stack.loop.telling import Teller
-from mlops_assets.local_stack.loop.virtual_time import midnight
 from mlops_assets.local_stack.loop.world import Lived, World
-from mlops_assets.monitoring.windows import window_of
 
 POLL_S = 1.0
 SHOWN_INSTEAD = 8
@@ -47,7 +45,7 @@ SAID: Mapping[Kind, str] = {
     "served fresh": "what answers, {}, is fresh",
 }
 ONE_DAY = timedelta(days=1)
-WEEK = timedelta(days=7)
+MONDAY, SUNDAY = 0, 6
 DRIFT_SENSOR = "drift_flights"
 GOOD = ("promoted", "episode closed", "model fresh", "served fresh", "approved")
 BAD = ("run failed",)
@@ -172,24 +170,26 @@ class Story:
 
     def day(self, day: date) -> None:
         """One day, and everything it sets off, followed to where time has to pass again."""
+        began = time.time()
         self.live(day)
-        self.measured(day)
+        if day.weekday() == SUNDAY:
+            # A window has ended.
+            self.measured(after=time.time())
+        elif day.weekday() == MONDAY and self.lived[-1].arrived:
+            # Enough of it is labelled now.
+            self.measured(after=began)
         self.follow()
 
-    def measured(self, day: date) -> None:
-        """At the end of a window: waits until it was measured, and the drift sensor has thought about it.
-
-        Only a run that was launched after the end has read all of the window's answers.
+    def measured(self, *, after: float) -> None:
+        """Waits until a run measured that was launched after that time (Unix seconds), and the drift sensor
+        has thought about it: an earlier run has not read what came since.
         """
-        window = window_of(midnight(day), WEEK)
-        if window.end != midnight(day + ONE_DAY):
-            return
-        ended, since = time.time(), len(self.seen)
-        deadline = time.monotonic() + MEASURED_S
-        while not self._was_made("drift", after=ended):
+        since, deadline = len(self.seen), time.monotonic() + MEASURED_S
+        while not self._was_made("drift", after=after):
             if time.monotonic() > deadline:
                 raise Unfulfilled(
-                    f"the window {window} was not measured within {MEASURED_S:.0f} s. {self.instead(since)}"
+                    f"the answers until {self.world.clock.now:%d %b} were not measured within "
+                    f"{MEASURED_S:.0f} s. {self.instead(since)}"
                 )
             self._look_again()
         self._until_ticked()
@@ -200,8 +200,8 @@ class Story:
         if aborted is not None:
             raise Unfulfilled(f"the rollout of {aborted.subject} was aborted: {aborted.text}")
         started = self._last("episode opened")
-        if started is not None and not self._any("model stale", started):
-            self._stale(started)
+        if started is not None and not self._any("model stale", self._since_fresh(started)):
+            self._stale(self._since_fresh(started))
         granted = self._last("retrain granted")
         if granted is not None and not self._any("verdict", granted):
             self.retrain(granted)
@@ -305,6 +305,14 @@ class Story:
         if self._last("retrain granted") is None:
             # Nothing holds the first one back; a later one may have to wait for its cooldown.
             self.expect("a granted retrain", _is("retrain granted"), within_s=SENSOR_S, since=since)
+
+    def _since_fresh(self, started: int) -> int:
+        """Number of the first transition after the model was last fresh, before transition ``started``.
+
+        Staleness and events are two questions: an episode that opens between them is seen stale first.
+        """
+        fresh = [n for n in range(started) if self.seen[n].change.kind == "model fresh"]
+        return fresh[-1] + 1 if fresh else 0
 
     def _until_ticked(self) -> None:
         """Returns once the drift sensor has run after what was seen last."""

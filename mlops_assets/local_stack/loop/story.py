@@ -174,7 +174,7 @@ class Story:
         self.live(day)
         if day.weekday() == SUNDAY:
             # A window has ended.
-            self.measured(after=time.time())
+            self.measured(after=self.lived[-1].ended)
         elif day.weekday() == MONDAY and self.lived[-1].arrived:
             # Enough of it is labelled now.
             self.measured(after=began)

@@ -3,6 +3,7 @@
 Belongs here: living one day. Does not belong here: what the platform makes of it (``story.py``).
 """
 
+import time
 from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
@@ -23,7 +24,7 @@ ONE_DAY = timedelta(days=1)
 class Lived:
     """One day: its requests with their answers (None: lost), and the days whose outcomes arrived, if any.
 
-    ``without``: features that the callers did not know.
+    ``without``: features that the callers did not know; ``ended``: Unix seconds just before the next day.
     """
 
     day: date
@@ -33,6 +34,7 @@ class Lived:
     seconds: float
     arrived: tuple[date, date] | None
     without: tuple[str, ...] = ()
+    ended: float = 0.0
 
     @property
     def lost(self) -> int:
@@ -86,6 +88,7 @@ class World:
             self.clock.set(at)
             sent.append(self._traffic.send([ask.body(without) for ask in asks]))
         delivered = bringing.result() if bringing is not None else None
+        ended = time.time()
         self.clock.set(midnight(day + ONE_DAY))
         return Lived(
             day=day,
@@ -95,6 +98,7 @@ class World:
             seconds=sum(one.seconds for one in sent),
             arrived=(delivered.first, delivered.last) if delivered else None,
             without=tuple(without),
+            ended=ended,
         )
 
     def _bring(self, until: date) -> "Future[Delivered]":

@@ -26,6 +26,9 @@ GATE = "gate"
 
 Action = Literal["open", "grant", "outcome", "close", "reconcile", "wait"]
 
+Target = Literal["chain", "approval"]
+"""What a reconciling run carries out: the chain from the training set on, or approval and deployment only."""
+
 
 @dataclass(frozen=True)
 class Attempt:
@@ -140,7 +143,9 @@ class LoopFacts:
     this model's chain (training set to deployment) that has not ended. ``attempt``: of the newest attempt.
     ``data``: the newest training data, as text (any text that differs when the data does); ``served_data``:
     that of the model that answers, where known. ``signal_read``: whether the newest model was made after
-    reading the newest drift signal. What is left out stands for a loop at rest.
+    reading the newest drift signal, whose data version is ``signal``. ``launched``: run keys that were used
+    already, whatever became of their runs. ``unapproved``: a successor under mode auto to which no approval
+    is bound, with nothing in flight, for longer than the grace. What is left out stands for a loop at rest.
     """
 
     served: str | None
@@ -150,6 +155,9 @@ class LoopFacts:
     data: str | None = None
     served_data: str | None = None
     signal_read: bool = True
+    signal: str | None = None
+    launched: frozenset[str] = frozenset()
+    unapproved: str | None = None
 
 
 @dataclass(frozen=True)
@@ -158,7 +166,7 @@ class Step:
 
     ``episode`` and ``attempt``: numbers it is about. ``next_at``: when time alone will change the answer.
     ``run_key``: of action reconcile, the key of the one run to launch for an event that automation lost; one
-    key launches one run for ever, so the step may be carried out again.
+    key launches one run for ever, so the step may be carried out again. ``target``: what that run is of.
     """
 
     action: Action
@@ -168,6 +176,7 @@ class Step:
     attempt: int | None = None
     run_key: str | None = None
     next_at: datetime | None = None
+    target: Target = "chain"
 
 
 def open_episode(log: EpisodeLog, *, version: str, reason: str, now: datetime) -> EpisodeLog:

@@ -19,8 +19,16 @@ import numpy as np
 
 from mlops_assets.components.automation import AFTER_DEPLOYMENT
 from mlops_assets.components.backtest import backtest_asset
+from mlops_assets.components.deployment import DeploymentComponent
 from mlops_assets.components.document import DeclaredComponent
-from mlops_assets.components.drift_watch import NO_DRIFT, drift_sensor, measure_sensor, no_drift_result
+from mlops_assets.components.drift_watch import (
+    MEASURED,
+    MEASURED_TAG,
+    NO_DRIFT,
+    drift_sensor,
+    measure_sensor,
+    no_drift_result,
+)
 from mlops_assets.components.episode_records import episode_log, requests_key, signal_key
 from mlops_assets.components.feature_view import FeatureViewDeclaration
 from mlops_assets.components.measuring import (
@@ -45,13 +53,14 @@ from mlops_assets.components.partition_events import range_version, report_parti
 from mlops_assets.components.served_state import MONITORED, Monitored, served_check
 from mlops_assets.components.tables import markdown_table
 from mlops_assets.data.content import content_versions
-from mlops_assets.errors import DeclarationError, UnknownName
+from mlops_assets.errors import DeclarationError, RegistryError, UnknownName
 from mlops_assets.monitoring.labels import Watermark
 from mlops_assets.monitoring.windows import Window, ended_windows
 from mlops_assets.resources.clock import Clock
 from mlops_assets.resources.inference_log import InferenceLog
 from mlops_assets.resources.lake import Lake
 from mlops_assets.resources.model_registry import ModelRegistry
+from mlops_assets.rollout.approval import Mode
 from serve.schema import ModelManifest, Task
 
 if TYPE_CHECKING:
@@ -110,6 +119,7 @@ class DriftMonitorComponent(DeclaredComponent[DriftMonitorDeclaration]):
             label_dataset=model.declaration.label.dataset,
             max_data_age_s=declared.max_data_age.total_seconds(),
             training_code=model.training_code(),
+            approval=self._approval_mode(context),
         )
         log, performance, drift = (
             self._prediction_logs(folder.name),
@@ -147,6 +157,14 @@ class DriftMonitorComponent(DeclaredComponent[DriftMonitorDeclaration]):
             raise DeclarationError(str(UnknownName("model", name, models)), where=self.where("model"))
         self.refer("deployments", self.declaration.served_by, "deployment")
         return models[name]
+
+    def _approval_mode(self, context: dg.ComponentLoadContext) -> Mode:
+        """Who approves what the deployment rolls out."""
+        modes = {
+            component.declaration.name: component.declaration.approval.mode
+            for component in context.component_tree.get_all_components(DeploymentComponent)
+        }
+        return modes.get(self.declaration.served_by, "auto")
 
     def _check_slices(self, view: FeatureViewDeclaration) -> None:
         known = [feature.name for feature in view.features]
@@ -264,11 +282,17 @@ class DriftMonitorComponent(DeclaredComponent[DriftMonitorDeclaration]):
             joined = self._joined(lake, model, view, label_key, now)
             found: list[WindowPerformance] = []
             for version, variant, rows in _answered_as(joined):
-                registered = model_registry.version(declared.model, int(version[1:]))
+                try:
+                    registered = model_registry.version(declared.model, int(version[1:]))
+                except RegistryError as error:
+                    context.log.warning(f"Answers of {version} are not measured: {error}")
+                    continue
                 classes = ModelManifest.model_validate(registered.manifest()).classes
                 reference = reference_of(lake, registered)
                 found += [
-                    self._window_performance(rows, window, version, variant, reference, classes, task, now)
+                    self._window_performance(
+                        rows, joined, window, version, variant, reference, classes, task, now
+                    )
                     for window in windows
                     if window.end > rows["at"].min()
                 ]
@@ -300,7 +324,8 @@ class DriftMonitorComponent(DeclaredComponent[DriftMonitorDeclaration]):
 
         @dg.asset(
             key=self._key("drift"),
-            deps=[self._key("performance"), self._key("prediction_logs")],
+            # Not of performance: an odd label must not blind it.
+            deps=[self._key("prediction_logs"), monitored.label_key],
             group_name=group,
             kinds={"drift", "evidently"},
             tags={AFTER_DEPLOYMENT: ""},
@@ -320,7 +345,11 @@ class DriftMonitorComponent(DeclaredComponent[DriftMonitorDeclaration]):
             reference = reference_of(lake, answering.version) if answering else None
             if answering is None or reference is None:
                 return dg.MaterializeResult(
-                    metadata={"windows": compact_json([]), "reason": self._nothing(answering)}
+                    metadata={
+                        "windows": compact_json([]),
+                        "reason": self._nothing(answering),
+                        MEASURED: context.run.tags.get(MEASURED_TAG, ""),
+                    }
                 )
             joined = self._joined(lake, model, view, monitored.label_key, now)
             rows = joined[(joined["version"] == answering.label) & (joined["variant"] != "shadow")]
@@ -334,7 +363,7 @@ class DriftMonitorComponent(DeclaredComponent[DriftMonitorDeclaration]):
                 features = features_of(part, answering.manifest.features)
                 scores = scores_of(part, answering.manifest)
                 target = part["target"].to_numpy(dtype=np.float64)
-                gap = uncovered(part, window)
+                gap = uncovered(part, joined, window)
                 if gap is not None:
                     start, end = window.start.isoformat(), window.end.isoformat()
                     found.append(WindowDrift(start, end, answering.label, len(part), False, gap))
@@ -358,6 +387,7 @@ class DriftMonitorComponent(DeclaredComponent[DriftMonitorDeclaration]):
                     "windows": compact_json([one.to_dict() for one in found]),
                     "served": answering.label,
                     "measured_at": now.isoformat(),
+                    MEASURED: context.run.tags.get(MEASURED_TAG, ""),
                     "by_window": dg.MetadataValue.md(markdown_table(_drift_rows(found))),
                     **self._shown(lake, model, model_registry, answering, reference, found, newest),
                 },
@@ -394,6 +424,7 @@ class DriftMonitorComponent(DeclaredComponent[DriftMonitorDeclaration]):
     def _window_performance(
         self,
         rows: "pd.DataFrame",
+        everything: "pd.DataFrame",
         window: Window,
         version: str,
         variant: "Variant",
@@ -421,7 +452,7 @@ class DriftMonitorComponent(DeclaredComponent[DriftMonitorDeclaration]):
             metric=declared.policy.performance.metric,
             slices=declared.slices,
         )
-        gap = uncovered(part, window)
+        gap = uncovered(part, everything, window)
         if measured.status == "judged" and gap is not None:
             return replace(measured, status="too_few", reason=gap, loss=None, loss_low=None)
         return measured

@@ -12,7 +12,7 @@ import json
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
 import dagster as dg
@@ -27,8 +27,8 @@ from mlops_assets.components.episode_records import (
 )
 from mlops_assets.components.measuring import NEWEST_DATA, served
 from mlops_assets.components.monitor_fields import DriftMonitorDeclaration
-from mlops_assets.components.records import latest, newest_data, read_version
-from mlops_assets.components.rollout_watch import newest_decision, unfinished_run
+from mlops_assets.components.records import current_versions, latest, newest_data, read_version
+from mlops_assets.components.rollout_watch import LAUNCHED_BY_TAG, back_off, newest_decision, unfinished_run
 from mlops_assets.components.served_state import CHECK as SERVED_CHECK
 from mlops_assets.components.served_state import TRAINED_UNTIL, Monitored, served_now, served_result
 from mlops_assets.errors import ClusterUnreachable, DeploymentError
@@ -45,10 +45,20 @@ from mlops_assets.resources.serve_client import ServeClient
 from serve.schema import MonitoringReport
 
 INTERVAL_S = 10
+MEASURED, MEASURED_TAG = "measured", "mlops/measured"
+"""Metadata key of ``drift/<model>`` and tag of the run: what the measurement was launched on."""
+MEASURING = "measure sensor"
+SEARCHED_FILES = 200
 NO_DRIFT = "no_drift"
+RECONCILER = "reconciler"
+RUN_KEY_TAG = "dagster/run_key"
+WILL_RETRY_TAG, PARENT_TAG = "dagster/will_retry", "dagster/parent_run_id"
+APPROVAL_GRACE_S = 120.0
+"""Automation follows a promoting verdict within this time."""
 REPORT_EVERY_S = 60.0
 """A gateway that lost its referee lost the report too."""
 CHAIN = ("training_sets", "candidates", "models", "evaluations", "approvals")
+APPROVAL_AT = CHAIN.index("approvals")
 OUTCOMES: dict[str, Outcome] = {"promote": "promoted", "reject": "rejected", "inconclusive": "inconclusive"}
 MONITOR_TAG = "mlops/monitor"
 WORST_REPORTED = 20
@@ -67,7 +77,11 @@ def chain_keys(declared: DriftMonitorDeclaration) -> list[dg.AssetKey]:
 
 @dataclass(frozen=True)
 class Measured:
-    """What the last launched measurement saw. ``at`` is data time, ISO; ``day`` the newest day it read."""
+    """What a measurement was launched on. ``at`` is data time, ISO; ``day`` the newest day it read.
+
+    It travels as a tag of the run into the metadata of ``drift/<model>``: only what was measured counts as
+    measured, however many runs failed since.
+    """
 
     at: str = ""
     day: str = ""
@@ -90,7 +104,10 @@ def due(
     """
     if not now.log:
         return None, "nothing was logged yet"
-    days = (min(before.day or now.day, now.day), now.day)
+    first = min(before.day or now.day, now.day)
+    # Gateways write with a delay: the day before may have got its last answers since.
+    eve = (date.fromisoformat(first) - timedelta(days=1)).isoformat()
+    days = (eve, now.day)
     if not before.at:
         return days, "the first measurement"
     then, at = datetime.fromisoformat(before.at), datetime.fromisoformat(now.at)
@@ -124,7 +141,12 @@ def measure_sensor(
         busy = unfinished_run(instance, measured[-1])
         if busy is not None:
             return dg.SensorResult(skip_reason=f"run {busy} is measuring")
-        before = Measured.read(context.cursor)
+        tags = {MONITOR_TAG: declared.model, LAUNCHED_BY_TAG: MEASURING}
+        wait_s = back_off(instance, tags, time.time())
+        if wait_s > 0:
+            return dg.SensorResult(skip_reason=f"measuring failed; the next try is in {wait_s:.0f} s")
+        record = latest(instance, measured[-1])
+        before = Measured.read(str(record.metadata.get(MEASURED) or "") if record else "")
         if not before.at:
             held = inference_log.stats(declared.served_by)
             before = Measured(day=held.first_hour.date().isoformat() if held.first_hour else "")
@@ -140,11 +162,12 @@ def measure_sensor(
             tags={
                 "dagster/asset_partition_range_start": max(days[0], first),
                 "dagster/asset_partition_range_end": days[1],
-                MONITOR_TAG: declared.model,
+                **tags,
+                MEASURED_TAG: json.dumps(asdict(now)),
                 "mlops/reason": why,
             },
         )
-        return dg.SensorResult(run_requests=[request], cursor=json.dumps(asdict(now)))
+        return dg.SensorResult(run_requests=[request])
 
     return measure
 
@@ -156,7 +179,8 @@ def _seen(
     label_key: dg.AssetKey,
     now: datetime,
 ) -> Measured:
-    newest = log.last_files(declared.served_by, 1)
+    # A gateway whose clock is ahead must not hide what the others write.
+    newest = [file for file in log.last_files(declared.served_by, SEARCHED_FILES) if file.hour <= now]
     labels = instance.get_latest_materialization_event(label_key)
     record = latest(instance, dg.AssetKey(["deployments", declared.served_by]))
     return Measured(
@@ -195,12 +219,14 @@ def drift_sensor(declared: DriftMonitorDeclaration, monitored: Monitored) -> dg.
     ) -> dg.SensorResult:
         instance, now = context.instance, clock.now()
         decision = decision_now(instance, model_registry, declared, now)
-        steps = list(_steps(instance, model_registry, declared, monitored.label_key, decision, now))
+        before = episode_log(instance, declared.model)
+        steps = list(_steps(instance, model_registry, declared, monitored, before, decision, now))
         events: list[Any] = []
         requests: list[dg.RunRequest] = []
         news: list[Alert] = []
         for step in steps:
-            made, asked, alert = _carried_out(declared, keys, step, decision)
+            manual = monitored.approval == "manual"
+            made, asked, alert = _carried_out(declared, keys, step, decision, manual=manual)
             events += made
             requests += asked
             news += [alert] if alert else []
@@ -225,6 +251,9 @@ def drift_sensor(declared: DriftMonitorDeclaration, monitored: Monitored) -> dg.
         cursor = {**cursor, "served": told, **_pushed(serve_client, declared, report, cursor)}
         alerts.send_all(news)
         last = steps[-1]
+        if (requests or last.log != before) and episode_log(instance, declared.model) != before:
+            # A person closed the episode meanwhile, say: decide anew on what is true now.
+            return dg.SensorResult(skip_reason="the episodes changed meanwhile", cursor=context.cursor)
         return dg.SensorResult(
             asset_events=events,
             run_requests=requests,
@@ -271,13 +300,13 @@ def _steps(
     instance: dg.DagsterInstance,
     registry: ModelRegistry,
     declared: DriftMonitorDeclaration,
-    label_key: dg.AssetKey,
+    monitored: Monitored,
+    log: EpisodeLog,
     decision: Decision,
     now: datetime,
 ) -> Iterable[Step]:
     """What is due now, one after the other; the last one may be to wait."""
-    log = episode_log(instance, declared.model)
-    facts = loop_facts(instance, registry, declared, label_key, log)
+    facts = loop_facts(instance, registry, declared, monitored, log)
     for _ in range(MOST_STEPS):
         step = next_step(log, decision, facts, declared.governor.governor(), now)
         yield step
@@ -291,7 +320,7 @@ def loop_facts(
     instance: dg.DagsterInstance,
     registry: ModelRegistry,
     declared: DriftMonitorDeclaration,
-    label_key: dg.AssetKey,
+    monitored: Monitored,
     log: EpisodeLog,
 ) -> LoopFacts:
     """What is true now, from the event log and the registry."""
@@ -301,13 +330,19 @@ def loop_facts(
     told = deployed.metadata if deployed else {}
     stable = str(told.get("stable") or "") or None
     evaluated = latest(instance, dg.AssetKey(["evaluations", declared.model]))
-    successor = None
-    if evaluated is not None and evaluated.metadata["outcome"] == "promote":
+    successor = unapproved = None
+    # One that somebody reported by hand has no outcome, and is none.
+    if evaluated is not None and evaluated.metadata.get("outcome") == "promote":
         version = f"v{int(evaluated.metadata['model_version'])}"
+        bound = [dg.AssetKey([kind, declared.model]) for kind in ("evaluations", "models", "training_sets")]
         decided = newest_decision(instance, dg.AssetKey(["approvals", declared.model]))
-        rejected = decided is not None and decided.decision == "reject"
+        is_bound = decided is not None and dict(decided.bound_to) == current_versions(instance, bound)
+        rejected = is_bound and decided is not None and decided.decision == "reject"
         if version != stable and version not in (told.get("withdrawn") or {}) and not rejected:
             successor = version
+            waited_s = time.time() - evaluated.timestamp
+            if not is_bound and monitored.approval == "auto" and waited_s > APPROVAL_GRACE_S:
+                unapproved = version
     in_flight = None
     for kind in CHAIN[:4]:
         in_flight = in_flight or unfinished_run(instance, dg.AssetKey([kind, declared.model]))
@@ -318,10 +353,20 @@ def loop_facts(
         successor=successor,
         in_flight=in_flight,
         attempt=_attempt(instance, declared, in_flight) if log.open and log.open.attempts else AttemptFacts(),
-        data=newest_data(instance, label_key),
+        data=newest_data(instance, monitored.label_key),
         served_data=found.version.tags.get(NEWEST_DATA) if found else None,
         signal_read=signal is None or signal.data_version == read,
+        signal=signal.data_version if signal else None,
+        launched=_launched(instance, declared.model),
+        unapproved=unapproved,
     )
+
+
+def _launched(instance: dg.DagsterInstance, model: str) -> frozenset[str]:
+    """Run keys that the reconciler used already; Dagster carries each out once."""
+    tags = {MONITOR_TAG: model, LAUNCHED_BY_TAG: RECONCILER}
+    runs = instance.get_runs(filters=dg.RunsFilter(tags=tags), limit=100)
+    return frozenset(run.tags[RUN_KEY_TAG] for run in runs if RUN_KEY_TAG in run.tags)
 
 
 def _attempt(
@@ -341,15 +386,17 @@ def _attempt(
         return AttemptFacts("running", f"run {in_flight} is under way", request=request)
     since = made.timestamp if is_read and made is not None else requested.timestamp
     judged = latest(instance, dg.AssetKey(["evaluations", declared.model]))
-    if is_read and judged is not None and judged.timestamp >= since:
+    if is_read and judged is not None and judged.timestamp >= since and "outcome" in judged.metadata:
         return AttemptFacts(
             OUTCOMES[str(judged.metadata["outcome"])],
             str(judged.metadata["reason"]),
             f"v{int(judged.metadata['model_version'])}",
             request=request,
         )
-    failed = _failed_run(instance, set_key, requested.timestamp)
-    if failed is not None:
+    failed, tried_again = _failed_run(instance, set_key, requested.timestamp)
+    if tried_again:
+        return AttemptFacts("running", f"{tried_again} crashed and is tried again", request=request)
+    if failed:
         return AttemptFacts("failed", failed, request=request)
     if is_read:
         why = "a run read the request and no candidate came of it"
@@ -359,18 +406,30 @@ def _attempt(
     return AttemptFacts(unread_for=unread_for, request=request)
 
 
-def _failed_run(instance: dg.DagsterInstance, key: dg.AssetKey, since: float) -> str | None:
-    """The newest run of the asset after ``since`` that came to nothing, in words."""
+def _failed_run(instance: dg.DagsterInstance, key: dg.AssetKey, since: float) -> tuple[str, str]:
+    """The newest run of the asset after ``since`` that came to nothing, in words; or one that Dagster is
+    about to try again. Empty texts for none.
+    """
     ended = (dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.CANCELED)
     after = datetime.fromtimestamp(since, UTC)
     for run in instance.get_runs(filters=dg.RunsFilter(statuses=list(ended), created_after=after), limit=50):
         if run.asset_selection is not None and key in run.asset_selection:
-            return f"run {run.run_id} ended as {run.status.value.lower()}; its log says why"
-    return None
+            if run.tags.get(WILL_RETRY_TAG) == "true":
+                retries = instance.get_runs(filters=dg.RunsFilter(tags={PARENT_TAG: run.run_id}), limit=1)
+                if not retries:
+                    return "", f"run {run.run_id}"
+                continue
+            return f"run {run.run_id} ended as {run.status.value.lower()}; its log says why", ""
+    return "", ""
 
 
 def _carried_out(
-    declared: DriftMonitorDeclaration, keys: Sequence[dg.AssetKey], step: Step, decision: Decision
+    declared: DriftMonitorDeclaration,
+    keys: Sequence[dg.AssetKey],
+    step: Step,
+    decision: Decision,
+    *,
+    manual: bool,
 ) -> tuple[list[Any], list[dg.RunRequest], Alert | None]:
     """The events, runs and alert of one step."""
     model = declared.model
@@ -392,8 +451,12 @@ def _carried_out(
         passing = no_drift_evaluation(model, step.log)
         return [noted(model, step.log, step.reason), passing], [], _alert(declared, step, "episode_closed")
     if step.action == "reconcile":
-        tags = {MONITOR_TAG: model, "mlops/launched_by": "reconciler"}
-        return [], [dg.RunRequest(run_key=step.run_key, asset_selection=list(keys), tags=tags)], None
+        tags = {MONITOR_TAG: model, LAUNCHED_BY_TAG: RECONCILER}
+        wanted = keys[APPROVAL_AT:] if step.target == "approval" else keys
+        if manual:
+            # An approval that a person has to give fails the run that asks for it.
+            wanted = keys[:APPROVAL_AT]
+        return [], [dg.RunRequest(run_key=step.run_key, asset_selection=list(wanted), tags=tags)], None
     return [], [], None
 
 

@@ -8,7 +8,7 @@ wake automation; everything else is an observation, which does neither. Each car
 newest one is the truth and nothing has to be replayed.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import dagster as dg
@@ -18,8 +18,7 @@ from mlops_assets.monitoring.episodes import Episode, EpisodeLog
 
 EPISODES = "episodes"
 """Metadata key of the log."""
-SEARCHED = 100
-"""Events looked through: those that somebody reported by hand carry no log."""
+PAGE = 100
 
 
 def signal_key(model: str) -> dg.AssetKey:
@@ -34,21 +33,28 @@ def requests_key(model: str) -> dg.AssetKey:
 
 def episode_log(instance: dg.DagsterInstance, model: str) -> EpisodeLog:
     """The newest log; the empty one when drift was never seen."""
-    newest: tuple[int, str] | None = None
-    for key in (signal_key(model), requests_key(model)):
-        for fetched in (
-            instance.fetch_materializations(key, limit=SEARCHED),
-            instance.fetch_observations(key, limit=SEARCHED),
-        ):
-            for record in fetched.records:
-                event = record.asset_materialization or record.asset_observation
-                told = event.metadata.get(EPISODES) if event else None
-                if told is None:
-                    continue
-                if newest is None or record.storage_id > newest[0]:
-                    newest = (record.storage_id, str(told.value))
-                break
-    return EpisodeLog.loads(newest[1]) if newest else EpisodeLog()
+    found = [
+        log
+        for key in (signal_key(model), requests_key(model))
+        for fetch in (instance.fetch_materializations, instance.fetch_observations)
+        if (log := _newest_log(fetch, key)) is not None
+    ]
+    return EpisodeLog.loads(max(found)[1]) if found else EpisodeLog()
+
+
+def _newest_log(fetch: Callable[..., Any], key: dg.AssetKey) -> tuple[int, str] | None:
+    """Storage id and text of the newest log among events of one kind; those reported by hand carry none."""
+    cursor = None
+    while True:
+        page = fetch(key, limit=PAGE, cursor=cursor)
+        for record in page.records:
+            event = record.asset_materialization or record.asset_observation
+            told = event.metadata.get(EPISODES) if event else None
+            if told is not None:
+                return int(record.storage_id), str(told.value)
+        if not page.has_more:
+            return None
+        cursor = page.cursor
 
 
 def opened(model: str, log: EpisodeLog, metadata: Mapping[str, Any]) -> dg.AssetMaterialization:

@@ -20,7 +20,7 @@ from mlops_assets.monitoring.labels import LABEL, join_labels
 from mlops_assets.monitoring.windows import Window
 from mlops_assets.resources.lake import Lake
 from mlops_assets.resources.model_registry import ModelRegistry, RegisteredVersion
-from mlops_assets.training.training_set import encode_target
+from mlops_assets.training.training_set import class_name, encode_target
 from serve.schema import FeatureSpec, ModelManifest, Task
 
 if TYPE_CHECKING:
@@ -166,14 +166,31 @@ def labelled(
 
 
 def targets(joined: "pd.DataFrame", task: Task, classes: Sequence[str] | None) -> "NDArray[np.float64]":
-    """Labels as the codes or numbers a model is trained on, shape (n,); NaN where none came yet."""
+    """Labels as the codes or numbers a model is trained on, shape (n,).
+
+    NaN where none came yet, and where one is outside the classes: what the model never heard of is no label.
+    """
     import numpy as np
 
-    known = joined[LABEL].notna().to_numpy(dtype=bool)
+    known = _understood(joined[LABEL], task, classes)
     made = np.full(len(joined), np.nan)
     if known.any():
         made[known] = encode_target(joined.loc[known, LABEL], task=task, classes=classes)[0]
     return made
+
+
+def _understood(labels: "pd.Series[Any]", task: Task, classes: Sequence[str] | None) -> "NDArray[np.bool_]":
+    """Which labels the model has a code for."""
+    import pandas as pd
+
+    present = labels.notna()
+    if task == "regression":
+        return (present & pd.to_numeric(labels, errors="coerce").notna()).to_numpy(dtype=bool)
+    if task == "binary" and labels[present].isin([0, 1]).any():
+        return (present & labels.isin([0, 1])).to_numpy(dtype=bool)
+    if classes is None:
+        return present.to_numpy(dtype=bool)
+    return (present & labels.map(class_name, na_action="ignore").isin(classes)).to_numpy(dtype=bool)
 
 
 def within(frame: "pd.DataFrame", window: Window) -> "pd.DataFrame":
@@ -181,9 +198,12 @@ def within(frame: "pd.DataFrame", window: Window) -> "pd.DataFrame":
     return frame[(frame["at"] >= window.start) & (frame["at"] < window.end)].reset_index(drop=True)
 
 
-def uncovered(rows: "pd.DataFrame", window: Window) -> str | None:
+def uncovered(rows: "pd.DataFrame", everything: "pd.DataFrame", window: Window) -> str | None:
     """Why rows of a version cannot stand for the window; None when they can, or when there are none."""
-    return None if rows.empty else windows.uncovered(window, rows["at"].min(), rows["at"].max())
+    if rows.empty:
+        return None
+    asked = within(everything, window)["at"]
+    return windows.uncovered(window, rows["at"].min(), rows["at"].max(), open_for=asked.max() - asked.min())
 
 
 def first_day(declared: DriftMonitorDeclaration) -> datetime:

@@ -9,7 +9,7 @@ Dagster's event log. Its cursor only counts measurements. So it may be stopped a
 
 import json
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -91,7 +91,8 @@ def rollout_sensor(
         if busy is not None:
             return dg.SensorResult(skip_reason=f"run {busy} of deployments/{name} is not finished")
         now = clock()
-        wait_s = _back_off(instance, name, now)
+        # A person's refused command says nothing about the sensor's own acts.
+        wait_s = back_off(instance, {ROLLOUT_TAG: name, LAUNCHED_BY_TAG: SENSOR}, now)
         if wait_s > 0:
             return dg.SensorResult(skip_reason=f"the last act failed; the next try is in {wait_s:.0f} s")
         cursor = Cursor.read(context.cursor)
@@ -269,11 +270,9 @@ def unfinished_run(instance: dg.DagsterInstance, key: dg.AssetKey) -> str | None
     return None
 
 
-def _back_off(instance: dg.DagsterInstance, name: str, now: float) -> float:
-    """Seconds left to wait after acts that failed one after the other; 0 when none did."""
-    # A person's refused command says nothing about the sensor's own acts.
-    tags = {ROLLOUT_TAG: name, LAUNCHED_BY_TAG: SENSOR}
-    records = instance.get_run_records(filters=dg.RunsFilter(tags=tags), limit=8)
+def back_off(instance: dg.DagsterInstance, tags: Mapping[str, str], now: float) -> float:
+    """Seconds left to wait after runs with these tags that failed one after the other; 0 when none did."""
+    records = instance.get_run_records(filters=dg.RunsFilter(tags=dict(tags)), limit=8)
     failed = 0
     for record in records:
         if record.dagster_run.status != dg.DagsterRunStatus.FAILURE:

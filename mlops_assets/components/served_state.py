@@ -17,6 +17,7 @@ from mlops_assets.monitoring.episodes import EpisodeLog
 from mlops_assets.monitoring.served import ServedFacts, Staleness, served_staleness
 from mlops_assets.resources.clock import Clock
 from mlops_assets.resources.model_registry import ModelRegistry
+from mlops_assets.rollout.approval import Mode
 
 CHECK = "served"
 TRAINED_UNTIL, TRAINING_CODE = "trained_until", "training_code"
@@ -29,7 +30,8 @@ MONITORED = "mlops/monitored"
 class Monitored:
     """What of a monitor's declaration says whether the served version is stale; plain values.
 
-    ``training_code``: version of the code and declaration that would train the model now.
+    ``training_code``: version of the code and declaration that would train the model now. ``approval``: who
+    approves.
     """
 
     model: str
@@ -37,6 +39,7 @@ class Monitored:
     label_dataset: str
     max_data_age_s: float
     training_code: str
+    approval: Mode = "auto"
 
     @property
     def label_key(self) -> dg.AssetKey:

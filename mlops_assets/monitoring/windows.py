@@ -68,13 +68,17 @@ def ended_windows(first: datetime, now: datetime, length: timedelta) -> list[Win
     return found
 
 
-def uncovered(window: Window, first: datetime, last: datetime) -> str | None:
+def uncovered(
+    window: Window, first: datetime, last: datetime, *, open_for: timedelta | None = None
+) -> str | None:
     """Why answers from ``first`` to ``last`` cannot stand for the window, in words; None when they can.
 
     Thresholds and intervals are of whole windows. The two days before a version was replaced are not a
-    sample of its week, however many rows they have.
+    sample of its week, however many rows they have. ``open_for``: from the first to the last answer of any
+    version in the window, where callers do not ask round the clock; None: the whole window.
     """
-    if last - first >= MIN_COVERAGE * (window.end - window.start):
+    whole = window.end - window.start if open_for is None else open_for
+    if last - first >= MIN_COVERAGE * whole:
         return None
     return f"it answered from {first:%Y-%m-%d %H:%M} to {last:%Y-%m-%d %H:%M} only, in {window}"
 

@@ -48,7 +48,8 @@ def package(
 ) -> ModelPackage:
     """The package of a fitted model, with golden rows taken from ``rows`` and scored one at a time.
 
-    ``entity`` is the feature view's join keys: what a request may name its row by. Golden scores come from the packaged bytes through ``serve.scoring``: what an endpoint must repeat.
+    ``entity`` is the feature view's join keys: what a request may name its row by. Golden scores come from
+    the packaged bytes through ``serve.scoring``: what an endpoint must repeat.
     """
     bare = ModelManifest(
         name=name,

@@ -123,7 +123,7 @@ def encode_target(
         names = tuple(classes) if classes else ("false", "true")
         codes = np.asarray(labels, dtype=np.float64)
     else:
-        text = labels.map(_class_name)
+        text = labels.map(class_name)
         names = tuple(classes) if classes else tuple(sorted(text.unique()))
         unknown = sorted(set(text.unique()) - set(names))
         if unknown:
@@ -135,8 +135,11 @@ def encode_target(
     return codes, names
 
 
-def _class_name(value: object) -> str:
-    """``2.0`` and ``2`` name the same class: a float column is what a missing label makes of integers."""
+def class_name(value: object) -> str:
+    """The name of a class from a label.
+
+    ``2.0`` and ``2`` name the same class: a float column is what a missing label makes of integers.
+    """
     if isinstance(value, float) and value.is_integer():
         return str(int(value))
     return str(value)

@@ -111,7 +111,9 @@ def health_alerts(
     # This sensor's own failures are told by the other one.
     names = {sensor.name for sensor in repository.sensor_defs} - {"health_alerts"}
     news, cursor.sensors = sensor_news(cursor.sensors, sensor_ticks(context.instance, names))
-    runs, cursor.runs_until = failed_retrains(context.instance, cursor.runs_until, now=time.time())
+    runs, cursor.runs_until = failed_retrains(
+        context.instance, cursor.runs_until, monitored=_monitored(repository.asset_graph), now=time.time()
+    )
     news += retrain_news(runs)
     logs = log_states(context.instance, serve_client, _deployments(repository.asset_graph))
     more, cursor.logs = log_news(cursor.logs, logs)
@@ -203,11 +205,12 @@ def _sensor_states(instance: dg.DagsterInstance, names: Collection[str]) -> Iter
 
 
 def failed_retrains(
-    instance: dg.DagsterInstance, until: float | None, *, now: float
+    instance: dg.DagsterInstance, until: float | None, *, monitored: Collection[str] = (), now: float
 ) -> tuple[list[FailedRun], float]:
     """Failed runs that a sensor or automation launched to make a model, newer than ``until``; the next one.
 
-    A run that Dagster is going to try again is left out: the last try speaks for all.
+    A run that Dagster is going to try again is left out: the last try speaks for all. So is a run that makes
+    the training set of a model in ``monitored`` too: the drift sensor granted it, and tells of its end.
     """
     after = now - FIRST_LOOK_BACK_S if until is None else until
     records = instance.get_run_records(
@@ -226,9 +229,14 @@ def failed_retrains(
         if launched_by is None or run.tags.get(WILL_RETRY_TAG) == "true":
             continue
         for key in sorted(run.asset_selection or ()):
-            if key.path[0] == "models":
+            granted = key.path[-1] in monitored and _training_set(key) in (run.asset_selection or ())
+            if key.path[0] == "models" and not granted:
                 runs.append(_failed_run(instance, run, key.path[1], launched_by))
     return runs, after
+
+
+def _training_set(model: dg.AssetKey) -> dg.AssetKey:
+    return dg.AssetKey(["training_sets", model.path[-1]])
 
 
 def _failed_run(instance: dg.DagsterInstance, run: dg.DagsterRun, model: str, launched_by: str) -> FailedRun:
@@ -304,6 +312,10 @@ def dropped_rows(metrics: str) -> int | None:
 
 def _deployments(graph: Any) -> list[str]:
     return sorted(key.path[1] for key in graph.materializable_asset_keys if key.path[0] == "deployments")
+
+
+def _monitored(graph: Any) -> set[str]:
+    return {key.path[1] for key in graph.get_all_asset_keys() if key.path[0] == "retrain_requests"}
 
 
 def _repository(context: dg.SensorEvaluationContext) -> dg.RepositoryDefinition:

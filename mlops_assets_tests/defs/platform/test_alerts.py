@@ -327,6 +327,27 @@ def test_a_verdict_a_persons_run_and_one_that_is_tried_again_are_not_told(
     assert said is not None and "1 failed retrains looked at" in str(said.skip_message)
 
 
+def test_a_granted_retrain_is_told_by_the_drift_sensor_alone(instance: dg.DagsterInstance) -> None:
+    @dg.asset(key=["training_sets", "flights"])
+    def training_set() -> None:
+        raise ValueError("no rows")
+
+    chain = dg.Definitions(
+        assets=[training_set, dg.AssetSpec(["retrain_requests", "flights"]), model],
+        executor=dg.in_process_executor,
+    )
+    whole = [training_set.key, model.key]
+    job = chain.resolve_implicit_global_asset_job_def()
+    job.execute_in_process(instance=instance, asset_selection=whole, tags=AUTOMATION, raise_on_error=False)
+    monitored = module._monitored(chain.resolve_asset_graph())
+    assert monitored == {"flights"}
+    assert module.failed_retrains(instance, None, monitored=monitored, now=NOW)[0] == []
+    # Nobody else tells of the same run where no monitor is declared, nor of a chain that a person started.
+    assert len(module.failed_retrains(instance, None, now=NOW)[0]) == 1
+    retrain(instance, training=True, mlops__launched_by="automation")
+    assert len(module.failed_retrains(instance, None, monitored=monitored, now=NOW)[0]) == 1
+
+
 def test_runs_of_before_the_last_day_are_no_news(instance: dg.DagsterInstance) -> None:
     retrain(instance, training=True, mlops__launched_by="automation")
     assert len(module.failed_retrains(instance, None, now=NOW + 3_600)[0]) == 1

@@ -10,11 +10,12 @@ from dataclasses import dataclass
 from datetime import date, timedelta
 from pathlib import Path
 
-from mlops_assets.local_stack.loop.story import Story, Unfulfilled, days_name
+from mlops_assets.local_stack.loop.story import Story, Unfulfilled
 from mlops_assets.local_stack.loop.telling import Teller
 from mlops_assets.local_stack.loop.world import ONE_DAY
 
 MODEL = "flights"
+MONDAY, WEDNESDAY = 0, 2
 
 
 @dataclass(frozen=True)
@@ -22,16 +23,14 @@ class Plan:
     """Which days there are.
 
     The first champion is trained on what had happened until ``champion_until``. Requests begin on
-    ``first_day``; by ``last_day`` everything must have happened. Nobody asks in the weeks that begin on
-    ``quiet``. ``arrivals``: weekdays (Monday is 0) on which outcomes arrive. ``until_promoted``: ends with
-    the first promotion, instead of living all days.
+    ``first_day``; by ``last_day`` everything must have happened. ``arrivals``: weekdays (Monday is 0) on
+    which outcomes arrive. ``until_promoted``: ends with the first promotion, instead of living all days.
     """
 
     champion_until: date
     first_day: date
     last_day: date
     until_promoted: bool
-    quiet: tuple[date, ...] = ()
     arrivals: tuple[int, ...] = tuple(range(7))
 
     @property
@@ -41,14 +40,9 @@ class Plan:
 
 
 SHORT = Plan(
-    date(2013, 3, 31),
-    date(2013, 6, 24),
-    date(2013, 8, 11),
-    until_promoted=True,
-    quiet=(date(2013, 7, 1),),
-    arrivals=(2,),
+    date(2013, 3, 31), date(2013, 4, 1), date(2013, 5, 26), until_promoted=True, arrivals=(MONDAY, WEDNESDAY)
 )
-"""A champion of the winter meets the storms of summer; a window that nobody asks in counts neither way."""
+"""A champion of the winter meets April."""
 FULL = Plan(date(2013, 3, 31), date(2013, 4, 1), date(2013, 12, 29), until_promoted=False)
 
 
@@ -64,7 +58,6 @@ def opening(teller: Teller, plan: Plan) -> None:
 def tell(story: Story, plan: Plan, weather: Sequence[str], state: Path) -> None:
     """All scenes; Unfulfilled when a transition does not come."""
     package = _champion(story)
-    _quiet_months(story, plan)
     day = _days(story, plan)
     _planted(story, day, weather)
     _summary(story, state)
@@ -82,19 +75,6 @@ def _champion(story: Story) -> str:
     return story.fact("models", "package")
 
 
-def _quiet_months(story: Story, plan: Plan) -> None:
-    if plan.first_day <= plan.champion_until + 2 * ONE_DAY:
-        return
-    _nobody_asks(story, "weeks in which nobody asks", plan.first_day)
-
-
-def _nobody_asks(story: Story, how_long: str, until: date) -> None:
-    arrived = story.world.jump(until)
-    told = f"outcomes of {days_name(arrived.first, arrived.last)} arrived; {arrived.seconds:.1f} s"
-    story.teller.line(how_long, told, mark="doing")
-    story.look()
-
-
 def _days(story: Story, plan: Plan) -> date:
     story.teller.scene(
         "Days of requests",
@@ -103,10 +83,6 @@ def _days(story: Story, plan: Plan) -> date:
     )
     day = plan.first_day
     while day <= plan.last_day - timedelta(days=plan.spare):
-        if day in plan.quiet:
-            day += timedelta(days=7)
-            _nobody_asks(story, "a week in which nobody asks", day)
-            continue
         story.day(day)
         day += ONE_DAY
         if plan.until_promoted and story.repaired():

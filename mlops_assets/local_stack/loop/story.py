@@ -51,7 +51,7 @@ GOOD = ("promoted", "episode closed", "model fresh", "served fresh", "approved")
 BAD = ("run failed",)
 
 REPAIR = (
-    "window measured", "drift seen", "episode opened", "model stale", "retrain granted", "run launched",
+    "window measured", "window judged", "episode opened", "model stale", "retrain granted", "run launched",
     "training set made", "candidates compared", "model made", "model fresh", "verdict", "approved", "rollout",
     "promoted", "episode closed",
 )  # fmt: skip

@@ -70,11 +70,6 @@ class World:
         self.clock, self._traffic, self._deliveries, self._asks = clock, traffic, deliveries, asks
         self._delivered_until, self._arrivals = delivered_until, frozenset(arrivals)
 
-    def jump(self, to: date) -> Delivered:
-        """Days nobody asked on: the clock goes to the morning of ``to``; all outcomes due by then arrive."""
-        self.clock.set(midnight(to))
-        return self._bring(to - LABEL_DELAY - ONE_DAY).result()
-
     def plant(self, model: str, without: list[str]) -> dict[str, Any]:
         """A colleague's model, which breaks when these features are missing; its version and digest."""
         return self._deliveries.plant(model, without)
@@ -101,8 +96,10 @@ class World:
             ended=ended,
         )
 
-    def _bring(self, until: date) -> "Future[Delivered]":
-        """All outcomes that have not arrived, up to that day."""
+    def _bring(self, until: date) -> "Future[Delivered] | None":
+        """All outcomes that have not arrived, up to that day; None when they all have."""
         first = self._delivered_until + ONE_DAY
+        if until < first:
+            return None
         self._delivered_until = until
         return self._deliveries.bring(first, until)

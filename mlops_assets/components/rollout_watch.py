@@ -34,6 +34,7 @@ APPROVAL_GRACE_S = 60.0
 """Automation follows an approval within this time; the sensor steps in only after it."""
 FIRST_BACK_OFF_S = 30.0
 LONGEST_BACK_OFF_S = 1_800.0
+RUNS_AT_ONCE = 100
 
 UNFINISHED = (
     dg.DagsterRunStatus.NOT_STARTED,
@@ -263,11 +264,17 @@ def _request(key: dg.AssetKey, name: str, due: Due) -> dg.RunRequest:
 
 def unfinished_run(instance: dg.DagsterInstance, key: dg.AssetKey) -> str | None:
     """Id of a run of the asset that has not ended, or None; a run whose process is gone is ended first."""
-    for run in instance.get_runs(filters=dg.RunsFilter(statuses=list(UNFINISHED)), limit=100):
-        targeted = run.asset_selection is not None and key in run.asset_selection
-        if targeted and not end_lost(instance, run):
-            return run.run_id
-    return None
+    unfinished = dg.RunsFilter(statuses=list(UNFINISHED))
+    behind: str | None = None
+    while True:
+        runs = instance.get_runs(filters=unfinished, cursor=behind, limit=RUNS_AT_ONCE)
+        for run in runs:
+            targeted = run.asset_selection is not None and key in run.asset_selection
+            if targeted and not end_lost(instance, run):
+                return run.run_id
+        if len(runs) < RUNS_AT_ONCE:
+            return None
+        behind = runs[-1].run_id
 
 
 def back_off(instance: dg.DagsterInstance, tags: Mapping[str, str], now: float) -> float:

@@ -30,6 +30,16 @@ if TYPE_CHECKING:
 
 CHALLENGER = "challenger"
 CHAMPION = "champion"
+RENEWED = (
+    "training_code",
+    "newest_data",
+    "trained_until",
+    "training_set_version",
+    "pinned_tables",
+    "training_set_delta",
+    "git_sha",
+)
+"""Tags that say from what a version was made; another code, or newer data, may come to the same content."""
 PYFUNC = Path(__file__).parent / "mlflow_pyfunc.py"
 SERVE = Path(__file__).parent.parent.parent / "serve"
 REQUIREMENTS = {
@@ -100,7 +110,8 @@ class ModelRegistry(dg.ConfigurableResource):  # type: ignore[type-arg]
     ) -> RegisteredVersion:
         """Registers a package as a version of ``name`` and points the alias ``challenger`` at it.
 
-        The same digest again gives the version that already holds it: no flood of equal versions.
+        The same digest again gives the version that already holds it: no flood of equal versions. Of its
+        tags those in ``RENEWED`` become what ``tags`` says: by what the content was made last.
         ``example`` are a few rows of inputs, for the MLflow signature.
         """
         client = self.client()
@@ -121,6 +132,10 @@ class ModelRegistry(dg.ConfigurableResource):  # type: ignore[type-arg]
                 description=f"{manifest.task} by {manifest.trainer}, content {digest[:12]}",
             )
             known = self.version(name, int(created.version))
+        else:
+            # Else the version would stand for code and data that are no longer the declared ones for ever.
+            self.set_tags(name, known.version, {tag: tags[tag] for tag in RENEWED if tag in tags})
+            known = self.version(name, known.version)
         self.set_alias(name, CHALLENGER, known.version)
         return known
 

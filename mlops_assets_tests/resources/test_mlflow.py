@@ -1,5 +1,6 @@
 """Tracking and registry against a real MLflow store on SQLite."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -61,7 +62,9 @@ def packaged(seed: int = 1) -> ModelPackage:
     )
 
 
-def register(store: str, tmp_path: Path, name: str, made: ModelPackage) -> Any:
+def register(
+    store: str, tmp_path: Path, name: str, made: ModelPackage, tags: Mapping[str, str] | None = None
+) -> Any:
     track = tracker(store, tmp_path)
 
     @dg.asset
@@ -89,7 +92,7 @@ def register(store: str, tmp_path: Path, name: str, made: ModelPackage) -> Any:
         run_id=str(metadata["child"].value),
         manifest=made.manifest,
         payload=made.payload,
-        tags={"who": "test"},
+        tags=tags or {"who": "test"},
         example=rows().head(5),
     )
     return version, metadata
@@ -145,6 +148,39 @@ def test_the_same_content_is_one_version(store: str, tmp_path: Path) -> None:
     again, _ = register(store, tmp_path, "once", packaged())
     other, _ = register(store, tmp_path, "once", packaged(seed=2))
     assert (first.version, again.version, other.version) == (1, 1, 2)
+
+
+def test_the_same_content_made_anew_says_by_what_it_was_made_last(store: str, tmp_path: Path) -> None:
+    renewed = (
+        "training_code",
+        "newest_data",
+        "trained_until",
+        "training_set_version",
+        "pinned_tables",
+        "training_set_delta",
+        "git_sha",
+    )
+    first = {name: f"old {name}" for name in renewed}
+    register(store, tmp_path, "renewed", packaged(), {**first, "dagster_run_id": "1"})
+    registry = ModelRegistry(tracking_uri=store)
+    registry.set_tags("renewed", 1, {"approver": "ana"})
+    second = {name: f"new {name}" for name in renewed}
+
+    again, _ = register(store, tmp_path, "renewed", packaged(), {**second, "dagster_run_id": "2"})
+
+    assert again == registry.version("renewed", 1)
+    assert {name: again.tags[name] for name in renewed} == second
+    # Who made the version first, where it lies and who judged it since stay as they are.
+    assert again.tags["dagster_run_id"] == "1" and again.tags["approver"] == "ana"
+    assert again.package_uri == "/p" and again.manifest()["name"] == "toy"
+
+
+def test_a_fact_that_is_not_told_anew_stays(store: str, tmp_path: Path) -> None:
+    register(store, tmp_path, "kept", packaged(), {"git_sha": "a", "training_code": "b"})
+
+    again, _ = register(store, tmp_path, "kept", packaged(), {"git_sha": "c"})
+
+    assert (again.tags["git_sha"], again.tags["training_code"]) == ("c", "b")
 
 
 def test_a_version_gives_back_the_manifest_it_was_registered_with(store: str, tmp_path: Path) -> None:

@@ -11,12 +11,16 @@ from typing import Any
 
 @dataclass
 class Webhook:
-    """``statuses`` are answered one after the other, then 200; ``pages`` are answered to GET."""
+    """``statuses`` are answered one after the other, then 200; ``pages`` are answered to GET.
+
+    ``encoding``: what answers claim to be encoded in; they are not.
+    """
 
     url: str = ""
     statuses: list[int] = field(default_factory=list)
     requests: list[tuple[Mapping[str, str], bytes]] = field(default_factory=list)
     pages: dict[str, str] = field(default_factory=dict)
+    encoding: str = ""
 
     def kinds(self) -> list[str]:
         return [json.loads(body)["alert"]["kind"] for _, body in self.requests]
@@ -40,6 +44,8 @@ def webhook() -> Iterator[Webhook]:
         def _answer(self, status: int, text: str) -> None:
             self.send_response(status)
             self.send_header("Content-Length", str(len(text.encode())))
+            if hook.encoding:
+                self.send_header("Content-Encoding", hook.encoding)
             self.end_headers()
             self.wfile.write(text.encode())
 

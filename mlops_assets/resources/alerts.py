@@ -123,7 +123,8 @@ class Alerts(dg.ConfigurableResource):  # type: ignore[type-arg]
         """Delivers and says how far it came, for the record: up to three tries, 21 s at the worst.
 
         An alert that cannot be delivered to the webhook must not undo what it tells of, so that is said and
-        logged, not raised; ``redeliver`` tries it again.
+        logged, not raised; ``redeliver`` tries it again. A log that cannot be written is said as well: the
+        webhook is told without it, but once for every call, and what it does not take is not kept.
         """
         return self._send(alert, TRIES, sleep, clock)[1]
 
@@ -154,7 +155,8 @@ class Alerts(dg.ConfigurableResource):  # type: ignore[type-arg]
     ) -> list[str]:
         """Tries once more what the webhook did not take within the last day, oldest first; says each outcome.
 
-        Includes alerts whose process died over them. Ends at the first failure: the webhook is still away.
+        Includes alerts whose process died over them. Ends at the first failure: the webhook is still away,
+        or the log cannot be read and written, which is said and not raised.
         """
         url = environment.ALERT_WEBHOOK.read()
         if not url:
@@ -162,11 +164,16 @@ class Alerts(dg.ConfigurableResource):  # type: ignore[type-arg]
         said = []
         for _ in range(REDELIVERED_AT_ONCE):
             now = clock()
-            with self._log() as log:
-                waiting = _undelivered(log.tail(), now)
-                if waiting is None:
-                    break
-                log.write({**waiting, "at": now, "delivery": "sending"})
+            try:
+                with self._log() as log:
+                    waiting = _undelivered(log.tail(), now)
+                    if waiting is not None:
+                        log.write({**waiting, "at": now, "delivery": "sending"})
+            except OSError as error:
+                said.append(f"failed; {_unwritable(error)}")
+                break
+            if waiting is None:
+                break
             delivery, sentence = self._post(url, waiting["id"], _alert_of(waiting), 1, sleep, clock)
             said.append(f"{waiting['kind']} {waiting['subject']}: {sentence}")
             if delivery == "failed":
@@ -178,16 +185,23 @@ class Alerts(dg.ConfigurableResource):  # type: ignore[type-arg]
     ) -> tuple[Delivery, str]:
         url, now = environment.ALERT_WEBHOOK.read(), clock()
         line = {"id": uuid.uuid4().hex, "at": now, "fingerprint": alert.fingerprint, **asdict(alert)}
-        with self._log() as log:
-            told = _last_told(log.tail(), alert.fingerprint, now, self.repeat_after_s)
-            if told is not None:
-                short = {
-                    name: line[name] for name in ("id", "at", "fingerprint", "kind", "subject", "version")
-                }
-                log.write({**short, "delivery": "suppressed"})
-                return "suppressed", f"suppressed; told {now - told:.0f} s ago already"
-            log.write({**line, "delivery": "sending" if url else "logged"})
+        unwritable = ""
+        try:
+            with self._log() as log:
+                told = _last_told(log.tail(), alert.fingerprint, now, self.repeat_after_s)
+                if told is not None:
+                    short = {
+                        name: line[name] for name in ("id", "at", "fingerprint", "kind", "subject", "version")
+                    }
+                    log.write({**short, "delivery": "suppressed"})
+                    return "suppressed", f"suppressed; told {now - told:.0f} s ago already"
+                log.write({**line, "delivery": "sending" if url else "logged"})
+        except OSError as error:
+            unwritable = _unwritable(error)
         logger.warning("%s", alert.text())
+        if not url and unwritable:
+            logger.error("The alert %s was not logged: %s", alert.kind, unwritable)
+            return "failed", f"failed; {unwritable} and no webhook is set"
         if not url:
             return "logged", "logged; no webhook is set"
         return self._post(url, str(line["id"]), alert, tries, sleep, clock)
@@ -203,12 +217,21 @@ class Alerts(dg.ConfigurableResource):  # type: ignore[type-arg]
     ) -> tuple[Delivery, str]:
         delivery, problem = _posted(url, identity, alert, tries, sleep, clock)
         outcome = {"id": identity, "at": clock(), "fingerprint": alert.fingerprint, "delivery": delivery}
-        with self._log() as log:
-            log.write({**outcome, "problem": problem} if problem else outcome)
+        unwritable = ""
+        try:
+            with self._log() as log:
+                log.write({**outcome, "problem": problem} if problem else outcome)
+        except OSError as error:
+            unwritable = _unwritable(error)
+            logger.error(
+                "The outcome of the alert %s (%s) was not logged: %s", alert.kind, delivery, unwritable
+            )
         if delivery == "delivered":
-            return delivery, "logged and delivered to the webhook"
+            taken = f"delivered to the webhook; {unwritable}"
+            return delivery, taken if unwritable else "logged and delivered to the webhook"
         logger.error("The webhook did not take the alert %s: %s", alert.kind, problem)
-        return delivery, f"logged; the webhook did not take it ({problem})"
+        refused = f"the webhook did not take it ({problem})"
+        return delivery, f"{delivery}; {refused}; {unwritable}" if unwritable else f"logged; {refused}"
 
     @contextmanager
     def _log(self) -> Iterator["_Log"]:
@@ -289,6 +312,10 @@ def _undelivered(lines: Sequence[dict[str, Any]], now: float) -> dict[str, Any] 
     return None
 
 
+def _unwritable(error: OSError) -> str:
+    return f"the log cannot be written ({error.strerror or type(error).__name__})"
+
+
 def _alert_of(line: dict[str, Any]) -> Alert:
     return Alert(
         kind=line["kind"],
@@ -324,14 +351,18 @@ def _posted(
             timestamp = str(int(clock()))
             headers |= {TIMESTAMP_HEADER: timestamp, SIGNATURE_HEADER: signature(secret, timestamp, body)}
         try:
-            answer = httpx.post(url, content=body, headers=headers, timeout=TIMEOUT_S, trust_env=False)
-        except (httpx.TransportError, httpx.InvalidURL) as error:
+            # The body is left unread: a receiver that took the alert and says so badly took it all the same.
+            with httpx.stream(
+                "POST", url, content=body, headers=headers, timeout=TIMEOUT_S, trust_env=False
+            ) as answer:
+                status, taken = answer.status_code, answer.is_success
+        except (httpx.HTTPError, httpx.InvalidURL, OSError) as error:
             # Its text may quote the address, which is a secret.
             problem = type(error).__name__
             continue
-        if answer.is_success:
+        if taken:
             return "delivered", ""
-        problem = f"HTTP {answer.status_code}"
-        if answer.status_code < 500 and answer.status_code != 429:
+        problem = f"HTTP {status}"
+        if status < 500 and status != 429:
             return "refused", problem
     return "failed", problem

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 
 from mlops_assets.resources import alerts as module
@@ -267,3 +268,72 @@ def test_secrets_stay_out_of_log_messages_and_configuration(
     shown = repr((said, caplog.text, alerts, Path(alerts.log_file).read_text(encoding="utf-8")))
     assert "a-secret-path" not in shown and "the-signing-key" not in shown
     assert "ConnectError" in shown
+
+
+# -- what must not undo what an alert tells of ---------------------------------------------------------
+
+
+def test_an_answer_that_nobody_can_read_is_an_answer(alerts: Alerts, hook: Webhook) -> None:
+    hook.encoding = "gzip"  # The receiver took it; its body is no gzip.
+    assert alerts.send(ABORTED, sleep=never) == "logged and delivered to the webhook"
+    assert len(hook.requests) == 1 and deliveries(alerts) == ["sending", "delivered"]
+
+
+@pytest.mark.parametrize("error", [httpx.TooManyRedirects("a-secret-path"), OSError("a-secret-path")])
+def test_every_failure_of_the_client_is_a_failed_delivery(
+    alerts: Alerts, hook: Webhook, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    def fails(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.setattr(httpx, "stream", fails)
+    said = alerts.send(ABORTED, sleep=lambda _: None)
+    assert said == f"logged; the webhook did not take it ({type(error).__name__})"
+    assert deliveries(alerts) == ["sending", "failed"]
+
+
+@pytest.fixture
+def unwritable(tmp_path: Path) -> Alerts:
+    """A log whose folder is a file: refused to root as well."""
+    (tmp_path / "taken").write_text("")
+    return Alerts(log_file=str(tmp_path / "taken" / "alerts.jsonl"))
+
+
+def test_a_log_that_cannot_be_written_is_said_and_not_raised(
+    unwritable: Alerts, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.delenv("MLOPS_ALERT_WEBHOOK", raising=False)
+    said = unwritable.send(ABORTED, sleep=never)
+    assert said.startswith("failed; the log cannot be written (") and said.endswith("no webhook is set")
+    assert unwritable.send_all([ABORTED, ABORTED], sleep=never) == [said, said]
+    # The process's own log is all that is left.
+    assert "9 of 50 requests failed" in caplog.text
+
+
+def test_without_a_log_the_webhook_is_told_all_the_same(unwritable: Alerts, hook: Webhook) -> None:
+    said = unwritable.send(ABORTED, sleep=never)
+    assert hook.kinds() == ["rollout_aborted"]
+    assert said.startswith("delivered to the webhook; the log cannot be written (")
+    hook.statuses = [500] * 3
+    said = unwritable.send(ABORTED, sleep=lambda _: None)
+    assert said.startswith("failed; the webhook did not take it (HTTP 500); the log cannot be written (")
+
+
+def test_a_log_that_is_full_after_the_delivery_is_said(
+    alerts: Alerts, hook: Webhook, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(self: object, line: dict[str, Any]) -> None:
+        if line["delivery"] == "delivered":
+            raise OSError(28, "No space left on device")
+        write(self, line)
+
+    write = module._Log.write
+    monkeypatch.setattr(module._Log, "write", full)
+    said = alerts.send(ABORTED, sleep=never)
+    assert said == "delivered to the webhook; the log cannot be written (No space left on device)"
+    assert deliveries(alerts) == ["sending"]
+
+
+def test_redelivery_without_a_log_is_said_and_not_raised(unwritable: Alerts, hook: Webhook) -> None:
+    (said,) = unwritable.redeliver(sleep=never)
+    assert said.startswith("failed; the log cannot be written (") and hook.requests == []

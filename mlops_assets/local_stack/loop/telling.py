@@ -54,12 +54,12 @@ class Teller:
 
     def table(self, title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
         """A table; the first column is text, the others are numbers."""
-        shown = Table(title=title, title_justify="left", box=None, padding=(0, 2), header_style="dim")
+        shown = Table(box=None, padding=(0, 2), header_style="dim")
         for position, column in enumerate(columns):
             shown.add_column(column, justify="right" if position else "left", no_wrap=True)
         for row in rows:
             shown.add_row(*row)
-        self._console.print()
+        self.scene(title)
         self._console.print(shown)
 
     def end(self, text: str, *, good: bool) -> None:

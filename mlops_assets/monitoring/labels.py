@@ -1,7 +1,7 @@
 """Late labels: joined to predictions by key, and judged only when enough of them is there. Pure.
 
-Belongs here: the join, the watermark of a window. Does not belong here: measuring (``performance.py``),
-reading logs and tables (``components/drift_monitor.py``).
+Belongs here: the join, which labels a task can use, the watermark of a window. Does not belong here:
+measuring (``performance.py``), reading logs and tables (``components/drift_monitor.py``).
 
 A window is judged once ``min_share`` of its answers is labelled, or once no label can come any more
 (``within`` after its end). Judging before the last label prefers what is known early, and early labels can
@@ -14,8 +14,13 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from mlops_assets.errors import DataError
 from mlops_assets.monitoring.findings import PerformanceStatus as Status
+from mlops_assets.training.training_set import encode_target
+from serve.schema import Task
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -23,6 +28,7 @@ if TYPE_CHECKING:
 ENTITY = "entity"
 LABEL = "label"
 HAS_KEYS = "has_keys"
+AMBIGUOUS = "ambiguous_label"
 
 
 @dataclass(frozen=True)
@@ -46,15 +52,17 @@ class LabelState:
 def join_labels(
     predictions: "pd.DataFrame", labels: "pd.DataFrame", join_keys: Sequence[str]
 ) -> "pd.DataFrame":
-    """``predictions`` with two columns more: ``label`` and ``has_keys``; same rows, same order, same index.
+    """``predictions`` with three columns more, ``label``, ``has_keys`` and ``ambiguous_label``; same rows,
+    same order, same index.
 
     ``predictions`` has a column ``entity``: JSON text like ``{"flight_id":"UA1545"}``, or missing.
     ``labels`` has the join keys and a column ``label``; rows whose label or key is missing label nothing.
-    Keys are compared as text, so 7, 7.0 and "7" are one key; times as ISO 8601. ``label`` is missing where
-    there is none; ``has_keys`` says whether the answer carries every join key.
+    Keys are compared as text, so 7, 7.0 and "7" are one key; times as ISO 8601. A label that comes several
+    times is one. Where labels of the same keys differ, nobody can tell which is right: none of them counts,
+    and ``ambiguous_label`` is true for the answers. ``label`` is missing where there is none; ``has_keys``
+    says whether the answer carries every join key.
 
-    Raises DataError when two labels have the same keys, when a column is not there, or when an entity is not
-    the JSON text of an object.
+    Raises DataError when a column is not there, or when an entity is not the JSON text of an object.
     """
     import pandas as pd
 
@@ -70,20 +78,45 @@ def join_labels(
             )
     known = labels.loc[labels[[*join_keys, LABEL]].notna().all(axis=1)]
     keys = _keys_of(known, join_keys)
-    twice = keys.duplicated()
-    if twice.any():
-        example = keys[twice].iloc[0].split(_BETWEEN)
-        raise DataError(
-            f"{int(twice.sum())} labels have keys that another label has, for example "
-            f"{dict(zip(join_keys, example, strict=True))}: one entity has one label. Make "
-            f"{', '.join(join_keys)} the primary key of the labels' dataset"
-        )
+    pairs = pd.DataFrame({"key": keys.to_numpy(), "label": known[LABEL].to_numpy()}).drop_duplicates()
+    differ = pairs["key"].duplicated(keep=False)
+    ambiguous, single = set(pairs.loc[differ, "key"]), pairs[~differ]
     texts = predictions[ENTITY].drop_duplicates()
     found = predictions[ENTITY].map({text: _key_of(text, join_keys) for text in texts})
     joined = predictions.copy()
-    joined[LABEL] = pd.Series(known[LABEL].to_numpy(), index=keys).reindex(found).to_numpy()
+    joined[LABEL] = single.set_index("key")["label"].reindex(found).to_numpy()
     joined[HAS_KEYS] = found.notna()
+    joined[AMBIGUOUS] = found.isin(ambiguous)
     return joined
+
+
+def label_codes(
+    labels: "pd.Series[Any]", *, task: Task, classes: Sequence[str] | None
+) -> NDArray[np.float64]:
+    """Labels as ``encode_target`` gives them, (n,); NaN where there is none or the task cannot use it.
+
+    Such are labels outside ``classes``, and of a regression what is no finite number. Without ``classes``
+    the distinct labels are taken for them: DataError when those do not fit the task.
+    """
+    import pandas as pd
+
+    codes = np.full(len(labels), np.nan)
+    known = labels.notna().to_numpy(dtype=bool)
+    if task == "regression":
+        numbers = pd.to_numeric(labels, errors="coerce").to_numpy(dtype=np.float64, na_value=np.nan)
+        codes[np.isfinite(numbers)] = numbers[np.isfinite(numbers)]
+        return codes
+    parts = [known]
+    if classes is not None:
+        plain = labels.astype(object)
+        named = known & plain.map(_text).isin(list(classes)).to_numpy(dtype=bool)
+        coded = known & plain.isin([0, 1]).to_numpy(dtype=bool) & (task == "binary")
+        # 0 and 1 are codes of the two classes, unless they are names and other names are among the labels.
+        parts = [coded, named & ~coded] if not (named & ~coded).any() else [named, coded & ~named]
+    for part in parts:
+        if part.any():
+            codes[part] = encode_target(labels[part], task=task, classes=classes)[0]
+    return codes
 
 
 def label_state(

@@ -37,9 +37,8 @@ from mlops_assets.evaluation.jackknife import MIN_GROUPS, dealt, standard_error
 from mlops_assets.evaluation.metrics import METRICS, Metric, log_losses, measure, squared_errors
 from mlops_assets.evaluation.metrics import metric as metric_of
 from mlops_assets.monitoring.findings import SliceLoss, Variant, WindowPerformance
-from mlops_assets.monitoring.labels import HAS_KEYS, LABEL, Watermark, label_state
+from mlops_assets.monitoring.labels import AMBIGUOUS, HAS_KEYS, LABEL, Watermark, label_codes, label_state
 from mlops_assets.rollout.judging.judge import QualityEvidence
-from mlops_assets.training.training_set import encode_target
 from serve.schema import Moments, Task
 
 if TYPE_CHECKING:
@@ -125,18 +124,22 @@ def window_performance(
     """The performance of one version in one window.
 
     ``joined`` comes from ``join_labels``: rows of this window, version and variant, with ``at`` (times with
-    a zone), ``score`` (``scores``, a list per row, for several classes), ``label``, ``has_keys``, and for
-    slices a column each or ``features`` (JSON text). ``variant``: the log's "stable" is the champion.
+    a zone), ``score`` (for several classes ``scores``, a list or its JSON text per row), ``label``,
+    ``has_keys``, and for slices a column each or ``features`` (JSON text); a row that lacks a slice's value
+    is in the slice "(missing)". A label that the task cannot use, or that is ambiguous, counts as none, and
+    the reason says how many there were. ``variant``: the log's "stable" is the champion.
     ``level``: the probability that ``loss_low`` lies above zero although nothing was lost; several metrics
     share it. ``metric`` None: ``MONITORED`` of the task, and the finding names the one whose loss is proven
     the most. ``references`` are those of this version; without one there is no loss.
 
-    Raises UnknownName for a metric that the task does not have, DataError for a slice that was not logged
-    or labels that do not fit the task.
+    Raises UnknownName for a metric that the task does not have, DataError for a slice in a frame without
+    that column and without ``features``.
     """
     names = MONITORED[task] if metric is None else (metric_of(metric, task).name,)
-    scored = _scored(joined, task)
-    labelled = joined[LABEL].notna().to_numpy() & scored
+    every_score, scored = _scores(joined, task, classes)
+    codes = label_codes(joined[LABEL], task=task, classes=classes)
+    labelled = ~np.isnan(codes) & scored
+    unusable = _unusable(joined, codes)
     state = label_state(
         end=end,
         now=now,
@@ -156,15 +159,14 @@ def window_performance(
             labelled=int(labelled.sum()),
             share=state.share,
             status=state.status,
-            reason=reason,
+            reason=reason + unusable,
             **measured,
         )
 
     if state.status != "judged":
         return finding(state.reason, metric=names[0])
     rows = joined.loc[labelled]
-    target, _ = encode_target(rows[LABEL], task=task, classes=classes)
-    scores = _scores(rows, task)
+    target, scores = codes[labelled], every_score[labelled]
     days = _days(rows)
     by_name = {one.metric: one for one in references}
     losses = [
@@ -204,15 +206,17 @@ def losses_by_revision(
     ``versions`` holds the loss of every version's own answers, a shadow's included; ``differences``, of every
     version that answered as a shadow, its loss less the live one on the same rows. Counts are of requests,
     each with the mean over its labelled rows: rows of one request are not independent, and the tests on
-    ``quality`` take what they count as independent.
+    ``quality`` take what they count as independent. Labels that the task cannot use, and answers with another
+    number of scores than there are classes, are left out.
     """
     import pandas as pd
 
-    usable = joined[joined[LABEL].notna().to_numpy() & _scored(joined, task)]
-    if usable.empty:
+    scores, scored = _scores(joined, task, classes)
+    target = label_codes(joined[LABEL], task=task, classes=classes)
+    kept = ~np.isnan(target) & scored
+    if not kept.any():
         return {}
-    target, _ = encode_target(usable[LABEL], task=task, classes=classes)
-    scores = _scores(usable, task)
+    usable, target, scores = joined[kept], target[kept], scores[kept]
     lost = squared_errors(target, scores) if task == "regression" else log_losses(target, scores)
     rows = usable[["request_id", "row", "revision", "variant", "version"]].assign(loss=lost)
     # A request that was logged twice counts once.
@@ -382,12 +386,12 @@ def _columns(rows: "pd.DataFrame", names: Sequence[str]) -> dict[str, NDArray[np
         raise DataError(
             f"there is no column {from_log[0]!r} to slice by; columns: {', '.join(map(str, rows.columns))}"
         )
-    logged = [json.loads(text) for text in rows["features"]] if from_log else []
+    logged = (
+        [json.loads(text) if isinstance(text, str) else {} for text in rows["features"]] if from_log else []
+    )
     found = {}
     for name in names:
         if name in from_log:
-            if logged and not any(name in one for one in logged):
-                raise DataError(f"no answer was logged with the feature {name!r} that slices are declared by")
             column = pd.Series([one.get(name) for one in logged], dtype=object)
         else:
             column = rows[name].astype(object)
@@ -395,16 +399,40 @@ def _columns(rows: "pd.DataFrame", names: Sequence[str]) -> dict[str, NDArray[np
     return found
 
 
-def _scored(frame: "pd.DataFrame", task: Task) -> NDArray[np.bool_]:
-    """Rows whose answer is there to be judged."""
-    found = frame["scores" if task == "multiclass" else "score"].notna().to_numpy(dtype=bool)
-    return np.asarray(found, dtype=np.bool_)
+def _scores(
+    frame: "pd.DataFrame", task: Task, classes: Sequence[str] | None
+) -> tuple[Array, NDArray[np.bool_]]:
+    """Scores, (n,) or (n, classes), and the rows (n,) whose answer is there to be judged; NaN elsewhere."""
+    if task != "multiclass":
+        scores = frame["score"].to_numpy(dtype=np.float64, na_value=np.nan)
+        return scores, ~np.isnan(scores)
+    lists = [_listed(one) for one in frame["scores"]]
+    count = len(classes) if classes else max(map(len, lists), default=0)
+    scored = np.array([len(one) == count for one in lists], dtype=np.bool_)
+    scores = np.full((len(lists), count), np.nan)
+    if scored.any():
+        scores[scored] = [one for one in lists if len(one) == count]
+    return scores, scored & ~np.isnan(scores).any(axis=1)
 
 
-def _scores(rows: "pd.DataFrame", task: Task) -> Array:
-    if task == "multiclass":
-        return np.array([list(one) for one in rows["scores"]], dtype=np.float64)
-    return rows["score"].to_numpy(dtype=np.float64)
+def _listed(scores: Any) -> list[float]:
+    """The scores of one answer: a list, or JSON text as the compacted log has it; [] where there are none."""
+    if isinstance(scores, str):
+        scores = json.loads(scores)
+    return [] if scores is None or np.ndim(scores) == 0 else list(scores)
+
+
+def _unusable(joined: "pd.DataFrame", codes: Array) -> str:
+    """How many answers have labels that cannot be used, as the end of a reason; empty for none."""
+    outside = joined.loc[joined[LABEL].notna().to_numpy(dtype=bool) & np.isnan(codes), LABEL]
+    ambiguous = int(joined[AMBIGUOUS].sum()) if AMBIGUOUS in joined.columns else 0
+    told = ""
+    if len(outside):
+        example = str(outside.iloc[0])[:40]
+        told += f"; {len(outside):,} labels outside the classes or numbers ({example!r}) count as none"
+    if ambiguous:
+        told += f"; {ambiguous:,} answers have labels that contradict each other, which count as none"
+    return told
 
 
 def _days(rows: "pd.DataFrame") -> Days:

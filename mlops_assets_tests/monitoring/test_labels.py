@@ -2,13 +2,15 @@
 
 import json
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
 
 from mlops_assets.errors import DataError
-from mlops_assets.monitoring.labels import Watermark, join_labels, label_state
+from mlops_assets.monitoring.labels import Watermark, join_labels, label_codes, label_state
+from serve.schema import Task
 
 END = datetime(2013, 4, 8, tzinfo=UTC)
 WATERMARK = Watermark(within=timedelta(days=3), min_share=0.8, min_rows=100)
@@ -19,10 +21,37 @@ def predictions(*entities: object) -> pd.DataFrame:
     return pd.DataFrame({"request_id": [f"r{i}" for i in range(len(texts))], "entity": texts})
 
 
-def test_two_labels_of_one_entity_are_refused_with_the_entity() -> None:
-    labels = pd.DataFrame({"flight_id": ["a", "b", "a"], "label": [1, 0, 1]})
-    with pytest.raises(DataError, match=r"1 labels have keys .*\{'flight_id': 'a'\}"):
-        join_labels(predictions({"flight_id": "a"}), labels, ["flight_id"])
+def test_labels_that_contradict_each_other_label_nothing_and_the_same_twice_is_one() -> None:
+    labels = pd.DataFrame({"id": ["a", "b", "c", "a", "b"], "label": [1, 0, 1, 1, 1]})
+    joined = join_labels(predictions({"id": "a"}, {"id": "b"}, {"id": "c"}, None), labels, ["id"])
+    assert joined["label"].isna().tolist() == [False, True, False, True]
+    assert joined["label"].tolist()[0] == 1 and joined["label"].tolist()[2] == 1
+    assert joined["ambiguous_label"].tolist() == [False, True, False, False]
+    assert joined["has_keys"].tolist() == [True, True, True, False]
+    text = pd.DataFrame({"id": ["a", "a"], "label": ["late", "on_time"]})
+    assert join_labels(predictions({"id": "a"}), text, ["id"])["label"].isna().all()
+
+
+@pytest.mark.parametrize(
+    ("labels", "task", "classes", "codes"),
+    [
+        ([0.0, 1.0, 2.0, None], "binary", ("on_time", "late"), [0, 1, None, None]),
+        (["late", "2.0", "on_time"], "binary", ("on_time", "late"), [1, None, 0]),
+        (["late", 0, True, None], "binary", ("on_time", "late"), [1, 0, 1, None]),
+        ([True, False], "binary", ("on_time", "late"), [1, 0]),
+        ([1, 2, 3], "binary", ("1", "2"), [0, 1, None]),
+        ([9, 9], "binary", ("on_time", "late"), [None, None]),
+        (["b", "x", "a", None], "multiclass", ("a", "b", "c"), [1, None, 0, None]),
+        ([2.0, 3.0, 0.0], "multiclass", ("0", "1", "2"), [2, None, 0]),
+        ([1.5, "2", "none", np.inf, None], "regression", None, [1.5, 2, None, None, None]),
+        ([], "binary", ("on_time", "late"), []),
+    ],
+)
+def test_labels_that_a_task_cannot_use_have_no_code(
+    labels: list[Any], task: Task, classes: tuple[str, ...] | None, codes: list[float | None]
+) -> None:
+    found = label_codes(pd.Series(labels, dtype=object), task=task, classes=classes)
+    np.testing.assert_array_equal(found, np.array(codes, dtype=np.float64))
 
 
 def test_a_missing_column_is_named_with_those_that_are_there() -> None:

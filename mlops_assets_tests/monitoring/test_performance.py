@@ -109,8 +109,6 @@ def test_an_unknown_metric_or_slice_is_refused() -> None:
         judged(frame, metric="rmse")
     with pytest.raises(DataError, match="no column 'carrier' to slice by"):
         judged(frame, slices=["carrier"])
-    with pytest.raises(DataError, match="no answer was logged with the feature 'carrier'"):
-        judged(frame.assign(features='{"origin":"JFK"}'), slices=["carrier"])
 
 
 def test_all_metrics_are_those_of_the_evaluation_with_an_interval_around_the_judged_one() -> None:
@@ -217,6 +215,68 @@ def test_slices_come_from_columns_or_logged_features_and_small_ones_are_left_out
     assert all(one.low is not None and one.low < one.metric_value < one.high for one in found.slices)  # type: ignore[operator]
 
 
+def test_a_slice_that_a_version_was_never_logged_with_is_missing() -> None:
+    frame = flights(RANDOM, 500).assign(features='{"origin":"JFK"}')
+    frame.loc[frame.index[:10], "features"] = None
+    found = judged(frame, slices=["carrier", "origin"])
+    assert found.status == "judged"
+    assert [(one.column, one.value, one.rows) for one in found.slices] == [
+        ("carrier", "(missing)", 500),
+        ("origin", "JFK", 490),
+    ]
+
+
+@pytest.mark.parametrize("odd", [2.0, "cancelled"])
+def test_a_label_outside_the_classes_counts_as_none_and_is_counted(odd: object) -> None:
+    frame = flights(RANDOM, 1000).astype({"label": object})
+    without = judged(frame.iloc[3:], references=REFERENCES)
+    frame.loc[frame.index[:3], "label"] = odd
+    found = judged(frame, references=REFERENCES)
+    assert (found.status, found.labelled, found.answers) == ("judged", 997, 1000)
+    assert found.metrics == without.metrics
+    assert f"; 3 labels outside the classes or numbers ('{odd}') count as none" in found.reason
+    only_odd = judged(frame.assign(label=odd), references=REFERENCES)
+    assert only_odd.status == "unlabelled" and "1,000 labels outside" in only_odd.reason
+
+
+def test_labels_that_contradict_each_other_are_counted_in_the_reason() -> None:
+    frame = flights(RANDOM, 1000).assign(ambiguous_label=False)
+    assert "contradict" not in judged(frame).reason
+    frame.loc[frame.index[:2], ["label", "ambiguous_label"]] = [np.nan, True]
+    assert "; 2 answers have labels that contradict each other" in judged(frame).reason
+
+
+def test_scores_of_classes_may_be_json_text_as_the_compacted_log_holds_them() -> None:
+    target = RANDOM.integers(0, 3, 600)
+    scores = RANDOM.dirichlet(np.ones(3), 600)
+    frame = pd.DataFrame(
+        {
+            "at": flights(RANDOM, 600)["at"],
+            "scores": list(scores),
+            "label": np.array(["a", "b", "c"])[target],
+            "has_keys": True,
+            "request_id": [f"r{number}" for number in range(600)],
+            "row": 0,
+            "revision": 12,
+            "variant": "stable",
+            "version": "v7",
+        }
+    )
+    text = frame.assign(scores=[json.dumps(list(one)) for one in scores])
+    classes = ("a", "b", "c")
+    expected = judged(frame, task="multiclass", classes=classes)
+    assert expected.status == "judged"
+    assert judged(text, task="multiclass", classes=classes) == expected
+    losses = losses_by_revision(frame, "multiclass", classes)
+    assert losses_by_revision(text, "multiclass", classes) == losses and losses["12"]["versions"]
+    # An answer without scores, or of a model with another class, is not judged.
+    text.loc[text.index[:2], "scores"] = [None, "[0.5, 0.5]"]
+    text.loc[text.index[2], "label"] = "d"
+    found = judged(text, task="multiclass", classes=classes)
+    assert found.labelled == 597 and "1 labels outside the classes or numbers ('d')" in found.reason
+    assert losses_by_revision(text, "multiclass", classes)["12"]["versions"]["v7"]["count"] == 597
+
+
 def test_classes_and_numbers_have_their_own_metrics() -> None:
     rows = 900
     target = RANDOM.integers(0, 3, rows)
@@ -290,6 +350,17 @@ def test_a_shadow_is_paired_with_the_answer_to_the_same_row() -> None:
     step = StepEvidence(VersionEvidence(requests=300), VersionEvidence(requests=300), quality=evidence)
     assert measure_step(analysis, step).phase == "successful"
     assert quality_evidence(found, 7, "v8", "v7") is None
+
+
+def test_a_label_outside_the_classes_has_no_loss() -> None:
+    joined = answers(
+        ("a", 0, 1, "stable", "v7", 0.5, 1.0),
+        ("b", 0, 1, "stable", "v7", 0.5, 2.0),
+    )
+    assert losses_by_revision(joined, "binary", ("x", "y"))["1"]["versions"]["v7"]["count"] == 1
+    assert losses_by_revision(joined.tail(1), "binary", ("x", "y")) == {}
+    joined["label"] = ["none", 1.0]
+    assert losses_by_revision(joined, "regression", None)["1"]["versions"]["v7"]["mean"] == 0.25
 
 
 def test_no_labels_have_no_losses_and_numbers_have_squared_errors() -> None:

@@ -238,8 +238,12 @@ def next_step(
     that could become one; after a person closed one on the same version, only on windows that ended since.
     A retrain is granted when the governor permits it and there is training data that no attempt (unless it
     failed) and not the answering model itself was made from. A candidate that passes the gate closes the
-    episode, whoever asked for it.
+    episode, whoever asked for it, unless it is the episode's own version once more. An approval that was lost
+    is asked for first, whatever else is due; a run key that was used is not asked for again.
     """
+    lost = _lost_approval(log, facts)
+    if lost is not None:
+        return lost
     episode = log.open
     if episode is None:
         return _without_episode(log, decision, facts, now)
@@ -290,14 +294,18 @@ def _without_episode(log: EpisodeLog, decision: Decision, facts: LoopFacts, now:
         return Step("wait", why, log)
 
     last = log.newest
-    if last is not None and last.closed_by == GATE and not facts.signal_read and facts.in_flight is None:
-        return Step(
-            "reconcile",
-            f"{last.data_version} ended, but the newest model was made before it was opened",
-            log,
-            last.number,
-            run_key=f"{last.data_version}/unread",
-        )
+    if last is not None and last.closed_by == GATE and facts.in_flight is None:
+        run_key = f"{last.data_version}/unread"
+        # A signal that somebody reported by hand is no episode: nothing was lost.
+        unread = not facts.signal_read and facts.signal == last.data_version
+        if unread and run_key not in facts.launched:
+            return Step(
+                "reconcile",
+                f"{last.data_version} ended, but the newest model was made before it was opened",
+                log,
+                last.number,
+                run_key=run_key,
+            )
     if decision.action != "open":
         return wait(f"{decision.action}: {decision.reason}")
     if facts.served is None:
@@ -335,7 +343,7 @@ def _running(
     if outcome is None and facts.in_flight is None and found.unread_for is not None:
         if found.unread_for >= grace * LOST_AFTER:
             outcome, reason = "failed", f"no run read {request} within {told(grace * LOST_AFTER)}"
-        elif found.unread_for >= grace:
+        elif found.unread_for >= grace and f"{request}/unread" not in facts.launched:
             return Step(
                 "reconcile",
                 f"no run read {request} within {told(grace)}: automation lost it",
@@ -347,7 +355,12 @@ def _running(
     if outcome is None or outcome == "running":
         under_way = f"run {facts.in_flight} is under way" if facts.in_flight else "a run is expected"
         return Step("wait", f"{request} was granted: {under_way}", log, episode.number, attempt.number)
-    named = f"{found.version} passed the gate" if found.version and outcome == "promoted" else ""
+    named = ""
+    if outcome == "promoted" and found.version is not None:
+        if _same_again(found.version, episode, facts):
+            outcome, named = "inconclusive", f"trained the same model again ({found.version})"
+        else:
+            named = f"{found.version} passed the gate"
     reason = ": ".join(part for part in (named, reason) if part)
     after = record_outcome(log, outcome, reason=reason, ended_at=found.ended_at or now)
     return Step("outcome", f"{request} {outcome}: {reason}", after, episode.number, attempt.number)
@@ -357,12 +370,42 @@ def _passed(episode: Episode, attempt: Attempt | None, facts: LoopFacts) -> str:
     """Which candidate passed the gate since the episode opened, in words; empty when none did."""
     if attempt is not None and attempt.outcome == "promoted":
         return attempt.reason or f"attempt {episode.request_version} passed the gate"
-    if facts.successor is not None and facts.successor != episode.version:
+    if facts.successor is not None and not _same_again(facts.successor, episode, facts):
         return f"{facts.successor} passed the gate"
     served, own = version_number(facts.served or ""), version_number(episode.version)
     if served is not None and own is not None and served > own:
         return f"{facts.served} passed the gate and answers"
     return ""
+
+
+def _same_again(version: str, episode: Episode, facts: LoopFacts) -> bool:
+    """Whether a version that passed the gate is none but the one that drifted, or that answers in its place.
+
+    The same bytes get the same version, and the gate promotes them. A version that answers and is newer than
+    the episode's did replace it: then the rollout was faster than this decision.
+    """
+    if version == episode.version:
+        return True
+    number, own = version_number(version), version_number(episode.version)
+    newer = number is not None and own is not None and number > own
+    return version == facts.served and not newer
+
+
+def _lost_approval(log: EpisodeLog, facts: LoopFacts) -> Step | None:
+    """The step that asks for the approval of a successor again; None when none is lost, or was asked for."""
+    if facts.unapproved is None or facts.in_flight is not None:
+        return None
+    run_key = f"{facts.unapproved}/approval"
+    if run_key in facts.launched:
+        return None
+    return Step(
+        "reconcile",
+        f"{facts.unapproved} passed the gate and no approval followed: automation lost it",
+        log,
+        log.newest.number if log.newest is not None else None,
+        run_key=run_key,
+        target="approval",
+    )
 
 
 def _used_before(log: EpisodeLog, facts: LoopFacts) -> str:

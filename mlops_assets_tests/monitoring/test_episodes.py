@@ -225,6 +225,32 @@ def test_facts_of_an_earlier_attempt_are_not_taken_for_those_of_the_newest() -> 
     assert step(second, facts=replace(AT_REST, attempt=own), now=NOW + DAY).action == "outcome"
 
 
+@pytest.mark.parametrize(
+    ("version", "served", "outcome", "ends"),
+    [
+        ("v7", "v7", "inconclusive", False),
+        ("v7", "v6", "inconclusive", False),
+        ("v6", "v6", "inconclusive", False),
+        ("v8", "v8", "promoted", True),
+        ("v8", "v7", "promoted", True),
+    ],
+)
+def test_the_same_model_again_ends_no_episode(
+    version: str, served: str, outcome: Outcome, ends: bool
+) -> None:
+    ended = AttemptFacts("promoted", "byte for byte the champion", version, NOW + MINUTE)
+    facts = replace(AT_REST, served=served, successor=version if version != served else None, attempt=ended)
+    found = step(attempted(), facts=facts)
+    assert found.action == "outcome" and found.log.open is not None
+    attempt = found.log.open.attempts[-1]
+    assert attempt.outcome == outcome
+    assert ("trained the same model again" in attempt.reason) is not ends
+    after = step(found.log, drifting(served), facts)
+    assert after.action == ("close" if ends else "wait")
+    if not ends:
+        assert "attempt 1.1 (inconclusive) was made from the same data" in after.reason
+
+
 def test_a_version_that_passed_the_gate_without_a_grant_closes_the_episode_too() -> None:
     successor = step(opened(), facts=replace(AT_REST, successor="v8"))
     assert successor.action == "close" and "v8 passed the gate" in successor.reason
@@ -259,9 +285,53 @@ def test_a_request_is_not_lost_while_a_run_is_under_way() -> None:
 
 
 def test_a_signal_that_the_model_never_read_is_reconciled_after_the_gate_only() -> None:
-    unread = replace(AT_REST, signal_read=False)
+    unread = replace(AT_REST, signal_read=False, signal="episode-1")
     passed = close(attempted("promoted"), by=GATE, reason="v8 passed the gate", now=NOW)
     found = step(passed, facts=unread)
     assert found.action == "reconcile" and found.run_key == "episode-1/unread"
     assert step(passed, facts=replace(unread, in_flight="abc")).action == "wait"
     assert step(close(opened(), by="ada", reason="season", now=NOW), facts=unread).action == "wait"
+
+
+@pytest.mark.parametrize(
+    "facts",
+    [
+        replace(AT_REST, signal_read=False, signal="by-hand-1"),
+        replace(AT_REST, signal_read=False),
+        replace(AT_REST, signal_read=False, signal="episode-1", launched=frozenset({"episode-1/unread"})),
+    ],
+)
+def test_a_signal_by_hand_or_one_that_was_launched_already_is_no_dead_end(facts: LoopFacts) -> None:
+    passed = close(attempted("promoted"), by=GATE, reason="v8 passed the gate", now=NOW)
+    assert step(passed, facts=facts).reason == "quiet: nothing moved"
+    found = step(passed, drifting(), facts)
+    assert found.action == "open" and found.episode == 2
+
+
+def test_a_request_whose_run_key_is_used_up_waits_and_fails_in_the_end() -> None:
+    def unread(minutes: float) -> Step:
+        attempt = AttemptFacts(unread_for=minutes * MINUTE)
+        facts = replace(AT_REST, attempt=attempt, launched=frozenset({"episode-1.1/unread"}))
+        return step(attempted(), facts=facts)
+
+    assert unread(2).action == "wait" and unread(20).action == "outcome"
+
+
+@pytest.mark.parametrize(
+    "log", [EpisodeLog(), opened(), attempted(), close(opened(), by=GATE, reason="passed", now=NOW)]
+)
+def test_a_lost_approval_is_asked_for_once_in_any_state(log: EpisodeLog) -> None:
+    lost = replace(AT_REST, successor="v8", unapproved="v8")
+    found = step(log, drifting(), lost)
+    assert (found.action, found.target, found.run_key) == ("reconcile", "approval", "v8/approval")
+    assert "v8 passed the gate and no approval followed" in found.reason and found.log == log
+    asked = step(log, drifting(), replace(lost, launched=frozenset({"v8/approval"})))
+    assert asked == step(log, drifting(), replace(AT_REST, successor="v8"))
+    assert step(log, drifting(), replace(lost, in_flight="abc")).action != "reconcile"
+    # Another version's key does not stand for this one's.
+    assert step(log, drifting(), replace(lost, launched=frozenset({"v7/approval"}))) == found
+
+
+def test_every_other_reconciling_run_is_of_the_chain() -> None:
+    facts = replace(AT_REST, attempt=AttemptFacts(unread_for=2 * MINUTE))
+    assert step(attempted(), facts=facts).target == "chain"

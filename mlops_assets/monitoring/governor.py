@@ -74,7 +74,8 @@ def permit(
     """Whether episode ``episode`` may have one more retrain at ``now``.
 
     ``grants``: all grants that are remembered, of every episode, oldest first; ``in_flight``: the run that is
-    under way, if any.
+    under way, if any. A time that is further ahead of ``now`` than a limit is long was written by a clock
+    that was wrong, and does not count for that limit: no limit lasts longer than twice its length.
     """
     if in_flight is not None:
         return Permit(False, f"run {in_flight} is under way: one at a time")
@@ -84,14 +85,16 @@ def permit(
     limits = [
         limit
         for limit in (
-            _back_off(policy, grants, episode),
-            _cooldown(policy, grants, episode),
+            _back_off(policy, grants, episode, now),
+            _cooldown(policy, grants, episode, now),
             _budget(policy, grants, now),
         )
         if limit is not None and limit[0] > now
     ]
     if not limits:
-        return Permit(True, "nothing is under way, and no limit is reached")
+        ahead = [one for one in grants if (one.ended_at or one.granted_at) > now]
+        wrong = "; grants from the time ahead were written by a wrong clock and do not count" if ahead else ""
+        return Permit(True, f"nothing is under way, and no limit is reached{wrong}")
     next_at, reason = max(limits)
     return Permit(False, f"{reason}; the next may start at {next_at.isoformat()}", next_at)
 
@@ -112,7 +115,7 @@ _Limit = tuple[datetime, str] | None
 """When a limit ends, and the limit in words."""
 
 
-def _back_off(policy: GovernorPolicy, grants: Sequence[Grant], episode: int) -> _Limit:
+def _back_off(policy: GovernorPolicy, grants: Sequence[Grant], episode: int, now: datetime) -> _Limit:
     own = [one for one in grants if one.episode == episode]
     unsuccessful = 0
     for one in reversed(own):
@@ -122,18 +125,21 @@ def _back_off(policy: GovernorPolicy, grants: Sequence[Grant], episode: int) -> 
     if not unsuccessful:
         return None
     pause, last = back_off(policy, unsuccessful), own[-1]
+    ended = last.ended_at or last.granted_at
+    if ended > now + pause:
+        return None
     attempts = "attempt was" if unsuccessful == 1 else "attempts were"
     return (
-        (last.ended_at or last.granted_at) + pause,
+        ended + pause,
         f"{unsuccessful} {attempts} unsuccessful (the last {last.outcome}): back-off of {told(pause)}",
     )
 
 
-def _cooldown(policy: GovernorPolicy, grants: Sequence[Grant], episode: int) -> _Limit:
+def _cooldown(policy: GovernorPolicy, grants: Sequence[Grant], episode: int, now: datetime) -> _Limit:
     """Between first attempts only: later ones of an episode are held back by its back-off."""
     if any(one.episode == episode for one in grants):
         return None
-    first = [one for one in grants if one.number == 1]
+    first = [one for one in grants if one.number == 1 and one.granted_at <= now + policy.cooldown]
     if not first:
         return None
     last = max(first, key=lambda one: one.granted_at)
@@ -145,7 +151,7 @@ def _cooldown(policy: GovernorPolicy, grants: Sequence[Grant], episode: int) -> 
 
 
 def _budget(policy: GovernorPolicy, grants: Sequence[Grant], now: datetime) -> _Limit:
-    recent = sorted(one.granted_at for one in grants if one.granted_at > now - DAY)
+    recent = sorted(one.granted_at for one in grants if now - DAY < one.granted_at <= now + DAY)
     if len(recent) < policy.daily_budget:
         return None
     # Enough of them must be older than a day that one more fits.

@@ -84,6 +84,31 @@ def test_the_budget_is_of_any_24_hours() -> None:
     assert permit(policy, older, episode=3, in_flight=None, now=NOW).allowed
 
 
+def test_a_clock_that_was_years_ahead_once_holds_no_retrain_back_until_then() -> None:
+    """Whatever it wrote: the first grant of another episode, an attempt of this one, or the day's budget."""
+    ahead = -7 * 365 * DAY
+    for earlier in (
+        [granted(1, 1, ahead, "promoted")],
+        [granted(2, 1, ahead, "failed")],
+        [granted(1, number, ahead, "promoted") for number in (2, 3)],
+    ):
+        found = permit(POLICY, earlier, episode=2, in_flight=None, now=NOW)
+        assert found.allowed and "written by a wrong clock and do not count" in found.reason
+    # What the right clock wrote holds on beside it.
+    both = [granted(1, 1, DAY, "promoted"), granted(2, 1, ahead, "promoted")]
+    found = permit(POLICY, both, episode=3, in_flight=None, now=NOW)
+    assert not found.allowed and found.next_at == NOW + 6 * DAY
+
+
+@pytest.mark.parametrize("hours", [1, 23])
+def test_a_clock_that_was_set_back_a_little_frees_no_retrain(hours: int) -> None:
+    near = [granted(1, 1, -hours * HOUR, "rejected")]
+    for episode, length in ((1, DAY), (2, 7 * DAY)):
+        found = permit(POLICY, near, episode=episode, in_flight=None, now=NOW)
+        assert not found.allowed and found.next_at == NOW + hours * HOUR + length
+        assert permit(POLICY, near, episode=episode, in_flight=None, now=found.next_at).allowed
+
+
 def test_the_limit_that_lasts_longest_is_told() -> None:
     policy = GovernorPolicy(daily_budget=1)
     found = permit(policy, [granted(1, 1, HOUR, "promoted")], episode=2, in_flight=None, now=NOW)

@@ -23,6 +23,8 @@ Action = Literal["quiet", "warn", "open", "inconclusive"]
 SignalName = Literal["features", "labels", "prediction", "performance", "age"]
 
 SCORES_KEPT = 20
+LARGEST_SCORE = 1e9
+"""A threshold of zero makes a score infinite, and JSON has no infinity."""
 
 
 class _Document(BaseModel):
@@ -86,7 +88,7 @@ class DriftPolicy(_Document):
         gt=0,
         le=0.2,
         description="Probability per window that a signal shows although nothing changed, over all columns "
-        "together.",
+        "of its kind together.",
     )
     features: SignalRule = SignalRule(action="warn")
     labels: SignalRule = SignalRule(action="warn")
@@ -110,9 +112,9 @@ class SignalState:
     """One signal over the newest judged windows.
 
     ``agreeing`` of ``judged`` windows show it, where ``needed`` of ``of`` have to. ``scores``: of the newest
-    judged window: by column, the largest score relative to its threshold (above 1 is drift); by metric, its
-    value. ``evidence_since``: the end of the oldest window that is needed for this many to agree; None unless
-    the signal shows.
+    judged window: by column, the largest score relative to its threshold (above 1 is drift, at most 1e9); by
+    metric, its value, likewise bounded. ``evidence_since``: the end of the oldest window that is needed for
+    this many to agree; None unless the signal shows.
     """
 
     name: SignalName
@@ -218,7 +220,9 @@ def _drift_signal(
             (one for one in window.of(role) if one.severity is not None),
             key=lambda one: (-(one.severity or 0.0), one.column),
         )
-        scores = {one.column: one.severity for one in columns[:SCORES_KEPT] if one.severity is not None}
+        scores = {
+            one.column: _bounded(one.severity) for one in columns[:SCORES_KEPT] if one.severity is not None
+        }
         drifted = [
             f"{one.column} at {one.severity:.1f} times its threshold" for one in columns if one.drifted
         ]
@@ -238,8 +242,12 @@ def _performance_signal(rule: PerformanceRule, performance: "Sequence[WindowPerf
         shows = window.loss_low > rule.min_loss
         told = f"{window.metric} worse by {window.loss:.4f}, at least {window.loss_low:.4f}"
         windows.append(_Window(window.end, shows, told))
-        scores = {} if window.value is None else {window.metric: window.value}
+        scores = {} if window.value is None else {window.metric: _bounded(window.value)}
     return _signal("performance", rule, "performance was lost", windows, scores, unknown)
+
+
+def _bounded(score: float) -> float:
+    return min(max(score, -LARGEST_SCORE), LARGEST_SCORE)
 
 
 def _age_signal(rule: AgeRule, found: DataAge) -> SignalState:

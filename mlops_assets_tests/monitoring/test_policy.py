@@ -1,5 +1,7 @@
 """Which windows warn, open an episode, or cannot tell."""
 
+import json
+from dataclasses import asdict, replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -198,3 +200,14 @@ def test_the_age_of_another_version_is_refused() -> None:
     other = DataAge("v2", timedelta(days=1), timedelta(days=45), NOW)
     with pytest.raises(DataError, match="several versions"):
         decide(DriftPolicy(), [drift(0)], [], data_age=other)
+
+
+def test_a_threshold_of_zero_makes_a_score_that_json_can_hold() -> None:
+    column = ColumnDrift("constant", "prediction", (Score("psi", 0.3, 0.0),), True, 0.0)
+    windows = [WindowDrift(*times(week), "v7", 5000, True, "5,000 rows", (column,)) for week in range(3)]
+    lost = [replace(performance(week, 0.01), value=float("inf")) for week in range(3)]
+    found = decide(POLICY, windows, lost)
+    assert found.action == "open"
+    kept = {one.name: one.scores for one in found.signals}
+    assert kept["prediction"] == {"constant": 1e9} and kept["performance"] == {"skill": 1e9}
+    json.dumps([asdict(one) for one in found.signals], allow_nan=False)

@@ -57,11 +57,16 @@ class Step:
 
 @dataclass(frozen=True)
 class Plan:
-    """The declared rollout of a deployment."""
+    """The declared rollout of a deployment.
+
+    ``labels_within``: how long a step waits for the labels of one measurement of quality before a person is
+    asked.
+    """
 
     steps: tuple[Step, ...]
     analyses: tuple[Analysis, ...] = ()
     keep_warm: timedelta = timedelta(minutes=30)
+    labels_within: timedelta = timedelta(days=14)
 
     @property
     def needs_labels(self) -> bool:
@@ -217,6 +222,19 @@ def _in_step(
                         "inconclusive",
                         samples=samples,
                     )
+            labels = labels_of(judgement)
+            overdue = now - mark.declared_at > plan.labels_within.total_seconds()
+            unmeasured = labels < step.min_requests and any(
+                analysis.metric == QUALITY for analysis in _said(plan, judgement, "inconclusive")
+            )
+            if overdue and unmeasured:
+                return Decision(
+                    "hold",
+                    f"{where}: {labels} labels came within {plan.labels_within}, "
+                    f"{step.min_requests} are one measurement of quality: {judgement.reason}",
+                    "inconclusive",
+                    samples=samples,
+                )
             return wait(f"inconclusive after {samples} requests: {judgement.reason}")
         if judgement.phase == "failed":
             return wait(f"{failures.count} failed measurements of {limit} allowed: {judgement.reason}")

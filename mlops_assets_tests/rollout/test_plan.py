@@ -89,6 +89,29 @@ def test_without_labels_a_rollout_waits_however_many_requests_there_are() -> Non
     assert found.action == "hold" and "measurement 500 (limit 3)" in found.reason
 
 
+def test_labels_that_never_come_stop_a_rollout_for_a_person() -> None:
+    plan = Plan(STEPS, (QUALITY, ERRORS), labels_within=timedelta(days=3))
+    late = 1_000.0 + timedelta(days=3).total_seconds()
+
+    def at(now: float, labels: int, **more: Any) -> Decision:
+        return decided(on_labels("inconclusive", labels), now=now, plan=plan, **more)
+
+    assert at(late, 0).action == "wait"
+    for labels in (0, 99):
+        found = at(late + 1, labels)
+        assert (found.action, found.phase) == ("hold", "inconclusive")
+        assert f"{labels} labels came within 3 days" in found.reason
+    # Enough for one measurement: the limit on measurements decides from here on.
+    assert at(late + 1, 100).action == "wait"
+    assert at(late + 1, 0, requests=99).action == "wait"
+    assert at(late + 1, 0, held=True).action == "wait"
+    # Without a quality analysis nobody waits for labels.
+    assert (
+        decided(OPEN, now=late + 1, plan=Plan(STEPS, (ERRORS,), labels_within=timedelta(0))).action == "wait"
+    )
+    assert Plan(STEPS).labels_within == timedelta(days=14)
+
+
 def test_further_labels_are_a_further_measurement_without_a_further_request() -> None:
     first = next_failures(Failures(), on_labels("failed", 250), 5, samples=200)
     assert first == Failures(5, 1, 450)

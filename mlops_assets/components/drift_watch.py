@@ -186,7 +186,7 @@ def _seen(
     return Measured(
         at=now.isoformat(),
         day=newest[0].hour.date().isoformat() if newest else "",
-        log=newest[0].path if newest else "",
+        log=newest[0].path.rpartition("/")[2] if newest else "",
         labels=labels.timestamp if labels else 0.0,
         stable=str(record.metadata.get("stable", "")) if record else "",
     )

@@ -301,8 +301,6 @@ class DriftMonitorComponent(DeclaredComponent[DriftMonitorDeclaration]):
             newest = judged[-1] if judged else None
             return dg.MaterializeResult(
                 metadata={
-                    "windows": compact_json([one.to_dict() for one in found]),
-                    "losses": compact_json(losses_by_revision(joined, task, known)),
                     "served": answering.label if answering else "none",
                     "answers": len(joined),
                     "labelled": int(joined["label"].notna().sum()),
@@ -312,6 +310,8 @@ class DriftMonitorComponent(DeclaredComponent[DriftMonitorDeclaration]):
                     **({newest.metric: newest.value} if newest and newest.value is not None else {}),
                     **({"performance": image(performance_plot(judged))} if judged else {}),
                     **({"slices": dg.MetadataValue.md(_slices(newest))} if newest and newest.slices else {}),
+                    "windows": compact_json([one.to_dict() for one in found]),
+                    "losses": compact_json(losses_by_revision(joined, task, known)),
                 },
             )
 
@@ -384,12 +384,12 @@ class DriftMonitorComponent(DeclaredComponent[DriftMonitorDeclaration]):
                     newest = Current(assessed, features, scores, target)
             return dg.MaterializeResult(
                 metadata={
-                    "windows": compact_json([one.to_dict() for one in found]),
                     "served": answering.label,
                     "measured_at": now.isoformat(),
                     MEASURED: context.run.tags.get(MEASURED_TAG, ""),
                     "by_window": dg.MetadataValue.md(markdown_table(_drift_rows(found))),
                     **self._shown(lake, model, model_registry, answering, reference, found, newest),
+                    "windows": compact_json([one.to_dict() for one in found]),
                 },
             )
 

@@ -16,11 +16,10 @@ import dagster as dg
 from mlops_assets.components.monitor_fields import DriftMonitorDeclaration
 from mlops_assets.components.records import latest
 from mlops_assets.monitoring import windows
-from mlops_assets.monitoring.labels import LABEL, join_labels
+from mlops_assets.monitoring.labels import LABEL, join_labels, label_codes
 from mlops_assets.monitoring.windows import Window
 from mlops_assets.resources.lake import Lake
 from mlops_assets.resources.model_registry import ModelRegistry, RegisteredVersion
-from mlops_assets.training.training_set import class_name, encode_target
 from serve.schema import FeatureSpec, ModelManifest, Task
 
 if TYPE_CHECKING:
@@ -170,27 +169,7 @@ def targets(joined: "pd.DataFrame", task: Task, classes: Sequence[str] | None) -
 
     NaN where none came yet, and where one is outside the classes: what the model never heard of is no label.
     """
-    import numpy as np
-
-    known = _understood(joined[LABEL], task, classes)
-    made = np.full(len(joined), np.nan)
-    if known.any():
-        made[known] = encode_target(joined.loc[known, LABEL], task=task, classes=classes)[0]
-    return made
-
-
-def _understood(labels: "pd.Series[Any]", task: Task, classes: Sequence[str] | None) -> "NDArray[np.bool_]":
-    """Which labels the model has a code for."""
-    import pandas as pd
-
-    present = labels.notna()
-    if task == "regression":
-        return (present & pd.to_numeric(labels, errors="coerce").notna()).to_numpy(dtype=bool)
-    if task == "binary" and labels[present].isin([0, 1]).any():
-        return (present & labels.isin([0, 1])).to_numpy(dtype=bool)
-    if classes is None:
-        return present.to_numpy(dtype=bool)
-    return (present & labels.map(class_name, na_action="ignore").isin(classes)).to_numpy(dtype=bool)
+    return label_codes(joined[LABEL], task=task, classes=classes)
 
 
 def within(frame: "pd.DataFrame", window: Window) -> "pd.DataFrame":

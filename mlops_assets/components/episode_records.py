@@ -31,22 +31,24 @@ def requests_key(model: str) -> dg.AssetKey:
     return dg.AssetKey(["retrain_requests", model])
 
 
-def episode_log(instance: dg.DagsterInstance, model: str) -> EpisodeLog:
-    """The newest log; the empty one when drift was never seen."""
+def episode_log(instance: dg.DagsterInstance, model: str, *, before: float | None = None) -> EpisodeLog:
+    """The newest log, or the newest as it was at ``before`` (real time, Unix seconds); the empty one when
+    drift was never seen.
+    """
     found = [
         log
         for key in (signal_key(model), requests_key(model))
         for fetch in (instance.fetch_materializations, instance.fetch_observations)
-        if (log := _newest_log(fetch, key)) is not None
+        if (log := _newest_log(fetch, dg.AssetRecordsFilter(key, before_timestamp=before))) is not None
     ]
     return EpisodeLog.loads(max(found)[1]) if found else EpisodeLog()
 
 
-def _newest_log(fetch: Callable[..., Any], key: dg.AssetKey) -> tuple[int, str] | None:
+def _newest_log(fetch: Callable[..., Any], wanted: dg.AssetRecordsFilter) -> tuple[int, str] | None:
     """Storage id and text of the newest log among events of one kind; those reported by hand carry none."""
     cursor = None
     while True:
-        page = fetch(key, limit=PAGE, cursor=cursor)
+        page = fetch(wanted, limit=PAGE, cursor=cursor)
         for record in page.records:
             event = record.asset_materialization or record.asset_observation
             told = event.metadata.get(EPISODES) if event else None

@@ -54,6 +54,7 @@ Kind = Literal[
     "log_drops",
     "sensor_failing",
     "retrain_failed",
+    "measuring_failed",
 ]
 Delivery = Literal["sending", "delivered", "logged", "failed", "refused", "suppressed"]
 """``logged``: no webhook is set. ``failed``: to be tried again. ``refused``: the webhook will not take it as

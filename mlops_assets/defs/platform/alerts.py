@@ -11,7 +11,7 @@ that it is the same news. Each of the two sensors watches the other: one that fa
 import json
 import time
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -21,6 +21,8 @@ from dagster._core.scheduler.instigation import InstigatorState, InstigatorStatu
 from dagster._core.storage.tags import WILL_RETRY_TAG
 
 from mlops_assets import environment
+from mlops_assets.components.drift_watch import MEASURING, MONITOR_TAG
+from mlops_assets.components.episode_records import episode_log
 from mlops_assets.components.records import latest
 from mlops_assets.components.rollout_watch import LAUNCHED_BY_TAG
 from mlops_assets.defs.platform.watching import (
@@ -31,9 +33,9 @@ from mlops_assets.defs.platform.watching import (
     LogTold,
     SensorTicks,
     duration,
+    failed_run_news,
     freshness_news,
     log_news,
-    retrain_news,
     sensor_news,
 )
 from mlops_assets.errors import ClusterUnreachable, MlopsError
@@ -99,8 +101,8 @@ def freshness_alerts(context: dg.SensorEvaluationContext, alerts: Alerts) -> dg.
     name="health_alerts",
     minimum_interval_seconds=INTERVAL_S,
     default_status=dg.DefaultSensorStatus.RUNNING,
-    description="Tells of failing sensors, failed retrains and lost prediction logs; delivers alerts that "
-    "the webhook did not take before.",
+    description="Tells of failing sensors, failed retrains and measurements, and lost prediction logs; "
+    "delivers alerts that the webhook did not take before.",
 )
 def health_alerts(
     context: dg.SensorEvaluationContext, alerts: Alerts, serve_client: ServeClient
@@ -111,16 +113,14 @@ def health_alerts(
     # This sensor's own failures are told by the other one.
     names = {sensor.name for sensor in repository.sensor_defs} - {"health_alerts"}
     news, cursor.sensors = sensor_news(cursor.sensors, sensor_ticks(context.instance, names))
-    runs, cursor.runs_until = failed_retrains(
-        context.instance, cursor.runs_until, monitored=_monitored(repository.asset_graph), now=time.time()
-    )
-    news += retrain_news(runs)
+    runs, cursor.runs_until = failed_runs(context.instance, cursor.runs_until, now=time.time())
+    news += failed_run_news(runs)
     logs = log_states(context.instance, serve_client, _deployments(repository.asset_graph))
     more, cursor.logs = log_news(cursor.logs, logs)
     news += more
     said = alerts.send_all(news)
     delivered = alerts.redeliver()
-    looked = f"{len(names)} sensors, {len(logs)} prediction logs and {len(runs)} failed retrains looked at"
+    looked = f"{len(names)} sensors, {len(logs)} prediction logs and {len(runs)} failed runs looked at"
     return _result([looked, *_outcomes(news, said), *delivered], asdict(cursor))
 
 
@@ -204,13 +204,13 @@ def _sensor_states(instance: dg.DagsterInstance, names: Collection[str]) -> Iter
             yield state
 
 
-def failed_retrains(
-    instance: dg.DagsterInstance, until: float | None, *, monitored: Collection[str] = (), now: float
+def failed_runs(
+    instance: dg.DagsterInstance, until: float | None, *, now: float
 ) -> tuple[list[FailedRun], float]:
-    """Failed runs that a sensor or automation launched to make a model, newer than ``until``; the next one.
+    """Failed runs that a sensor or automation launched to make a model or to measure one, newer than
+    ``until``; the next one.
 
-    A run that Dagster is going to try again is left out: the last try speaks for all. So is a run that makes
-    the training set of a model in ``monitored`` too: the drift sensor granted it, and tells of its end.
+    A run that Dagster is going to try again is left out: the last try speaks for all.
     """
     after = now - FIRST_LOOK_BACK_S if until is None else until
     records = instance.get_run_records(
@@ -229,14 +229,26 @@ def failed_retrains(
         if launched_by is None or run.tags.get(WILL_RETRY_TAG) == "true":
             continue
         for key in sorted(run.asset_selection or ()):
-            granted = key.path[-1] in monitored and _training_set(key) in (run.asset_selection or ())
-            if key.path[0] == "models" and not granted:
-                runs.append(_failed_run(instance, run, key.path[1], launched_by))
+            if key.path[0] == "models":
+                failed = _failed_run(instance, run, key.path[1], launched_by)
+                version, attempt = _attempt(instance, record, key.path[1])
+                runs.append(replace(failed, version=version, attempt=attempt))
+        if launched_by == MEASURING and MONITOR_TAG in run.tags:
+            runs.append(
+                replace(_failed_run(instance, run, run.tags[MONITOR_TAG], launched_by), measuring=True)
+            )
     return runs, after
 
 
-def _training_set(model: dg.AssetKey) -> dg.AssetKey:
-    return dg.AssetKey(["training_sets", model.path[-1]])
+def _attempt(instance: dg.DagsterInstance, record: dg.RunRecord, model: str) -> tuple[str, str]:
+    """The version and number of the attempt that was running when the run was created; empty without one."""
+    if dg.AssetKey(["training_sets", model]) not in (record.dagster_run.asset_selection or ()):
+        return "", ""
+    created = record.create_timestamp.replace(tzinfo=UTC).timestamp()
+    episode = episode_log(instance, model, before=created).open
+    if episode is None or not episode.attempts or episode.attempts[-1].outcome != "running":
+        return "", ""
+    return episode.version, f"{episode.number}.{episode.attempts[-1].number}"
 
 
 def _failed_run(instance: dg.DagsterInstance, run: dg.DagsterRun, model: str, launched_by: str) -> FailedRun:
@@ -312,10 +324,6 @@ def dropped_rows(metrics: str) -> int | None:
 
 def _deployments(graph: Any) -> list[str]:
     return sorted(key.path[1] for key in graph.materializable_asset_keys if key.path[0] == "deployments")
-
-
-def _monitored(graph: Any) -> set[str]:
-    return {key.path[1] for key in graph.get_all_asset_keys() if key.path[0] == "retrain_requests"}
 
 
 def _repository(context: dg.SensorEvaluationContext) -> dg.RepositoryDefinition:

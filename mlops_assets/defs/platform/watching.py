@@ -67,9 +67,11 @@ class LogTold:
 
 @dataclass(frozen=True)
 class FailedRun:
-    """A run that was to make ``models/<model>`` anew by itself, and failed.
+    """A run that was to make ``models/<model>`` anew by itself, or to measure it, and failed.
 
-    ``judged``: its gate gave a verdict other than promote, which is an answer and told as one.
+    ``judged``: its gate gave a verdict other than promote, which is an answer and told as one. ``attempt``:
+    episode and number of the granted retrain that waited for this run ("1.2"), with the ``version`` that the
+    episode is on; empty when none did.
     """
 
     run_id: str
@@ -79,6 +81,9 @@ class FailedRun:
     error: str
     judged: bool
     url: str
+    measuring: bool = False
+    version: str = ""
+    attempt: str = ""
 
 
 def freshness_news(
@@ -188,22 +193,45 @@ def _log_alert(deployment: str, what: str, summary: str, now: LogState) -> Alert
     )
 
 
-def retrain_news(runs: Sequence[FailedRun]) -> list[Alert]:
-    """One alert per failed run that was to retrain; a verdict of the gate is no failure."""
+def failed_run_news(runs: Sequence[FailedRun]) -> list[Alert]:
+    """One alert per failed run; a verdict of the gate is no failure.
+
+    The failure of an attempt is the very news that the drift sensor has when it notes the outcome: alike in
+    kind, subject, version and dedupe, so the port tells it once, whichever sensor is first. Measuring is
+    tried again and again, so its failures are one piece of news for each step that fails.
+    """
     return [
-        Alert(
-            kind="retrain_failed",
-            subject=f"models/{one.model}",
-            summary=f"run {one.run_id[:8]} (launched by {one.launched_by}) failed"
-            f"{f' at {one.step}' if one.step else ''}: {_short(one.error)}",
-            command=f"read the run at {one.url}; an open episode is tried again after its back-off, by hand: "
-            f"dg launch --assets 'key:\"training_sets/{one.model}\"'",
-            evidence={"run_id": one.run_id, "step": one.step, "error": one.error},
-            dedupe=one.run_id,
-        )
-        for one in runs
-        if not one.judged
+        _measuring_failed(one) if one.measuring else _retrain_failed(one) for one in runs if not one.judged
     ]
+
+
+def _retrain_failed(one: FailedRun) -> Alert:
+    attempt = f", retrain {one.attempt}" if one.attempt else ""
+    return Alert(
+        kind="retrain_failed",
+        subject=f"models/{one.model}",
+        summary=f"run {one.run_id[:8]} (launched by {one.launched_by}{attempt}) {_where_and_why(one)}",
+        command=f"read the run at {one.url}; an open episode is tried again after its back-off, by hand: "
+        f"dg launch --assets 'key:\"training_sets/{one.model}\"'",
+        version=one.version,
+        evidence={"run_id": one.run_id, "step": one.step, "error": one.error},
+        dedupe=one.attempt or one.run_id,
+    )
+
+
+def _measuring_failed(one: FailedRun) -> Alert:
+    return Alert(
+        kind="measuring_failed",
+        subject=f"drift/{one.model}",
+        summary=f"drift is not seen while measuring fails: run {one.run_id[:8]} {_where_and_why(one)}",
+        command=f"read the run at {one.url}; measure_{one.model} tries again by itself, later each time",
+        evidence={"run_id": one.run_id, "step": one.step, "error": one.error},
+        dedupe=one.step,
+    )
+
+
+def _where_and_why(one: FailedRun) -> str:
+    return f"failed{f' at {one.step}' if one.step else ''}: {_short(one.error)}"
 
 
 def moment(at: float) -> str:

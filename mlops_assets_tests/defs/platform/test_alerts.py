@@ -19,8 +19,12 @@ from dagster._core.scheduler.instigation import (
 )
 from dagster._utils.error import SerializableErrorInfo
 
+from mlops_assets.components.drift_watch import _alert
+from mlops_assets.components.episode_records import granted, noted
+from mlops_assets.components.monitor_fields import DriftMonitorDeclaration
 from mlops_assets.defs.platform import alerts as module
 from mlops_assets.defs.platform.alerts import freshness_alerts, health_alerts
+from mlops_assets.monitoring.episodes import EpisodeLog, Step, close, grant, open_episode, record_outcome
 from mlops_assets.resources.alerts import Alerts, signature
 from mlops_assets.resources.serve_client import ServeClient
 from mlops_assets_tests.webhook import Webhook, webhook
@@ -324,34 +328,121 @@ def test_a_verdict_a_persons_run_and_one_that_is_tried_again_are_not_told(
     assert retrain(instance, mlops__launched_by="automation").success
     said = tick(health_alerts).skip_reason
     assert hook.requests == []
-    assert said is not None and "1 failed retrains looked at" in str(said.skip_message)
+    assert said is not None and "1 failed runs looked at" in str(said.skip_message)
 
 
-def test_a_granted_retrain_is_told_by_the_drift_sensor_alone(instance: dg.DagsterInstance) -> None:
+def chain_run(instance: dg.DagsterInstance, launched_by: str = "automation") -> None:
+    """A run from the training set on, which fails there."""
+
     @dg.asset(key=["training_sets", "flights"])
     def training_set() -> None:
         raise ValueError("no rows")
 
-    chain = dg.Definitions(
-        assets=[training_set, dg.AssetSpec(["retrain_requests", "flights"]), model],
-        executor=dg.in_process_executor,
+    chain = dg.Definitions(assets=[training_set, model], executor=dg.in_process_executor)
+    chain.resolve_implicit_global_asset_job_def().execute_in_process(
+        instance=instance,
+        asset_selection=[training_set.key, model.key],
+        tags={"mlops/launched_by": launched_by},
+        raise_on_error=False,
     )
-    whole = [training_set.key, model.key]
-    job = chain.resolve_implicit_global_asset_job_def()
-    job.execute_in_process(instance=instance, asset_selection=whole, tags=AUTOMATION, raise_on_error=False)
-    monitored = module._monitored(chain.resolve_asset_graph())
-    assert monitored == {"flights"}
-    assert module.failed_retrains(instance, None, monitored=monitored, now=NOW)[0] == []
-    # Nobody else tells of the same run where no monitor is declared, nor of a chain that a person started.
-    assert len(module.failed_retrains(instance, None, now=NOW)[0]) == 1
+
+
+AT = datetime(2013, 6, 3, tzinfo=UTC)
+OPENED = open_episode(EpisodeLog(), version="v3", reason="drift", now=AT)
+GRANTED = grant(OPENED, data="2013-06-01", now=AT)
+FAILED = record_outcome(GRANTED, "failed", reason="no rows", ended_at=AT)
+
+
+def test_the_failure_of_a_granted_retrain_is_told_once_over_both_sensors(
+    instance: dg.DagsterInstance, hook: Webhook, tick: Tick, tmp_path: Path
+) -> None:
+    instance.report_runless_asset_event(granted("flights", GRANTED, "drift"))
+    chain_run(instance)
+    declared = DriftMonitorDeclaration(model="flights", logs_since=AT.date())
+    drift = _alert(declared, Step("outcome", "episode-1.1 failed", FAILED, 1, 1), "retrain_failed")
+    Alerts(log_file=str(tmp_path / "alerts.jsonl")).send(drift)
+    instance.report_runless_asset_event(noted("flights", FAILED, "episode-1.1 failed"))
+
+    said = tick(health_alerts).skip_reason
+
+    assert hook.kinds() == ["retrain_failed"]
+    assert said is not None and "suppressed" in str(said.skip_message)
+
+
+def test_the_failure_of_a_granted_retrain_is_told_while_the_drift_sensor_is_not_ticking(
+    instance: dg.DagsterInstance, hook: Webhook, tick: Tick
+) -> None:
+    instance.report_runless_asset_event(granted("flights", GRANTED, "drift"))
+    chain_run(instance)
+    tick(health_alerts)
+    (alert,) = told(hook)
+    assert (alert["version"], alert["dedupe"]) == ("v3", "1.1") and "no rows" in alert["summary"]
+
+
+@pytest.mark.parametrize(
+    "before",
+    [
+        [],
+        [granted("flights", GRANTED, "drift"), noted("flights", FAILED, "failed")],
+        [
+            granted("flights", GRANTED, "drift"),
+            noted("flights", close(GRANTED, by="ana", reason="over", now=AT), "over"),
+        ],
+    ],
+    ids=["never granted", "failed before", "closed by a person"],
+)
+def test_the_failure_of_a_chain_that_no_attempt_waits_for_is_told_as_that_run(
+    instance: dg.DagsterInstance, hook: Webhook, tick: Tick, before: list[Any]
+) -> None:
+    for event in before:
+        instance.report_runless_asset_event(event)
+    chain_run(instance, "reconciler")
+    tick(health_alerts)
+    (alert,) = told(hook)
+    assert alert["kind"] == "retrain_failed" and alert["version"] == ""
+    assert alert["dedupe"] == alert["evidence"]["run_id"]
+
+
+def test_a_model_alone_that_failed_is_not_the_attempt(instance: dg.DagsterInstance) -> None:
+    instance.report_runless_asset_event(granted("flights", GRANTED, "drift"))
     retrain(instance, training=True, mlops__launched_by="automation")
-    assert len(module.failed_retrains(instance, None, monitored=monitored, now=NOW)[0]) == 1
+    (run,) = module.failed_runs(instance, None, now=NOW)[0]
+    assert run.attempt == ""
+
+
+# -- failed measurements -----------------------------------------------------------------------------
+
+
+def test_a_failed_measurement_is_told_once_however_often_it_is_tried_again(
+    instance: dg.DagsterInstance, hook: Webhook, tick: Tick
+) -> None:
+    @dg.asset(key=["performance", "flights"])
+    def performance() -> None:
+        raise ValueError("a label outside the classes")
+
+    @dg.asset(key=["drift", "flights"], deps=[performance])
+    def drift() -> None: ...
+
+    measuring = dg.Definitions(assets=[performance, drift], executor=dg.in_process_executor)
+    job = measuring.resolve_implicit_global_asset_job_def()
+    tags = {"mlops/monitor": "flights", "mlops/launched_by": "measure sensor"}
+    for _ in range(2):
+        job.execute_in_process(instance=instance, tags=tags, raise_on_error=False)
+        tick(health_alerts)
+    job.execute_in_process(
+        instance=instance, tags={**tags, "dagster/will_retry": "true"}, raise_on_error=False
+    )
+    job.execute_in_process(instance=instance, raise_on_error=False)  # A person's own.
+    tick(health_alerts)
+    (alert,) = told(hook)
+    assert alert["kind"] == "measuring_failed" and alert["subject"] == "drift/flights"
+    assert "a label outside the classes" in alert["summary"]
 
 
 def test_runs_of_before_the_last_day_are_no_news(instance: dg.DagsterInstance) -> None:
     retrain(instance, training=True, mlops__launched_by="automation")
-    assert len(module.failed_retrains(instance, None, now=NOW + 3_600)[0]) == 1
-    assert module.failed_retrains(instance, None, now=NOW + 3 * 86_400)[0] == []
+    assert len(module.failed_runs(instance, None, now=NOW + 3_600)[0]) == 1
+    assert module.failed_runs(instance, None, now=NOW + 3 * 86_400)[0] == []
 
 
 # -- prediction logs ---------------------------------------------------------------------------------

@@ -1,7 +1,13 @@
 """What is news, on plain values."""
 
+from dataclasses import replace
+from datetime import UTC, datetime
+from typing import Any
+
 import pytest
 
+from mlops_assets.components.drift_watch import _alert
+from mlops_assets.components.monitor_fields import DriftMonitorDeclaration
 from mlops_assets.defs.platform.watching import (
     FailedRun,
     Freshness,
@@ -9,13 +15,15 @@ from mlops_assets.defs.platform.watching import (
     LogTold,
     SensorTicks,
     duration,
+    failed_run_news,
     freshness_news,
     log_news,
-    retrain_news,
     sensor_news,
 )
+from mlops_assets.monitoring.episodes import EpisodeLog, Step, grant, open_episode
 
 SINCE = 1_700_000_000.0
+AT = datetime(2013, 6, 3, tzinfo=UTC)
 LATE = Freshness(
     "FAIL",
     SINCE,
@@ -158,19 +166,40 @@ def test_a_refused_key_is_told_because_nobody_can_tell_whether_rows_are_lost() -
 # -- failed retrains ---------------------------------------------------------------------------------
 
 
-def failed_run(*, judged: bool) -> FailedRun:
-    return FailedRun("0123456789ab", "flights", "automation", "models__flights", "boom", judged, "http://u")
+def failed_run(**facts: Any) -> FailedRun:
+    known = {"step": "models__flights", "error": "boom", "judged": False, "url": "http://u", **facts}
+    return FailedRun("0123456789ab", "flights", "automation", **known)
 
 
 def test_a_failed_retrain_is_told_with_step_and_error() -> None:
-    (alert,) = retrain_news([failed_run(judged=False)])
+    (alert,) = failed_run_news([failed_run()])
     assert alert.kind == "retrain_failed" and alert.subject == "models/flights"
     assert alert.summary == "run 01234567 (launched by automation) failed at models__flights: boom"
     assert alert.dedupe == "0123456789ab" and "http://u" in alert.command
 
 
 def test_a_verdict_of_the_gate_is_no_failure() -> None:
-    assert retrain_news([failed_run(judged=True)]) == []
+    assert failed_run_news([failed_run(judged=True)]) == []
+
+
+def test_the_failure_of_an_attempt_is_the_news_that_the_drift_sensor_tells() -> None:
+    log = grant(open_episode(EpisodeLog(), version="v3", reason="drift", now=AT), data="2013-06-01", now=AT)
+    step = Step("outcome", "episode-1.1 failed: boom", log, 1, 1)
+    declared = DriftMonitorDeclaration(model="flights", logs_since=AT.date())
+    (ours,) = failed_run_news([failed_run(version="v3", attempt="1.1")])
+    assert ours.fingerprint == _alert(declared, step, "retrain_failed").fingerprint
+    assert "retrain 1.1" in ours.summary
+
+
+def test_a_failed_measurement_is_told_by_step_for_it_fails_again_and_again() -> None:
+    first = failed_run(measuring=True, step="performance__flights")
+    (alert,) = failed_run_news([first])
+    assert alert.kind == "measuring_failed" and alert.subject == "drift/flights"
+    assert alert.summary.endswith("failed at performance__flights: boom")
+    assert "http://u" in alert.command and "models" not in alert.command
+    (again,) = failed_run_news([replace(first, run_id="ba9876543210", error="boom again")])
+    (other,) = failed_run_news([failed_run(measuring=True, step="drift__flights")])
+    assert again.fingerprint == alert.fingerprint != other.fingerprint
 
 
 @pytest.mark.parametrize(

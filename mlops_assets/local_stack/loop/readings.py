@@ -14,7 +14,7 @@ from mlops_assets.errors import StackError
 EVENTS = 6
 """Newest events that are read of each asset; more of one asset between two looks would be missed."""
 RUNS = 15
-TIMEOUT_S = 20.0
+TIMEOUT_S, ATTEMPTS = 20.0, 3
 STALE_KINDS = ("models",)
 """Kinds whose staleness is read: following every cause of every asset takes seconds."""
 
@@ -243,10 +243,21 @@ class Watch:
         return served_stale_of(answer.text) if answer.status_code == 200 else None
 
     def _ask(self, query: str, **variables: Any) -> dict[str, Any]:
-        answer = self._dagster.post("/graphql", json={"query": query, "variables": variables})
+        import httpx
+
+        for attempt in range(1, ATTEMPTS + 1):
+            try:
+                answer = self._dagster.post("/graphql", json={"query": query, "variables": variables})
+                break
+            # The webserver shares two cores with a training; asking twice harms nobody.
+            except httpx.TransportError as error:
+                if attempt == ATTEMPTS:
+                    raise StackError(
+                        f"Dagster's webserver did not answer {ATTEMPTS} times, {TIMEOUT_S:g} s each: {error}"
+                    ) from error
+        if answer.status_code != 200 or "errors" in answer.json():
+            raise StackError(f"Dagster refused a question: HTTP {answer.status_code}, {answer.text[:500]}")
         told = answer.json()
-        if "errors" in told or answer.status_code != 200:
-            raise StackError(f"Dagster refused a question: {str(told.get('errors', told))[:500]}")
         data: dict[str, Any] = told["data"]
         return data
 

@@ -34,9 +34,9 @@ class Plan:
     arrivals: tuple[int, ...] = tuple(range(7))
 
     @property
-    def spare(self) -> int:
+    def spare(self) -> timedelta:
         """Days at the end that are kept for the planted model."""
-        return 8
+        return 10 * ONE_DAY
 
 
 SHORT = Plan(
@@ -82,7 +82,10 @@ def _days(story: Story, plan: Plan) -> date:
         "known days later. From here on only the platform acts.",
     )
     day = plan.first_day
-    while day <= plan.last_day - timedelta(days=plan.spare):
+    # The planted model is to meet a deployment at rest.
+    while day <= plan.last_day - plan.spare or (
+        story.rolling_out() and day <= plan.last_day - plan.spare / 2
+    ):
         story.day(day)
         day += ONE_DAY
         if plan.until_promoted and story.repaired():

@@ -138,7 +138,10 @@ class Story:
 
     def instead(self, since: int) -> str:
         """What was seen in the place of what was waited for: transitions, unfinished runs, sensors."""
-        told = [f"{one.real:.0f} s {words(one.change)}: {one.change.text}" for one in self.seen[since:]]
+        told = [
+            f"{one.virtual[:10]}, {one.real:.0f} s: {words(one.change)}: {one.change.text}"
+            for one in self.seen[since:]
+        ]
         under_way = [
             f"run {run.run_id[:8]} {run.status.lower()}: {', '.join(run.assets)}"
             for run in self.last.runs.values()
@@ -259,11 +262,14 @@ class Story:
         """The planted version passes the gate, gets a share of the callers, fails, and is taken back."""
         since = len(self.seen)
         verdict = self.expect(
-            "the gate's verdict", _is("verdict"), within_s=LAUNCHED_S + JUDGED_S, since=since
+            f"the gate's verdict on {version}",
+            _is("verdict", version),
+            within_s=LAUNCHED_S + JUDGED_S,
+            since=since,
         )
         if verdict.facts.get("outcome") != "promote":
             raise Unfulfilled(f"the planted {version} did not pass the gate: {verdict.text}")
-        self.expect("the start of its rollout", _is("rollout"), within_s=JUDGED_S, since=since)
+        self.expect("the start of its rollout", _is("rollout", version), within_s=JUDGED_S, since=since)
         deadline = time.monotonic() + ROLLOUT_S
         while self.last.endpoint is None or not self.last.endpoint.weights.get(version):
             if time.monotonic() > deadline or not self.rolling_out():
@@ -276,8 +282,8 @@ class Story:
         )
         since = len(self.seen)
         self.live(day, without=without)
-        self.expect(f"a trip of {version}", _is("tripped"), within_s=TRIPPED_S, since=since)
-        self.expect(f"the abort of {version}", _is("aborted"), within_s=ROLLOUT_S, since=since)
+        self.expect(f"a trip of {version}", _is("tripped", version), within_s=TRIPPED_S, since=since)
+        self.expect(f"the abort of {version}", _is("aborted", version), within_s=ROLLOUT_S, since=since)
         self.expect(
             "all traffic back on stable",
             lambda change: change.kind == "traffic" and version not in change.text.split(";")[0],
@@ -352,8 +358,8 @@ def days_name(first: date, last: date) -> str:
     return f"{first:%d %b}" if first == last else f"{first:%d %b} to {last:%d %b}"
 
 
-def _is(kind: str) -> Callable[[Change], bool]:
-    return lambda change: change.kind == kind
+def _is(kind: Kind, subject: str | None = None) -> Callable[[Change], bool]:
+    return lambda change: change.kind == kind and subject in (None, change.subject)
 
 
 def words(change: Change) -> str:

@@ -223,16 +223,28 @@ class InferenceLog(dg.ConfigurableResource):  # type: ignore[type-arg]
         if unknown:
             raise UnknownName("column of the prediction log", unknown[0], schema.names)
         wanted = list(columns) if columns is not None else None
+        files = self._listed_files(deployment, hours)
         for _ in range(TRIES):
             try:
-                files = [file for hour in hours for file in self._files(deployment, hour)]
                 return self._table(files, schema, wanted, condition)
-            except FileNotFoundError as error:
-                # A compaction has replaced it since it was listed.
-                gone = error
             except (OSError, ValueError) as error:  # Arrow's errors are among these, and name the file.
-                raise DataError(f"Cannot read the prediction log {self.folder()}: {error}") from error
-        raise DataError(f"Cannot read the prediction log {self.folder()}: {gone}") from gone
+                failed = error
+            # A compaction may have replaced a file since it was listed. A store says so in many ways: an
+            # object that is deleted while it is read only ends too early.
+            now = self._listed_files(deployment, hours)
+            if {file.path for file in files} <= {file.path for file in now}:
+                break
+            files = now
+        raise DataError(f"Cannot read the prediction log {self.folder()}: {failed}") from failed
+
+    def _listed_files(self, deployment: str, hours: Sequence[datetime]) -> list[LogFile]:
+        """The files of these hours; listed again when a compaction replaces some meanwhile."""
+        for _ in range(TRIES):
+            try:
+                return [file for hour in hours for file in self._files(deployment, hour)]
+            except FileNotFoundError as error:
+                gone = error
+        raise DataError(f"Cannot list the prediction log {self.folder()}: {gone}") from gone
 
     def _table(
         self, files: Sequence[LogFile], schema: "pa.Schema", wanted: list[str] | None, condition: Any

@@ -155,17 +155,24 @@ class LogHour:
         return _Listed(tuple(counted), tuple(left_over), manifest)
 
     def _manifest(self) -> _Manifest | None:
-        path = f"{self._folder}/{MANIFEST}"
-        try:
-            with self._filesystem.open_input_file(path) as stream:
-                text = stream.read()
-        except FileNotFoundError:
-            return None
-        try:
-            document = json.loads(text)
-            return _Manifest(document["file"], frozenset(document["replaced"]))
-        except (ValueError, KeyError, TypeError) as error:
-            raise DataError(f"{path} is not what a compaction writes: {error!r}") from error
+        path, before = f"{self._folder}/{MANIFEST}", b""
+        for _ in range(TRIES):
+            try:
+                with self._filesystem.open_input_file(path) as stream:
+                    text = stream.read()
+            except FileNotFoundError:
+                return None
+            try:
+                document = json.loads(text)
+                return _Manifest(document["file"], frozenset(document["replaced"]))
+            except (ValueError, KeyError, TypeError) as error:
+                failed = error
+            # An object that is replaced between asking for its size and reading it ends in the middle. What
+            # says the same twice is broken.
+            if text == before:
+                break
+            before = text
+        raise DataError(f"{path} is not what a compaction writes: {failed!r}") from failed
 
     # -- merging -------------------------------------------------------------------------------------
 

@@ -218,7 +218,7 @@ def drift_sensor(declared: DriftMonitorDeclaration, monitored: Monitored) -> dg.
         alerts: Alerts,
     ) -> dg.SensorResult:
         instance, now = context.instance, clock.now()
-        decision = decision_now(instance, model_registry, declared, now)
+        decision = decision_now(instance, model_registry, declared, monitored.label_key, now)
         before = episode_log(instance, declared.model)
         steps = list(_steps(instance, model_registry, declared, monitored, before, decision, now))
         events: list[Any] = []
@@ -265,13 +265,22 @@ def drift_sensor(declared: DriftMonitorDeclaration, monitored: Monitored) -> dg.
 
 
 def decision_now(
-    instance: dg.DagsterInstance, registry: ModelRegistry, declared: DriftMonitorDeclaration, now: datetime
+    instance: dg.DagsterInstance,
+    registry: ModelRegistry,
+    declared: DriftMonitorDeclaration,
+    label_key: dg.AssetKey,
+    now: datetime,
 ) -> Decision:
     """The policy's decision on the windows that were measured last, of the version that answers."""
     found = served(instance, registry, model=declared.model, deployment=declared.served_by)
     until = found.version.tags.get(TRAINED_UNTIL) if found else None
     age = None
-    if found is not None and until:
+    # Where there is nothing newer to train on, a retrain would only make the same model again.
+    if (
+        found is not None
+        and until
+        and newest_data(instance, label_key) != found.version.tags.get(NEWEST_DATA)
+    ):
         trained = datetime.fromisoformat(until)
         age = DataAge(found.label, now - trained, declared.max_data_age, now)
     drift = [

@@ -14,11 +14,14 @@ import pandas as pd
 import pytest
 from dagster.components.testing import create_defs_folder_sandbox
 
+from mlops_assets.components.drift_watch import decision_now
 from mlops_assets.components.episode_records import episode_log
+from mlops_assets.components.monitor_fields import DriftMonitorDeclaration
 from mlops_assets.components.records import Record, latest
 from mlops_assets.decisions import close_episode, decide_approval
 from mlops_assets.errors import ApprovalError, MlopsError
 from mlops_assets.explain import explain
+from mlops_assets.monitoring.policy import AgeRule, DriftPolicy
 from mlops_assets.resources.alerts import Alerts
 from mlops_assets.resources.clock import Clock
 from mlops_assets.resources.experiment_tracking import ExperimentTracker
@@ -675,3 +678,18 @@ def test_a_thousand_requests_by_hand_do_not_flush_the_governors_memory(shop: Sho
         shop.instance.report_runless_asset_event(dg.AssetMaterialization(key, tags=tags))
 
     assert episode_log(shop.instance, "shop") == before
+
+
+def test_old_data_opens_an_episode_only_where_newer_data_is_there(shop: Shop) -> None:
+    declared = DriftMonitorDeclaration(
+        model="shop", logs_since=FIRST_DAY.date(), policy=DriftPolicy(age=AgeRule(action="open"))
+    )
+    label_key = dg.AssetKey(["datasets", "shop"])
+    later = shop.now + 100 * DAY
+
+    nothing_newer = decision_now(shop.instance, shop.registry, declared, label_key, later)
+    shop.labels(visits(shop.now))
+    newer = decision_now(shop.instance, shop.registry, declared, label_key, later)
+
+    assert (nothing_newer.action, newer.action) == ("inconclusive", "open")
+    assert "days old, 45 are allowed" in newer.reason

@@ -9,7 +9,7 @@ declaration. Does not belong here: reading what is measured (``measuring.py``), 
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
@@ -33,6 +33,7 @@ from mlops_assets.components.episode_records import episode_log, requests_key, s
 from mlops_assets.components.feature_view import FeatureViewDeclaration
 from mlops_assets.components.measuring import (
     DAY_COLUMN,
+    READ_UNTIL,
     Served,
     compact_json,
     features_of,
@@ -40,6 +41,7 @@ from mlops_assets.components.measuring import (
     labelled,
     log_frame,
     logged,
+    read_until,
     reference_of,
     scores_of,
     served,
@@ -217,9 +219,11 @@ class DriftMonitorComponent(DeclaredComponent[DriftMonitorDeclaration]):
 
             days = run_partitions(context) or []
             start = first_day(declared)
-            merged = inference_log.compact(
-                declared.served_by, before=clock.now() - COMPACT_AFTER, since=start
-            )
+            # Before anything is read: what comes later may or may not be in it.
+            now = clock.now()
+            newest = inference_log.last_files(declared.served_by, 1)
+            later = bool(newest and days) and newest[0].hour.date().isoformat() > days[-1]
+            merged = inference_log.compact(declared.served_by, before=now - COMPACT_AFTER, since=start)
             frames = [
                 log_frame(inference_log.day(declared.served_by, datetime.fromisoformat(day).date()), day)
                 for day in days
@@ -251,7 +255,14 @@ class DriftMonitorComponent(DeclaredComponent[DriftMonitorDeclaration]):
                 context,
                 key,
                 versions,
-                {day: {"dagster/partition_row_count": int(counts.get(day, 0))} for day in days},
+                {
+                    day: {
+                        "dagster/partition_row_count": int(counts.get(day, 0)),
+                        # After the newest answers there are none: the log is complete until now.
+                        READ_UNTIL: (min(now, _end_of(day)) if later else now).isoformat(),
+                    }
+                    for day in days
+                },
             )
 
         return prediction_logs
@@ -278,7 +289,7 @@ class DriftMonitorComponent(DeclaredComponent[DriftMonitorDeclaration]):
 
             now = clock.now()
             answering = self._served(context, model_registry)
-            windows = self._windows(now)
+            windows = self._windows(self._complete_until(context, now))
             joined = self._joined(lake, model, view, label_key, now)
             found: list[WindowPerformance] = []
             for version, variant, rows in _answered_as(joined):
@@ -356,7 +367,7 @@ class DriftMonitorComponent(DeclaredComponent[DriftMonitorDeclaration]):
             rows = rows.assign(target=targets(rows, model.declaration.task, answering.manifest.classes))
             found: list[WindowDrift] = []
             newest: Current | None = None
-            for window in self._windows(now):
+            for window in self._windows(self._complete_until(context, now)):
                 part = within(rows, window)
                 if rows.empty or window.end <= rows["at"].min():
                     continue
@@ -523,9 +534,18 @@ class DriftMonitorComponent(DeclaredComponent[DriftMonitorDeclaration]):
 
         return no_drift
 
+    def _complete_until(self, context: dg.AssetExecutionContext, now: datetime) -> datetime:
+        """Now, or the earlier instant until which the log was read."""
+        known = read_until(context.instance, self._key("prediction_logs"))
+        return now if known is None else min(now, known)
+
     def _windows(self, now: datetime) -> list[Window]:
         declared = self.declaration
         return ended_windows(first_day(declared), now, declared.window)[-declared.windows_kept :]
+
+
+def _end_of(day: str) -> datetime:
+    return datetime.fromisoformat(day).replace(tzinfo=UTC) + timedelta(days=1)
 
 
 def _answered_as(joined: "pd.DataFrame") -> "Iterator[tuple[str, Variant, pd.DataFrame]]":

@@ -34,6 +34,8 @@ REFERENCE_FILE = "drift_reference.json"
 NEWEST_DATA = "newest_data"
 """Tag of a registered version: the newest partition of the labels' dataset when it was trained."""
 DAY_COLUMN = "dt"
+READ_UNTIL = "read_until"
+"""Metadata of a day of the log: the instant (data time) until which all its answers are in the table."""
 KEYS = ("request_id", "row", "variant", "version")
 """What makes a logged row that row: a file that was written twice must not count twice."""
 READ_COLUMNS = (
@@ -170,6 +172,23 @@ def targets(joined: "pd.DataFrame", task: Task, classes: Sequence[str] | None) -
     NaN where none came yet, and where one is outside the classes: what the model never heard of is no label.
     """
     return label_codes(joined[LABEL], task=task, classes=classes)
+
+
+def read_until(instance: dg.DagsterInstance, log_key: dg.AssetKey) -> datetime | None:
+    """Until when the compacted log is complete, by the newest day in it; None when that is not recorded.
+
+    Time goes on while a run measures: a window that ended meanwhile has answers that the table lacks.
+    """
+    days = instance.get_materialized_partitions(log_key)
+    if not days:
+        return None
+    newest = dg.AssetRecordsFilter(asset_key=log_key, asset_partitions=[max(days)])
+    for record in instance.fetch_materializations(newest, limit=1).records:
+        event = record.asset_materialization
+        told = event.metadata.get(READ_UNTIL) if event else None
+        if told is not None:
+            return datetime.fromisoformat(str(told.value))
+    return None
 
 
 def within(frame: "pd.DataFrame", window: Window) -> "pd.DataFrame":

@@ -470,6 +470,34 @@ def test_a_window_is_measured_again_when_its_labels_arrive(shop: Shop) -> None:
     assert judged["status"] == "judged" and judged["value"] is not None and judged["low"] < judged["value"]
 
 
+def test_a_window_that_ends_while_a_run_measures_is_not_judged_by_a_part_of_its_answers(shop: Shop) -> None:
+    day = FIRST_DAY + 30 * DAY
+    seen = visits(day)
+    shop.answer(seen[:200])
+    shop.at(day + timedelta(hours=14))
+    assert shop.run("prediction_logs", tags={"dagster/partition": f"{day:%Y-%m-%d}"}).success
+    # The rest of the day is answered and the day ends, before the same run goes on.
+    shop.answer(seen[200:].assign(visit=seen["visit"][200:] + "-late"))
+    shop.at(day + DAY)
+    assert shop.run("performance", "drift").success
+    assert shop.record("drift").metadata["windows"] == shop.record("performance").metadata["windows"] == []
+
+    shop.measure()
+
+    (measured,) = shop.record("drift").metadata["windows"]
+    assert measured["rows"] == ROWS
+
+
+def test_a_window_in_which_callers_fell_silent_is_judged_all_the_same(shop: Shop) -> None:
+    day = FIRST_DAY + 30 * DAY
+    shop.answer(visits(day))
+    shop.at(day + 3 * DAY)
+    shop.measure()
+    windows = shop.record("drift").metadata["windows"]
+    assert [one["rows"] for one in windows] == [ROWS, 0, 0]
+    assert [one["judged"] for one in windows] == [True, False, False]
+
+
 def test_the_log_is_compacted_and_each_answer_counts_once(shop: Shop) -> None:
     day = visits(FIRST_DAY + 30 * DAY)
     shop.answer(day)

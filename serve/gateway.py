@@ -26,6 +26,7 @@ from serve.metrics import GatewayMetrics
 from serve.ray_referee import ray_referee
 from serve.ray_versions import RayVersions
 from serve.referee import RefereeLink
+from serve.replica_port import keep_to_node
 from serve.schema import GatewayArgs
 from serve.security import Protection
 from serve.traffic import Traffic
@@ -38,6 +39,7 @@ class Gateway:
     """
 
     def __init__(self, args: Mapping[str, Any]) -> None:
+        keep_to_node()
         declared = GatewayArgs.model_validate(args)
         self._name = declared.name
         replica = serve.get_replica_context().replica_id.unique_id

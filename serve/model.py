@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from serve.devices import load_on_device
+from serve.replica_port import keep_to_node
 from serve.schema import ModelArgs
 from serve.scoring import Scorer, read_package
 from serve.validation import Row
@@ -47,6 +48,7 @@ class Model:
     """Replica of one model version."""
 
     def __init__(self, args: Mapping[str, Any]) -> None:
+        keep_to_node()
         declared = ModelArgs.model_validate(args)
         self._version, self._args = declared.version, declared
         self._scorer, self._device = load_on_device(

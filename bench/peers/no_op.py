@@ -6,6 +6,8 @@ from ray import serve
 from ray.serve import Application
 from ray.serve.schema import LoggingConfig
 
+from serve.replica_port import keep_to_node
+
 BODY = b'{"probability":0.5}'
 HEADERS = ((b"content-type", b"application/json"), (b"content-length", b"%d" % len(BODY)))
 END = {"type": "http.response.body", "body": BODY}
@@ -27,6 +29,9 @@ async def answer(scope: dict[str, Any], receive: Any, send: Any) -> None:
 @serve.ingress(None)
 class NoOp:
     """Replica of the no-op."""
+
+    def __init__(self) -> None:
+        keep_to_node()
 
     def __serve_build_asgi_app__(self) -> Any:
         return answer

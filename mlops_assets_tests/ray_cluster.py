@@ -9,7 +9,6 @@ import os
 import shutil
 import signal
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -19,10 +18,8 @@ from typing import Any
 
 import httpx
 
-from mlops_assets_tests.ports import unused_ports
+from mlops_assets.local_stack.processes import MARKER, StackSettings, declared_processes, own_settings
 
-ROOT = Path(__file__).resolve().parent.parent
-MARKER = "MLOPS_TEST_RAY"
 START_DEADLINE_S = 90.0
 TERMINATION_GRACE_S = 3.0
 """Asked to stop, Ray drains for half a minute; tests have nothing left to drain."""
@@ -35,8 +32,13 @@ class RayCluster:
 
     dashboard_url: str
     http_url: str
-    folder: Path
+    settings: StackSettings
     stop: Callable[[], None]
+
+    @property
+    def folder(self) -> Path:
+        """The state folder; the processes carry it as their mark."""
+        return self.settings.state
 
     def declare(self, *applications: dict[str, Any]) -> None:
         """Declares exactly these applications; all others are deleted."""
@@ -78,28 +80,20 @@ class RayCluster:
 
 @contextlib.contextmanager
 def local_ray(*, num_cpus: int = 4, num_gpus: int = 0) -> Iterator[RayCluster]:
-    """A cluster in HAProxy and throughput mode; no process of it is left when the block ends.
+    """The Ray that ``make up`` starts, alone; no process of it is left when the block ends.
 
     GPUs are logical: Ray schedules by them as it would by real ones, and no device is behind them.
     """
-    # Ray puts sockets into the folder, and a socket's path may have 107 characters.
-    folder = Path(tempfile.mkdtemp(prefix="mr", dir="/tmp"))
-    gcs, dashboard, http, *others = unused_ports(12)
+    folder = Path(tempfile.mkdtemp(prefix="mlops-ray-"))
+    settings = own_settings(folder, os.environ, ray_cpus=num_cpus)
+    spec = next(spec for spec in declared_processes(settings) if spec.name == "ray")
+    settings.layout.prepare(dagster_yaml=settings.root / "dagster.yaml")
     log = (folder / "start.log").open("wb")
-    command = [
-        str(Path(sys.executable).parent / "ray"), "start", "--head", "--block",
-        "--node-ip-address=127.0.0.1", f"--port={gcs}",
-        "--dashboard-host=127.0.0.1", f"--dashboard-port={dashboard}",
-        f"--dashboard-agent-listen-port={others[0]}", f"--dashboard-agent-grpc-port={others[1]}",
-        f"--ray-client-server-port={others[2]}", f"--metrics-export-port={others[3]}",
-        "--min-worker-port=0", "--max-worker-port=0",
-        f"--num-cpus={num_cpus}", f"--num-gpus={num_gpus}", f"--object-store-memory={100 * 2**20}",
-        f"--temp-dir={folder}", "--disable-usage-stats", "--log-style=record", "--log-color=false",
-    ]  # fmt: skip
     process = subprocess.Popen(
-        command,
-        cwd=folder,
-        env=_environment(folder, others[4:]),
+        [*spec.command, f"--num-gpus={num_gpus}"],
+        cwd=spec.folder,
+        # Serve drains a replaced ingress replica this long; tests do not need the default 30 s.
+        env={**spec.environment, "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "1"},
         stdout=log,
         stderr=log,
         start_new_session=True,
@@ -109,12 +103,13 @@ def local_ray(*, num_cpus: int = 4, num_gpus: int = 0) -> Iterator[RayCluster]:
         _stop(process, str(folder))
         log.close()
 
-    cluster = RayCluster(f"http://127.0.0.1:{dashboard}", f"http://127.0.0.1:{http}", folder, stop)
+    cluster = RayCluster(settings.ray_dashboard_url, settings.serve_url, settings, stop)
     try:
         _wait_until_up(cluster, process)
         yield cluster
     finally:
         stop()
+        shutil.rmtree(settings.layout.sockets, ignore_errors=True)
         shutil.rmtree(folder, ignore_errors=True)
 
 
@@ -127,35 +122,6 @@ def left_processes(marker: str) -> list[int]:
                 if f"{MARKER}={marker}\0".encode() in (entry / "environ").read_bytes():
                     found.append(int(entry.name))
     return found
-
-
-def _environment(folder: Path, ports: list[int]) -> dict[str, str]:
-    inherited = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
-    haproxy = folder / "haproxy"
-    return {
-        **inherited,
-        MARKER: str(folder),
-        "PATH": f"{Path(sys.executable).parent}:{inherited.get('PATH', '')}",
-        "PYTHONPATH": str(ROOT),
-        "RAY_AUTH_MODE": "disabled",
-        "RAY_USAGE_STATS_ENABLED": "0",
-        "RAY_SERVE_ENABLE_HA_PROXY": "1",
-        "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",
-        "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH": "serve.shortcut:middlewares",
-        "RAY_SERVE_HAPROXY_RETRY_ON": "conn-failure empty-response",
-        "RAY_SERVE_HAPROXY_RETRIES": "3",
-        "RAY_SERVE_HAPROXY_CONFIG_FILE_LOC": str(haproxy / "haproxy.cfg"),
-        "RAY_SERVE_HAPROXY_SOCKET_PATH": str(haproxy / "admin.sock"),
-        "RAY_SERVE_HAPROXY_SERVER_STATE_BASE": str(haproxy),
-        "RAY_SERVE_HAPROXY_SERVER_STATE_FILE": str(haproxy / "server-state"),
-        "RAY_SERVE_HAPROXY_METRICS_SOCKET_PATH": str(haproxy / "metrics.sock"),
-        "RAY_SERVE_HAPROXY_METRICS_PORT": str(ports[0]),
-        "RAY_SERVE_HAPROXY_STATS_PORT": str(ports[1]),
-        "RAY_SERVE_FALLBACK_PROXY_HTTP_PORT": str(ports[2]),
-        "RAY_SERVE_FALLBACK_PROXY_GRPC_PORT": str(ports[3]),
-        # Serve drains a replaced ingress replica this long; tests do not need the default 30 s.
-        "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "1",
-    }
 
 
 def _wait_until_up(cluster: RayCluster, process: "subprocess.Popen[bytes]") -> None:

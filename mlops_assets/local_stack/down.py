@@ -32,5 +32,5 @@ def down(layout: Layout, report: Callable[[str], None], *, patience_s: float = P
     left = process_table.end_marked(MARKER, str(layout.state))
     for command in left:
         report(f"stopped what was left: {command}")
-    shutil.rmtree(layout.ray_temp, ignore_errors=True)
+    shutil.rmtree(layout.sockets, ignore_errors=True)
     return running is not None or bool(left)

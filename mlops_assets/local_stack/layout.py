@@ -5,17 +5,21 @@ processes (``processes.py``).
 """
 
 import hashlib
+import os
 import shlex
+import stat
 import sys
 import tempfile
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from mlops_assets.errors import StackError
 
-# A Unix socket's path may have 107 bytes; Ray's longest suffix below its temp dir takes about 65.
-LONGEST_RAY_TEMP_DIR = 40
+# A Unix socket's path may have 107 bytes. The longest below the folder is HAProxy's admin socket, in a folder
+# named after the node: h/<56 characters>/admin.sock.<pid>.tmp
+LONGEST_SOCKET_FOLDER = 107 - len(f"/h/{'n' * 56}/admin.sock.4194304.tmp")
 
 
 @dataclass(frozen=True)
@@ -50,11 +54,22 @@ class Layout:
         return self.state / "serve" / "desired_state.json"
 
     @property
-    def ray_temp(self) -> Path:
-        """A short folder outside the state folder; removed when the platform stops."""
+    def sockets(self) -> Path:
+        """A short folder outside the state folder, which only its owner may enter; removed when the platform
+        stops.
+        """
         name = f"mlops-{hashlib.sha256(str(self.state).encode()).hexdigest()[:8]}"
         below_temp = Path(tempfile.gettempdir()) / name
-        return below_temp if len(str(below_temp)) <= LONGEST_RAY_TEMP_DIR else Path("/tmp") / name  # noqa: S108
+        return below_temp if len(str(below_temp)) <= LONGEST_SOCKET_FOLDER else Path("/tmp") / name  # noqa: S108
+
+    @property
+    def ray_temp(self) -> Path:
+        """Ray's own folder; Ray lets everybody write to it."""
+        return self.sockets / "ray"
+
+    @property
+    def haproxy(self) -> Path:
+        return self.sockets / "h"
 
     def prepare(self, *, dagster_yaml: Path) -> None:
         """Makes the folders and links ``dagster_yaml`` into DAGSTER_HOME."""
@@ -62,6 +77,7 @@ class Layout:
             raise StackError(f"{dagster_yaml} does not exist; run this from a checkout of the project.")
         for folder in (self.logs, self.run, self.dagster_home, self.mlflow, self.desired_state.parent):
             folder.mkdir(parents=True, exist_ok=True)
+        make_private(self.sockets)
         link = self.dagster_home / "dagster.yaml"
         if not (link.is_symlink() and link.readlink() == dagster_yaml):
             link.unlink(missing_ok=True)
@@ -72,3 +88,21 @@ class Layout:
         lines = [f"export {name}={shlex.quote(value)}" for name, value in sorted(variables.items())]
         lines.append(f"export PATH={shlex.quote(str(Path(sys.executable).parent))}:$PATH")
         self.environment_file.write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+def make_private(folder: Path) -> None:
+    """Makes a folder that only this user may enter, or makes its own one so.
+
+    Raises StackError when the name is somebody else's: a temporary folder is everybody's, and whoever made
+    this one could reach what is put into it.
+    """
+    # A link is not followed: it may lead to anywhere.
+    with suppress(FileExistsError):
+        folder.mkdir(mode=0o700)
+    found = folder.lstat()
+    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid():
+        raise StackError(
+            f"{folder} is not a folder of this user (owner: uid {found.st_uid}). Remove it, or set TMPDIR to "
+            "a folder of your own."
+        )
+    folder.chmod(0o700)

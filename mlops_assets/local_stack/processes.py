@@ -5,7 +5,7 @@ stopping them (``supervisor.py``) or reading the environment (``mlops_assets/env
 """
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -17,6 +17,11 @@ from mlops_assets.local_stack.ports import Port, unused
 
 MARKER = "MLOPS_STACK"
 """Every process of a platform, and every descendant, carries this variable with the state folder."""
+
+
+def _binary(name: str) -> str:
+    return str(Path(sys.executable).parent / name)
+
 
 SWITCHES: Mapping[str, str] = {
     # MLflow knows "true" only; "1" does not switch it off.
@@ -38,6 +43,8 @@ SWITCHES: Mapping[str, str] = {
 SERVE_SWITCHES: Mapping[str, str] = {
     # HAProxy in front of the replicas carries 6 to 15 times what Serve's Python proxy does.
     "RAY_SERVE_ENABLE_HA_PROXY": "1",
+    # Without it Serve leaves HAProxy's statistics on all interfaces, its admin socket to every user.
+    "RAY_SERVE_HAPROXY_BINARY_PATH": _binary("mlops-haproxy"),
     "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",
     # Requests go straight to the endpoint: Serve's own request path costs more than answering.
     "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH": "serve.shortcut:middlewares",
@@ -140,6 +147,41 @@ def settings_from_environment() -> StackSettings:
     )
 
 
+def own_settings(
+    state: Path,
+    inherited: Mapping[str, str],
+    *,
+    ray_cpus: int = DEFAULT_RAY_CPUS,
+    clock_file: str = "",
+    kept: Collection[str] = (),
+) -> StackSettings:
+    """A platform beside any other: its state in the folder, ports that nobody uses, and of the inherited
+    environment no variable of the platform or of Ray, except those ``kept``.
+    """
+    dagster, mlflow, serve, dashboard, gcs = unused(5)
+    foreign = {variable.name for variable in environment.VARIABLES} - set(kept)
+    return StackSettings(
+        state=state,
+        root=environment.PROJECT_ROOT,
+        dagster_port=dagster,
+        mlflow_port=mlflow,
+        serve_port=serve,
+        ray_dashboard_port=dashboard,
+        ray_gcs_port=gcs,
+        ray_cpus=ray_cpus,
+        mlflow_tracking_uri=f"sqlite:///{state}/mlflow/mlflow.db",
+        mlflow_artifacts=f"{state}/mlflow/artifacts",
+        serve_url=f"http://127.0.0.1:{serve}",
+        ray_dashboard_url=f"http://127.0.0.1:{dashboard}",
+        clock_file=clock_file,
+        inherited={
+            name: value
+            for name, value in inherited.items()
+            if name not in foreign and not name.startswith("RAY_")
+        },
+    )
+
+
 def shared_environment(settings: StackSettings) -> dict[str, str]:
     """What a shell needs to use this platform; ``<state>/env`` holds exactly this."""
     return {
@@ -187,12 +229,10 @@ def declared_processes(settings: StackSettings) -> list[ProcessSpec]:
 
 
 def _ray(settings: StackSettings) -> ProcessSpec:
-    temp = settings.layout.ray_temp
-    haproxy = temp / "haproxy"
+    haproxy = settings.layout.haproxy
     # Ports that only Ray's own parts use are whatever is unused, so that two platforms fit one machine.
-    agent, agent_grpc, client, metrics, proxy_metrics, proxy_stats, fallback, fallback_grpc = map(
-        str, unused(8)
-    )
+    agent, agent_grpc, client, metrics, *others = map(str, unused(10))
+    proxy_metrics, proxy_stats, fallback, fallback_grpc, monitor_metrics, dashboard_metrics = others
     return ProcessSpec(
         name="ray",
         command=(
@@ -210,7 +250,7 @@ def _ray(settings: StackSettings) -> ProcessSpec:
             "--min-worker-port=0", "--max-worker-port=0",
             f"--num-cpus={settings.ray_cpus}",
             f"--object-store-memory={OBJECT_STORE_BYTES}",
-            f"--temp-dir={temp}",
+            f"--temp-dir={settings.layout.ray_temp}",
             "--disable-usage-stats", "--log-style=record", "--log-color=false",
         ),
         environment={
@@ -221,10 +261,14 @@ def _ray(settings: StackSettings) -> ProcessSpec:
             "RAY_SERVE_HAPROXY_SERVER_STATE_BASE": str(haproxy),
             "RAY_SERVE_HAPROXY_SERVER_STATE_FILE": str(haproxy / "server-state"),
             "RAY_SERVE_HAPROXY_METRICS_SOCKET_PATH": str(haproxy / "metrics.sock"),
+            # Nobody reads it: HAProxy's own log would go to UDP port 514, by sockets on all interfaces.
+            "RAY_SERVE_HAPROXY_LOG_TARGET": str(haproxy / "log.sock"),
             "RAY_SERVE_HAPROXY_METRICS_PORT": proxy_metrics,
             "RAY_SERVE_HAPROXY_STATS_PORT": proxy_stats,
             "RAY_SERVE_FALLBACK_PROXY_HTTP_PORT": fallback,
             "RAY_SERVE_FALLBACK_PROXY_GRPC_PORT": fallback_grpc,
+            "AUTOSCALER_METRIC_PORT": monitor_metrics,
+            "DASHBOARD_METRIC_PORT": dashboard_metrics,
         },
         folder=settings.layout.run,
         ports=(
@@ -291,10 +335,6 @@ def _dagster_daemon(settings: StackSettings) -> ProcessSpec:
         stage="after the graph",
         ready_text="Instance is configured with the following daemons",
     )
-
-
-def _binary(name: str) -> str:
-    return str(Path(sys.executable).parent / name)
 
 
 def _port(variable: environment.Variable) -> int:

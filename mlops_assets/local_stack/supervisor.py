@@ -122,7 +122,7 @@ class Supervisor:
         self.running.clear()
         process_table.end_all(family)
         process_table.end_marked(MARKER, str(self.layout.state))
-        shutil.rmtree(self.layout.ray_temp, ignore_errors=True)
+        shutil.rmtree(self.layout.sockets, ignore_errors=True)
 
     def _launch(self, spec: ProcessSpec) -> Running:
         log = self.layout.logs / f"{spec.name}.log"

@@ -1,5 +1,7 @@
 """The declared processes: quiet, local, and told apart by the environment."""
 
+import os
+import stat
 import subprocess
 import sys
 from pathlib import Path
@@ -8,13 +10,22 @@ import pytest
 
 from mlops_assets import environment
 from mlops_assets.errors import StackError
-from mlops_assets.local_stack.layout import LONGEST_RAY_TEMP_DIR, Layout
+from mlops_assets.local_stack.layout import Layout, make_private
 from mlops_assets.local_stack.processes import (
     MARKER,
     SWITCHES,
     declared_processes,
     settings_from_environment,
     shared_environment,
+)
+
+PORTS_OF_RAY = (
+    "RAY_SERVE_HAPROXY_METRICS_PORT",
+    "RAY_SERVE_HAPROXY_STATS_PORT",
+    "RAY_SERVE_FALLBACK_PROXY_HTTP_PORT",
+    "RAY_SERVE_FALLBACK_PROXY_GRPC_PORT",
+    "AUTOSCALER_METRIC_PORT",
+    "DASHBOARD_METRIC_PORT",
 )
 
 
@@ -108,12 +119,74 @@ def test_the_instance_configuration_is_linked_not_copied(settings):
     assert (settings.layout.dagster_home / "dagster.yaml").resolve() == settings.root / "dagster.yaml"
 
 
-def test_rays_folder_is_short_wherever_the_state_lies(monkeypatch, tmp_path):
+@pytest.mark.parametrize(
+    "temporary", ["/tmp", "/var/tmp", "/home/ana/.cache", "/somewhere/very/" + "long" * 20]
+)
+def test_every_socket_has_a_path_that_the_kernel_takes(monkeypatch, tmp_path, temporary):
     deep = Layout(tmp_path / ("deep" * 30))
-    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / ("long" * 20)))
+    monkeypatch.setattr("tempfile.tempdir", temporary)
+    node, session = "a" * 56, "session_2026-11-29_19-02-00_482771_4194304"
 
-    assert len(str(deep.ray_temp)) <= LONGEST_RAY_TEMP_DIR
-    assert deep.ray_temp != Layout(tmp_path / "other").ray_temp
+    for socket in (
+        deep.haproxy / node / "admin.sock.4194304.tmp",
+        deep.ray_temp / session / "sockets" / "dash_MetricsHead",
+    ):
+        assert len(str(socket)) <= 107, socket
+    assert deep.sockets != Layout(tmp_path / "other").sockets
+
+
+def test_only_the_owner_enters_the_folder_of_sockets(settings):
+    settings.layout.prepare(dagster_yaml=settings.root / "dagster.yaml")
+    sockets = settings.layout.sockets
+    try:
+        assert stat.S_IMODE(sockets.stat().st_mode) == 0o700
+        assert settings.layout.ray_temp.is_relative_to(sockets)
+        assert settings.layout.haproxy.is_relative_to(sockets)
+        sockets.chmod(0o777)
+        settings.layout.prepare(dagster_yaml=settings.root / "dagster.yaml")
+        assert stat.S_IMODE(sockets.stat().st_mode) == 0o700
+    finally:
+        sockets.rmdir()
+
+
+@pytest.mark.parametrize("kind", ["link", "file"])
+def test_a_name_that_is_not_a_folder_of_ours_is_refused(tmp_path, kind):
+    name = tmp_path / "taken"
+    name.symlink_to(tmp_path) if kind == "link" else name.write_text("")
+
+    with pytest.raises(StackError, match=r"taken is not a folder of this user"):
+        make_private(name)
+    assert stat.S_IMODE(tmp_path.stat().st_mode) == 0o700
+
+
+def test_a_folder_of_somebody_else_is_refused(monkeypatch, tmp_path):
+    monkeypatch.setattr(os, "geteuid", lambda: tmp_path.stat().st_uid + 1)
+
+    with pytest.raises(StackError, match=r"owner: uid \d+"):
+        make_private(tmp_path)
+
+
+def test_rays_ports_are_all_chosen_and_all_different(settings):
+    (ray,) = [spec for spec in declared_processes(settings) if spec.name == "ray"]
+    given = [argument.split("=")[1] for argument in ray.command if "port=" in argument]
+    given += [value for name, value in ray.environment.items() if name in PORTS_OF_RAY]
+
+    chosen = [port for port in given if port != "0"]
+
+    assert len(set(chosen)) == len(chosen) == 6 + len(PORTS_OF_RAY)
+    assert "--node-ip-address=127.0.0.1" in ray.command
+    assert "--dashboard-host=127.0.0.1" in ray.command
+
+
+def test_what_ray_leaves_open_is_closed(settings):
+    (ray,) = [spec for spec in declared_processes(settings) if spec.name == "ray"]
+
+    # The wrapper that closes HAProxy's ports, and Ray's keeping to the node's address.
+    assert Path(ray.environment["RAY_SERVE_HAPROXY_BINARY_PATH"]).name == "mlops-haproxy"
+    assert os.access(ray.environment["RAY_SERVE_HAPROXY_BINARY_PATH"], os.X_OK)
+    assert ray.environment["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] == "0"
+    # A log target with a port would be a UDP socket on all interfaces.
+    assert Path(ray.environment["RAY_SERVE_HAPROXY_LOG_TARGET"]).is_relative_to(settings.layout.sockets)
 
 
 def test_dagster_accepts_the_instance_configuration(settings):

@@ -8,7 +8,7 @@ import shutil
 import signal
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import ExitStack
 from datetime import date
 from pathlib import Path
@@ -27,12 +27,11 @@ from mlops_assets.local_stack.loop.telling import Teller
 from mlops_assets.local_stack.loop.traffic import Traffic
 from mlops_assets.local_stack.loop.virtual_time import ClockFile, midnight
 from mlops_assets.local_stack.loop.world import ONE_DAY, World
-from mlops_assets.local_stack.ports import unused
 from mlops_assets.local_stack.processes import (
-    DEFAULT_RAY_CPUS,
     MARKER,
     StackSettings,
     declared_processes,
+    own_settings,
     process_environment,
     shared_environment,
 )
@@ -49,30 +48,13 @@ WATCHED = (
 )  # fmt: skip
 
 
-def loop_settings(root: Path, inherited: Mapping[str, str], ports: Sequence[int]) -> StackSettings:
-    """A stack in a folder of its own below ``root``, on these five ports, on a virtual clock.
+def loop_settings(root: Path, inherited: Mapping[str, str]) -> StackSettings:
+    """A stack in a folder of its own below ``root``, on ports of its own, on a virtual clock.
 
     Nothing of the platform's environment is taken over: the story must not touch another lake or webhook.
     """
     state = root / STATE
-    dagster, mlflow, serve, dashboard, gcs = ports
-    foreign = {variable.name for variable in environment.VARIABLES} - set(KEPT_VARIABLES)
-    return StackSettings(
-        state=state,
-        root=root,
-        dagster_port=dagster,
-        mlflow_port=mlflow,
-        serve_port=serve,
-        ray_dashboard_port=dashboard,
-        ray_gcs_port=gcs,
-        ray_cpus=DEFAULT_RAY_CPUS,
-        mlflow_tracking_uri=f"sqlite:///{state}/mlflow/mlflow.db",
-        mlflow_artifacts=f"{state}/mlflow/artifacts",
-        serve_url=f"http://127.0.0.1:{serve}",
-        ray_dashboard_url=f"http://127.0.0.1:{dashboard}",
-        clock_file=str(state / "clock"),
-        inherited={name: value for name, value in inherited.items() if name not in foreign},
-    )
+    return own_settings(state, inherited, clock_file=str(state / "clock"), kept=KEPT_VARIABLES)
 
 
 def loop(console: Console, *, full: bool = False, keep: bool = False) -> bool:
@@ -80,7 +62,7 @@ def loop(console: Console, *, full: bool = False, keep: bool = False) -> bool:
 
     Raises StackError when the stack cannot start; StopRequested when told to stop before the end.
     """
-    settings = loop_settings(environment.PROJECT_ROOT, environment.process_environment(), unused(5))
+    settings = loop_settings(environment.PROJECT_ROOT, environment.process_environment())
     layout, plan = settings.layout, scenes.FULL if full else scenes.SHORT
     with record.held(layout), stop_on_signals(), ExitStack() as stack:
         for command in process_table.end_marked(MARKER, str(layout.state)):

@@ -6,6 +6,8 @@ Nothing is read at import.
 """
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -112,6 +114,22 @@ def ray_dashboard_url() -> str:
 def batch_dagster_events() -> None:
     """Lets Dagster hand events of many partitions to its storage together, unless a size is set already."""
     os.environ.setdefault("DAGSTER_EVENT_BATCH_SIZE", "500")
+
+
+@contextmanager
+def restored(*, without: str = "") -> Iterator[None]:
+    """Afterwards every variable is what it was before. Inside, none that starts with ``without`` is set."""
+    before = dict(os.environ)
+    if without:
+        for name in before:
+            if name.startswith(without):
+                del os.environ[name]
+    try:
+        yield
+    finally:
+        for name in set(os.environ) - set(before):
+            del os.environ[name]
+        os.environ.update(before)
 
 
 def process_environment() -> dict[str, str]:

@@ -9,6 +9,7 @@ its errors carry no line for a wrong type. A plain pydantic document does, in ``
 """
 
 import importlib
+import traceback
 from abc import abstractmethod
 from collections.abc import Callable
 from pathlib import Path
@@ -17,6 +18,7 @@ from typing import Any, ClassVar, Generic, Self, TypeVar, cast
 import dagster as dg
 from pydantic import BaseModel, ConfigDict
 
+from mlops_assets.components.process_state import apart, process_restored
 from mlops_assets.errors import DeclarationError, UnknownName
 
 REFERENCES = "mlops/references"
@@ -76,13 +78,18 @@ class DeclaredComponent(dg.Component, Generic[D]):
         return {REFERENCES: dict(self._references)}
 
     def function(self, dotted: str, *path: str | int) -> Callable[..., Any]:
-        """The function behind an absolute dotted path; DeclarationError says what the module holds."""
+        """The function behind an absolute dotted path; DeclarationError says what the module holds.
+
+        It leaves the process as it found it, and so does importing it.
+        """
         module_name, _, name = dotted.rpartition(".")
         where = self.where(*path)
         try:
-            module = importlib.import_module(module_name)
-        except (ImportError, ValueError) as error:
-            raise DeclarationError(f"cannot import {dotted!r}: {error}", where=where) from error
+            with process_restored():
+                module = importlib.import_module(module_name)
+        # The module is not the platform's: whatever it raises is a mistake in this use case.
+        except (Exception, SystemExit) as error:
+            raise DeclarationError(f"cannot import {dotted!r}: {_raised(error)}", where=where) from error
         found = getattr(module, name, None)
         if not callable(found):
             functions = [
@@ -91,7 +98,17 @@ class DeclaredComponent(dg.Component, Generic[D]):
             raise DeclarationError(
                 str(UnknownName(f"function in {module_name}", name, functions)), where=where
             )
-        return cast(Callable[..., Any], found)
+        return apart(cast(Callable[..., Any], found))
+
+
+def _raised(error: BaseException) -> str:
+    """An error of a foreign module with the line it came from; a missing module says itself which it is."""
+    if isinstance(error, SyntaxError):
+        return f"{_shown(Path(error.filename or '?'))}:{error.lineno}: {type(error).__name__}: {error.msg}"
+    frames = traceback.extract_tb(error.__traceback__)
+    last = next((f for f in reversed(frames) if not f.filename.startswith("<frozen")), None)
+    told = f"{type(error).__name__}: {error}"
+    return f"{_shown(Path(last.filename))}:{last.lineno}: {told}" if last else told
 
 
 def _shown(path: Path) -> Path:

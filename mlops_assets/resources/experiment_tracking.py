@@ -6,6 +6,10 @@ registering models (``model_registry.py``), what is worth logging (``training/``
 The parent run is dagster-mlflow's: it finds its run again by the Dagster run id, also from another
 process. Its runs are ended by a hook that only explicit jobs carry, so runs that automation launches
 would stay RUNNING for ever; ``parent_run`` therefore ends it itself, FINISHED or FAILED.
+
+dagster-mlflow finds and begins its run through MLflow's fluent functions, whose state is global in the
+process. It is given that state for this moment alone (``mlflow_store.fluent_state``); all else here goes
+through a client and by ids.
 """
 
 import time
@@ -17,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 import dagster as dg
 from pydantic import Field
 
-from mlops_assets.resources.model_registry import prepare_store, silence_mlflow
+from mlops_assets.resources import mlflow_store
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -43,28 +47,31 @@ class ExperimentTracker(dg.ConfigurableResource):  # type: ignore[type-arg]
     @contextmanager
     def parent_run(self, context: dg.AssetExecutionContext, experiment: str) -> Iterator[LoggedRun]:
         """The MLflow run of this Dagster run; ends FINISHED, or FAILED when the body raises."""
-        silence_mlflow()
-        prepare_store(self.tracking_uri)
-        import mlflow
-        from dagster_mlflow import mlflow_tracking
+        client = mlflow_store.client(self.tracking_uri)
+        _ensure_experiment(client, experiment, self.artifact_root)
+        run_id = self._run_of(context, experiment)
+        client.set_tag(run_id, "dagster_asset", context.asset_key.to_user_string())
+        try:
+            yield LoggedRun(run_id, self._url(client, run_id))
+        except BaseException:
+            client.set_terminated(run_id, "FAILED")
+            raise
+        client.set_terminated(run_id, "FINISHED")
 
-        self._ensure_experiment(experiment)
+    def _run_of(self, context: dg.AssetExecutionContext, experiment: str) -> str:
+        """Id of the MLflow run of this Dagster run in an experiment, RUNNING; found again or begun."""
         config = {"experiment_name": experiment, "mlflow_tracking_uri": self.tracking_uri, "env": {}}
-        with dg.build_resources(
-            {"mlflow": mlflow_tracking},
-            instance=context.instance,
-            dagster_run=context.run,
-            resource_config={"mlflow": {"config": config}},
-            log_manager=context.log,
-        ) as resources:
-            run_id = resources.mlflow.active_run().info.run_id
-            mlflow.set_tag("dagster_asset", context.asset_key.to_user_string())
-            try:
-                yield LoggedRun(run_id, self._url(run_id))
-            except BaseException:
-                mlflow.end_run("FAILED")
-                raise
-            mlflow.end_run("FINISHED")
+        with mlflow_store.fluent_state():
+            from dagster_mlflow import mlflow_tracking
+
+            with dg.build_resources(
+                {"mlflow": mlflow_tracking},
+                instance=context.instance,
+                dagster_run=context.run,
+                resource_config={"mlflow": {"config": config}},
+                log_manager=context.log,
+            ) as resources:
+                return str(resources.mlflow.active_run().info.run_id)
 
     def log_candidate(
         self,
@@ -86,7 +93,7 @@ class ExperimentTracker(dg.ConfigurableResource):  # type: ignore[type-arg]
         """
         from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, RunTag
 
-        client = self._client()
+        client = mlflow_store.client(self.tracking_uri)
         experiment = client.get_run(parent.run_id).info.experiment_id
         run = client.create_run(experiment, run_name=name, tags={"mlflow.parentRunId": parent.run_id, **tags})
         run_id = run.info.run_id
@@ -130,24 +137,27 @@ class ExperimentTracker(dg.ConfigurableResource):  # type: ignore[type-arg]
             client.set_terminated(run_id, "FAILED")
             raise
         client.set_terminated(run_id, "FINISHED")
-        return LoggedRun(run_id, self._url(run_id, experiment))
+        return LoggedRun(run_id, self._url(client, run_id))
 
-    def _client(self) -> "MlflowClient":
-        from mlflow import MlflowClient
-
-        return MlflowClient(self.tracking_uri, self.tracking_uri)
-
-    def _ensure_experiment(self, name: str) -> None:
-        client = self._client()
-        if client.get_experiment_by_name(name) is None:
-            location = f"{self.artifact_root.rstrip('/')}/{name}" if self.artifact_root else None
-            client.create_experiment(name, artifact_location=location)
-
-    def _url(self, run_id: str, experiment: str | None = None) -> str | None:
+    def _url(self, client: "MlflowClient", run_id: str) -> str | None:
         if not self.ui_url:
             return None
-        found = experiment or self._client().get_run(run_id).info.experiment_id
-        return f"{self.ui_url.rstrip('/')}/#/experiments/{found}/runs/{run_id}"
+        experiment = client.get_run(run_id).info.experiment_id
+        return f"{self.ui_url.rstrip('/')}/#/experiments/{experiment}/runs/{run_id}"
+
+
+def _ensure_experiment(client: "MlflowClient", name: str, artifact_root: str) -> None:
+    from mlflow.exceptions import MlflowException
+
+    if client.get_experiment_by_name(name) is not None:
+        return
+    location = f"{artifact_root.rstrip('/')}/{name}" if artifact_root else None
+    try:
+        client.create_experiment(name, artifact_location=location)
+    except MlflowException as error:
+        # Another process was first.
+        if error.error_code != "RESOURCE_ALREADY_EXISTS":
+            raise
 
 
 def _log_bytes(client: "MlflowClient", run_id: str, file: str, content: bytes) -> None:

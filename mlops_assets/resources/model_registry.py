@@ -9,7 +9,6 @@ model is code plus the native model file; nothing is pickled.
 """
 
 import json
-import os
 import tempfile
 import warnings
 from collections.abc import Mapping
@@ -21,12 +20,14 @@ import dagster as dg
 from pydantic import Field
 
 from mlops_assets.errors import RegistryError
+from mlops_assets.resources import mlflow_store
 from serve.schema import ModelManifest
 from serve.scoring import MANIFEST_FILE, manifest_bytes
 
 if TYPE_CHECKING:
     import pandas as pd
     from mlflow import MlflowClient
+    from mlflow.entities import LoggedModel
 
 CHALLENGER = "challenger"
 CHAMPION = "champion"
@@ -75,12 +76,6 @@ class RegisteredVersion:
         return dict(json.loads(self.tags["manifest"]))
 
 
-def silence_mlflow() -> None:
-    """Keeps MLflow from phoning home. Must run before the first import of mlflow."""
-    os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
-    os.environ["DO_NOT_TRACK"] = "true"
-
-
 class ModelRegistry(dg.ConfigurableResource):  # type: ignore[type-arg]
     """Registered models in one MLflow tracking store."""
 
@@ -90,11 +85,7 @@ class ModelRegistry(dg.ConfigurableResource):  # type: ignore[type-arg]
     ui_url: str = Field(default="", description="Base URL of the MLflow UI, for links; empty: no links.")
 
     def client(self) -> "MlflowClient":
-        silence_mlflow()
-        prepare_store(self.tracking_uri)
-        from mlflow import MlflowClient
-
-        return MlflowClient(self.tracking_uri, self.tracking_uri)
+        return mlflow_store.client(self.tracking_uri)
 
     def register(
         self,
@@ -117,11 +108,13 @@ class ModelRegistry(dg.ConfigurableResource):  # type: ignore[type-arg]
         client = self.client()
         known = self.by_digest(name, digest)
         if known is None:
-            source = self._log_model(run_id, manifest, payload, example)
+            logged = _log_model(client, run_id, manifest, payload, example)
             _ensure_registered(client, name)
             created = client.create_model_version(
                 name,
-                source=source,
+                # As models:/<id>, MLflow's store would look it up at the process-wide address.
+                source=logged.artifact_location,
+                model_id=logged.model_id,
                 run_id=run_id,
                 tags={
                     "digest": digest,
@@ -188,41 +181,60 @@ class ModelRegistry(dg.ConfigurableResource):  # type: ignore[type-arg]
         """Page of a version in the MLflow UI, or None without a UI."""
         return f"{self.ui_url.rstrip('/')}/#/models/{name}/versions/{version}" if self.ui_url else None
 
-    def _log_model(
-        self, run_id: str, manifest: ModelManifest, payload: bytes, example: "pd.DataFrame"
-    ) -> str:
-        """Logs the MLflow model into the run that trained it; its model URI."""
-        import importlib.metadata
 
-        import mlflow
-        from mlflow.models import infer_signature
+def _log_model(
+    client: "MlflowClient", run_id: str, manifest: ModelManifest, payload: bytes, example: "pd.DataFrame"
+) -> "LoggedModel":
+    """Logs the MLflow model into the run that trained it: ``mlflow.pyfunc.log_model``, by ids alone."""
+    import importlib.metadata
 
+    import mlflow
+    from mlflow.entities import LoggedModelOutput, Metric
+    from mlflow.models import Model, infer_signature
+
+    run = client.get_run(run_id)
+    model = client.create_logged_model(
+        run.info.experiment_id, name="model", source_run_id=run_id, params=run.data.params
+    )
+    try:
+        client.log_outputs(run_id, [LoggedModelOutput(model.model_id, step=0)])
+        # What was measured over all folds is what the MLflow UI compares models by.
+        finals = [
+            Metric(one.key, one.value, one.timestamp, one.step, model_id=model.model_id, run_id=run_id)
+            for key in run.data.metrics
+            for one in client.get_metric_history(run_id, key)
+            if one.step == 0 and one.model_id is None
+        ]
+        client.log_batch(run_id, metrics=finals)
         packages = ("numpy", "pandas", "pyarrow", "pydantic", *REQUIREMENTS[manifest.model_format])
-        mlflow.set_tracking_uri(self.tracking_uri)
-        with tempfile.TemporaryDirectory() as folder:
+        with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
+            for advice in NEEDLESS_ADVICE:
+                warnings.filterwarnings("ignore", f".*{advice}", UserWarning)
             package = Path(folder) / "package"
             package.mkdir()
             (package / manifest.model_file).write_bytes(payload)
             (package / MANIFEST_FILE).write_bytes(manifest_bytes(manifest))
-            with mlflow.start_run(run_id=run_id), warnings.catch_warnings():
-                for advice in NEEDLESS_ADVICE:
-                    warnings.filterwarnings("ignore", f".*{advice}", UserWarning)
-                logged = mlflow.pyfunc.log_model(
-                    name="model",
-                    python_model=str(PYFUNC),
-                    artifacts={"package": str(package)},
-                    code_paths=[str(SERVE)],
-                    signature=infer_signature(example),
-                    # Inferring them starts a subprocess and takes ten seconds.
-                    pip_requirements=[f"{name}=={importlib.metadata.version(name)}" for name in packages],
-                )
-        return str(logged.model_uri)
-
-
-def prepare_store(tracking_uri: str) -> None:
-    """Makes the folder of a SQLite store: SQLite makes the file, not the folder."""
-    if tracking_uri.startswith("sqlite:///"):
-        Path(tracking_uri.removeprefix("sqlite:///")).parent.mkdir(parents=True, exist_ok=True)
+            saved = Path(folder) / "model"
+            mlflow.pyfunc.save_model(
+                saved,
+                mlflow_model=Model(
+                    artifact_path=model.artifact_location,
+                    model_uuid=model.model_id,
+                    model_id=model.model_id,
+                    run_id=run_id,
+                ),
+                python_model=str(PYFUNC),
+                artifacts={"package": str(package)},
+                code_paths=[str(SERVE)],
+                signature=infer_signature(example),
+                # Inferring them starts a subprocess and takes ten seconds.
+                pip_requirements=[f"{name}=={importlib.metadata.version(name)}" for name in packages],
+            )
+            client.log_model_artifacts(model.model_id, str(saved))
+    except BaseException:
+        client.finalize_logged_model(model.model_id, "FAILED")
+        raise
+    return client.finalize_logged_model(model.model_id, "READY")
 
 
 def _ensure_registered(client: "MlflowClient", name: str) -> None:

@@ -9,13 +9,16 @@ rollout does next (``rollout/plan.py``), carrying it out (``components/rolling_o
 import json
 import time
 from collections.abc import Iterator
+from datetime import timedelta
 from typing import Any, Literal
 
 import dagster as dg
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from mlops_assets.components.automation import FOLLOW_PAST_THE_GATE
+from mlops_assets.components.contradictions import of_deployment, refuse
 from mlops_assets.components.document import Declaration, DeclaredComponent
+from mlops_assets.components.model import ModelComponent
 from mlops_assets.components.records import Record, current_versions, latest, require
 from mlops_assets.components.rolling_out import Order, RollingOut, labelled_losses, materialisation
 from mlops_assets.components.rollout_fields import RolloutDeclaration
@@ -26,6 +29,8 @@ from mlops_assets.resources.lake import Lake
 from mlops_assets.resources.model_registry import ModelRegistry, RegisteredVersion
 from mlops_assets.resources.serve_client import ServeClient
 from mlops_assets.rollout.approval import Approval, Mode, rule_on_deployment, rule_on_request
+from mlops_assets.rollout.capacity import share_problem
+from mlops_assets.rollout.plan import QUALITY, Plan
 from mlops_assets.rollout.transitions import RoutingSettings
 from serve.schema import Device, GatewayArgs, GuardRules, ModelArgs, ModelManifest, PredictionLogArgs
 from serve.scoring import package_bytes
@@ -69,6 +74,29 @@ class DeploymentDeclaration(RolloutDeclaration):
     api_keys_file: str | None = Field(
         default=None, description="File of hashed API keys, or off; MLOPS_API_KEYS_FILE when not given here."
     )
+
+    @model_validator(mode="after")
+    def _can_be_placed_and_judged(self) -> "DeploymentDeclaration":
+        problem = share_problem(self.device, self.num_gpus)
+        if problem:
+            raise ValueError(problem)
+        if not self.prediction_log and any(one.metric == QUALITY for one in self.analysis or ()):
+            raise ValueError("quality is measured on logged answers, and prediction_log is false")
+        cut_off_ms = 1_000 * min(self.timeout_s, self.guard.timeout_s)
+        slowest = self.guard.max_p95_ms
+        if slowest is not None and "max_p95_ms" in self.guard.model_fields_set and slowest > cut_off_ms:
+            raise ValueError(
+                f"guard.max_p95_ms is {slowest:g}, and a call of a new version is cut off after "
+                f"{cut_off_ms:g} ms (timeout_s, guard.timeout_s): it can never take so long"
+            )
+        for one in self.analysis or ():
+            limit = one.analysis().condition
+            if limit.quantity == "value_ms" and limit.number > cut_off_ms:
+                raise ValueError(
+                    f"latency_p95 {limit} always holds: a call of a new version is cut off after "
+                    f"{cut_off_ms:g} ms (timeout_s, guard.timeout_s)"
+                )
+        return self
 
 
 class ApprovalConfig(dg.Config):
@@ -139,17 +167,36 @@ class DeploymentComponent(DeclaredComponent[DeploymentDeclaration]):
     Declaration = DeploymentDeclaration
     clock = staticmethod(time.time)
     """Unix seconds, for the sensor and the acts."""
+    _labels_within: timedelta | None = None
+    """How long the model's monitor waits for labels; None without one."""
 
     def build_defs(self, context: dg.ComponentLoadContext) -> dg.Definitions:
         group = context.path.name
+        # A model that nobody declares is refused by name, where all references are checked.
+        for model in context.component_tree.get_all_components(ModelComponent):
+            if model.declaration.name == self.declaration.model:
+                monitor = model.monitor(context)
+                view, others = model.feature_view(context), self._others(context)
+                refuse(self, of_deployment(self.declaration, view, monitor, others))
+                self._labels_within = monitor.labels.within if monitor else None
         sensor = rollout_sensor(
             name=self.declaration.name,
             model=self.declaration.model,
-            plan=self.declaration.plan(),
+            plan=self._plan(),
             bound=self._bound_keys(),
             clock=self.clock,
         )
         return dg.Definitions(assets=[self._approval(group), self._deployment(group)], sensors=[sensor])
+
+    def _others(self, context: dg.ComponentLoadContext) -> list[str]:
+        """Other deployments of the same model."""
+        declared = (one.declaration for one in context.component_tree.get_all_components(DeploymentComponent))
+        own = self.declaration
+        return [one.name for one in declared if one.model == own.model and one.name != own.name]
+
+    def _plan(self) -> Plan:
+        """The declared plan, which waits for labels as long as the model's monitor does."""
+        return self.declaration.plan(labels_within=self._labels_within)
 
     @property
     def _approval_key(self) -> dg.AssetKey:
@@ -328,7 +375,7 @@ class DeploymentComponent(DeclaredComponent[DeploymentDeclaration]):
         return RollingOut(
             name=declared.name,
             model=declared.model,
-            plan=declared.plan(),
+            plan=self._plan(),
             settings=RoutingSettings(
                 deployment=declared.name,
                 timeout_s=declared.timeout_s,

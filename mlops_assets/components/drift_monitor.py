@@ -19,7 +19,8 @@ import numpy as np
 
 from mlops_assets.components.automation import AFTER_DEPLOYMENT
 from mlops_assets.components.backtest import backtest_asset
-from mlops_assets.components.deployment import DeploymentComponent
+from mlops_assets.components.contradictions import of_monitor, refuse
+from mlops_assets.components.deployment import DeploymentComponent, DeploymentDeclaration
 from mlops_assets.components.document import DeclaredComponent
 from mlops_assets.components.drift_watch import (
     MEASURED,
@@ -62,7 +63,6 @@ from mlops_assets.resources.clock import Clock
 from mlops_assets.resources.inference_log import InferenceLog
 from mlops_assets.resources.lake import Lake
 from mlops_assets.resources.model_registry import ModelRegistry
-from mlops_assets.rollout.approval import Mode
 from serve.schema import ModelManifest, Task
 
 if TYPE_CHECKING:
@@ -112,8 +112,9 @@ class DriftMonitorComponent(DeclaredComponent[DriftMonitorDeclaration]):
         folder = context.path if context.path.is_dir() else context.path.parent
         model = self._model(context)
         view = model.feature_view(context)
-        self._check_slices(view)
+        deployment = self._deployment(context)
         declared = self.declaration
+        refuse(self, of_monitor(declared, model.declaration, view, deployment))
         label_key = self.refer("datasets", model.declaration.label.dataset)
         monitored = Monitored(
             model=declared.model,
@@ -121,7 +122,7 @@ class DriftMonitorComponent(DeclaredComponent[DriftMonitorDeclaration]):
             label_dataset=model.declaration.label.dataset,
             max_data_age_s=declared.max_data_age.total_seconds(),
             training_code=model.training_code(),
-            approval=self._approval_mode(context),
+            approval=deployment.approval.mode if deployment else "auto",
         )
         log, performance, drift = (
             self._prediction_logs(folder.name),
@@ -160,19 +161,10 @@ class DriftMonitorComponent(DeclaredComponent[DriftMonitorDeclaration]):
         self.refer("deployments", self.declaration.served_by, "deployment")
         return models[name]
 
-    def _approval_mode(self, context: dg.ComponentLoadContext) -> Mode:
-        """Who approves what the deployment rolls out."""
-        modes = {
-            component.declaration.name: component.declaration.approval.mode
-            for component in context.component_tree.get_all_components(DeploymentComponent)
-        }
-        return modes.get(self.declaration.served_by, "auto")
-
-    def _check_slices(self, view: FeatureViewDeclaration) -> None:
-        known = [feature.name for feature in view.features]
-        for name in self.declaration.slices:
-            if name not in known:
-                raise DeclarationError(str(UnknownName("feature", name, known)), where=self.where("slices"))
+    def _deployment(self, context: dg.ComponentLoadContext) -> DeploymentDeclaration | None:
+        """The declaration of the deployment whose answers are read; None where nobody declares it."""
+        declared = (one.declaration for one in context.component_tree.get_all_components(DeploymentComponent))
+        return next((one for one in declared if one.name == self.declaration.served_by), None)
 
     def _external(self, group: str) -> list[dg.AssetSpec]:
         model = self.declaration.model

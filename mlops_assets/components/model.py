@@ -14,6 +14,7 @@ from pydantic import Field, model_validator
 
 from mlops_assets.components.automation import FOLLOW_CHANGED_DATA, follow_all_but, follow_requests
 from mlops_assets.components.code_version import code_version
+from mlops_assets.components.contradictions import of_model, refuse
 from mlops_assets.components.document import Declaration, DeclaredComponent
 from mlops_assets.components.feature_view import FeatureViewComponent, FeatureViewDeclaration
 from mlops_assets.components.fields import Name
@@ -131,6 +132,18 @@ class ModelDeclaration(Declaration):
             raise ValueError(str(error)) from error
         if self.gate.max_calibration_error is not None and self.task != "binary":
             raise ValueError("gate.max_calibration_error goes with task binary only")
+        if self.gate.max_slice_loss is not None and not self.gate.slices:
+            raise ValueError("gate.max_slice_loss judges gate.slices, and none are declared")
+        if self.task != "binary" and "threshold" in self.model_fields_set:
+            raise ValueError("threshold goes with task binary only")
+        if self.classes is not None:
+            count, fits = len(set(self.classes)), {"binary": "two", "multiclass": "three or more"}
+            if self.task == "regression":
+                raise ValueError("classes go with binary and multiclass only: a regression answers numbers")
+            if count != len(self.classes) or (count != 2 if self.task == "binary" else count < 3):
+                raise ValueError(
+                    f"task {self.task} needs {fits[self.task]} different classes, not {list(self.classes)}"
+                )
         return self
 
 
@@ -155,7 +168,8 @@ class ModelComponent(DeclaredComponent[ModelDeclaration]):
     def build_defs(self, context: dg.ComponentLoadContext) -> dg.Definitions:
         group = context.path.name
         view = self.feature_view(context)
-        monitor = self._monitor(context)
+        refuse(self, of_model(self.declaration, view))
+        monitor = self.monitor(context)
         return dg.Definitions(
             assets=[
                 self._training_set(group, view, monitor),
@@ -189,7 +203,7 @@ class ModelComponent(DeclaredComponent[ModelDeclaration]):
         function = self._label_function()
         return function(outcomes) if function else outcomes[str(self.declaration.label.column)]
 
-    def _monitor(self, context: dg.ComponentLoadContext) -> "DriftMonitorDeclaration | None":
+    def monitor(self, context: dg.ComponentLoadContext) -> "DriftMonitorDeclaration | None":
         """The monitor of this model, when one is declared."""
         # The monitor's module needs this one to measure by the model's own declaration.
         from mlops_assets.components.drift_monitor import DriftMonitorComponent

@@ -7,12 +7,12 @@ Belongs here: the declaration. Does not belong here: what its policies decide (`
 from datetime import date, timedelta
 from typing import Annotated
 
-from pydantic import BeforeValidator, Field
+from pydantic import BeforeValidator, Field, model_validator
 
 from mlops_assets.components.document import Declaration
 from mlops_assets.components.fields import Duration, parse_duration
-from mlops_assets.monitoring.governor import GovernorPolicy
-from mlops_assets.monitoring.policy import DriftPolicy
+from mlops_assets.monitoring.governor import GovernorPolicy, told
+from mlops_assets.monitoring.policy import DriftPolicy, SignalRule
 
 
 def _duration_or_none(value: object) -> timedelta:
@@ -34,6 +34,11 @@ class GovernorDeclaration(Declaration):
         default=timedelta(days=1), description="After an unsuccessful retrain; doubles with each further one."
     )
     longest_back_off: Limit = Field(default=timedelta(days=14), description="The back-off's limit.")
+
+    @model_validator(mode="after")
+    def _limits_make_sense(self) -> "GovernorDeclaration":
+        self.governor()
+        return self
 
     def governor(self) -> GovernorPolicy:
         """The pure policy."""
@@ -75,6 +80,24 @@ class DriftMonitorDeclaration(Declaration):
     max_data_age: Duration = Field(
         default=timedelta(days=45), description="How old the served model's newest training row may be."
     )
+
+    @model_validator(mode="after")
+    def _windows_are_kept_long_enough(self) -> "DriftMonitorDeclaration":
+        kept = self.windows_kept
+        for name in ("features", "labels", "prediction", "performance"):
+            rule: SignalRule = getattr(self.policy, name)
+            if rule.action != "ignore" and rule.of > kept:
+                raise ValueError(
+                    f"policy.{name} asks the newest {rule.of} windows, and windows_kept is {kept}: so many "
+                    "are never measured. Raise windows_kept or lower of"
+                )
+        if self.labels.within >= kept * self.window:
+            raise ValueError(
+                f"labels are waited for during {told(self.labels.within)} after a window's end, and after "
+                f"{told(kept * self.window)} (windows_kept {kept}) the window is measured no more: raise "
+                "windows_kept, or lower labels.within"
+            )
+        return self
 
     @property
     def served_by(self) -> str:

@@ -4,6 +4,7 @@ Belongs here: what may be written under ``steps``, ``analysis``, ``guard`` and `
 and turning it into the pure plan. Does not belong here: what a plan does (``rollout/plan.py``).
 """
 
+from dataclasses import replace
 from datetime import timedelta
 from typing import Annotated, Any, Literal
 
@@ -146,8 +147,8 @@ class RolloutDeclaration(Declaration):
             raise ValueError("; ".join(found))
         return self
 
-    def plan(self) -> Plan:
-        """The pure plan."""
+    def plan(self, *, labels_within: timedelta | None = None) -> Plan:
+        """The pure plan. It waits for labels at least ``labels_within``: as long as a monitor does."""
         declared = self.ab.steps() if self.ab else self.steps
         steps = tuple(step.step() for step in declared) or (Step(weight=WEIGHT_TOTAL),)
         analyses: tuple[Analysis, ...] = ()
@@ -155,4 +156,6 @@ class RolloutDeclaration(Declaration):
             analyses = tuple(declaration.analysis() for declaration in self.analysis)
         elif len(steps) > 1:
             analyses = DEFAULT_ANALYSES
-        return Plan(steps=steps, analyses=analyses, keep_warm=self.keep_warm)
+        plan = Plan(steps=steps, analyses=analyses, keep_warm=self.keep_warm)
+        longest = max(plan.labels_within, labels_within or plan.labels_within)
+        return replace(plan, labels_within=longest)

@@ -223,17 +223,25 @@ def _holder(actor: Mapping[str, Any]) -> str:
     return name or str(actor.get("class_name") or "an actor")
 
 
-def _checked_share(application: str, device: Device, num_gpus: float) -> float:
+def share_problem(device: Device, num_gpus: float) -> str:
+    """Why no replica can have this device and part of a GPU, whatever the cluster; empty when one can."""
     if device == "cpu" and num_gpus:
-        raise DeploymentError(
-            f"{application} asks for {num_gpus:g} GPU with device: cpu, which would hold a GPU and not use "
-            "it. Set num_gpus: 0, or device: auto or gpu."
+        return (
+            f"{num_gpus:g} GPU with device: cpu would be held and not used. Set num_gpus: 0, or device: auto "
+            "or gpu."
         )
     if num_gpus > 1 and num_gpus != int(num_gpus):
-        raise DeploymentError(
-            f"{application} asks for {num_gpus:g} GPU per replica; Ray gives parts of one GPU (up to 1) or "
-            f"whole GPUs. Set num_gpus to {int(num_gpus)} or to at most 1."
+        return (
+            f"{num_gpus:g} GPU per replica: Ray gives parts of one GPU (up to 1) or whole GPUs. Set num_gpus "
+            f"to {int(num_gpus)} or to at most 1."
         )
+    return ""
+
+
+def _checked_share(application: str, device: Device, num_gpus: float) -> float:
+    problem = share_problem(device, num_gpus)
+    if problem:
+        raise DeploymentError(f"{application} cannot be placed: {problem}")
     return num_gpus or (0.0 if device == "cpu" else DEFAULT_GPU_SHARE)
 
 

@@ -105,8 +105,25 @@ def problems_of(steps: Sequence[Step], analyses: Sequence[Analysis]) -> list[str
     first_weight = next((at for at, step in enumerate(steps) if not step.is_shadow), len(steps))
     if any(step.is_shadow for step in steps[first_weight:]):
         found.append("shadow steps come before the first set_weight: they are for a version nobody relies on")
+    if len(steps) == 1 and not steps[0].manual:
+        if analyses:
+            found.append(
+                "an analysis is declared, and a plan of one step takes all of the traffic at once: declare a "
+                "shadow step or a smaller set_weight before it, or there is nothing to judge"
+            )
+        if steps[0].min_requests or steps[0].pause is not None:
+            found.append(
+                "min_requests and pause of a plan's only step count for nothing: it takes all of the traffic "
+                "at once"
+            )
+    if not any(step.is_shadow for step in steps):
+        found += [
+            f"{analysis} compares the answers to the same requests, which only a shadow step has: declare one"
+            for analysis in analyses
+            if analysis.needs_pairs
+        ]
     for number, step in enumerate(steps, 1):
-        last = number == len(steps)
+        last = number == len(steps) and not (len(steps) == 1 and step.manual)
         if not last and step.min_requests == 0 and step.pause is None and not step.manual:
             found.append(
                 f"step {number} ({step.told()}) needs min_requests, a pause, or both: "

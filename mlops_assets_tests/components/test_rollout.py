@@ -49,7 +49,6 @@ attributes:
   name: flights
   model: flights
   gateway_replicas: 2
-  prediction_log: false
 """
 KEY = dg.AssetKey(["deployments", "flights"])
 

@@ -139,3 +139,125 @@ def test_a_rollout_that_cannot_work_is_refused_with_the_rule(
 )
 def test_a_rollout_that_works_loads(sandbox: DefsFolderSandbox, more: str) -> None:
     assert errors(sandbox, RIGHT + more) == ""
+
+
+# -- documents that would load and never do what they say ----------------------------------------------
+
+WATCHED = (
+    RIGHT.replace("sold: boolean}", "sold: boolean, at: timestamp}").replace(
+        "  base: shop\n", "  base: shop\n  event_timestamp: at\n"
+    )
+    + """\
+  steps: [{set_weight: 50, min_requests: 200}, {set_weight: 100}]
+  analysis:
+    - {metric: error_rate, success_condition: increase <= 0.02}
+---
+type: mlops_assets.components.DriftMonitorComponent
+attributes:
+  model: shop
+  logs_since: "2024-01-01"
+"""
+)
+OTHER = """\
+---
+type: mlops_assets.components.ModelComponent
+attributes:
+  name: other
+  task: binary
+  feature_view: shop
+  label: {dataset: shop, column: sold}
+  candidates: [{trainer: lightgbm}]
+---
+type: mlops_assets.components.DeploymentComponent
+attributes: {name: other, model: other}
+"""
+QUALITY = "{metric: quality, success_condition: increase <= 0.02}"
+ERRORS = "{metric: error_rate, success_condition: increase <= 0.02}"
+UNWATCHED = WATCHED[: WATCHED.index("---\ntype: mlops_assets.components.DriftMonitorComponent")]
+UNLOGGED = WATCHED.replace("  analysis:", "  prediction_log: false\n  analysis:")
+OF_OTHER = f"{WATCHED}  deployment: other\n{OTHER}"
+
+
+def changed(right: str, wrong: str, text: str = WATCHED) -> str:
+    assert right in text
+    return text.replace(right, wrong)
+
+
+def added(field: str) -> str:
+    """One more field of the monitor, on line 37."""
+    return f"{WATCHED}  {field}\n"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        WATCHED,
+        WATCHED.replace(ERRORS, QUALITY),
+        WATCHED + "  deployment: shop\n  policy: {performance: {metric: roc_auc}}\n  slices: [price]\n",
+        WATCHED + "  max_data_age: 14d\n  labels: {within: 30d}\n  policy: {age: {action: open}}\n",
+        WATCHED.replace("task: binary", "task: binary\n  evaluation_window_days: 7"),
+    ],
+)
+def test_a_monitor_and_a_rollout_that_can_work_load(sandbox: DefsFolderSandbox, text: str) -> None:
+    assert errors(sandbox, text) == ""
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "said"),
+    [
+        # Nobody joins labels to the answers of this deployment.
+        (changed(ERRORS, QUALITY, UNWATCHED), 31, "model 'shop' has no DriftMonitorComponent"),
+        (changed(ERRORS, QUALITY, OF_OTHER), 31, "reads the answers of deployment 'other'"),
+        (changed(ERRORS, QUALITY, UNLOGGED), 26, "quality is measured on logged answers"),
+        # A monitor without answers to read, or of other answers.
+        (OF_OTHER, 37, "deployment 'other' serves model 'other'"),
+        (UNLOGGED, 36, "prediction_log: false, so there are no answers to measure"),
+        # Names that the monitored model does not have.
+        (added("slices: [colour]"), 37, "Unknown feature 'colour'. Allowed: price"),
+        (added("policy: {performance: {metric: rmse}}"), 37, "Unknown metric of task binary 'rmse'"),
+        # Windows that are gone before anybody could judge them.
+        (added("windows_kept: 2"), 34, "policy.features asks the newest 3 windows, and windows_kept is 2"),
+        (added("labels: {within: 84d}"), 34, "(windows_kept 12) the window is measured no more"),
+        # A model that is stale from its first day on, or whose age nobody knows.
+        (added("max_data_age: 13d"), 37, "keeps the newest 14 days from training"),
+        (
+            changed("  event_timestamp: at\n", "", added("max_data_age: 30d")),
+            36, "declares no event_timestamp, so nobody knows how old",
+        ),
+        # Limits that the governor cannot hold.
+        (added("governor: {first_back_off: 20d}"), 37, "longest_back_off (14 days) is shorter than"),
+        (added("governor: {daily_budget: 0}"), 37, "greater than or equal to 1"),
+        # Analyses and steps that nothing can meet, or that nobody looks at.
+        (changed("{set_weight: 50, min_requests: 200}, ", ""), 26, "a plan of one step takes all"),
+        (changed("{set_weight: 50, min_requests: 200}, {", "{pause: 5m, "), 26, "count for nothing"),
+        (changed("error_rate, success_condition: increase", "prediction_shift, success_condition: distance"),
+         26, "which only a shadow step has"),
+        (changed("increase <= 0.02", "value <= 0"), 31, "could both keep and break"),
+        (changed("increase <= 0.02", "increase <= 1"), 31, "could both keep and break"),
+        (changed(ERRORS, "{metric: latency_p95, success_condition: value_ms <= 2000}"), 26, "after 1000 ms"),
+        (changed("  analysis:", "  guard: {max_p95_ms: 1500}\n  analysis:"), 26, "can never take so long"),
+        (changed("  analysis:", "  device: cpu\n  num_gpus: 0.5\n  analysis:"), 26, "held and not used"),
+        (changed("  analysis:", "  num_gpus: 1.5\n  analysis:"), 26, "parts of one GPU (up to 1)"),
+        # Fields of a model that count for nothing.
+        (changed("task: binary", "task: binary\n  evaluation_fraction: 0.3"), 20, "leave it out"),
+        (changed("task: binary", "task: binary\n  training_window_days: 9", RIGHT), 19, "days of event time"),
+        (changed("task: binary", "task: binary\n  gate: {slices: [colour]}"), 20, "Unknown feature 'colour'"),
+        (changed("task: binary", "task: binary\n  gate: {max_slice_loss: 0.1}"), 17, "judges gate.slices"),
+        (changed("task: binary", "task: binary\n  classes: [a, b, c]"), 17, "needs two different classes"),
+        # Two deployments that one approval would be of.
+        (f"{RIGHT}{OTHER}".replace("model: other", "model: shop"), 27, "is deployed by 'other' too"),
+        # A unit that no request has.
+        (f"{RIGHT}  ab: {{unit: colour}}\n", 28, "Unknown feature 'colour'. Allowed: price, unit"),
+    ],
+)  # fmt: skip
+def test_what_can_never_do_what_it_says_is_refused_at_load(
+    sandbox: DefsFolderSandbox, text: str, line: int, said: str
+) -> None:
+    found = errors(sandbox, text)
+    assert f"defs.yaml:{line}" in found
+    assert said in found
+
+
+def test_each_contradiction_of_a_document_is_named(sandbox: DefsFolderSandbox) -> None:
+    found = errors(sandbox, f"{WATCHED}  slices: [colour]\n  max_data_age: 2d\n")
+    assert "defs.yaml:37: Unknown feature" in found and "defs.yaml:38: max_data_age is 2 days" in found

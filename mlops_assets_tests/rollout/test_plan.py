@@ -3,6 +3,7 @@ from typing import Any
 
 import pytest
 
+from mlops_assets.components.rollout_fields import RolloutDeclaration
 from mlops_assets.rollout.judging.conditions import Analysis, Condition
 from mlops_assets.rollout.judging.judge import Judgement, Measurement
 from mlops_assets.rollout.plan import (
@@ -252,6 +253,10 @@ def test_a_rollout_starts_only_for_a_new_approved_version(
          "shadow steps come before"),
         ((Step(weight=100, pause=timedelta(1)), Step(weight=10_000)), "because an analysis is declared"),
         ((Step(weight=100), Step(weight=10_000)), "needs min_requests, a pause, or both"),
+        ((Step(weight=10_000),), "takes all of the traffic at once: declare a shadow step or a smaller"),
+        ((Step(weight=10_000, min_requests=9),), "of a plan's only step count for nothing"),
+        ((Step(weight=10_000, pause=timedelta(1)),), "of a plan's only step count for nothing"),
+        ((Step(weight=10_000, manual=True),), "because an analysis is declared"),
     ],
 )  # fmt: skip
 def test_plans_that_cannot_work_are_refused_with_the_rule(steps: tuple[Step, ...], told: str) -> None:
@@ -261,3 +266,18 @@ def test_plans_that_cannot_work_are_refused_with_the_rule(steps: tuple[Step, ...
 def test_a_good_plan_has_no_problems() -> None:
     assert problems_of(STEPS, (ERRORS,)) == []
     assert problems_of((Step(weight=10_000),), ()) == []
+    assert problems_of((Step(weight=10_000, manual=True, min_requests=9),), (ERRORS,)) == []
+
+
+def test_an_analysis_of_pairs_needs_a_step_that_has_pairs() -> None:
+    pairs = Analysis("prediction_shift", Condition("distance", "<=", 0.1))
+    without = (Step(weight=100, min_requests=9), Step(weight=10_000))
+    assert "only a shadow step has" in problems_of(without, (pairs,))[0]
+    assert problems_of((Step(weight=0, shadow=100, min_requests=9), *without), (pairs,)) == []
+
+
+def test_a_plan_waits_for_labels_as_long_as_they_are_declared_to_take() -> None:
+    declared = RolloutDeclaration()
+    assert declared.plan().labels_within == timedelta(days=14)
+    assert declared.plan(labels_within=timedelta(days=3)).labels_within == timedelta(days=14)
+    assert declared.plan(labels_within=timedelta(days=30)).labels_within == timedelta(days=30)

@@ -19,13 +19,18 @@ Operator = Literal["<=", "<"]
 
 @dataclass(frozen=True)
 class Quantity:
-    """One thing that a metric measures, and which limits make sense for it (both inclusive)."""
+    """One thing that a metric measures, and between which limits (neither included) a limit makes sense: at
+    or beyond them it is met by everything, or proven by nothing.
+    """
 
     meaning: str
     example: str
-    lowest: float
-    highest: float
+    above: float
+    below: float
 
+
+JUST_UNDER_0 = math.nextafter(0.0, -math.inf)
+"""Below a limit of 0: answers that are all the same keep it."""
 
 QUANTITIES: Mapping[Metric, Mapping[str, Quantity]] = {
     "error_rate": {
@@ -37,14 +42,18 @@ QUANTITIES: Mapping[Metric, Mapping[str, Quantity]] = {
         "value_ms": Quantity(
             "95th percentile in milliseconds",
             "value_ms <= 500",
-            LATENCY_BOUNDS_S[0] * 1000,
-            LATENCY_BOUNDS_S[-1] * 1000,
+            # What is quicker or slower is not told apart.
+            math.nextafter(LATENCY_BOUNDS_S[0] * 1000, 0.0),
+            math.nextafter(LATENCY_BOUNDS_S[-1] * 1000, math.inf),
         ),
     },
     "prediction_shift": {
-        "mean": Quantity("absolute difference of the mean outputs", "mean <= 0.05", 0.0, math.inf),
+        "mean": Quantity("absolute difference of the mean outputs", "mean <= 0.05", JUST_UNDER_0, math.inf),
         "distance": Quantity(
-            "mean absolute difference per request, shadow steps only", "distance <= 0.05", 0.0, math.inf
+            "mean absolute difference per request, shadow steps only",
+            "distance <= 0.05",
+            JUST_UNDER_0,
+            math.inf,
         ),
     },
     "quality": {
@@ -100,10 +109,10 @@ class Condition:
         quantity = QUANTITIES[metric].get(self.quantity)
         if quantity is None:
             raise DeclarationError(f"{metric} has no quantity {self.quantity!r}. {_allowed(metric)}")
-        if not quantity.lowest <= self.number <= quantity.highest:
+        if not quantity.above < self.number < quantity.below:
             raise DeclarationError(
-                f"{metric}: {self} is outside {quantity.lowest:g} to {quantity.highest:g} "
-                f"({quantity.meaning}). Example: {quantity.example}"
+                f"{metric}: {self} is no limit that a version could both keep and break. It lies between "
+                f"{quantity.above:g} and {quantity.below:g} ({quantity.meaning}). Example: {quantity.example}"
             )
 
     def __str__(self) -> str:

@@ -46,10 +46,15 @@ def test_an_unknown_quantity_is_refused_with_those_of_the_metric() -> None:
         ("latency_p95", "value_ms <= 0.5"),
         ("latency_p95", "value_ms <= 20000"),
         ("prediction_shift", "mean <= -1"),
+        # No number of requests proves that there are no errors, and no share is above one.
+        ("error_rate", "value <= 0"),
+        ("error_rate", "value <= 1"),
+        ("error_rate", "increase <= -1"),
+        ("error_rate", "increase < 1"),
     ],
 )
 def test_a_limit_that_no_value_can_meet_or_miss_is_refused(metric: Metric, text: str) -> None:
-    with pytest.raises(DeclarationError, match="is outside"):
+    with pytest.raises(DeclarationError, match="could both keep and break"):
         Condition.parse(text, metric=metric)
 
 
@@ -83,7 +88,11 @@ def test_every_quantity_has_an_example_that_parses() -> None:
             assert str(condition) == quantity.example
 
 
-@given(st.sampled_from(["<=", "<"]), st.floats(-1, 1), st.sampled_from(["", " ", "  "]))
+@given(
+    st.sampled_from(["<=", "<"]),
+    st.floats(-1, 1, exclude_min=True, exclude_max=True),
+    st.sampled_from(["", " ", "  "]),
+)
 def test_what_is_said_is_what_is_parsed(operator: str, number: float, space: str) -> None:
     condition = Condition.parse(
         f"{space}increase{space}{operator}{space}{number!r}{space}", metric="error_rate"
@@ -94,6 +103,19 @@ def test_what_is_said_is_what_is_parsed(operator: str, number: float, space: str
 def test_only_the_paired_distance_needs_pairs() -> None:
     assert Analysis("prediction_shift", Condition("distance", "<=", 0.1)).needs_pairs
     assert not Analysis("prediction_shift", Condition("mean", "<=", 0.1)).needs_pairs
+
+
+@pytest.mark.parametrize(
+    ("metric", "text"),
+    [
+        ("prediction_shift", "distance <= 0"),
+        ("latency_p95", "value_ms <= 1"),
+        ("latency_p95", "value_ms <= 10000"),
+        ("quality", "increase <= 0"),
+    ],
+)
+def test_a_limit_at_the_edge_that_can_be_kept_and_broken_is_taken(metric: Metric, text: str) -> None:
+    assert str(Condition.parse(text, metric=metric)) == text
 
 
 def test_the_defaults_judge_errors_and_latency() -> None:

@@ -34,8 +34,8 @@ def test_only_one_module_reads_the_environment() -> None:
             r"os\.environ\.get|os\.environ\[[^]]*\](?! = )|os\.getenv", path.read_text(encoding="utf-8")
         )
     }
-    # What CUDA shows a replica is a fact of that replica, not a setting of the platform.
-    assert readers == {"mlops_assets/environment.py", "serve/devices.py"}
+    # What CUDA shows a replica, and whether its Ray speaks TLS, are facts of it, not settings of ours.
+    assert readers == {"mlops_assets/environment.py", "serve/devices.py", "serve/replica_port.py"}
 
 
 def test_an_empty_variable_counts_as_unset(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

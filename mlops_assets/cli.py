@@ -196,19 +196,23 @@ def close_episode_command(model: str, by: str, reason: str) -> None:
 
 
 @main.command("explain")
-@click.argument("request_id")
+@click.argument("asked", metavar="ID")
 @click.option("--deployment", default=None, help="Where to look; left out: everywhere.")
 @click.option("--since", type=click.DateTime(), default=None, help="Search from this time (UTC) on.")
 @click.option("--until", type=click.DateTime(), default=None, help="Search up to this time (UTC).")
 @click.option("--json", "as_json", is_flag=True, help="Machine-readable output.")
 def explain_command(
-    request_id: str,
+    asked: str,
     deployment: str | None,
     since: "datetime | None",
     until: "datetime | None",
     as_json: bool,
 ) -> None:
-    """From one answer back: version and weights then, model, training data, runs, approval."""
+    """From one answer back: version and weights then, model, training data, runs, approval.
+
+    ID is an answer id or a request id. Of several answers with a request id the newest is explained and the
+    others are listed with their answer ids: 20 at most, of the 7 days up to it (--until: up to another time).
+    """
     import json
     from datetime import UTC
 
@@ -219,7 +223,7 @@ def explain_command(
 
     with running_instance() as instance:
         found = explain(
-            request_id,
+            asked,
             deployment=deployment,
             instance=instance,
             registry=model_registry(),

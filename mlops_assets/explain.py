@@ -1,4 +1,4 @@
-"""From one answer back to everything that made it: ``mlops explain REQUEST_ID``.
+"""From one answer back to everything that made it: ``mlops explain ID``.
 
 Belongs here: following the recorded links from a logged answer to the declared routing, the registered
 model, its training run, its data and its approval, and printing them. Does not belong here: reading the log
@@ -31,15 +31,15 @@ SHADOW = "shadow"
 
 
 class UnknownRequest(MlopsError, LookupError):
-    """No answer with that request id is in the folders and hours that were searched."""
+    """No answer with that answer id or request id is in the folders and hours that were searched."""
 
-    def __init__(self, request_id: str, searched: Sequence[str], *, flush_interval_s: float) -> None:
-        self.request_id, self.searched, self.flush_interval_s = request_id, list(searched), flush_interval_s
+    def __init__(self, asked: str, searched: Sequence[str], *, flush_interval_s: float) -> None:
+        self.asked, self.searched, self.flush_interval_s = asked, list(searched), flush_interval_s
         super().__init__(
-            f"No answer to request {request_id!r} is logged. Searched: {'; '.join(self.searched)}. Rows "
-            f"appear at most {flush_interval_s:g} s after the answer, if the log can be written (/ready of "
-            "the deployment says so). A refused request has no answer. The id is in the answer and in its "
-            "header x-request-id."
+            f"No answer with answer id or request id {asked!r} is logged. Searched: "
+            f"{'; '.join(self.searched)}. Rows appear at most {flush_interval_s:g} s after the answer, if "
+            "the log can be written (/ready of the deployment says so). A refused request has no answer. Both"
+            " ids are in the answer, and in its headers x-answer-id and x-request-id."
         )
 
 
@@ -72,6 +72,17 @@ class LoggedAnswer:
 
 
 @dataclass(frozen=True)
+class OtherAnswer:
+    """Another answer with the same request id. ``answer_id`` None: logged before answers had one."""
+
+    answer_id: str | None
+    at: str
+    deployment: str
+    variant: str
+    version: str
+
+
+@dataclass(frozen=True)
 class VersionLineage:
     """What one model version goes back to, nearest first."""
 
@@ -81,15 +92,19 @@ class VersionLineage:
 
 @dataclass(frozen=True)
 class Explanation:
-    """An answered request: the caller's answer first, then shadows', then where each version is from."""
+    """An answered request: the caller's answer first, then shadows', then where each version is from.
 
+    ``others`` are the answers to other requests with the same request id, newest first.
+    """
+
+    answer_id: str | None
     request_id: str
     deployment: str
     model: str | None
     log_folder: str
     answers: list[LoggedAnswer]
     versions: list[VersionLineage]
-    also_in: list[str]
+    others: list[OtherAnswer]
 
     @property
     def missing(self) -> list[Link]:
@@ -104,7 +119,7 @@ class Explanation:
 
 
 def explain(
-    request_id: str,
+    asked: str,
     *,
     deployment: str | None = None,
     instance: dg.DagsterInstance,
@@ -115,12 +130,12 @@ def explain(
     until: datetime | None = None,
     dagster_url: str = "",
 ) -> Explanation:
-    """Everything recorded about one answered request.
+    """Everything recorded about one answered request; ``asked`` is its answer id or its request id.
 
-    Without ``deployment`` all of the log's are searched; of several that hold the id, the one that answered
-    last is explained and the others are named. ``since`` and ``until`` (with a zone) narrow the search,
-    which otherwise goes through the whole log, newest hours first. ``dagster_url`` is the base of links to
-    runs and assets; empty: no links.
+    Of several answers with that request id the newest is explained and the others are named, as many as
+    ``InferenceLog.find`` gives. Without ``deployment`` all of the log's are searched. ``since`` and ``until``
+    (with a zone) narrow the search, which goes through the whole log for an id that is not there, newest
+    hours first. ``dagster_url`` is the base of links to runs and assets; empty: no links.
 
     Raises UnknownName for a deployment that neither the log nor the definitions know, UnknownRequest when
     the id is in none of the searched folders, DataError when the log cannot be read.
@@ -130,20 +145,23 @@ def explain(
     if deployment is not None and deployment not in {*logged, *models}:
         raise UnknownName("deployment", deployment, {*logged, *models})
     searched = [deployment] if deployment is not None else logged
-    found = {name: log.find(name, request_id, since=since, until=until) for name in searched}
-    holding = {name: rows for name, rows in found.items() if rows}
-    if not holding:
+    found = [(name, rows) for name in searched for rows in log.find(name, asked, since=since, until=until)]
+    if not found:
         raise UnknownRequest(
-            request_id, _said_searched(log, searched, since, until), flush_interval_s=log.flush_interval_s
+            asked, _said_searched(log, searched, since, until), flush_interval_s=log.flush_interval_s
         )
-    name = max(holding, key=lambda one: max(row["at"] for row in holding[one]))
+    # An answer id is of one answer; whoever else used it as a request id is not meant.
+    (name, rows), *others = sorted(
+        found, key=lambda one: (one[1][0]["answer_id"] == asked, one[1][0]["at"]), reverse=True
+    )
     trace = _Trace(instance, registry, dagster_url.rstrip("/"))
-    answers = [trace.answer(name, rows) for rows in _by_answer(holding[name])]
+    answers = [trace.answer(name, each) for each in _by_answer(rows)]
     model = models.get(name)
-    first_at = min(row["at"] for row in holding[name])
+    first_at = min(row["at"] for row in rows)
     versions = list(dict.fromkeys(answer.version for answer in answers))
     return Explanation(
-        request_id=request_id,
+        answer_id=rows[0]["answer_id"],
+        request_id=rows[0]["request_id"],
         deployment=name,
         model=model,
         log_folder=log.folder(name),
@@ -151,7 +169,11 @@ def explain(
         versions=[
             VersionLineage(version, trace.version(name, model, version, first_at)) for version in versions
         ],
-        also_in=sorted(set(holding) - {name}),
+        others=[
+            OtherAnswer(first["answer_id"], _time(first["at"]), where, first["variant"], first["version"])
+            for where, (first, *_) in others
+            if rows[0]["answer_id"] != asked
+        ],
     )
 
 
@@ -598,10 +620,17 @@ def print_explanation(explanation: Explanation, console: "Console | None" = None
     from rich.text import Text
 
     console = console or Console()
-    title = Text(f"\n{explanation.request_id}  ", style="bold")
+    asked = explanation.request_id
+    title = Text(f"\n{explanation.answer_id or asked}  ", style="bold")
     console.print(title.append(f"answered by {explanation.deployment}", style="green"))
-    if explanation.also_in:
-        console.print(f"  the same id was also answered by: {', '.join(explanation.also_in)}")
+    if explanation.answer_id not in (None, asked):
+        console.print(Text(f"  the caller's request id: {asked}"))
+    if explanation.others:
+        said = Text(f"  {len(explanation.others)} more with this request id, newest first; for one of them: ")
+        console.print(said.append("mlops explain ANSWER_ID", style="bold"))
+        for other in explanation.others:
+            own = other.answer_id or "(no answer id)"
+            console.print(Text(f"    {own}  {other.at}  {other.deployment}  {other.variant} {other.version}"))
     for answer in explanation.answers:
         seen = "unseen by the caller, " if answer.variant == SHADOW else ""
         unit = f"unit {answer.unit}" if answer.unit is not None else "no unit"

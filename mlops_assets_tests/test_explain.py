@@ -48,6 +48,7 @@ class World:
 def answered(request_id: str, at: datetime | None = None, **changes: Any) -> Answered:
     made = Answered(
         (at or datetime.now(UTC)).timestamp(),
+        f"own-{request_id}",
         request_id,
         "ana",
         "stable",
@@ -200,6 +201,17 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
             answered("unregistered", version="v9"),
             answered("odd", version="latest"),
             answered("early", at=datetime.now(UTC) - timedelta(days=2)),
+            *(
+                answered("job", at=datetime.now(UTC) - timedelta(minutes=ago), answer_id=f"job-{ago}")
+                for ago in (1, 2, 3)
+            ),
+            answered(
+                "job",
+                at=datetime.now(UTC) - timedelta(minutes=2),
+                answer_id="job-2",
+                variant="shadow",
+                version="v2",
+            ),
         )
         write(log, "gone", answered("twice", at=datetime.now(UTC) - timedelta(hours=2)), answered("orphan"))
         write(log, "shop", answered("twice"))
@@ -350,8 +362,27 @@ def test_an_approval_of_other_content_is_not_given(world: World) -> None:
 
 def test_an_id_in_two_deployments_explains_the_last_answer_and_names_the_other(world: World) -> None:
     found = world.explain("twice")
-    assert (found.deployment, found.also_in) == ("shop", ["gone"])
-    assert world.explain("twice", deployment="gone").also_in == []
+    assert (found.deployment, [other.deployment for other in found.others]) == ("shop", ["gone"])
+    assert world.explain("twice", deployment="gone").others == []
+
+
+def test_of_several_answers_to_one_request_id_the_newest_is_explained_and_the_others_named(
+    world: World,
+) -> None:
+    found = world.explain("job")
+    assert (found.answer_id, found.request_id) == ("job-1", "job")
+    assert [(other.answer_id, other.deployment, other.variant) for other in found.others] == [
+        ("job-2", "shop", "stable"),
+        ("job-3", "shop", "stable"),
+    ]
+    text = io.StringIO()
+    print_explanation(found, Console(file=text, width=160))
+    assert "the caller's request id: job" in text.getvalue()
+    assert "mlops explain ANSWER_ID" in text.getvalue() and "job-3  2" in text.getvalue()
+    # Asked by its own id, an answer is the only one, with its shadow.
+    one = world.explain("job-2")
+    assert (one.answer_id, one.others) == ("job-2", [])
+    assert [answer.variant for answer in one.answers] == ["stable", "shadow"]
 
 
 def test_an_unknown_id_says_where_it_was_looked_for(world: World) -> None:
@@ -394,4 +425,4 @@ def test_it_is_plain_json_and_readable_text(world: World) -> None:
     assert 'row 0 ({"flight_id": 7}): 0.25 for' in said
     assert "and 2 rows more" in said and "no unit" in said
     assert "instead of v2, which failed" in said and "not found: none of 4 materialisations" in said
-    assert "1 of these links could not be followed" in said and "also answered by: gone" in said
+    assert "1 of these links could not be followed" in said and "1 more with this request id" in said

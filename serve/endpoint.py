@@ -5,13 +5,13 @@ Belongs here: what each path takes and gives. Does not belong here: the refusals
 which version answers (``serve/traffic.py``), Ray (``serve/gateway.py``).
 
 Written on plain ASGI: a table lookup instead of a router, no model objects per request; a framework
-would cost more than scoring a row does. Every answer, refusals included, carries ``x-request-id``.
+would cost more than scoring a row does. Every answer, refusals included, carries ``x-request-id``, and every
+prediction ``x-answer-id``.
 """
 
 import json
 import logging
 import time
-import uuid
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -31,6 +31,7 @@ from serve.errors import (
     Problems,
     UnknownPath,
 )
+from serve.identity import HEADER_ID_REASON, answer_ids, is_header_id
 from serve.inference_log import Answered, PredictionLog
 from serve.metrics import CONTENT_TYPE, NONE, GatewayMetrics
 from serve.referee import RefereeLink
@@ -59,9 +60,16 @@ _encode = json.JSONEncoder(separators=(",", ":"), allow_nan=False).encode
 
 @dataclass
 class Request:
-    """One request; from ``variant`` on it is filled in once known, for headers, metrics, log and shadows."""
+    """One request; from ``variant`` on it is filled in once known, for headers, metrics, log and shadows.
 
+    ``answer_id`` is ours, ``request_id`` the caller's where one was sent; ``header_id`` is what the header
+    ``x-request-id`` gives back. ``odd_id``: the caller's header is none that is taken.
+    """
+
+    answer_id: str
     request_id: str
+    header_id: str
+    odd_id: bool
     headers: Headers
     root_path: str
     receive: Receive
@@ -123,6 +131,7 @@ class Endpoint:
         self._limits, self._link, self._log, self._replica = limits, link, log, replica
         self._adds_request_id, self._clock, self._wall_clock = adds_request_id, clock, wall_clock
         self._in_flight = 0
+        self._new_id = answer_ids()
         model = f"/v2/models/{name}"
         self._routes: dict[str, dict[str, tuple[Role | None, Handler]]] = {
             "/predict": {"POST": ("predict", self._predict)},
@@ -152,8 +161,15 @@ class Endpoint:
         headers: Headers = dict(scope["headers"])
         root_path = scope.get("root_path", "")
         path = scope["path"].removeprefix(root_path)
+        answer_id = self._new_id()
+        sent = headers.get(b"x-request-id", b"").decode("latin-1")
+        odd_id = sent != "" and not is_header_id(sent)
+        request_id = answer_id if odd_id else sent or answer_id
         request = Request(
-            headers.get(b"x-request-id", b"").decode("latin-1") or uuid.uuid4().hex,
+            answer_id,
+            request_id,
+            request_id,
+            odd_id,
             headers,
             root_path,
             receive,
@@ -199,8 +215,13 @@ class Endpoint:
         except ApiError as error:
             return self._refusal(error)
         except Exception:  # The boundary: the log gets everything, the caller the request id.
-            logger.exception("Request %s failed (version %s)", request.request_id, request.version)
-            return self._refusal(Internal(request.request_id))
+            logger.exception(
+                "Request %r failed (answer id %s, version %s)",
+                request.request_id,
+                request.answer_id,
+                request.version,
+            )
+            return self._refusal(Internal(request.request_id, request.answer_id))
 
     def _refusal(self, error: ApiError) -> Response:
         self._metrics.count_error(error.code)
@@ -214,7 +235,9 @@ class Endpoint:
             (b"content-length", b"%d" % len(response.body)),
         ]
         if adds_request_id:
-            headers.append((b"x-request-id", request.request_id.encode("latin-1")))
+            headers.append((b"x-request-id", request.header_id.encode("latin-1")))
+        if request.scored is not None:
+            headers.append((b"x-answer-id", request.answer_id.encode()))
         if request.version is not NONE:
             headers.append((b"x-model-version", request.version.encode("latin-1", "replace")))
             headers.append((b"x-variant", request.variant.encode()))
@@ -256,6 +279,7 @@ class Endpoint:
                 document, live.manifest, live.validator, max_rows=self._limits.max_batch_rows
             ),
         )
+        request.request_id = document.get("id") or request.request_id
         live, scores = await self._score(request, chosen, rows)
         made = inference_protocol.response(
             live.manifest,
@@ -263,15 +287,19 @@ class Endpoint:
             name=self._name,
             version=live.version,
             variant=request.variant,
-            request_id=document.get("id") or request.request_id,
+            request_id=request.request_id,
+            answer_id=request.answer_id,
         )
         return Response(_encode(made).encode())
 
     def _choose(self, request: Request, document: dict[str, Any]) -> LiveVersion:
         """The version for the request's unit; a request without one counts as a unit of its own."""
+        if request.odd_id:
+            raise InvalidFields([{"field": "x-request-id", "reason": HEADER_ID_REASON}])
         unit = document.get("unit")
         request.unit = unit if type(unit) is str else self._cohort(document)
-        chosen = self._traffic.choose(request.unit or request.request_id)
+        # Not the caller's id: one that is always the same would always be drawn the same.
+        chosen = self._traffic.choose(request.unit or request.answer_id)
         request.version, request.variant = chosen.version, self._traffic.variant_of(chosen)
         return chosen
 
@@ -329,7 +357,7 @@ class Endpoint:
                              scored.fell_back_from or request.fell_back_from)
             )  # fmt: skip
         self._traffic.mirror(
-            request.request_id,
+            request.answer_id,
             scored,
             request.rows,
             lambda mirrored: self._log_shadow(request, mirrored),
@@ -353,6 +381,7 @@ class Endpoint:
         routing = self._traffic.routing
         return Answered(
             at=self._wall_clock(),
+            answer_id=request.answer_id,
             request_id=request.request_id,
             unit=request.unit,
             variant=variant,
@@ -371,6 +400,7 @@ class Endpoint:
     def _answered(request: Request) -> dict[str, Any]:
         return {
             "request_id": request.request_id,
+            "answer_id": request.answer_id,
             "model_version": request.version,
             "variant": request.variant,
         }

@@ -196,13 +196,15 @@ class NoReferee(ApiError):
 
 
 class Internal(ApiError):
-    """Anything else. Says the request id and nothing about the inside; the log has the rest."""
+    """Anything else. Says the ids and nothing about the inside; the log has the rest."""
 
     status = 500
     code = "internal"
 
-    def __init__(self, request_id: str) -> None:
-        super().__init__("The request failed inside.", details={"request_id": request_id})
+    def __init__(self, request_id: str, answer_id: str) -> None:
+        super().__init__(
+            "The request failed inside.", details={"request_id": request_id, "answer_id": answer_id}
+        )
 
 
 def seconds(value: float) -> str:

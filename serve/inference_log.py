@@ -40,6 +40,7 @@ from serve.versions import Scores
 
 SCHEMA = pa.schema(
     [
+        ("answer_id", pa.string()),
         ("request_id", pa.string()),
         ("row", pa.int32()),
         ("at", pa.timestamp("us", tz="UTC")),
@@ -57,7 +58,9 @@ SCHEMA = pa.schema(
         ("fell_back_from", pa.string()),
     ]
 )
-"""Columns of every file, one line per row of a request. ``row`` counts from zero within the request,
+"""Columns of every file, one line per row of a request. ``answer_id`` is the gateway's own and never null; a
+shadow's answer to the same request carries the same one. ``request_id`` is what the caller sent, else the
+answer id; callers may send the same one as often as they like. ``row`` counts from zero within the request,
 ``weight`` is in basis points, ``features`` is the row as JSON text, ``entity`` its join keys as a JSON object
 in the manifest's order, null where the request carried none. ``score`` is the probability of the
 positive class, or the value; for several classes it is null and ``scores`` holds one probability each.
@@ -84,11 +87,13 @@ _encode = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False, check_circ
 class Answered(NamedTuple):
     """One answer to one request of one or more rows; a shadow's answer to it is another one.
 
-    ``at`` is in Unix seconds, ``weight`` the version's share in basis points at that moment. ``rows``,
-    ``scores`` and ``entities`` (where there are any) have the same length and must not be changed afterwards.
+    ``answer_id`` tells the request from all others; ``at`` is in Unix seconds, ``weight`` the version's share
+    in basis points at that moment. ``rows``, ``scores`` and ``entities`` (where there are any) have the same
+    length and must not be changed afterwards.
     """
 
     at: float
+    answer_id: str
     request_id: str
     unit: str | None
     variant: str
@@ -379,7 +384,7 @@ def batches_by_hour(
             lines.setdefault(int(answered.at // 3600), []).extend(rows)
         except (TypeError, ValueError, OverflowError) as error:
             unreadable += len(answered.rows)
-            logger.error("The answer to %s cannot be logged: %s", answered.request_id, error)
+            logger.error("Answer %s cannot be logged: %s", answered.answer_id, error)
     batches: dict[int, list[pa.RecordBatch]] = {}
     for hour, found in lines.items():
         for start in range(0, len(found), CHUNK_ROWS):
@@ -409,7 +414,7 @@ def _readable_batch(lines: list[_Line]) -> tuple[pa.RecordBatch, int]:
                 _batch([line])
             except (TypeError, ValueError, OverflowError) as error:
                 logger.error(
-                    "Row %d of %s cannot be logged: %s", line.position, line.answered.request_id, error
+                    "Row %d of answer %s cannot be logged: %s", line.position, line.answered.answer_id, error
                 )
             else:
                 good.append(line)
@@ -420,6 +425,7 @@ def _batch(lines: list[_Line]) -> pa.RecordBatch:
     answers = [line.answered for line in lines]
     scores = [line.score for line in lines]
     columns = [
+        [one.answer_id for one in answers],
         [one.request_id for one in answers],
         [line.position for line in lines],
         [round(one.at * 1e6) for one in answers],

@@ -15,6 +15,7 @@ from typing import Any
 
 from serve.answers import Answer
 from serve.errors import EmptyBatch, InvalidFields, MalformedBody, Problems, TooLarge
+from serve.identity import ID_REASON, is_id
 from serve.schema import FeatureType, FeatureValue, ModelManifest
 from serve.validation import Row, RowValidator, kind_of
 
@@ -52,6 +53,8 @@ def rows_of(
     request_id = document.get("id")
     if request_id is not None and type(request_id) is not str:
         found.append({"field": "id", "reason": f"must be a string, not {kind_of(request_id)}"})
+    elif request_id and not is_id(request_id):
+        found.append({"field": "id", "reason": ID_REASON})
     inputs = document.get("inputs")
     if type(inputs) is not list:
         reason = "is missing" if inputs is None else f"must be an array of tensors, not {kind_of(inputs)}"
@@ -99,6 +102,7 @@ def response(
     version: str,
     variant: str,
     request_id: str,
+    answer_id: str,
 ) -> dict[str, Any]:
     """The infer response for the answers of ``serve.answers``."""
     count = len(answers)
@@ -115,7 +119,7 @@ def response(
         "model_name": name,
         "model_version": version,
         "id": request_id,
-        "parameters": {"variant": variant},
+        "parameters": {"variant": variant, "answer_id": answer_id},
         "outputs": outputs,
     }
 

@@ -12,6 +12,7 @@ from typing import Any
 
 from pydantic.json_schema import models_json_schema
 
+from serve.identity import MAX_ID_LENGTH
 from serve.inference_protocol import DATATYPES, example_request
 from serve.schema import Evidence, FeatureSpec, ModelManifest, MonitoringReport, Trip
 from serve.validation import LARGEST_KEY, MAX_KEY_LENGTH, MAX_UNIT_LENGTH, SMALLEST_KEY, example_row
@@ -23,7 +24,7 @@ _ERRORS = {
     "403": "The key's role is too low.",
     "413": "Body or batch too large.",
     "429": "Too many requests with this key; see Retry-After.",
-    "500": "Anything else, with the request id.",
+    "500": "Anything else, with the ids.",
     "503": "Overload or no model; see Retry-After.",
 }
 _OPEN = ("413", "500", "503")
@@ -83,7 +84,8 @@ def document(
         else {}
     )
     answered = {
-        "request_id": {"type": "string"},
+        "request_id": {**_STRING, "description": "What the caller sent, else the answer id."},
+        "answer_id": _ANSWER_ID,
         "model_version": {"type": "string"},
         "variant": {"enum": ["stable", "canary"]},
     }
@@ -328,7 +330,12 @@ def _inference_schemas(manifest: ModelManifest) -> dict[str, Any]:
         + ", ".join(f"{feature.name} {DATATYPES[feature.type]}" for feature in manifest.features),
         "items": {"type": "object", "properties": given, "required": [*tensor, "data"]},
     }
-    request = {"id": _NAME_OR_NULL, "inputs": inputs, "outputs": {}, "parameters": {}}
+    request = {
+        "id": {"type": ["string", "null"], "maxLength": MAX_ID_LENGTH},
+        "inputs": inputs,
+        "outputs": {},
+        "parameters": {},
+    }
     return {
         "InferRequest": _object(request, required=["inputs"]),
         "InferResponse": _object(
@@ -336,7 +343,7 @@ def _inference_schemas(manifest: ModelManifest) -> dict[str, Any]:
                 "model_name": _STRING,
                 "model_version": _STRING,
                 "id": _STRING,
-                "parameters": _object({"variant": {"enum": ["stable", "canary"]}}),
+                "parameters": _object({"variant": {"enum": ["stable", "canary"]}, "answer_id": _ANSWER_ID}),
                 "outputs": {"type": "array", "items": _object({**tensor, "data": data})},
             }
         ),
@@ -405,15 +412,22 @@ def _evidence_schemas() -> dict[str, Any]:
     return found
 
 
+_ANSWER_ID = {
+    **_STRING,
+    "pattern": "^[0-9a-f]{32}$",
+    "description": "Made by the gateway: tells this answer from every other one.",
+}
 _HEADERS = {"x-request-id": {"schema": _STRING, "required": True, "description": "Also in the log."}}
 _REQUEST_ID = {
     "name": "x-request-id",
     "in": "header",
-    "schema": _STRING,
-    "description": "Name of the request, given back with the answer; without it, one is made.",
+    "schema": {**_STRING, "pattern": f"^([!-~]([ -~]{{0,{MAX_ID_LENGTH - 2}}}[!-~])?)?$"},
+    "description": "The caller's name of the request, given back with the answer and searchable. It need not "
+    "be unique: an answer is told from others by its answer_id, which is given where no name is.",
 }
 _ANSWERED_HEADERS = {
     **_HEADERS,
+    "x-answer-id": {"schema": _ANSWER_ID, "required": True},
     "x-model-version": {"schema": _STRING, "required": True},
     "x-variant": {"schema": {"enum": ["stable", "canary"]}, "required": True},
 }
@@ -444,10 +458,11 @@ def _answered(media: str, schema: dict[str, Any], headers: dict[str, Any]) -> di
 
 
 def _post(summary: str, request: str, response: str, example: dict[str, Any]) -> dict[str, Any]:
-    headers = _HEADERS if request in ("TripRequest", "MonitoringReport") else _ANSWERED_HEADERS
+    predicts = request not in ("TripRequest", "MonitoringReport")
+    headers = _ANSWERED_HEADERS if predicts else _HEADERS
     return {
         "summary": summary,
-        "parameters": [_REQUEST_ID],
+        "parameters": [_REQUEST_ID] if predicts else [],
         "requestBody": {
             "required": True,
             "content": {"application/json": {"schema": _ref(request), "example": example}},

@@ -395,19 +395,19 @@ class Traffic:
 
     def mirror(
         self,
-        request_id: str,
+        answer_id: str,
         answered: Scored,
         rows: Sequence[Row],
         on_answer: Callable[[Mirrored], None] = lambda mirrored: None,
     ) -> None:
-        """Gives an answered request to the shadows that it falls to. Never waits and never raises."""
+        """Gives an answered request to the shadows that its id falls to. Never waits and never raises."""
         if not self._shadows or self.routing is None:
             return
         for version, share in self._shadows:
             state = self.states[version]
             if state.live is None or state.problem is not None or version in self.trips:
                 continue
-            if answered.live is state.live or bucket(request_id, f"{self.routing.salt}:shadow") >= share:
+            if answered.live is state.live or bucket(answer_id, f"{self.routing.salt}:shadow") >= share:
                 continue
             if len(self._mirroring) >= self._max_shadows:
                 self.collector.shadow_shed(version)

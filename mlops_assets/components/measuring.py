@@ -36,9 +36,10 @@ NEWEST_DATA = "newest_data"
 DAY_COLUMN = "dt"
 READ_UNTIL = "read_until"
 """Metadata of a day of the log: the instant (data time) until which all its answers are in the table."""
-KEYS = ("request_id", "row", "variant", "version")
+KEYS = ("answer_id", "row", "variant", "version")
 """What makes a logged row that row: a file that was written twice must not count twice."""
 READ_COLUMNS = (
+    "answer_id",
     "request_id",
     "row",
     "at",
@@ -69,13 +70,20 @@ class Served:
 def log_frame(table: Any, day: str) -> "pd.DataFrame":
     """One day of the raw log as rows of the compacted table: no row twice, ``dt`` is the day.
 
-    ``table`` is an Arrow table of the log's columns. Sorted by time; lists become JSON text.
+    ``table`` is an Arrow table of the log's columns. Sorted by time; lists become JSON text; ``answer_id`` is
+    never missing (``identified``).
     """
-    frame = table.to_pandas()
+    frame = identified(table.to_pandas())
     frame = frame.sort_values(["at", *KEYS], kind="stable").drop_duplicates(list(KEYS))
     frame["scores"] = [None if value is None else json.dumps(list(value)) for value in frame["scores"]]
     frame[DAY_COLUMN] = day
     return frame.reset_index(drop=True)
+
+
+def identified(frame: "pd.DataFrame") -> "pd.DataFrame":
+    """The rows with an ``answer_id`` each: of what was logged before answers had one, its request id."""
+    own = frame["answer_id"] if "answer_id" in frame.columns else frame["request_id"]
+    return frame.assign(answer_id=own.fillna(frame["request_id"]))
 
 
 def features_of(rows: "pd.DataFrame", specs: Sequence[FeatureSpec]) -> "pd.DataFrame":
@@ -141,7 +149,10 @@ def logged(lake: Lake, table: str, start: datetime, end: datetime) -> "pd.DataFr
     import pandas as pd
 
     days = pd.date_range(start.date(), end.date(), freq="D").strftime("%Y-%m-%d")
-    frame = lake.read(table, partitions=list(days), partition_column=DAY_COLUMN, columns=list(READ_COLUMNS))
+    # A table that was last written before answers had an id has no column for it.
+    columns = [name for name in READ_COLUMNS if name in lake.columns(table)]
+    frame = lake.read(table, partitions=list(days), partition_column=DAY_COLUMN, columns=columns)
+    frame = identified(frame)
     at = pd.to_datetime(frame["at"], utc=True)
     rows = frame.assign(at=at)[(at >= start) & (at < end)]
     return rows.sort_values(["at", *KEYS], kind="stable").reset_index(drop=True)

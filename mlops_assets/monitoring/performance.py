@@ -196,7 +196,7 @@ def losses_by_revision(
 ) -> dict[str, dict[str, Any]]:
     """Losses of labelled answers, for a rollout's ``quality``: what each version lost under each routing.
 
-    ``joined``: rows of all variants and versions, as ``join_labels`` gives them, with ``request_id``,
+    ``joined``: rows of all variants and versions, as ``join_labels`` gives them, with ``answer_id``,
     ``row``, ``revision``, ``variant`` and ``version``. Gives, by revision as text::
 
         {"12": {"loss": "log loss",
@@ -218,15 +218,15 @@ def losses_by_revision(
         return {}
     usable, target, scores = joined[kept], target[kept], scores[kept]
     lost = squared_errors(target, scores) if task == "regression" else log_losses(target, scores)
-    rows = usable[["request_id", "row", "revision", "variant", "version"]].assign(loss=lost)
+    rows = usable[["answer_id", "row", "revision", "variant", "version"]].assign(loss=lost)
     # A request that was logged twice counts once.
-    rows = rows.drop_duplicates(["revision", "version", "variant", "request_id", "row"])
-    requests = rows.groupby(["revision", "version", "request_id"], sort=True)["loss"].mean().reset_index()
+    rows = rows.drop_duplicates(["revision", "version", "variant", "answer_id", "row"])
+    requests = rows.groupby(["revision", "version", "answer_id"], sort=True)["loss"].mean().reset_index()
     live, shadow = rows[rows["variant"] != SHADOW], rows[rows["variant"] == SHADOW]
-    pairs = shadow.merge(live, on=["revision", "request_id", "row"], suffixes=("", "_live"))
+    pairs = shadow.merge(live, on=["revision", "answer_id", "row"], suffixes=("", "_live"))
     pairs = pairs[pairs["version"] != pairs["version_live"]]
     pairs = pairs.assign(loss=pairs["loss"] - pairs["loss_live"])
-    paired = pairs.groupby(["revision", "version", "request_id"], sort=True)["loss"].mean().reset_index()
+    paired = pairs.groupby(["revision", "version", "answer_id"], sort=True)["loss"].mean().reset_index()
 
     def moments(frame: pd.DataFrame, revision: Any) -> dict[str, dict[str, float]]:
         own = frame[frame["revision"] == revision]

@@ -10,7 +10,7 @@ file that cannot be read is one. Names that start with a dot are files being wri
 """
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 HOUR = timedelta(hours=1)
+MAX_FOUND = 20
+FOUND_WITHIN = timedelta(days=7)
 
 
 @dataclass(frozen=True)
@@ -67,37 +69,50 @@ class InferenceLog(dg.ConfigurableResource):  # type: ignore[type-arg]
     def find(
         self,
         deployment: str,
-        request_id: str,
+        asked: str,
         *,
-        newest_first: bool = True,
         since: datetime | None = None,
         until: datetime | None = None,
-    ) -> list[dict[str, Any]]:
-        """Every logged row of one request, shadows last; ``features`` and ``entity`` are dicts.
+    ) -> list[list[dict[str, Any]]]:
+        """The logged rows of every answer that has ``asked`` as its answer id or its request id: the newest
+        answer first, and of each its shadows' rows last. ``features`` and ``entity`` are dicts.
 
-        Hours are searched one by one, newest or oldest first, and the search ends with the hour after the
-        first find: a shadow's answer can fall into the next hour. ``since`` and ``until`` narrow the hours.
-        A caller that used the id twice, hours apart, gets the answers of one time.
+        An answer id has one answer. A caller may use a request id for many: the newest ``MAX_FOUND`` are
+        given, none more than ``FOUND_WITHIN`` older than the newest. Hours are searched newest first, only
+        as far as that needs; ``since`` and ``until`` (with a zone) narrow them.
         """
         import pyarrow.compute as pc
 
-        found: list[dict[str, Any]] = []
-        last: datetime | None = None
-        for hour in self._hours(deployment, newest_first=newest_first):
+        own, of_caller = pc.field("answer_id"), pc.field("request_id")
+        named = (own == asked) | (of_caller == asked)
+        found: dict[str, list[dict[str, Any]]] = {}
+        searched_from: datetime | None = None
+        is_own = False
+        for hour in self._hours(deployment, newest_first=True):
             if (since and hour + HOUR <= since) or (until and hour > until):
                 continue
-            if last is not None and abs(hour - last) > HOUR:
+            if searched_from is not None and hour < searched_from:
                 break
-            rows = self._read(deployment, [hour], None, pc.field("request_id") == request_id)
-            if rows.num_rows:
-                found.extend(rows.to_pylist())
-                last = last or hour
-            elif last is not None:
-                break
-        for row in found:
-            row["features"] = json.loads(row["features"])
-            row["entity"] = None if row["entity"] is None else json.loads(row["entity"])
-        return sorted(found, key=lambda row: (row["variant"] == "shadow", row["at"], row["row"]))
+            # Without the rows first: there can be a million with the same request id.
+            heads = self._read(deployment, [hour], ["answer_id", "request_id", "at"], named).to_pylist()
+            if not heads:
+                continue
+            if any(head["answer_id"] == asked for head in heads):
+                # Whoever else used it as the name of a request is not meant.
+                found, is_own = {asked: found.get(asked, [])}, True
+            for head in sorted(heads, key=lambda head: head["at"], reverse=True):
+                if not is_own and len(found) < MAX_FOUND:
+                    found.setdefault(_identity(head), [])
+            wanted = named & pc.coalesce(own, of_caller).isin(list(found))
+            for row in self._read(deployment, [hour], None, wanted).to_pylist():
+                found[_identity(row)].append(row)
+            if searched_from is None:
+                searched_from = hour - FOUND_WITHIN
+            if is_own or len(found) == MAX_FOUND:
+                # A shadow's answer can fall into the next hour.
+                searched_from = max(searched_from, hour - HOUR)
+        answers = [_answer(rows) for rows in found.values()]
+        return sorted(answers, key=lambda rows: rows[0]["at"], reverse=True)
 
     def frame(
         self,
@@ -273,12 +288,25 @@ class InferenceLog(dg.ConfigurableResource):  # type: ignore[type-arg]
         return self._opened
 
 
+def _identity(row: Mapping[str, Any]) -> str:
+    """What tells an answer from others; before answers had an id of their own, the request's."""
+    return str(row["request_id"] if row["answer_id"] is None else row["answer_id"])
+
+
+def _answer(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    for row in rows:
+        row["features"] = json.loads(row["features"])
+        row["entity"] = None if row["entity"] is None else json.loads(row["entity"])
+    return sorted(rows, key=lambda row: (row["variant"] == "shadow", row["at"], row["row"]))
+
+
 def log_schema() -> "pa.Schema":
     """The columns of the log, as ``serve/inference_log.py`` writes them (a test compares the two)."""
     import pyarrow as pa
 
     return pa.schema(
         [
+            ("answer_id", pa.string()),
             ("request_id", pa.string()),
             ("row", pa.int32()),
             ("at", pa.timestamp("us", tz="UTC")),

@@ -459,7 +459,7 @@ def answers_with_labels(world: World, requests: int, *, right: str) -> Any:
         answer = world.http.post("/predict", json={"features": ROW, "unit": f"u{number}"}).json()
         rows.append(
             {
-                "request_id": answer["request_id"],
+                "answer_id": answer["answer_id"],
                 "row": 0,
                 "revision": world.told["revision"],
                 "variant": answer["variant"],

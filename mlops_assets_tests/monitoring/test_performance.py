@@ -255,7 +255,7 @@ def test_scores_of_classes_may_be_json_text_as_the_compacted_log_holds_them() ->
             "scores": list(scores),
             "label": np.array(["a", "b", "c"])[target],
             "has_keys": True,
-            "request_id": [f"r{number}" for number in range(600)],
+            "answer_id": [f"r{number}" for number in range(600)],
             "row": 0,
             "revision": 12,
             "variant": "stable",
@@ -309,7 +309,7 @@ def test_references_leave_out_what_is_not_defined_and_survive_json() -> None:
 
 
 def answers(*rows: tuple[str, int, int, str, str, float, float | None]) -> pd.DataFrame:
-    names = ["request_id", "row", "revision", "variant", "version", "score", "label"]
+    names = ["answer_id", "row", "revision", "variant", "version", "score", "label"]
     return pd.DataFrame(list(rows), columns=names)
 
 

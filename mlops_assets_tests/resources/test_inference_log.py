@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from mlops_assets.errors import DataError, UnknownName
-from mlops_assets.resources.inference_log import InferenceLog, log_schema
+from mlops_assets.resources.inference_log import FOUND_WITHIN, MAX_FOUND, InferenceLog, log_schema
 from mlops_assets_tests.s3_server import ACCESS_KEY, SECRET_KEY
 from serve.inference_log import SCHEMA, Answered, PredictionLog
 from serve.schema import PredictionLogArgs
@@ -17,7 +17,18 @@ AT = datetime(2026, 3, 1, 22, 59, 59, 500_000, tzinfo=UTC)
 
 def answered(request_id: str, at: datetime = AT, **changes: Any) -> Answered:
     made = Answered(
-        at.timestamp(), request_id, "ana", "stable", "v1", 3, 9_000, "/predict", 0.01, [{"x": 1.5}], [0.25]
+        at.timestamp(),
+        f"own-{request_id}",
+        request_id,
+        "ana",
+        "stable",
+        "v1",
+        3,
+        9_000,
+        "/predict",
+        0.01,
+        [{"x": 1.5}],
+        [0.25],
     )
     return made._replace(**changes)
 
@@ -71,13 +82,13 @@ def test_an_answer_is_found_with_its_shadow_in_the_next_hour(log: InferenceLog) 
         answered("r1", AT + timedelta(seconds=1), variant="shadow", version="v2", rows=[{"x": 1.0}]),
         answered("r2", AT + timedelta(hours=5)),
     )
-    found = log.find("flights", "r1")
+    (found,) = log.find("flights", "r1")
     assert [(row["variant"], row["version"], row["row"], row["features"], row["score"]) for row in found] == [
         ("stable", "v1", 0, {"x": 1.0}, 0.1),
         ("stable", "v1", 1, {"x": None}, 0.2),
         ("shadow", "v2", 0, {"x": 1.0}, 0.25),
     ]
-    assert log.find("flights", "r1", newest_first=False) == found
+    assert log.find("flights", "own-r1") == [found]
     assert log.find("flights", "r9") == [] and log.find("others", "r1") == []
     assert log.deployments() == ["flights"]
 
@@ -95,13 +106,47 @@ def test_a_time_range_has_its_start_and_not_its_end(log: InferenceLog) -> None:
     assert [file.hour.hour for file in log.last_files("flights", 2)] == [0, 23]
 
 
-def test_an_id_used_again_later_gives_the_newest_answers(local: InferenceLog) -> None:
-    write(local, answered("again"), answered("again", AT + timedelta(hours=3), version="v2"))
-    assert [row["version"] for row in local.find("flights", "again")] == ["v2"]
-    assert [row["version"] for row in local.find("flights", "again", newest_first=False)] == ["v1"]
-    early = local.find("flights", "again", until=AT + timedelta(hours=1))
-    assert [row["version"] for row in early] == ["v1"]
-    assert local.find("flights", "again", since=AT + timedelta(hours=5)) == []
+def test_an_id_used_again_gives_every_answer_newest_first(local: InferenceLog) -> None:
+    times = [timedelta(0), timedelta(minutes=-1), timedelta(hours=3), FOUND_WITHIN + timedelta(hours=2)]
+    write(
+        local,
+        *(answered("again", AT + late, answer_id=str(n)) for n, late in enumerate(times)),
+        answered("x"),
+    )
+
+    def found(**limits: Any) -> list[str]:
+        return [rows[0]["answer_id"] for rows in local.find("flights", "again", **limits)]
+
+    # The first two are more than a week older than the newest, and a shadow's hour is not searched for them.
+    assert found() == ["3", "2"]
+    assert found(until=AT + timedelta(days=1)) == ["2", "0", "1"]
+    assert found(until=AT + timedelta(hours=1)) == ["0", "1"]
+    assert found(since=AT + timedelta(days=1)) == ["3"] and found(since=AT + timedelta(days=9)) == []
+    for own in "0123":
+        ((row,),) = local.find("flights", own)
+        assert (row["answer_id"], row["request_id"]) == (own, "again")
+
+
+def test_of_very_many_answers_to_one_id_the_newest_are_given_whole(local: InferenceLog) -> None:
+    hour = AT - timedelta(minutes=40)
+    answers = [
+        answered("job", hour + timedelta(minutes=step), answer_id=f"{step:02d}", rows=[{"x": 1.0}] * 2,
+                 scores=[0.1, 0.2])
+        for step in range(60)
+    ]  # fmt: skip
+    # Its live row is the last of an hour, its shadow's the first of the next.
+    shadow = answered("job", hour + timedelta(minutes=41), answer_id="40", variant="shadow", version="v2")
+    write(local, *answers, shadow)
+    found = local.find("flights", "job")
+    assert [rows[0]["answer_id"] for rows in found] == [f"{step:02d}" for step in range(59, 39, -1)]
+    assert [len(rows) for rows in found] == [*[2] * (MAX_FOUND - 1), 3]
+
+
+def test_an_answer_id_that_a_caller_used_as_a_request_id_is_still_of_one_answer(local: InferenceLog) -> None:
+    mine = answered("a", answer_id="0123")
+    theirs = [answered("0123", AT + timedelta(hours=late), answer_id=f"t{late}") for late in (0, 2, 20)]
+    write(local, mine, *theirs)
+    assert [[row["answer_id"] for row in rows] for rows in local.find("flights", "0123")] == [["0123"]]
 
 
 def test_files_being_written_and_strangers_are_left_alone(local: InferenceLog, tmp_path: Path) -> None:
@@ -111,7 +156,7 @@ def test_files_being_written_and_strangers_are_left_alone(local: InferenceLog, t
     (file.parent / ".half.parquet").write_bytes(b"half")
     (file.parent / "notes.txt").write_text("hello")
     (tmp_path / "log" / "flights" / "readme").mkdir()
-    assert len(local.find("flights", "r1")) == 1 and local.stats("flights").files == 1
+    assert len(local.find("flights", "r1")[0]) == 1 and local.stats("flights").files == 1
 
 
 def test_a_file_that_cannot_be_read_is_named(local: InferenceLog, tmp_path: Path) -> None:
@@ -126,11 +171,11 @@ def test_an_older_file_without_a_column_reads_as_null(local: InferenceLog, tmp_p
     import pyarrow.parquet as pq
 
     write(local, answered("r1", fell_back_from="v2", entities=[{"flight_id": 1}]))
-    assert local.find("flights", "r1")[0]["entity"] == {"flight_id": 1}
+    assert local.find("flights", "r1")[0][0]["entity"] == {"flight_id": 1}
     (file,) = (tmp_path / "log").rglob("*.parquet")
     older = ["fell_back_from", "entity"]
     pq.write_table(pq.read_table(file, partitioning=None).drop_columns(older), file)
-    found = local.find("flights", "r1")[0]
+    found = local.find("flights", "r1")[0][0]
     assert [found[name] for name in older] == [None, None]
     assert local.frame("flights", AT, AT + timedelta(seconds=1)).schema == SCHEMA
 

@@ -27,6 +27,7 @@ def test_binary_answers_the_offline_probability_to_the_bit() -> None:
         golden = MODELS["binary"][0].golden[0].scores[0]
         assert answer.json() == {
             "request_id": answer.headers["x-request-id"],
+            "answer_id": answer.headers["x-answer-id"],
             "model_version": "v1",
             "variant": "stable",
             "prediction": "late" if golden >= 0.5 else "on time",
@@ -78,18 +79,9 @@ def test_a_batch_answers_what_single_rows_answer(task: str) -> None:
         assert batch["predictions"] == [
             {key: one[key] for key in ("prediction", "probability")} for one in single
         ]
-        assert set(batch) == {"request_id", "model_version", "variant", "predictions"}
+        assert set(batch) == {"request_id", "answer_id", "model_version", "variant", "predictions"}
 
     run(story, Site(task))
-
-
-def test_a_request_id_of_the_caller_is_kept() -> None:
-    async def story(site: Site) -> None:
-        answer = await site.post("/predict", {"features": ROW}, **{"x-request-id": "mine-7"})
-        assert answer.headers.get_list("x-request-id") == ["mine-7"]
-        assert answer.json()["request_id"] == "mine-7"
-
-    run(story)
 
 
 def test_under_serve_the_request_id_header_is_left_to_serve() -> None:
@@ -476,13 +468,14 @@ def test_more_requests_at_once_than_the_limit_are_shed() -> None:
 
 
 @pytest.mark.parametrize("path", ["/predict", "/batch-predict"])
-def test_anything_else_is_500_with_the_request_id_and_nothing_else(path: str) -> None:
+def test_anything_else_is_500_with_the_ids_and_nothing_else(path: str) -> None:
     async def story(site: Site) -> None:
         site.v1.always = RuntimeError("password=hunter2 at /srv/secret")
         body = {"features": ROW} if path == "/predict" else {"instances": [ROW]}
         answer = await site.post(path, body, **{"x-request-id": "r-1"})
         error = refused(answer, 500, "internal")
-        assert error["details"] == {"request_id": "r-1"}
+        assert error["details"]["request_id"] == "r-1"
+        assert len(error["details"].pop("answer_id")) == 32 and len(error["details"]) == 1
         assert "hunter2" not in answer.text and "secret" not in answer.text
         assert site.errors("internal") == 1
 
@@ -827,7 +820,7 @@ def test_infer_answers_the_same_as_predict(task: str) -> None:
         body, single = answer.json(), (await site.predict()).json()
         outputs = {output["name"]: output for output in body["outputs"]}
         assert (body["model_name"], body["model_version"], body["id"]) == ("flights", "v1", "q1")
-        assert body["parameters"] == {"variant": "stable"}
+        assert body["parameters"] == {"variant": "stable", "answer_id": answer.headers["x-answer-id"]}
         assert outputs["prediction"]["data"] == [single["prediction"]] * 3
         assert outputs["prediction"]["shape"] == [3]
         if task == "regression":

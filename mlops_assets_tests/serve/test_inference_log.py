@@ -25,6 +25,7 @@ AT = datetime(2026, 3, 1, 23, 59, 59, 250_000, tzinfo=UTC).timestamp()
 def answered(request_id: str = "r1", **changes: Any) -> Answered:
     made = Answered(
         at=AT,
+        answer_id=f"own-{request_id}",
         request_id=request_id,
         unit="ana",
         variant="canary",
@@ -231,6 +232,7 @@ def test_every_column_of_an_answer_comes_back(tmp_path: Path) -> None:
     first, second = read(tmp_path)
     assert json.loads(first.pop("features")) == {"name": "Zoë", "x": 1}
     assert first == {
+        "answer_id": "own-r1",
         "request_id": "r1",
         "row": 0,
         "at": datetime.fromtimestamp(AT, UTC),
@@ -326,7 +328,8 @@ number = 0
 while time.monotonic() < end:
     at = time.time()
     row = {"x": number}
-    taken = log.put(Answered(at, str(number), None, "stable", "v1", 1, 9_000, "/predict", 0.01, [row], [0.5]))
+    name = str(number)
+    taken = log.put(Answered(at, name, name, None, "stable", "v1", 1, 9_000, "/predict", 0.01, [row], [0.5]))
     print(number, at, int(taken), flush=True)
     number += 1
     time.sleep(0.002)

@@ -99,8 +99,8 @@ def test_a_shadow_with_a_full_queue_is_shed_and_not_blamed() -> None:
 
 def test_a_part_of_the_requests_is_mirrored_as_declared() -> None:
     async def story(site: Site) -> None:
-        for number in range(1_000):
-            await site.post("/predict", {"features": ROW}, **{"x-request-id": f"r{number}"})
+        for _ in range(1_000):
+            await site.predict()
         await site.traffic.mirrored()
         assert 150 < (await evidence(site))["shadows"]["v2"]["requests"] < 250
 
@@ -268,16 +268,16 @@ def test_every_answer_is_logged_and_a_shadow_as_a_pair(tmp_path: Path) -> None:
         log.close()
         files = sorted(tmp_path.rglob("*.parquet"))
         rows = [row for file in files for row in pq.ParquetFile(file).read().to_pylist()]
-        pairs = {(row["request_id"], row["row"], row["variant"]): row for row in rows}
+        pairs = {(row["answer_id"], row["row"], row["variant"]): row for row in rows}
         assert set(pairs) == {
-            (answer["request_id"], 0, "stable"), (answer["request_id"], 0, "shadow"),
-            (batch["request_id"], 0, "stable"), (batch["request_id"], 1, "stable"),
-            (batch["request_id"], 0, "shadow"), (batch["request_id"], 1, "shadow"),
+            (answer["answer_id"], 0, "stable"), (answer["answer_id"], 0, "shadow"),
+            (batch["answer_id"], 0, "stable"), (batch["answer_id"], 1, "stable"),
+            (batch["answer_id"], 0, "shadow"), (batch["answer_id"], 1, "shadow"),
         }  # fmt: skip
-        live = pairs[answer["request_id"], 0, "stable"]
+        live = pairs[answer["answer_id"], 0, "stable"]
         assert (live["score"], live["unit"], live["version"]) == (answer["probability"], "u1", "v1")
         assert (live["revision"], live["weight"], live["endpoint"]) == (1, 10_000, "/predict")
-        assert pairs[answer["request_id"], 0, "shadow"]["version"] == "v2"
+        assert pairs[answer["answer_id"], 0, "shadow"]["version"] == "v2"
 
     run(story, Site(log=log), first=rollout(shadow=10_000))
 

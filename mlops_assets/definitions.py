@@ -1,15 +1,17 @@
-"""The one entry point of the code location: load every declaration, apply platform policy, check references.
+"""The one entry point of the code location: load every declaration, apply platform policy.
 
-Belongs here: what holds for all assets, by selection. Does not belong here: declarations (``defs/``)
-or how they become assets (``components/``).
+Belongs here: what holds for all assets, by selection. Does not belong here: declarations (``defs/``),
+how they become assets (``components/``) or what becomes of one that cannot (``components/use_cases.py``).
 """
 
 from datetime import timedelta
 from pathlib import Path
 
 import dagster as dg
+from dagster.components.core.component_tree import ComponentTree
 
-from mlops_assets.components.document import check_references
+from mlops_assets import environment
+from mlops_assets.components.use_cases import load_use_cases
 
 FRESHNESS: tuple[tuple[str, dg.FreshnessPolicy], ...] = (
     # Data arrives daily; half a day of slack before it counts as late.
@@ -27,11 +29,7 @@ FRESHNESS: tuple[tuple[str, dg.FreshnessPolicy], ...] = (
 
 
 def with_platform_policy(loaded: dg.Definitions) -> dg.Definitions:
-    """The definitions with a freshness policy on every materialisable asset, in one process per run.
-
-    Raises DeclarationError when a document refers to one that does not exist.
-    """
-    check_references(loaded)
+    """The definitions with a freshness policy on every materialisable asset, in one process per run."""
     policies = {kind: policy for kinds, policy in FRESHNESS for kind in kinds.split()}
 
     def apply(spec: dg.AssetSpec) -> dg.AssetSpec:
@@ -47,5 +45,9 @@ def with_platform_policy(loaded: dg.Definitions) -> dg.Definitions:
 
 @dg.definitions
 def defs() -> dg.Definitions:
-    """Everything under ``defs/``, with the platform's policy."""
-    return with_platform_policy(dg.load_from_defs_folder(path_within_project=Path(__file__).parent))
+    """Every document under ``defs/`` that can be loaded, with the platform's policy.
+
+    Where the definitions are checked, all of them have to be.
+    """
+    tree = ComponentTree.for_project(Path(__file__).parent)
+    return with_platform_policy(load_use_cases(tree, strict=environment.definitions_are_checked()))

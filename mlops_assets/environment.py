@@ -132,6 +132,11 @@ def restored(*, without: str = "") -> Iterator[None]:
         os.environ.update(before)
 
 
+def definitions_are_checked() -> bool:
+    """Whether Dagster loads the definitions only to check them: `dg check defs`, `make check`."""
+    return bool(os.environ.get("DAGSTER_IS_DEFS_VALIDATION_CLI"))
+
+
 def process_environment() -> dict[str, str]:
     """A copy of this process's environment, as the base of a child's."""
     return dict(os.environ)

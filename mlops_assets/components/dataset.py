@@ -11,7 +11,7 @@ an external asset: the same step writes both, and nobody can ask for one without
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import dagster as dg
 from pydantic import Field, model_validator
@@ -156,6 +156,7 @@ class DatasetComponent(DeclaredComponent[DatasetDeclaration]):
     """
 
     Declaration = DatasetDeclaration
+    MAKES: ClassVar = {"name": ("datasets", "quarantine")}
 
     def build_defs(self, context: dg.ComponentLoadContext) -> dg.Definitions:
         folder = context.path if context.path.is_dir() else context.path.parent
@@ -184,7 +185,7 @@ class DatasetComponent(DeclaredComponent[DatasetDeclaration]):
             partitions_def=declared.partitions.definition() if declared.partitions else None,
             backfill_policy=dg.BackfillPolicy.single_run() if declared.partitions else None,
             code_version=code_version(declared, [transform] if transform else []),
-            metadata={**self.reference_metadata(), "dagster/column_schema": self._column_schema()},
+            metadata={"dagster/column_schema": self._column_schema()},
             check_specs=[
                 dg.AssetCheckSpec(concern, asset=self._key, blocking=True, description=description)
                 for concern, description in CONCERNS.items()

@@ -8,16 +8,16 @@ rollout does next (``rollout/plan.py``), carrying it out (``components/rolling_o
 
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from datetime import timedelta
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import dagster as dg
 from pydantic import Field, model_validator
 
 from mlops_assets.components.automation import FOLLOW_PAST_THE_GATE
 from mlops_assets.components.contradictions import of_deployment, refuse
-from mlops_assets.components.document import Declaration, DeclaredComponent
+from mlops_assets.components.document import Declaration, DeclaredComponent, Need, named
 from mlops_assets.components.model import ModelComponent
 from mlops_assets.components.records import Record, current_versions, latest, require
 from mlops_assets.components.rolling_out import Order, RollingOut, labelled_losses, materialisation
@@ -165,10 +165,22 @@ class DeploymentComponent(DeclaredComponent[DeploymentDeclaration]):
     """
 
     Declaration = DeploymentDeclaration
+    MAKES: ClassVar = {"name": ("deployments",), "model": ("approvals",)}
+    NEEDS: ClassVar = {"model": "models"}
     clock = staticmethod(time.time)
     """Unix seconds, for the sensor and the acts."""
     _labels_within: timedelta | None = None
     """How long the model's monitor waits for labels; None without one."""
+
+    @classmethod
+    def needs(cls, attributes: Mapping[str, Any]) -> list[Need]:
+        judged = [name for _, name in named(attributes, "analysis.metric")]
+        by_labels = [
+            Need(dg.AssetKey(["drift", model]), path, optional=True)
+            for path, model in named(attributes, "model")
+            if QUALITY in judged
+        ]
+        return [*super().needs(attributes), *by_labels]
 
     def build_defs(self, context: dg.ComponentLoadContext) -> dg.Definitions:
         group = context.path.name
@@ -206,9 +218,9 @@ class DeploymentComponent(DeclaredComponent[DeploymentDeclaration]):
         """What an approval is bound to; the evaluation comes first."""
         model = self.declaration.model
         return [
-            self.refer("evaluations", model, "model"),
-            self.refer("models", model, "model"),
-            self.refer("training_sets", model, "model"),
+            dg.AssetKey(["evaluations", model]),
+            dg.AssetKey(["models", model]),
+            dg.AssetKey(["training_sets", model]),
         ]
 
     def _approval(self, group: str) -> dg.AssetsDefinition:
@@ -224,7 +236,6 @@ class DeploymentComponent(DeclaredComponent[DeploymentDeclaration]):
                 f"Approval of models/{model} (mode {mode}), bound to the data versions of the model, its "
                 "evaluation and its training set. It is void as soon as one of them changes."
             ),
-            metadata=self.reference_metadata(),
             code_version="1",
             automation_condition=FOLLOW_PAST_THE_GATE if mode == "auto" else None,
         )

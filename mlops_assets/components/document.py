@@ -1,8 +1,9 @@
 """The base of every component: one YAML document, validated field by field, with file and line.
 
-Belongs here: loading a document, naming where a field stands, importing the function a field names,
-recording which other documents it refers to. Does not belong here: what the fields mean (each
-component's declaration) or the assets they become (its ``build_defs``).
+Belongs here: loading a document, naming where a field stands, importing the function a field names, which
+assets a document makes and which of others it needs. Does not belong here: what the fields mean (each
+component's declaration), the assets they become (its ``build_defs``), documents that are missing
+(``use_cases.py``).
 
 Dagster's ``Resolvable`` is not used: it accepts any text where a number belongs (templates), and
 its errors carry no line for a wrong type. A plain pydantic document does, in ``dg check`` as well.
@@ -11,7 +12,8 @@ its errors carry no line for a wrong type. A plain pydantic document does, in ``
 import importlib
 import traceback
 from abc import abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Generic, Self, TypeVar, cast
 
@@ -20,9 +22,6 @@ from pydantic import BaseModel, ConfigDict
 
 from mlops_assets.components.process_state import apart, process_restored
 from mlops_assets.errors import DeclarationError, UnknownName
-
-REFERENCES = "mlops/references"
-"""Metadata key of an asset spec: {asset key: file:line} of every document it refers to."""
 
 
 class Declaration(BaseModel):
@@ -34,15 +33,30 @@ class Declaration(BaseModel):
 D = TypeVar("D", bound=BaseModel)
 
 
+@dataclass(frozen=True)
+class Need:
+    """An asset of another document, and the field that names it.
+
+    ``optional``: the document stands without it, unless the one that makes it is there and cannot be loaded.
+    """
+
+    key: dg.AssetKey
+    path: tuple[str | int, ...]
+    optional: bool = False
+
+
 class DeclaredComponent(dg.Component, Generic[D]):
     """A component whose attributes are one pydantic ``declaration``."""
 
     Declaration: ClassVar[type[BaseModel]]
+    MAKES: ClassVar[Mapping[str, tuple[str, ...]]]
+    """Kinds of the assets it makes, by the field that names them; first the one that only it may make."""
+    NEEDS: ClassVar[Mapping[str, str]] = {}
+    """Kind of the asset that a field names, by the field (dots lead into fields and lists)."""
 
     def __init__(self, declaration: D, context: dg.ComponentLoadContext) -> None:
         self.declaration = declaration
         self._positions = context.resolution_context.source_position_tree
-        self._references: dict[str, str] = {}
 
     @classmethod
     def get_model_cls(cls) -> type[BaseModel]:
@@ -62,20 +76,26 @@ class DeclaredComponent(dg.Component, Generic[D]):
         if self._positions is None:
             return ""
         position, _ = self._positions.lookup_closest_and_path(["attributes", *path], trace=None)
-        return f"{_shown(Path(position.filename))}:{position.start.line}"
+        return f"{shown(Path(position.filename))}:{position.start.line}"
 
-    def refer(self, kind: str, name: str, *path: str | int) -> dg.AssetKey:
-        """Key ``kind/name`` of another document's asset, remembered with where it was named.
+    @classmethod
+    def makes(cls, attributes: Mapping[str, Any]) -> list[dg.AssetKey]:
+        """Keys of the assets that a document with these attributes makes, whether it can be loaded or not."""
+        return [
+            dg.AssetKey([kind, name])
+            for field, kinds in cls.MAKES.items()
+            for _, name in named(attributes, field)
+            for kind in kinds
+        ]
 
-        ``definitions.py`` fails loading when no document declares it.
-        """
-        key = dg.AssetKey([kind, name])
-        self._references[key.to_user_string()] = self.where(*path)
-        return key
-
-    def reference_metadata(self) -> dict[str, Any]:
-        """Goes into the metadata of the component's first asset spec."""
-        return {REFERENCES: dict(self._references)}
+    @classmethod
+    def needs(cls, attributes: Mapping[str, Any]) -> list[Need]:
+        """What a document with these attributes needs of others, as far as it can be read."""
+        return [
+            Need(dg.AssetKey([kind, name]), path)
+            for field, kind in cls.NEEDS.items()
+            for path, name in named(attributes, field)
+        ]
 
     def function(self, dotted: str, *path: str | int) -> Callable[..., Any]:
         """The function behind an absolute dotted path; DeclarationError says what the module holds.
@@ -104,36 +124,31 @@ class DeclaredComponent(dg.Component, Generic[D]):
 def _raised(error: BaseException) -> str:
     """An error of a foreign module with the line it came from; a missing module says itself which it is."""
     if isinstance(error, SyntaxError):
-        return f"{_shown(Path(error.filename or '?'))}:{error.lineno}: {type(error).__name__}: {error.msg}"
+        return f"{shown(Path(error.filename or '?'))}:{error.lineno}: {type(error).__name__}: {error.msg}"
     frames = traceback.extract_tb(error.__traceback__)
     last = next((f for f in reversed(frames) if not f.filename.startswith("<frozen")), None)
     told = f"{type(error).__name__}: {error}"
-    return f"{_shown(Path(last.filename))}:{last.lineno}: {told}" if last else told
+    return f"{shown(Path(last.filename))}:{last.lineno}: {told}" if last else told
 
 
-def _shown(path: Path) -> Path:
+def named(value: Any, field: str) -> Iterator[tuple[tuple[str | int, ...], str]]:
+    """Path and value of every text at ``field`` (``label.dataset``), also in lists."""
+    head, _, rest = field.partition(".")
+    if isinstance(value, list):
+        for position, entry in enumerate(value):
+            for path, name in named(entry, field):
+                yield (position, *path), name
+    elif isinstance(value, Mapping) and head in value:
+        if rest:
+            for path, name in named(value[head], rest):
+                yield (head, *path), name
+        elif isinstance(value[head], str):
+            yield (head,), value[head]
+
+
+def shown(path: Path) -> Path:
     """Relative to the working directory where possible: errors are read by people in a checkout."""
     try:
         return path.resolve().relative_to(Path.cwd())
     except ValueError:
         return path
-
-
-def check_references(loaded: dg.Definitions) -> None:
-    """Raises DeclarationError, with file and line, for every reference to an asset nobody declares.
-
-    Dagster would turn a mistyped upstream into an external asset and load without a word.
-    """
-    graph = loaded.resolve_asset_graph()
-    declared = {key.to_user_string() for key in graph.materializable_asset_keys}
-    problems: dict[str, str] = {}
-    for node in graph.asset_nodes:
-        for name, where in (node.metadata.get(REFERENCES) or {}).items():
-            if name not in declared:
-                kind = name.split("/")[0]
-                known = [key for key in declared if key.startswith(f"{kind}/")]
-                problems[str(UnknownName("upstream asset", name, known))] = where
-    if problems:
-        first, where = next(iter(problems.items()))
-        others = [f"{place}: {problem}" for problem, place in list(problems.items())[1:]]
-        raise DeclarationError("\n".join([first, *others]), where=where)

@@ -7,12 +7,12 @@ declaration. Does not belong here: reading what is measured (``measuring.py``), 
 (``monitoring/``).
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import dagster as dg
 import numpy as np
@@ -21,7 +21,7 @@ from mlops_assets.components.automation import AFTER_DEPLOYMENT
 from mlops_assets.components.backtest import backtest_asset
 from mlops_assets.components.contradictions import of_monitor, refuse
 from mlops_assets.components.deployment import DeploymentComponent, DeploymentDeclaration
-from mlops_assets.components.document import DeclaredComponent
+from mlops_assets.components.document import DeclaredComponent, Need, named
 from mlops_assets.components.drift_watch import (
     MEASURED,
     MEASURED_TAG,
@@ -107,6 +107,23 @@ class DriftMonitorComponent(DeclaredComponent[DriftMonitorDeclaration]):
     """
 
     Declaration = DriftMonitorDeclaration
+    MAKES: ClassVar = {
+        "model": (
+            "drift",
+            "prediction_logs",
+            "performance",
+            "backtests",
+            "drift_signals",
+            "retrain_requests",
+        )
+    }
+    NEEDS: ClassVar = {"model": "models"}
+
+    @classmethod
+    def needs(cls, attributes: Mapping[str, Any]) -> list[Need]:
+        by = "deployment" if attributes.get("deployment") else "model"
+        served_by = [Need(dg.AssetKey(["deployments", name]), path) for path, name in named(attributes, by)]
+        return [*super().needs(attributes), *served_by]
 
     def build_defs(self, context: dg.ComponentLoadContext) -> dg.Definitions:
         folder = context.path if context.path.is_dir() else context.path.parent
@@ -115,7 +132,7 @@ class DriftMonitorComponent(DeclaredComponent[DriftMonitorDeclaration]):
         deployment = self._deployment(context)
         declared = self.declaration
         refuse(self, of_monitor(declared, model.declaration, view, deployment))
-        label_key = self.refer("datasets", model.declaration.label.dataset)
+        label_key = dg.AssetKey(["datasets", model.declaration.label.dataset])
         monitored = Monitored(
             model=declared.model,
             deployment=declared.served_by,
@@ -158,7 +175,6 @@ class DriftMonitorComponent(DeclaredComponent[DriftMonitorDeclaration]):
         name = self.declaration.model
         if name not in models:
             raise DeclarationError(str(UnknownName("model", name, models)), where=self.where("model"))
-        self.refer("deployments", self.declaration.served_by, "deployment")
         return models[name]
 
     def _deployment(self, context: dg.ComponentLoadContext) -> DeploymentDeclaration | None:
@@ -202,7 +218,6 @@ class DriftMonitorComponent(DeclaredComponent[DriftMonitorDeclaration]):
             ),
             backfill_policy=dg.BackfillPolicy.single_run(),
             code_version="1",
-            metadata=self.reference_metadata(),
         )
         def prediction_logs(
             context: dg.AssetExecutionContext, lake: Lake, inference_log: InferenceLog, clock: Clock

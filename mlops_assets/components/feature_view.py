@@ -10,7 +10,7 @@ whose features break their declaration keeps what it held, and the run fails nam
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import date, timedelta
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import dagster as dg
 from pydantic import Field, model_validator
@@ -182,6 +182,8 @@ class FeatureViewComponent(DeclaredComponent[FeatureViewDeclaration]):
     """
 
     Declaration = FeatureViewDeclaration
+    MAKES: ClassVar = {"name": ("features",)}
+    NEEDS: ClassVar = {"base": "datasets", "joins.dataset": "datasets"}
 
     def build_defs(self, context: dg.ComponentLoadContext) -> dg.Definitions:
         folder = context.path if context.path.is_dir() else context.path.parent
@@ -217,7 +219,7 @@ class FeatureViewComponent(DeclaredComponent[FeatureViewDeclaration]):
             backfill_policy=dg.BackfillPolicy.single_run() if partitions else None,
             automation_condition=FOLLOW_CHANGED_PARTITIONS,
             code_version=code_version(declared, [transform] if transform else []),
-            metadata={**self.reference_metadata(), "dagster/column_schema": self._column_schema(partitions)},
+            metadata={"dagster/column_schema": self._column_schema(partitions)},
             check_specs=[
                 dg.AssetCheckSpec(
                     CHECK,
@@ -239,17 +241,15 @@ class FeatureViewComponent(DeclaredComponent[FeatureViewDeclaration]):
         return features
 
     def _deps(self, datasets: Mapping[str, DatasetDeclaration]) -> list[dg.AssetDep]:
-        base, named = self.declaration.base, {self.declaration.base: ("base",)}
-        for position, join in enumerate(self.declaration.joins):
-            named.setdefault(join.dataset, ("joins", position, "dataset"))  # type: ignore[arg-type]
+        base = self.declaration.base
         deps = []
-        for name, path in named.items():
+        for name in dict.fromkeys([base, *(join.dataset for join in self.declaration.joins)]):
             mapping: dg.PartitionMapping | None = None
             if datasets[base].partitions and datasets[name].partitions:
                 mapping = dg.TimeWindowPartitionMapping(
                     start_offset=-self.declaration.lookback_days, allow_nonexistent_upstream_partitions=True
                 )
-            deps.append(dg.AssetDep(self.refer("datasets", name, *path), partition_mapping=mapping))
+            deps.append(dg.AssetDep(dg.AssetKey(["datasets", name]), partition_mapping=mapping))
         return deps
 
     def _unread(

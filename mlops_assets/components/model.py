@@ -7,7 +7,7 @@ with the gate's blocking check, wired from a declaration. Does not belong here: 
 """
 
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import dagster as dg
 from pydantic import Field, model_validator
@@ -164,6 +164,8 @@ class ModelComponent(DeclaredComponent[ModelDeclaration]):
     """
 
     Declaration = ModelDeclaration
+    MAKES: ClassVar = {"name": ("models", "training_sets", "candidates", "evaluations")}
+    NEEDS: ClassVar = {"feature_view": "features", "label.dataset": "datasets"}
 
     def build_defs(self, context: dg.ComponentLoadContext) -> dg.Definitions:
         group = context.path.name
@@ -235,8 +237,8 @@ class ModelComponent(DeclaredComponent[ModelDeclaration]):
     ) -> dg.AssetsDefinition:
         declared = self.declaration
         label = declared.label
-        features_key = self.refer("features", view.name, "feature_view")
-        label_key = self.refer("datasets", label.dataset, "label", "dataset")
+        features_key = dg.AssetKey(["features", view.name])
+        label_key = dg.AssetKey(["datasets", label.dataset])
         function = self._label_function()
         requests = self._key("retrain_requests")
 
@@ -248,7 +250,6 @@ class ModelComponent(DeclaredComponent[ModelDeclaration]):
             group_name=group,
             kinds={"training_set", "deltalake"},
             description=f"Labelled rows of features/{view.name}, split by time into train and evaluate.",
-            metadata=self.reference_metadata(),
             code_version=code_version(
                 declared,
                 [*([function] if function else []), assemble],

@@ -2,10 +2,10 @@
 
 from collections.abc import Iterator
 
-import dagster as dg
 import pytest
 from dagster.components.testing import DefsFolderSandbox, create_defs_folder_sandbox
 
+from mlops_assets.components.use_cases import load_use_cases
 from mlops_assets.definitions import with_platform_policy
 from mlops_assets.defs.platform.resources import resources
 
@@ -51,8 +51,8 @@ def errors(sandbox: DefsFolderSandbox, text: str) -> str:
     """What loading says, causes included; "" when it loads."""
     (sandbox.defs_folder_path / "shop" / "defs.yaml").write_text(text, encoding="utf-8")
     try:
-        with sandbox.build_all_defs() as loaded:
-            with_platform_policy(dg.Definitions.merge(loaded, resources()))
+        with sandbox.build_component_tree() as tree:
+            with_platform_policy(load_use_cases(tree, beside=resources(), strict=True))
     except Exception as error:  # noqa: BLE001 (whatever loading raises is what a person reads)
         told: list[str] = []
         cause: BaseException | None = error
@@ -77,9 +77,9 @@ def test_the_right_text_loads(sandbox: DefsFolderSandbox) -> None:
         ("{trainer: lightgbm}", "{trainer: lightgbm, params: {leaves: 3}}", 16, "num_leaves"),
         ("{trainer: lightgbm}", "{trainer: ridge}", 16, "it does regression"),
         ("feature_view: shop", "feature_view: shoop", 19, "'shoop'. Allowed: shop"),
-        ("label: {dataset: shop,", "label: {dataset: shoop,", 20, "datasets/shop"),
-        ("  base: shop", "  base: shoop", 11, "shop"),
-        ("  model: shop", "  model: shoop", 27, "models/shop"),
+        ("label: {dataset: shop,", "label: {dataset: shoop,", 20, "dataset 'shoop'. Allowed: shop"),
+        ("  base: shop", "  base: shoop", 11, "dataset 'shoop'. Allowed: shop"),
+        ("  model: shop", "  model: shoop", 27, "model 'shoop'. Allowed: shop"),
         ("label: {dataset: shop, column: sold}", "label: {dataset: shop}", 20, "either column or function"),
         (
             "label: {dataset: shop, column: sold}",

@@ -1,0 +1,347 @@
+"""Every document under ``defs/`` that can be loaded, and what is missing without the others, with reasons.
+
+Belongs here: which documents stand, which fall with others, and how a missing one shows in the graph. Does
+not belong here: reading files (``reading.py``), what a single document means (its component).
+
+Guarantees. A document that cannot be loaded costs no document that does not need it. What needs it is missing
+too, and says so, through any number of documents. An asset stands as its document declares it, or as a
+placeholder that cannot be materialised.
+"""
+
+import logging
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import dagster as dg
+from dagster.components.core.component_tree import ComponentTree
+from dagster.components.core.defs_module import ComponentPath
+
+from mlops_assets.components.reading import Document, declaration, problem_of, read_documents
+from mlops_assets.errors import DeclarationError, UnknownName
+
+MISSING = "mlops/missing"
+"""Metadata key of a placeholder: the ``MissingDocument`` it stands for, as plain values."""
+CHECK = "document_loads"
+"""The check of a placeholder; it always fails."""
+DOCUMENTS = "documents"
+"""Kind of the placeholder of a document that does not even tell which assets it would make."""
+
+SINGULAR = {
+    "datasets": "dataset",
+    "features": "feature view",
+    "models": "model",
+    "deployments": "deployment",
+}
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class MissingDocument:
+    """A document that is not there: ``problem`` says why, with file and line.
+
+    ``because`` is the place of the document that it cannot do without, "" when the problem is its own.
+    """
+
+    where: str
+    use_case: str
+    what: str
+    problem: str
+    because: str
+    assets: tuple[str, ...]
+
+    @property
+    def command(self) -> str:
+        """What a person does about it."""
+        return f"mend {self.because or self.where}, see that `make check` passes, then: make up"
+
+
+def load_use_cases(
+    tree: ComponentTree, *, beside: dg.Definitions | None = None, strict: bool = False
+) -> dg.Definitions:
+    """The definitions of every document that can be loaded, with placeholders for the others.
+
+    ``beside`` is what they are completed by, e.g. resources, where that does not stand in the tree itself.
+    Raises DeclarationError naming all problems when ``strict``, and for a document of the platform itself.
+    """
+    documents = read_documents(tree)
+    missing: dict[Document, MissingDocument] = {}
+    while True:
+        present = [one for one in documents if one not in missing and not one.problem]
+        fresh = _seeded(tree, present)
+        found = _Round(fresh, beside or dg.Definitions(), documents, missing).problems()
+        if not found:
+            break
+        missing |= found
+    told = sorted(missing.values(), key=lambda one: (bool(one.because), one.where))
+    platform = [missing[one].problem for one in missing if one.of_platform]
+    if platform or (strict and told):
+        raise DeclarationError("\n".join(platform or [one.problem for one in told if not one.because]))
+    for one in told:
+        logger.warning("%s is missing: %s", one.what, one.problem)
+    parts = [fresh.build_defs(), *([beside] if beside else []), *([placeholders(told)] if told else [])]
+    return dg.Definitions.merge(*parts)
+
+
+def placeholders(missing: Sequence[MissingDocument]) -> dg.Definitions:
+    """Assets that stand in the graph for what is missing, each with a check that fails with the reason."""
+    specs = [_placeholder(one, dg.AssetKey.from_user_string(key)) for one in missing for key in one.assets]
+    return dg.Definitions(assets=specs, asset_checks=[_check(spec) for spec in specs])
+
+
+def missing_documents(definitions: dg.Definitions) -> list[MissingDocument]:
+    """What is missing in loaded definitions, causes before what falls with them."""
+    return missing_in(definitions.resolve_asset_graph())
+
+
+def missing_in(graph: Any) -> list[MissingDocument]:
+    """The same of an asset graph."""
+    found = {}
+    for node in graph.asset_nodes:
+        value = node.metadata.get(MISSING)
+        if value is not None:
+            told = value.value
+            one = MissingDocument(**{**told, "assets": tuple(told["assets"])})
+            found[one.where, one.what] = one
+    return sorted(found.values(), key=lambda one: (bool(one.because), one.where))
+
+
+def _seeded(tree: ComponentTree, present: Sequence[Document]) -> ComponentTree:
+    """The tree as Dagster would have it if these documents were all there are."""
+    fresh = type(tree)(
+        defs_module=tree.defs_module,
+        project_root=tree.project_root,
+        code_location_name=tree.code_location_name,
+    )
+    root = ComponentPath.from_path(fresh.defs_module_path)
+    fresh.state_tracker.set_cache_data(root, component_decl=declaration(fresh, present))
+    return fresh
+
+
+class _Round:
+    """One look at the documents that are not known to be missing yet."""
+
+    def __init__(
+        self,
+        tree: ComponentTree,
+        beside: dg.Definitions,
+        documents: Sequence[Document],
+        missing: Mapping[Document, MissingDocument],
+    ) -> None:
+        self._tree, self._beside, self._documents = tree, beside, documents
+        self._known = dict(missing)
+        self._found: dict[Document, MissingDocument] = {}
+
+    def problems(self) -> dict[Document, MissingDocument]:
+        """What is missing in addition; {} when the tree builds whole. Causes are told apart from what
+        falls with them.
+        """
+        for look in (self._unreadable, self._repeated, self._unloadable, self._unbuildable, self._together):
+            look()
+            self._fall_with_others()
+            if self._found:
+                return self._found
+        return {}
+
+    @property
+    def _present(self) -> list[Document]:
+        return [one for one in self._documents if one not in self._known]
+
+    def _lose(self, document: Document, problem: str, because: str = "") -> None:
+        nameless = f"{DOCUMENTS}/{_place(document)}"
+        assets = document.makes
+        kept = {key for one in self._present if one is not document for key in one.makes}
+        self._found[document] = self._known[document] = MissingDocument(
+            where=document.where,
+            use_case=document.use_case,
+            what=document.told,
+            problem=problem,
+            because=because,
+            # What another document makes in its stead is not missing.
+            assets=tuple(key.to_user_string() for key in assets if key not in kept) or (nameless,),
+        )
+
+    def _unreadable(self) -> None:
+        for one in self._present:
+            if one.problem:
+                self._lose(one, one.problem)
+
+    def _repeated(self) -> None:
+        """Assets that two documents make: the one in the folder of that name keeps them; without such a
+        one, both lose what only one may make.
+        """
+        makers: dict[dg.AssetKey, list[Document]] = {}
+        for one in self._present:
+            for key in one.makes:
+                makers.setdefault(key, []).append(one)
+        for key, several in makers.items():
+            if len(several) < 2:
+                continue
+            at_home = [one for one in several if one.use_case == key.path[-1]]
+            keeps = at_home[0] if len(at_home) == 1 else None
+            if keeps is None and any(key != one.makes[0] for one in several):
+                continue  # What two such documents say together is refused by name when they are built.
+            for one in several:
+                if one is not keeps and one not in self._known:
+                    others = ", ".join(other.where for other in several if other is not one)
+                    rest = "; it keeps them, for its folder has that name" if keeps else ""
+                    self._lose(one, f"{one.where}: {key.to_user_string()} is declared by {others} too{rest}")
+
+    def _unloadable(self) -> None:
+        for one in self._present:
+            try:
+                self._tree.load_component(one.loc)
+            except Exception as error:  # noqa: BLE001 (of whatever kind, it is this document's)
+                self._lose(one, problem_of(error, one.where))
+
+    def _unbuildable(self) -> None:
+        failed: dict[Document, str] = {}
+        for one in self._present:
+            try:
+                self._tree.build_defs(one.loc)
+            except Exception as error:  # noqa: BLE001 (of whatever kind, it is this document's)
+                failed[one] = problem_of(error, one.where)
+        # One that needs another which failed may be whole: that shows when the other is gone.
+        made_by_failed = {key for one in failed for key in one.makes}
+        roots = [
+            one
+            for one in failed
+            if not any(need.key in made_by_failed for need in one.needs if not need.optional)
+        ]
+        for one in roots or failed:
+            self._lose(one, failed[one])
+
+    def _together(self) -> None:
+        """Problems that only show when everything is put together."""
+        try:
+            dg.Definitions.merge(self._beside, self._tree.build_defs()).resolve_asset_graph()
+        except Exception:  # noqa: BLE001 (found again, by document)
+            self._one_after_the_other()
+
+    def _one_after_the_other(self) -> None:
+        kept = [self._beside]
+        ordered = sorted(self._present, key=lambda one: not one.of_platform)
+        for one in ordered:
+            made = self._tree.build_defs(one.loc)
+            try:
+                dg.Definitions.merge(*kept, made).resolve_asset_graph()
+            except Exception as error:  # noqa: BLE001 (of whatever kind, this document brings it)
+                self._lose(one, problem_of(error, one.where))
+            else:
+                kept.append(made)
+
+    def _fall_with_others(self) -> None:
+        """Documents that need what is missing, until no more fall."""
+        while True:
+            lost = {
+                dg.AssetKey.from_user_string(key): one for one in self._known.values() for key in one.assets
+            }
+            falling = [
+                (one, reason) for one in self._present if (reason := self._unmet(one, lost)) is not None
+            ]
+            if not falling:
+                return
+            for one, (problem, because) in falling:
+                self._lose(one, problem, because)
+
+    def _unmet(
+        self, document: Document, lost: Mapping[dg.AssetKey, MissingDocument]
+    ) -> tuple[str, str] | None:
+        """Why a document cannot stand, and which other is to blame ("" for none); None when it can."""
+        # One that does not even tell what it is may have been meant.
+        unknown = {one.attributes.get("name"): told for one, told in self._known.items() if not one.makes}
+        for need in document.needs:
+            culprit = lost.get(need.key)
+            if culprit is None and need.key not in self._made(need.key.path[0]):
+                culprit = unknown.get(need.key.path[1])
+            if culprit is not None:
+                return self._blamed(document.line_of(need.path), need.key, culprit)
+        for key in self._upstream(document):
+            if key in lost:
+                return self._blamed(document.where, key, lost[key])
+        for need in document.needs:
+            known = self._made(need.key.path[0])
+            if not need.optional and need.key not in known:
+                kind = SINGULAR[need.key.path[0]]
+                wrong = UnknownName(kind, need.key.path[1], [key.path[1] for key in known])
+                return f"{document.line_of(need.path)}: {wrong}", ""
+        return None
+
+    def _blamed(self, where: str, key: dg.AssetKey, culprit: MissingDocument) -> tuple[str, str]:
+        root = culprit.because or culprit.where
+        first = culprit.problem.split("\n")[0]
+        reason = first if not culprit.because else f"see {root}"
+        return f"{where}: needs {key.to_user_string()}, which is missing ({reason})", root
+
+    def _made(self, kind: str) -> set[dg.AssetKey]:
+        """Assets of a kind that a present document makes, plain definitions included."""
+        declared = {key for one in self._present for key in one.makes}
+        plain = {key for one in self._present if not one.makes for key in _keys(self._built(one))}
+        return {key for key in declared | plain if key.path[0] == kind}
+
+    def _upstream(self, document: Document) -> Iterable[dg.AssetKey]:
+        """What plain definitions depend on; of documents their needs say it."""
+        if document.makes:
+            return []
+        built = self._built(document)
+        return [dep.asset_key for spec in _specs(built) for dep in spec.deps]
+
+    def _built(self, document: Document) -> dg.Definitions:
+        try:
+            return self._tree.build_defs(document.loc)
+        except Exception:  # noqa: BLE001 (told where documents are built)
+            return dg.Definitions()
+
+
+def _specs(definitions: dg.Definitions) -> list[dg.AssetSpec]:
+    return [
+        spec
+        for asset in definitions.assets or ()
+        for spec in ([asset] if isinstance(asset, dg.AssetSpec) else getattr(asset, "specs", ()))
+    ]
+
+
+def _keys(definitions: dg.Definitions) -> list[dg.AssetKey]:
+    return [spec.key for spec in _specs(definitions)]
+
+
+def _place(document: Document) -> str:
+    """Name of the placeholder of a document that does not tell its assets."""
+    number = document.loc.instance_key
+    stem = document.use_case if isinstance(number, int) else f"{document.use_case}_{document.file.stem}"
+    return f"{stem}_{number + 1}" if isinstance(number, int) and number else stem
+
+
+def _placeholder(missing: MissingDocument, key: dg.AssetKey) -> dg.AssetSpec:
+    return dg.AssetSpec(
+        key,
+        group_name=missing.use_case,
+        kinds={"missing"},
+        description=f"**Missing.** {missing.what} cannot be loaded.\n\n```\n{missing.problem}\n```\n\n"
+        f"To get it back: {missing.command}.",
+        metadata={
+            MISSING: dg.MetadataValue.json(
+                {
+                    "where": missing.where,
+                    "use_case": missing.use_case,
+                    "what": missing.what,
+                    "problem": missing.problem,
+                    "because": missing.because,
+                    "assets": list(missing.assets),
+                }
+            ),
+            "problem": dg.MetadataValue.md(f"```\n{missing.problem}\n```"),
+            "document": missing.where,
+        },
+    )
+
+
+def _check(spec: dg.AssetSpec) -> dg.AssetChecksDefinition:
+    problem = str(spec.metadata[MISSING].value["problem"])
+
+    @dg.asset_check(asset=spec.key, name=CHECK, description="Its document can be loaded.")
+    def check() -> dg.AssetCheckResult:
+        return dg.AssetCheckResult(passed=False, description=problem)
+
+    return check

@@ -53,6 +53,12 @@ SERVE_URL = Variable("MLOPS_SERVE_URL", "", "Base URL of the endpoint; empty: lo
 RAY_DASHBOARD_URL = Variable(
     "MLOPS_RAY_DASHBOARD_URL", "", "Ray dashboard that deployments are PUT to; empty: loopback at its port."
 )
+RAY_TOKEN = Variable(
+    "RAY_AUTH_TOKEN", "", "Token that Ray asks for; of `make up`'s own Ray it lies in a file."
+)
+RAY_TOKEN_FILE = Variable(
+    "RAY_AUTH_TOKEN_PATH", "", "File with that token; empty: the one that `make up` made for its own Ray."
+)
 API_KEYS_FILE = Variable(
     "MLOPS_API_KEYS_FILE",
     "",
@@ -109,6 +115,21 @@ def serve_url() -> str:
 def ray_dashboard_url() -> str:
     """Base URL of Ray's dashboard REST API, without a trailing slash."""
     return (RAY_DASHBOARD_URL.read() or f"http://127.0.0.1:{RAY_DASHBOARD_PORT.read()}").rstrip("/")
+
+
+def own_ray_token_file() -> Path:
+    """Where `make up` puts the token of its own Ray; only this user may read it."""
+    return state_dir() / "run" / "ray_token"
+
+
+def ray_token() -> str:
+    """What the Ray at ``ray_dashboard_url`` wants to hear; empty when nobody said. Show it to nobody else."""
+    token = RAY_TOKEN.read()
+    if token:
+        return token
+    # Another cluster has no business with the token of this machine's.
+    file = RAY_TOKEN_FILE.read() or ("" if RAY_DASHBOARD_URL.read() else str(own_ray_token_file()))
+    return Path(file).read_text(encoding="ascii").strip() if file and Path(file).exists() else ""
 
 
 def batch_dagster_events() -> None:

@@ -18,7 +18,14 @@ from typing import Any
 
 import httpx
 
-from mlops_assets.local_stack.processes import MARKER, StackSettings, declared_processes, own_settings
+from mlops_assets import environment
+from mlops_assets.local_stack.processes import (
+    MARKER,
+    ProcessSpec,
+    StackSettings,
+    declared_processes,
+    own_settings,
+)
 
 START_DEADLINE_S = 90.0
 TERMINATION_GRACE_S = 3.0
@@ -33,12 +40,33 @@ class RayCluster:
     dashboard_url: str
     http_url: str
     settings: StackSettings
+    spec: ProcessSpec
+    pid: int
     stop: Callable[[], None]
 
     @property
     def folder(self) -> Path:
         """The state folder; the processes carry it as their mark."""
         return self.settings.state
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """What makes a ``ServeClient`` of this process the client of this cluster."""
+        return {
+            environment.RAY_DASHBOARD_URL.name: self.dashboard_url,
+            environment.RAY_TOKEN_FILE.name: str(self.settings.layout.ray_token),
+        }
+
+    def _serve(self, method: str, **more: Any) -> httpx.Response:
+        token = self.settings.layout.ray_token.read_text()
+        return httpx.request(
+            method,
+            f"{self.dashboard_url}/api/serve/applications/",
+            headers={"Authorization": f"Bearer {token}"},
+            timeout=60,
+            trust_env=False,
+            **more,
+        )
 
     def declare(self, *applications: dict[str, Any]) -> None:
         """Declares exactly these applications; all others are deleted."""
@@ -48,13 +76,11 @@ class RayCluster:
             "http_options": {"host": url.host, "port": url.port, "request_timeout_s": 30.0},
             "applications": list(applications),
         }
-        answer = httpx.put(
-            f"{self.dashboard_url}/api/serve/applications/", json=document, timeout=60, trust_env=False
-        )
+        answer = self._serve("PUT", json=document)
         assert answer.is_success, answer.text
 
     def applications(self) -> dict[str, Any]:
-        answer = httpx.get(f"{self.dashboard_url}/api/serve/applications/", timeout=30, trust_env=False)
+        answer = self._serve("GET")
         applications: dict[str, Any] = answer.json()["applications"]
         return applications
 
@@ -103,7 +129,7 @@ def local_ray(*, num_cpus: int = 4, num_gpus: int = 0) -> Iterator[RayCluster]:
         _stop(process, str(folder))
         log.close()
 
-    cluster = RayCluster(settings.ray_dashboard_url, settings.serve_url, settings, stop)
+    cluster = RayCluster(settings.ray_dashboard_url, settings.serve_url, settings, spec, process.pid, stop)
     try:
         _wait_until_up(cluster, process)
         yield cluster

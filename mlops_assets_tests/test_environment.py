@@ -7,6 +7,7 @@ import pytest
 
 from mlops_assets import environment
 from mlops_assets.environment import VARIABLES
+from mlops_assets.local_stack.layout import Layout
 
 ROOT = Path(environment.__file__).parent.parent
 
@@ -51,3 +52,39 @@ def test_the_endpoint_is_on_loopback_unless_said_otherwise(monkeypatch: pytest.M
     assert environment.serve_url() == "http://127.0.0.1:8123"
     monkeypatch.setenv("MLOPS_SERVE_URL", "https://models.example/")
     assert environment.serve_url() == "https://models.example"
+
+
+def test_rays_token_is_the_shells_then_that_of_the_local_ray(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    for variable in (environment.RAY_TOKEN, environment.RAY_TOKEN_FILE, environment.RAY_DASHBOARD_URL):
+        monkeypatch.delenv(variable.name, raising=False)
+    monkeypatch.setenv("MLOPS_STATE_DIR", str(tmp_path))
+    assert environment.ray_token() == ""
+    environment.own_ray_token_file().parent.mkdir()
+    environment.own_ray_token_file().write_text("own")
+    assert environment.ray_token() == "own"
+    (tmp_path / "file").write_text("from a file\n")
+    monkeypatch.setenv("RAY_AUTH_TOKEN_PATH", str(tmp_path / "file"))
+    assert environment.ray_token() == "from a file"
+    monkeypatch.setenv("RAY_AUTH_TOKEN", "said")
+    assert environment.ray_token() == "said"
+
+
+def test_the_token_of_the_local_ray_is_not_told_to_another_cluster(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    for variable in (environment.RAY_TOKEN, environment.RAY_TOKEN_FILE):
+        monkeypatch.delenv(variable.name, raising=False)
+    monkeypatch.setenv("MLOPS_STATE_DIR", str(tmp_path))
+    monkeypatch.setenv("MLOPS_RAY_DASHBOARD_URL", "http://ray.example:8265")
+    environment.own_ray_token_file().parent.mkdir()
+    environment.own_ray_token_file().write_text("own")
+    assert environment.ray_token() == ""
+
+
+def test_the_local_stack_puts_the_token_where_it_is_looked_for(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("MLOPS_STATE_DIR", str(tmp_path))
+    assert environment.own_ray_token_file() == Layout(tmp_path).ray_token

@@ -6,6 +6,7 @@ processes (``processes.py``).
 
 import hashlib
 import os
+import secrets
 import shlex
 import stat
 import sys
@@ -54,6 +55,16 @@ class Layout:
         return self.state / "serve" / "desired_state.json"
 
     @property
+    def ray_token(self) -> Path:
+        """What the local Ray asks of whoever talks to it; made anew at each start."""
+        return self.run / "ray_token"
+
+    @property
+    def temporary(self) -> Path:
+        """Temporary files of all processes; Dagster's code servers have their sockets there."""
+        return self.sockets / "t"
+
+    @property
     def sockets(self) -> Path:
         """A short folder outside the state folder, which only its owner may enter; removed when the platform
         stops.
@@ -72,12 +83,14 @@ class Layout:
         return self.sockets / "h"
 
     def prepare(self, *, dagster_yaml: Path) -> None:
-        """Makes the folders and links ``dagster_yaml`` into DAGSTER_HOME."""
+        """Makes the folders and a new token for Ray, and links ``dagster_yaml`` into DAGSTER_HOME."""
         if not dagster_yaml.is_file():
             raise StackError(f"{dagster_yaml} does not exist; run this from a checkout of the project.")
         for folder in (self.logs, self.run, self.dagster_home, self.mlflow, self.desired_state.parent):
             folder.mkdir(parents=True, exist_ok=True)
         make_private(self.sockets)
+        self.temporary.mkdir(exist_ok=True)
+        write_private(self.ray_token, secrets.token_hex(32))
         link = self.dagster_home / "dagster.yaml"
         if not (link.is_symlink() and link.readlink() == dagster_yaml):
             link.unlink(missing_ok=True)
@@ -106,3 +119,12 @@ def make_private(folder: Path) -> None:
             "a folder of your own."
         )
     folder.chmod(0o700)
+
+
+def write_private(file: Path, text: str) -> None:
+    """Writes a file that only this user may read, from its first moment on."""
+    partial = file.with_name(f"{file.name}.{os.getpid()}")
+    partial.unlink(missing_ok=True)
+    with os.fdopen(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as made:
+        made.write(text)
+    partial.replace(file)

@@ -246,9 +246,9 @@ def _restore(definitions: dg.Definitions, layout: Layout, emit: Emit) -> list[st
 
 def _wait_for(url: str, emit: Emit) -> None:
     """Returns when the URL answers; how long that may take is the supervisor's business, which ends us."""
-    if not answers(url):
+    if not answers(url, token=environment.ray_token()):
         emit("note", line="definitions loaded; waiting for Ray")
-    while not answers(url):
+    while not answers(url, token=environment.ray_token()):
         time.sleep(POLL_S)
 
 

@@ -35,8 +35,6 @@ SWITCHES: Mapping[str, str] = {
     # Despite its name: Ray then keeps to the loopback address here too, instead of the machine's address,
     # which changes when a laptop does networks.
     "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
-    # Unset, Ray demands a token as soon as one lies in the home directory.
-    "RAY_AUTH_MODE": "disabled",
 }
 """Telemetry off, and what every process must agree on."""
 
@@ -70,7 +68,10 @@ Stage = Literal["first", "after Ray", "after the graph"]
 
 @dataclass(frozen=True)
 class ProcessSpec:
-    """One process: it is ready when ``ready_url`` answers 200, or ``ready_text`` stands in its log."""
+    """One process: it is ready when ``ready_url`` answers 200, or ``ready_text`` stands in its log.
+
+    ``ready_token``: the file with what the URL asks for.
+    """
 
     name: str
     command: tuple[str, ...]
@@ -78,6 +79,7 @@ class ProcessSpec:
     folder: Path
     ports: tuple[Port, ...] = ()
     ready_url: str = ""
+    ready_token: Path | None = None
     ready_text: str = ""
     ready_deadline_s: float = 300.0
     stop_deadline_s: float = 15.0
@@ -200,6 +202,22 @@ def shared_environment(settings: StackSettings) -> dict[str, str]:
         or environment.KEYS_OFF,
         # Gateways, sensors and the command line must agree on what time it is.
         environment.CLOCK_FILE.name: settings.clock_file,
+        **_ray_token(settings),
+    }
+
+
+def _ray_token(settings: StackSettings) -> dict[str, str]:
+    """Loopback keeps other machines out, the token other users of this one: Ray runs what it is sent.
+
+    The token of a cluster elsewhere is in the shell's own environment.
+    """
+    if not settings.local_ray:
+        return {}
+    return {
+        "RAY_AUTH_MODE": "token",
+        environment.RAY_TOKEN_FILE.name: str(settings.layout.ray_token),
+        # It would come before the file.
+        environment.RAY_TOKEN.name: "",
     }
 
 
@@ -216,6 +234,8 @@ def process_environment(settings: StackSettings) -> dict[str, str]:
         # Top-level `serve` is this project's package; Ray's is ray.serve.
         "PYTHONPATH": str(settings.root),
         "PYTHONUNBUFFERED": "1",
+        # Code servers put their sockets there.
+        "TMPDIR": str(settings.layout.temporary),
         MARKER: str(settings.state),
     }
 
@@ -277,6 +297,7 @@ def _ray(settings: StackSettings) -> ProcessSpec:
             Port(settings.serve_port, environment.SERVE_PORT.name, "the HTTP endpoint"),
         ),
         ready_url=f"http://127.0.0.1:{settings.ray_dashboard_port}/api/serve/applications/",
+        ready_token=settings.layout.ray_token,
         stop_deadline_s=10.0,
     )  # fmt: skip
 
@@ -310,7 +331,8 @@ def _dagster_webserver(settings: StackSettings) -> ProcessSpec:
     return ProcessSpec(
         name="dagster-webserver",
         command=(
-            _binary("dagster-webserver"),
+            # Dagster's own program would do what any web page in the owner's browser asks.
+            *(sys.executable, "-m", "mlops_assets.local_stack.webserver"),
             "--host=127.0.0.1",
             f"--port={settings.dagster_port}",
             f"--workspace={settings.root / 'workspace.yaml'}",
@@ -322,7 +344,7 @@ def _dagster_webserver(settings: StackSettings) -> ProcessSpec:
         ready_url=f"{settings.dagster_url}/server_info",
         # Two processes that create Dagster's tables at once collide; the graph's process creates them.
         stage="after Ray",
-    )  # fmt: skip
+    )
 
 
 def _dagster_daemon(settings: StackSettings) -> ProcessSpec:

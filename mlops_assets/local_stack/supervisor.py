@@ -16,7 +16,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.error import URLError
-from urllib.request import ProxyHandler, build_opener
+from urllib.request import ProxyHandler, Request, build_opener
 
 from mlops_assets.errors import StackError
 from mlops_assets.local_stack import process_table
@@ -140,10 +140,13 @@ class Supervisor:
         return Running(spec, process, log, self._clock())
 
 
-def answers(url: str, *, timeout_s: float = 2.0) -> bool:
-    """Whether the URL answers 2xx; proxies of the environment are not asked, everything here is local."""
+def answers(url: str, *, token: str = "", timeout_s: float = 2.0) -> bool:
+    """Whether the URL answers 2xx, told the token if there is one; proxies of the environment are not asked,
+    everything here is local.
+    """
+    request = Request(url, headers={"Authorization": f"Bearer {token}"} if token else {})  # noqa: S310
     try:
-        with build_opener(ProxyHandler({})).open(url, timeout=timeout_s) as response:
+        with build_opener(ProxyHandler({})).open(request, timeout=timeout_s) as response:
             return bool(200 <= response.status < 300)
     # Not listening yet, or answering with an error while it starts.
     except (URLError, OSError):
@@ -151,9 +154,10 @@ def answers(url: str, *, timeout_s: float = 2.0) -> bool:
 
 
 def _is_ready(running: Running) -> bool:
-    if running.spec.ready_url:
-        return answers(running.spec.ready_url)
-    return running.spec.ready_text in running.log.read_text(encoding="utf-8", errors="replace")
+    spec = running.spec
+    if spec.ready_url:
+        return answers(spec.ready_url, token=spec.ready_token.read_text() if spec.ready_token else "")
+    return spec.ready_text in running.log.read_text(encoding="utf-8", errors="replace")
 
 
 def _tail(log: Path) -> str:

@@ -337,28 +337,48 @@ class ServeClient(dg.ConfigurableResource):  # type: ignore[type-arg]
     def _endpoint(self, timeout_s: float = 30.0) -> "httpx.Client":
         import httpx
 
-        # Not a field: Dagster's UI shows the configuration of resources.
-        key = environment.API_KEY.read()
-        headers = {"Authorization": f"Bearer {key}"} if key else {}
+        key = environment.API_KEY.read() if _same(self.serve_url, environment.serve_url()) else ""
+        headers = _bearer(key)
         return httpx.Client(base_url=self.serve_url, headers=headers, timeout=timeout_s, trust_env=False)
 
     def _dashboard(self, method: str, path: str, body: Document | None = None) -> Document:
         import httpx
 
+        own = _same(self.dashboard_url, environment.ray_dashboard_url())
+        headers = _bearer(environment.ray_token() if own else "")
+        url = f"{self.dashboard_url.rstrip('/')}{path}"
         try:
-            response = httpx.request(
-                method, f"{self.dashboard_url.rstrip('/')}{path}", json=body, timeout=60.0, trust_env=False
-            )
+            response = httpx.request(method, url, json=body, headers=headers, timeout=60.0, trust_env=False)
         except httpx.TransportError as error:
             raise ClusterUnreachable(
                 f"Ray's dashboard at {self.dashboard_url} does not answer ({error}). Start the cluster with "
                 "`make up`, or point MLOPS_RAY_DASHBOARD_URL at a running one."
             ) from error
+        if response.status_code in (401, 403):
+            raise RayRefused(
+                f"Ray's dashboard at {self.dashboard_url} refuses {'this' if headers else 'a missing'} token "
+                f"(HTTP {response.status_code}: {response.text[:200]}). Set "
+                f"{environment.RAY_TOKEN_FILE.name} to the file with the cluster's token and "
+                f"{environment.RAY_DASHBOARD_URL.name} to this dashboard; the token is sent nowhere else."
+            )
         if response.is_error:
             raise RayRefused(
                 f"Ray refused {method} {path} with HTTP {response.status_code}: {response.text[:2000]}"
             )
         return dict(response.json()) if response.content else {}
+
+
+def _same(url: str, declared: str) -> bool:
+    """Whether a secret of the environment may go there: to the address that the environment names, alone.
+
+    A run's configuration can point this client anywhere. For the same reason no secret is a field; besides,
+    Dagster's UI shows those.
+    """
+    return url.rstrip("/") == declared
+
+
+def _bearer(secret: str) -> dict[str, str]:
+    return {"Authorization": f"Bearer {secret}"} if secret else {}
 
 
 def _why(name: str, application: Document) -> str:

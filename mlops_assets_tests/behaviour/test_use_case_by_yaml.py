@@ -86,8 +86,12 @@ def write(folder: Path, name: str, *, mode: str = "auto", shuffled: bool = False
 
 
 @pytest.fixture
-def whole(load: Load, tmp_path: Path, ray_cluster: Any) -> Callable[[str], dg.Definitions]:
+def whole(
+    load: Load, tmp_path: Path, ray_cluster: Any, monkeypatch: pytest.MonkeyPatch
+) -> Callable[[str], dg.Definitions]:
     """Definitions of a text with MLflow on SQLite and the session's Ray cluster."""
+    for name, value in ray_cluster.environment.items():
+        monkeypatch.setenv(name, value)
     store = f"sqlite:///{tmp_path}/mlflow.db"
 
     def build(text: str) -> dg.Definitions:

@@ -1,6 +1,7 @@
 """The declared processes: quiet, local, and told apart by the environment."""
 
 import os
+import shutil
 import stat
 import subprocess
 import sys
@@ -34,7 +35,9 @@ def settings(monkeypatch, tmp_path):
     for variable in environment.VARIABLES:
         monkeypatch.delenv(variable.name, raising=False)
     monkeypatch.setenv("MLOPS_STATE_DIR", str(tmp_path / "state"))
-    return settings_from_environment()
+    settings = settings_from_environment()
+    yield settings
+    shutil.rmtree(settings.layout.sockets, ignore_errors=True)
 
 
 def test_every_process_is_marked_and_sends_nothing_home(settings):
@@ -137,16 +140,53 @@ def test_every_socket_has_a_path_that_the_kernel_takes(monkeypatch, tmp_path, te
 
 def test_only_the_owner_enters_the_folder_of_sockets(settings):
     settings.layout.prepare(dagster_yaml=settings.root / "dagster.yaml")
-    sockets = settings.layout.sockets
-    try:
-        assert stat.S_IMODE(sockets.stat().st_mode) == 0o700
-        assert settings.layout.ray_temp.is_relative_to(sockets)
-        assert settings.layout.haproxy.is_relative_to(sockets)
-        sockets.chmod(0o777)
-        settings.layout.prepare(dagster_yaml=settings.root / "dagster.yaml")
-        assert stat.S_IMODE(sockets.stat().st_mode) == 0o700
-    finally:
-        sockets.rmdir()
+    layout, sockets = settings.layout, settings.layout.sockets
+
+    assert stat.S_IMODE(sockets.stat().st_mode) == 0o700
+    for folder in (layout.ray_temp, layout.haproxy, layout.temporary):
+        assert folder.is_relative_to(sockets)
+    for spec in declared_processes(settings):
+        assert spec.environment["TMPDIR"] == str(layout.temporary)
+
+    sockets.chmod(0o777)
+    layout.prepare(dagster_yaml=settings.root / "dagster.yaml")
+    assert stat.S_IMODE(sockets.stat().st_mode) == 0o700
+
+
+def test_ray_asks_for_a_token_that_only_the_owner_can_read(settings):
+    settings.layout.prepare(dagster_yaml=settings.root / "dagster.yaml")
+    file = settings.layout.ray_token
+    token = file.read_text()
+
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600
+    assert len(token) == 64
+    assert list(file.parent.glob("ray_token*")) == [file]
+    for spec in declared_processes(settings):
+        assert spec.environment["RAY_AUTH_MODE"] == "token"
+        assert spec.environment["RAY_AUTH_TOKEN_PATH"] == str(file)
+        # Where others look: the command line, and what a shell sources.
+        assert token not in repr(spec)
+    assert token not in repr(shared_environment(settings))
+    settings.layout.prepare(dagster_yaml=settings.root / "dagster.yaml")
+    assert file.read_text() != token
+
+
+def test_a_token_of_the_shell_does_not_reach_the_ray_of_this_machine(settings, monkeypatch):
+    monkeypatch.setenv("RAY_AUTH_TOKEN", "of another cluster")
+
+    for spec in declared_processes(settings_from_environment()):
+        assert spec.environment["RAY_AUTH_TOKEN"] == ""
+
+
+def test_a_cluster_elsewhere_keeps_the_token_of_the_shell(settings, monkeypatch):
+    monkeypatch.setenv("MLOPS_RAY_DASHBOARD_URL", "http://ray.example.com:8265")
+    monkeypatch.setenv("RAY_AUTH_TOKEN_PATH", "/secrets/ray")
+
+    elsewhere = settings_from_environment()
+
+    for spec in declared_processes(elsewhere):
+        assert spec.environment["RAY_AUTH_TOKEN_PATH"] == "/secrets/ray"
+    assert not {name for name in shared_environment(elsewhere) if name.startswith("RAY_AUTH")}
 
 
 @pytest.mark.parametrize("kind", ["link", "file"])

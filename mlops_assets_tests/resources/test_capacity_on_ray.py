@@ -29,11 +29,17 @@ def cluster() -> Iterator[RayCluster]:
 
 
 @pytest.fixture(scope="module")
-def client(cluster: RayCluster, tmp_path_factory: pytest.TempPathFactory) -> ServeClient:
+def client(cluster: RayCluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServeClient]:
     state = tmp_path_factory.mktemp("client") / "state.json"
-    return ServeClient(
-        dashboard_url=cluster.dashboard_url, serve_url=cluster.http_url, state_file=str(state), deadline_s=60
-    )
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in cluster.environment.items():
+            patch.setenv(name, value)
+        yield ServeClient(
+            dashboard_url=cluster.dashboard_url,
+            serve_url=cluster.http_url,
+            state_file=str(state),
+            deadline_s=60,
+        )
 
 
 @pytest.fixture(scope="module")
@@ -78,8 +84,10 @@ def test_auto_beside_a_full_gpu_goes_to_the_cpu(client: ServeClient, v1: Deploye
 
 
 def test_gpu_on_a_cluster_without_one_is_refused_at_once(
-    ray_cluster: RayCluster, client: ServeClient
+    ray_cluster: RayCluster, client: ServeClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    for name, value in ray_cluster.environment.items():
+        monkeypatch.setenv(name, value)
     bare = client.model_copy(update={"dashboard_url": ray_cluster.dashboard_url})
     with pytest.raises(DeploymentError, match=r"no GPU in the cluster \(.*: 0 GPU, 4 CPU\)"):
         bare.require_resources(application="flights--v3", device="gpu", num_gpus=0.5)

@@ -1,12 +1,16 @@
 """The client's monitoring report, against a real gateway on a real port."""
 
+import threading
 from collections.abc import Iterator
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
 
-from mlops_assets.errors import ClusterUnreachable, DeploymentError
+from mlops_assets.errors import ClusterUnreachable, DeploymentError, RayRefused
 from mlops_assets.resources.serve_client import ServeClient
 from mlops_assets.rollout.desired_state import (
     DeployedVersion,
@@ -73,3 +77,81 @@ def test_every_replica_shows_what_one_was_told(client: ServeClient, cluster: Sma
         assert 'mlops_served_stale{cause="drift",deployment="flights"} 1.0' in text
         assert 'mlops_drift_score{column="distance",deployment="flights",statistic="psi"} 0.31' in text
         assert 'mlops_drift_episode_open{deployment="flights"} 1.0' in text
+
+
+@dataclass
+class Listener:
+    """Answers everything with one status and {}; keeps what was said in Authorization."""
+
+    url: str = ""
+    status: int = 200
+    said: list[str | None] = field(default_factory=list)
+
+
+@pytest.fixture
+def listener() -> Iterator[Listener]:
+    heard = Listener()
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            heard.said.append(self.headers["Authorization"])
+            self.send_response(heard.status)
+            self.send_header("Content-Length", "2")
+            self.end_headers()
+            self.wfile.write(b"{}")
+
+        def log_message(self, *_: Any) -> None: ...
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
+    thread.start()
+    heard.url = f"http://127.0.0.1:{server.server_port}"
+    yield heard
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+def of(dashboard: str, serve: str) -> ServeClient:
+    return ServeClient(dashboard_url=dashboard, serve_url=serve, state_file="")
+
+
+def test_ray_is_told_the_token_and_the_endpoint_the_key(
+    listener: Listener, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RAY_AUTH_TOKEN", "ray-hush")
+    monkeypatch.setenv("MLOPS_API_KEY", "key-hush")
+    monkeypatch.setenv("MLOPS_RAY_DASHBOARD_URL", f"{listener.url}/")
+    monkeypatch.setenv("MLOPS_SERVE_URL", listener.url)
+    client = of(f"{listener.url}/", listener.url)
+    client.applications()
+    client.ready("flights")
+    assert listener.said == ["Bearer ray-hush", "Bearer key-hush"]
+
+
+def test_an_address_that_the_environment_does_not_name_is_told_neither(
+    listener: Listener, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # As a run's configuration can do with any field of a resource.
+    monkeypatch.setenv("RAY_AUTH_TOKEN", "ray-hush")
+    monkeypatch.setenv("MLOPS_API_KEY", "key-hush")
+    monkeypatch.setenv("MLOPS_RAY_DASHBOARD_URL", "http://ray.example:8265")
+    monkeypatch.setenv("MLOPS_SERVE_URL", "http://models.example")
+    client = of(listener.url, listener.url)
+    client.applications()
+    client.ready("flights")
+    assert listener.said == [None, None]
+    assert "hush" not in repr(client)
+
+
+@pytest.mark.parametrize(("status", "token"), [(401, ""), (403, "ray-hush")])
+def test_a_refused_token_says_what_to_set_and_not_the_token(
+    listener: Listener, monkeypatch: pytest.MonkeyPatch, status: int, token: str
+) -> None:
+    monkeypatch.setenv("RAY_AUTH_TOKEN", token)
+    monkeypatch.setenv("MLOPS_RAY_DASHBOARD_URL", listener.url)
+    listener.status = status
+    with pytest.raises(RayRefused, match=r"token .*Set RAY_AUTH_TOKEN_PATH to the file") as told:
+        of(listener.url, listener.url).applications()
+    assert "hush" not in str(told.value)
+    assert ("refuses this token" in str(told.value)) == bool(token)

@@ -154,7 +154,8 @@ class _Outside:
         settings, plan = self._settings, self._plan
         try:
             # Ray gives itself half a minute to start; on two cores nothing else should run meanwhile.
-            while not answers(f"{settings.ray_dashboard_url}/api/serve/applications/"):
+            url, token = f"{settings.ray_dashboard_url}/api/serve/applications/", settings.layout.ray_token
+            while not answers(url, token=token.read_text()):
                 time.sleep(0.5)
             asks = self.flights.asks(plan.first_day, plan.last_day)
             log = settings.layout.logs / "deliveries.log"

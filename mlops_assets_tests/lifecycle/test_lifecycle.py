@@ -5,26 +5,16 @@ of weights, not by a killed replica or controller, not by a canary that fails, h
 """
 
 import json
-from collections.abc import Iterator
 
 import pytest
 
 from bench.constant_load import ConstantLoad
-from bench.lifecycle import FAULTS, Platform, faults, life_cycle, start
-from mlops_assets_tests.ray_cluster import RayCluster
+from bench.lifecycle import FAULTS, Platform, faults, life_cycle
 from mlops_assets_tests.serve.small_models import ROW
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(300)]
 
 BODY = json.dumps({"features": ROW}).encode()
-
-
-@pytest.fixture(scope="module")
-def platform(ray_cluster: RayCluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Platform]:
-    made = Platform(ray_cluster, tmp_path_factory.mktemp("lifecycle"))
-    start(made)
-    yield made
-    made.close()
 
 
 def test_broken_canaries_are_out_within_seconds_and_cost_nobody_an_answer(platform: Platform) -> None:

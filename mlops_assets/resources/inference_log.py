@@ -21,6 +21,7 @@ from pydantic import Field, PrivateAttr
 
 from mlops_assets.data.locations import S3, s3_filesystem
 from mlops_assets.errors import DataError, UnknownName
+from mlops_assets.resources.conditional_store import ConditionalStore
 from mlops_assets.resources.lake import Lake, S3Config
 from mlops_assets.resources.log_hour import TRIES, Compaction, LogFile, LogHour, one_at_a_time
 
@@ -61,6 +62,7 @@ class InferenceLog(dg.ConfigurableResource):  # type: ignore[type-arg]
     )
 
     _opened: Any = PrivateAttr(default=None)
+    _conditional: ConditionalStore | None = PrivateAttr(default=None)
 
     def deployments(self) -> list[str]:
         """Names of the deployments that have a folder in the log."""
@@ -147,9 +149,10 @@ class InferenceLog(dg.ConfigurableResource):  # type: ignore[type-arg]
         """Makes one file of the many small ones of every hour that ended by ``before``, and began at or
         after ``since``; what it did. Readers meanwhile, and after a crash, find every row once.
 
-        Answers that come late for an hour are small files again, until the next compaction. Both times carry
-        a zone. Raises DataError naming the hours that could not be compacted, after all others are done: a
-        file that cannot be read, or another compaction of the same hours on an object store.
+        Answers that come late for an hour are small files again, until the next compaction. Two may run at
+        the same time: in a local folder one waits for the other, in an object store the first one counts.
+        Both times carry a zone. Raises DataError naming the hours that could not be compacted, after all
+        others are done; for an object store that ignores conditional writes before any is begun.
         """
         if before.tzinfo is None or (since is not None and since.tzinfo is None):
             raise ValueError("the times of a compaction of the prediction log need a time zone")
@@ -162,11 +165,13 @@ class InferenceLog(dg.ConfigurableResource):  # type: ignore[type-arg]
         ]
         if not hours:
             return done
-        is_local = not self.uri.startswith(S3)
-        with one_at_a_time(self._path(deployment)) if is_local else nullcontext():
+        store = self._conditional_store() if self.uri.startswith(S3) else None
+        if store is not None:
+            store.require_conditions(self._path())
+        with one_at_a_time(self._path(deployment)) if store is None else nullcontext():
             for hour in hours:
                 try:
-                    done += self._hour(deployment, hour).compact(log_schema())
+                    done += self._hour(deployment, hour).compact(log_schema(), store)
                 except DataError as error:
                     failed.append(str(error))
         if failed:
@@ -282,10 +287,19 @@ class InferenceLog(dg.ConfigurableResource):  # type: ignore[type-arg]
         from pyarrow import fs
 
         if self._opened is None:
-            # Where credentials come from is the lake's business, also for this folder.
-            options = Lake(uri=self.uri, s3=self.s3).storage_options()
-            self._opened = s3_filesystem(options) if self.uri.startswith(S3) else fs.LocalFileSystem()
+            is_s3 = self.uri.startswith(S3)
+            self._opened = s3_filesystem(self._storage_options()) if is_s3 else fs.LocalFileSystem()
         return self._opened
+
+    def _conditional_store(self) -> ConditionalStore:
+        """The same store for conditional writes, opened once per resource."""
+        if self._conditional is None:
+            self._conditional = ConditionalStore(self._storage_options())
+        return self._conditional
+
+    def _storage_options(self) -> dict[str, str]:
+        # Where credentials come from is the lake's business, also for this folder.
+        return Lake(uri=self.uri, s3=self.s3).storage_options()
 
 
 def _identity(row: Mapping[str, Any]) -> str:

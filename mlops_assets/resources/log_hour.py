@@ -4,9 +4,9 @@ Belongs here: the protocol by which many small files are replaced by one without
 not belong here: which hours there are and what is asked of them (``resources/inference_log.py``), writing
 answers (``serve/inference_log.py``).
 
-A compacted hour holds ``_compacted.json``, which names one ``compacted-<digest>.parquet`` and the files that
-went into it. A reader counts that file and every other one that it does not name as replaced. So the switch
-is the one moment in which ``_compacted.json`` appears or is replaced, which both stores do as a whole:
+A compacted hour holds ``_compacted.json``, which names one ``compacted-….parquet`` and the files that went
+into it. A reader counts that file and every other one that it does not name as replaced. So the switch is the
+one moment in which ``_compacted.json`` appears or is replaced, which both stores do as a whole:
 
 1. the merged file is written, and counts for nobody yet;
 2. ``_compacted.json`` names it: from here on it counts and its sources do not;
@@ -18,22 +18,27 @@ file that is deleted between its listing and its reading is FileNotFoundError, a
 The names of replaced files are kept: a gateway that was not told that its write had succeeded writes the
 same file again, and it must not count a second time.
 
-One compaction of a deployment at a time. On a local folder a lock sees to that; an object store has none,
-so that compactions of the same hours must not be started side by side there.
+Two compactions at once. In a local folder a lock lets one in at a time. An object store has conditional
+writes: ``_compacted.json`` is written only if it is still what the compaction read before it merged, and
+every writing makes it another, because no two merged files have the same name. Whoever comes second has
+changed nothing, removes the file it merged and looks again. A merged file that nothing names is removed only
+once ``_compacted.json`` has moved on: whoever wrote it read an earlier one, and can name it no more.
 """
 
 import fcntl
 import hashlib
 import json
 import os
+import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mlops_assets.errors import DataError
+from mlops_assets.resources.conditional_store import ConditionalStore
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -43,8 +48,6 @@ MERGED = "compacted-"
 LOCK = ".compacting"
 GROUP_ROWS = 65_536
 """Rows that are held in memory at once, and stand together in the merged file."""
-LEFT_OVER_AFTER = timedelta(hours=1)
-"""A merged file that nothing names may be another compaction's until it is this old."""
 TRIES = 10
 
 
@@ -81,16 +84,20 @@ class Compaction:
 
 @dataclass(frozen=True)
 class _Manifest:
+    """``tag``: what the store calls this content of it; None where it was read without asking."""
+
     file: str
     replaced: frozenset[str]
+    tag: str | None = None
 
 
 @dataclass(frozen=True)
 class _Listed:
-    """What a folder holds: the files that count, and those that are left over of earlier compactions."""
+    """What a folder holds: files that count, files that were replaced, and merged ones that nothing names."""
 
     counted: tuple[LogFile, ...]
-    left_over: tuple[str, ...]
+    replaced: tuple[str, ...]
+    unnamed: tuple[str, ...]
     manifest: _Manifest | None
 
 
@@ -104,20 +111,25 @@ class LogHour:
         """The files whose rows count, in the order of their names; [] for a folder that is not there."""
         return list(self._list().counted)
 
-    def compact(self, schema: "pa.Schema") -> Compaction:
+    def compact(self, schema: "pa.Schema", store: ConditionalStore | None = None) -> Compaction:
         """Makes one file of those that count. Changes nothing where there is one already.
 
-        Raises DataError when a file cannot be read: then nothing is replaced.
+        ``store`` is what an object store's ``_compacted.json`` is written with; None for a local folder,
+        whose lock the caller holds. Raises DataError when a file cannot be read: then nothing is replaced.
         """
-        listed = self._list()
-        done = Compaction()
-        if len(listed.counted) > 1:
-            done = self._merge(listed, schema)
-            listed = self._list()
-        self._delete(listed.left_over)
-        return done
+        for _ in range(TRIES):
+            listed = self._list(store)
+            if len(listed.counted) > 1:
+                done = self._merge(listed, schema, store)
+                if done is None:
+                    continue
+                return done
+            # Whoever wrote a merged file had more files before him, and of these the manifest has moved on.
+            self._delete([*listed.replaced, *(listed.unnamed if listed.manifest else ())])
+            return Compaction()
+        raise DataError(f"{self._folder} was compacted by others {TRIES} times meanwhile; try again later")
 
-    def _list(self) -> _Listed:
+    def _list(self, store: ConditionalStore | None = None) -> _Listed:
         from pyarrow import fs
 
         for _ in range(TRIES):
@@ -128,7 +140,7 @@ class LogHour:
                 and one.base_name.endswith(".parquet")
                 and not one.base_name.startswith(".")
             }
-            manifest = self._manifest()
+            manifest = self._manifest(store)
             if manifest is not None and manifest.file not in found:
                 # It is younger than the listing, or was replaced in turn.
                 merged = self._filesystem.get_file_info(f"{self._folder}/{manifest.file}")
@@ -142,29 +154,34 @@ class LogHour:
         )
 
     def _sorted_out(self, found: dict[str, Any], manifest: _Manifest | None) -> _Listed:
-        counted, left_over = [], []
-        old = datetime.now(UTC) - LEFT_OVER_AFTER
+        counted, replaced, unnamed = [], [], []
         for name, one in sorted(found.items()):
             if manifest is not None and name in manifest.replaced:
-                left_over.append(one.path)
+                replaced.append(one.path)
             elif name.startswith(MERGED) and (manifest is None or name != manifest.file):
-                if one.mtime < old:
-                    left_over.append(one.path)
+                unnamed.append(one.path)
             else:
                 counted.append(LogFile(one.path, int(one.size), self._hour))
-        return _Listed(tuple(counted), tuple(left_over), manifest)
+        return _Listed(tuple(counted), tuple(replaced), tuple(unnamed), manifest)
 
-    def _manifest(self) -> _Manifest | None:
+    def _manifest(self, store: ConditionalStore | None = None) -> _Manifest | None:
         path, before = f"{self._folder}/{MANIFEST}", b""
         for _ in range(TRIES):
-            try:
-                with self._filesystem.open_input_file(path) as stream:
-                    text = stream.read()
-            except FileNotFoundError:
-                return None
+            tag = None
+            if store is not None:
+                held = store.read(path)
+                if held is None:
+                    return None
+                text, tag = held.content, held.tag
+            else:
+                try:
+                    with self._filesystem.open_input_file(path) as stream:
+                        text = stream.read()
+                except FileNotFoundError:
+                    return None
             try:
                 document = json.loads(text)
-                return _Manifest(document["file"], frozenset(document["replaced"]))
+                return _Manifest(document["file"], frozenset(document["replaced"]), tag)
             except (ValueError, KeyError, TypeError) as error:
                 failed = error
             # An object that is replaced between asking for its size and reading it ends in the middle. What
@@ -176,27 +193,48 @@ class LogHour:
 
     # -- merging -------------------------------------------------------------------------------------
 
-    def _merge(self, listed: _Listed, schema: "pa.Schema") -> Compaction:
+    def _merge(
+        self, listed: _Listed, schema: "pa.Schema", store: ConditionalStore | None
+    ) -> Compaction | None:
+        """One file of those that count; None when another compaction was first, and nothing was changed."""
         before = listed.manifest
-        names = sorted(file.path.rsplit("/", 1)[1] for file in listed.counted)
-        replaced = sorted({*names, *(before.replaced if before else ())})
-        # Made of the names: a compaction that was cut off writes over what it left.
-        merged = f"{MERGED}{hashlib.sha256('/'.join(replaced).encode()).hexdigest()[:16]}.parquet"
-        rows = self._write_merged(merged, [file.path for file in listed.counted], schema)
-        if self._manifest() != before:
-            raise DataError(
-                f"{self._folder} was compacted by somebody else meanwhile; nothing was replaced. Compact the "
-                "same hours of a deployment once at a time"
-            )
-        self._put(MANIFEST, json.dumps({"file": merged, "replaced": replaced}, indent=0).encode())
-        self._delete([file.path for file in listed.counted])
+        paths = [file.path for file in listed.counted]
+        names = sorted(path.rsplit("/", 1)[1] for path in paths)
+        replaced = frozenset({*names, *(before.replaced if before else ())})
+        merged = _merged_name(replaced, is_alone=store is None)
+        own = f"{self._folder}/{merged}"
+        try:
+            rows = self._write_merged(merged, paths, schema)
+            size = self._filesystem.get_file_info(own).size
+        except DataError:
+            if store is not None and self._manifest(store) != before:
+                return None  # What could not be read was replaced meanwhile.
+            raise
+        if not self._commit(_Manifest(merged, replaced), before, store):
+            self._delete([own])  # Nobody else can have named it.
+            return None
+        self._delete([*paths, *listed.replaced, *(path for path in listed.unnamed if path != own)])
         return Compaction(
             hours=1,
             files=len(names),
             rows=rows,
             bytes_before=sum(file.size_bytes for file in listed.counted),
-            bytes_after=int(self._filesystem.get_file_info(f"{self._folder}/{merged}").size),
+            bytes_after=int(size),
         )
+
+    def _commit(self, after: _Manifest, before: _Manifest | None, store: ConditionalStore | None) -> bool:
+        """Declares what counts from here on; False when somebody else did since ``before``."""
+        document = {"file": after.file, "replaced": sorted(after.replaced)}
+        content = json.dumps(document, indent=0).encode()
+        if store is None:
+            self._put(MANIFEST, content)
+            return True
+        path = f"{self._folder}/{MANIFEST}"
+        if store.write(path, content, replacing=before.tag if before else None):
+            return True
+        # A write whose answer was lost is tried again, and refused because of itself.
+        found = self._manifest(store)
+        return found is not None and found.file == after.file
 
     def _write_merged(self, name: str, paths: Sequence[str], schema: "pa.Schema") -> int:
         """Writes the rows of these files as one; how many there are."""
@@ -262,6 +300,13 @@ class LogHour:
                 self._filesystem.delete_file(path)
             except FileNotFoundError:
                 continue
+
+
+def _merged_name(replaced: frozenset[str], *, is_alone: bool) -> str:
+    """Made of the names that go into it; a compaction that may have company gets a name of its own."""
+    digest = hashlib.sha256("/".join(sorted(replaced)).encode()).hexdigest()[:16]
+    # Alone, it writes over what a compaction left that was cut off.
+    return f"{MERGED}{digest}.parquet" if is_alone else f"{MERGED}{digest}-{uuid.uuid4().hex[:16]}.parquet"
 
 
 @contextmanager

@@ -1,10 +1,12 @@
 """Compacting the prediction log: whoever reads meanwhile or after a crash finds every row once."""
 
 import json
-import os
 import threading
+import uuid
 from collections import Counter
+from collections.abc import Iterator
 from datetime import UTC, date, datetime, timedelta
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +14,12 @@ import pyarrow.parquet as pq
 import pytest
 
 from mlops_assets.errors import DataError
+from mlops_assets.resources.conditional_store import ConditionalStore
 from mlops_assets.resources.inference_log import InferenceLog
+from mlops_assets.resources.lake import S3Config
 from mlops_assets.resources.log_hour import MANIFEST, Compaction, LogHour
 from mlops_assets_tests.resources.test_inference_log import answered, local, log, write
+from mlops_assets_tests.s3_server import ACCESS_KEY, SECRET_KEY
 from serve.inference_log import SCHEMA
 
 __all__ = ["local", "log"]
@@ -73,8 +78,32 @@ def crashing(monkeypatch: pytest.MonkeyPatch, step: int) -> None:
 
     delete = counted(LogHour._delete)
     monkeypatch.setattr(LogHour, "_write_merged", counted(LogHour._write_merged))
-    monkeypatch.setattr(LogHour, "_put", counted(LogHour._put))
+    monkeypatch.setattr(LogHour, "_commit", counted(LogHour._commit))
     monkeypatch.setattr(LogHour, "_delete", one_by_one)
+
+
+@pytest.fixture
+def on_s3(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> InferenceLog:
+    """An empty log in a real S3-compatible store."""
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", ACCESS_KEY)
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", SECRET_KEY)
+    server = request.getfixturevalue("s3_server")
+    return InferenceLog(
+        uri=f"s3://{server.bucket}/{uuid.uuid4().hex}", s3=request.getfixturevalue("s3_config")
+    )
+
+
+def again(log: InferenceLog) -> InferenceLog:
+    """The same log as another process opens it."""
+    return InferenceLog(uri=log.uri, s3=log.s3)
+
+
+def held(log: InferenceLog) -> list[str]:
+    """The files of the hour from noon in S3, whether they count or not."""
+    from pyarrow import fs
+
+    folder = f"{log._path('flights')}/dt=2026-03-01/hr=12"
+    return sorted(one.base_name for one in log._filesystem().get_file_info(fs.FileSelector(folder)))
 
 
 # -- failures ----------------------------------------------------------------------------------------
@@ -202,17 +231,17 @@ def test_a_file_that_a_gateway_writes_again_does_not_count_twice(local: Inferenc
     assert found(local) == expected and name not in names(local)
 
 
-def test_a_merged_file_that_nothing_names_does_not_count_and_goes_when_old(
-    local: InferenceLog,
+@pytest.mark.parametrize("compacted", [False, True])
+def test_a_merged_file_that_nothing_names_does_not_count_and_goes(
+    local: InferenceLog, compacted: bool
 ) -> None:
     expected = filled(local, hours=1)
     folder = Path(local.folder("flights")) / "dt=2026-03-01/hr=12"
+    if compacted:
+        local.compact("flights", before=TOMORROW)
     orphan = folder / "compacted-0123456789abcdef.parquet"
     orphan.write_bytes(min(folder.glob("*.parquet")).read_bytes())
     assert found(local) == expected
-    local.compact("flights", before=TOMORROW)
-    assert found(local) == expected and orphan.exists()
-    os.utime(orphan, (0, 0))
     local.compact("flights", before=TOMORROW)
     assert found(local) == expected and not orphan.exists()
 
@@ -302,3 +331,189 @@ def test_two_compactions_at_once_take_turns(local: InferenceLog) -> None:
     assert found(local) == expected
     manifest = json.loads((Path(local.folder("flights")) / "dt=2026-03-01/hr=12" / MANIFEST).read_text())
     assert len(manifest["replaced"]) == 6
+
+
+# -- two in an object store --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("step", range(7))
+def test_a_compaction_in_s3_that_is_cut_off_anywhere_costs_no_row_and_is_finished_later(
+    on_s3: InferenceLog, monkeypatch: pytest.MonkeyPatch, step: int
+) -> None:
+    expected = filled(on_s3, hours=1)
+    with monkeypatch.context() as patch:
+        crashing(patch, step)
+        if step < 6:
+            with pytest.raises(Crash):
+                on_s3.compact("flights", before=TOMORROW)
+        else:
+            on_s3.compact("flights", before=TOMORROW)
+    assert found(on_s3) == expected
+    again(on_s3).compact("flights", before=TOMORROW)
+    assert found(on_s3) == expected
+    assert len(held(on_s3)) == 2
+
+
+@pytest.mark.parametrize("late", [False, True], ids=["the same files", "one more file"])
+@pytest.mark.parametrize("step", range(6))
+def test_a_compaction_that_was_overtaken_at_any_point_costs_no_row(
+    on_s3: InferenceLog, monkeypatch: pytest.MonkeyPatch, step: int, late: bool
+) -> None:
+    expected = filled(on_s3, hours=1)
+    left = [step]
+
+    def overtaken(method: Any) -> Any:
+        def call(*arguments: Any) -> Any:
+            left[0] -= 1
+            if left[0] == -1:
+                if late:
+                    write(on_s3, answered("late", NOON + timedelta(minutes=59)), replica="late")
+                    expected["late"] = 1
+                again(on_s3).compact("flights", before=TOMORROW)
+                assert found(again(on_s3)) == expected
+            return method(*arguments)
+
+        return call
+
+    def one_by_one(hour: LogHour, paths: Any) -> None:
+        for path in paths:
+            delete(hour, [path])
+
+    delete = overtaken(LogHour._delete)
+    monkeypatch.setattr(LogHour, "_write_merged", overtaken(LogHour._write_merged))
+    monkeypatch.setattr(LogHour, "_commit", overtaken(LogHour._commit))
+    monkeypatch.setattr(LogHour, "_delete", one_by_one)
+
+    on_s3.compact("flights", before=TOMORROW)
+
+    assert left[0] < 0 and found(on_s3) == expected
+    again(on_s3).compact("flights", before=TOMORROW)
+    assert found(on_s3) == expected and len(held(on_s3)) == 2
+
+
+@pytest.mark.parametrize("step", [1, 2])
+def test_a_merged_file_in_s3_is_not_removed_while_its_writer_can_still_name_it(
+    on_s3: InferenceLog, monkeypatch: pytest.MonkeyPatch, step: int
+) -> None:
+    expected = filled(on_s3, hours=1)
+    with monkeypatch.context() as patch:
+        crashing(patch, 1)  # It merged, and named nothing yet.
+        with pytest.raises(Crash):
+            on_s3.compact("flights", before=TOMORROW)
+    (orphan,) = [name for name in held(on_s3) if name.startswith("compacted-")]
+    again(on_s3).compact("flights", before=TOMORROW)
+    assert orphan not in held(on_s3) and found(on_s3) == expected
+    # Another one, where nothing is left to merge.
+    write(on_s3, answered("late", NOON + timedelta(minutes=59)), replica="late")
+    expected["late"] = 1
+    with monkeypatch.context() as patch:
+        crashing(patch, step)
+        with pytest.raises(Crash):
+            on_s3.compact("flights", before=TOMORROW)
+    for _ in range(2):
+        again(on_s3).compact("flights", before=TOMORROW)
+        assert found(on_s3) == expected
+    assert len(held(on_s3)) == 2
+
+
+def test_a_manifest_whose_writing_was_answered_by_nobody_counts(
+    on_s3: InferenceLog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected = filled(on_s3, hours=1)
+    really = ConditionalStore.write
+
+    def lost(store: ConditionalStore, path: str, content: bytes, *, replacing: str | None) -> bool:
+        """The store wrote, the answer was lost, and the second try was refused."""
+        return really(store, path, content, replacing=replacing) and MANIFEST not in path
+
+    monkeypatch.setattr(ConditionalStore, "write", lost)
+    assert on_s3.compact("flights", before=TOMORROW).hours == 1
+    assert found(on_s3) == expected and len(held(on_s3)) == 2
+
+
+def test_two_compactions_of_one_object_store_and_its_readers_find_every_row_once(on_s3: InferenceLog) -> None:
+    expected = filled(on_s3, hours=3, files=6)
+    ended = threading.Event()
+    wrong: list[Any] = []
+
+    def read() -> None:
+        reader = again(on_s3)
+        while not ended.is_set():
+            seen = Counter({name: rows for name, rows in found(reader).items() if "late" not in name})
+            if seen != expected:
+                wrong.append(seen)
+
+    def compact() -> None:
+        try:
+            for _ in range(4):
+                again(on_s3).compact("flights", before=TOMORROW)
+        except Exception as error:  # noqa: BLE001 (told by the test)
+            wrong.append(error)
+
+    reading = threading.Thread(target=read)
+    compacting = [threading.Thread(target=compact) for _ in range(2)]
+    for thread in (reading, *compacting):
+        thread.start()
+    late: Counter[str] = Counter()
+    for number in range(4):
+        at = NOON + timedelta(hours=number % 3, minutes=59)
+        write(on_s3, answered(f"late-{number}", at), replica=f"late{number}")
+        late[f"late-{number}"] = 1
+    for thread in compacting:
+        thread.join()
+    ended.set()
+    reading.join()
+    assert wrong == []
+    on_s3.compact("flights", before=TOMORROW)
+    assert found(on_s3) == expected + late and on_s3.stats("flights").files == 3
+
+
+def test_a_store_that_ignores_conditions_is_refused_in_words(careless_store: str) -> None:
+    config = S3Config(
+        endpoint_url=careless_store,
+        region_name="us-east-1",
+        aws_access_key_id=ACCESS_KEY,
+        aws_secret_access_key=SECRET_KEY,
+    )
+    store = InferenceLog(uri="s3://bucket/log", s3=config)._conditional_store()
+    with pytest.raises(
+        DataError, match=r"s3://bucket/log ignores conditional writes \(If-None-Match and If-M"
+    ):
+        store.require_conditions("bucket/log")
+
+
+def test_a_store_is_asked_once_whether_it_keeps_to_conditions(
+    on_s3: InferenceLog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    filled(on_s3, hours=1)
+    on_s3.compact("flights", before=TOMORROW)
+    monkeypatch.setattr(ConditionalStore, "write", lambda *_, **__: pytest.fail("asked again"))
+    on_s3.compact("flights", before=TOMORROW)
+    assert on_s3.deployments() == ["flights"]
+
+
+@pytest.fixture
+def careless_store() -> Iterator[str]:
+    """A server that takes every object, whatever the condition: there are such stores."""
+
+    class Careless(BaseHTTPRequestHandler):
+        def do_PUT(self) -> None:
+            self.rfile.read(int(self.headers["content-length"]))
+            self._answer(200)
+
+        def do_DELETE(self) -> None:
+            self._answer(204)
+
+        def _answer(self, status: int) -> None:
+            self.send_response(status)
+            self.send_header("ETag", '"same"')
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+
+        def log_message(self, *_: Any) -> None:
+            return
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Careless) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()

@@ -34,6 +34,10 @@ class DataError(MlopsError, ValueError):
     """Source data cannot be used as it is: unreadable file, missing columns, no rows."""
 
 
+class SourceUnavailable(DataError):
+    """The place where source data is does not answer or lets nobody in: no partition of it can be read."""
+
+
 class RegistryError(MlopsError):
     """The model registry lacks what was asked for, or holds something inconsistent."""
 

@@ -11,14 +11,22 @@ an external asset: the same step writes both, and nobody can ask for one without
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 import dagster as dg
 from pydantic import Field, model_validator
 
 from mlops_assets.components.code_version import code_version
 from mlops_assets.components.document import Declaration, DeclaredComponent
-from mlops_assets.components.fields import DailyPartitions, Name, RowRule, SuiteExpectation
+from mlops_assets.components.fields import (
+    ColumnName,
+    DailyPartitions,
+    Encoding,
+    Name,
+    RowRule,
+    SuiteExpectation,
+    require_distinct_names,
+)
 from mlops_assets.components.partition_events import (
     latest_versions,
     range_version,
@@ -27,13 +35,18 @@ from mlops_assets.components.partition_events import (
 )
 from mlops_assets.components.tables import markdown_table
 from mlops_assets.data.content import content_version, content_versions
+from mlops_assets.data.expectation_arguments import argument_problem
 from mlops_assets.data.loading import Source, load
 from mlops_assets.data.locations import PARTITION
-from mlops_assets.data.schema import ColumnType
-from mlops_assets.data.sources import CsvFormat, ParquetFormat, SourceFormat
-from mlops_assets.data.validation import Concern, Finding, Rules, Validated, validate
-from mlops_assets.errors import DataError
+from mlops_assets.data.schema import ColumnType, column_schema, frame_of, typed_table
+from mlops_assets.data.sources import CsvFormat, Missing, ParquetFormat, SourceFormat
+from mlops_assets.data.sources.csv_format import NULL_VALUES, TEXT_NULL_VALUES
+from mlops_assets.data.validation import REASONS, Concern, Finding, Rules, Validated, validate
+from mlops_assets.errors import DataError, DeclarationError
 from mlops_assets.resources.lake import Lake
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 CONCERNS: dict[Concern, str] = {
     "schema": "The source is readable and has every declared column, with values of the declared type.",
@@ -52,14 +65,31 @@ class CsvSource(Declaration):
         "{partition} in it means one file per partition."
     )
     delimiter: str = Field(default=",", min_length=1, max_length=1, description="Field separator.")
-    null_values: tuple[str, ...] = Field(default=("", "NA"), description="Texts that mean missing.")
+    encoding: Encoding = Field(default="utf-8", description="Python's name of the file's encoding.")
+    null_values: tuple[str, ...] = Field(
+        default=NULL_VALUES, description="Unquoted texts that mean missing in numbers, booleans and times."
+    )
+    text_null_values: tuple[str, ...] = Field(
+        default=TEXT_NULL_VALUES, description="Unquoted texts that mean missing in columns of text."
+    )
+    column_null_values: dict[str, tuple[str, ...]] = Field(
+        default_factory=dict, description="The same for single columns of the file, instead of the above."
+    )
+    text_columns: tuple[str, ...] = Field(
+        default=(),
+        description="With a transform: columns of the file that stay text whatever they look like.",
+    )
     final_newline: Literal["required", "optional"] = Field(
         default="required", description="A file whose last line has no end was cut off, unless optional."
     )
 
     def reader(self) -> SourceFormat:
         return CsvFormat(
-            delimiter=self.delimiter, null_values=self.null_values, final_newline=self.final_newline
+            delimiter=self.delimiter,
+            missing=Missing(self.null_values, self.text_null_values, self.column_null_values),
+            final_newline=self.final_newline,
+            encoding=self.encoding,
+            text_columns=self.text_columns,
         )
 
 
@@ -88,7 +118,7 @@ class DatasetDeclaration(Declaration):
         default=None,
         description="Dotted path of a function DataFrame -> DataFrame that makes the declared columns.",
     )
-    columns: dict[str, ColumnType] = Field(
+    columns: dict[ColumnName, ColumnType] = Field(
         min_length=1, description="Every column and its type. A missing one fails; others are dropped."
     )
     primary_key: tuple[str, ...] = Field(
@@ -108,19 +138,19 @@ class DatasetDeclaration(Declaration):
 
     @model_validator(mode="after")
     def _columns_exist(self) -> "DatasetDeclaration":
-        named = set(self.primary_key)
-        for kwargs in [rule.kwargs for rule in self.row_rules] + [rule.kwargs for rule in self.suite]:
-            columns = [kwargs.get(key) for key in ("column", "column_A", "column_B")]
-            named.update(str(column) for column in columns if column is not None)
-            named.update(map(str, kwargs.get("column_list", ())))
-        unknown = sorted(named - set(self.columns))
+        unknown = sorted(set(self.primary_key) - set(self.columns))
         if unknown:
-            raise ValueError(f"unknown columns {', '.join(unknown)}; declared: {', '.join(self.columns)}")
+            raise ValueError(
+                f"unknown columns in primary_key: {', '.join(unknown)}; declared: {', '.join(self.columns)}"
+            )
+        require_distinct_names(self.columns, reserved={REASONS: "the quarantine's own column"})
         partitioned = self.partitions is not None
         if self.partitions is not None and self.columns.get(self.partitions.column) != "string":
             raise ValueError(f"the partition column {self.partitions.column!r} must be declared as a string")
         if PARTITION in self.source.path and not partitioned:
             raise ValueError(f"{PARTITION} in the path needs partitions")
+        if isinstance(self.source, CsvSource) and self.source.text_columns and self.transform is None:
+            raise ValueError("text_columns go with a transform; without one, declare the columns as string")
         return self
 
     def rules(self) -> Rules:
@@ -160,7 +190,16 @@ class DatasetComponent(DeclaredComponent[DatasetDeclaration]):
 
     def build_defs(self, context: dg.ComponentLoadContext) -> dg.Definitions:
         folder = context.path if context.path.is_dir() else context.path.parent
+        self._check_expectations()
         return dg.Definitions(assets=[self._dataset(folder), self._quarantine(folder)])
+
+    def _check_expectations(self) -> None:
+        """DeclarationError, with file and line, for the first expectation that its columns cannot have."""
+        for field in ("row_rules", "suite"):
+            for position, one in enumerate(getattr(self.declaration, field)):
+                problem = argument_problem(one.expectation(), self.declaration.columns)
+                if problem is not None:
+                    raise DeclarationError(problem, where=self.where(field, position, "kwargs"))
 
     @property
     def _key(self) -> dg.AssetKey:
@@ -200,6 +239,7 @@ class DatasetComponent(DeclaredComponent[DatasetDeclaration]):
                     partition_column=column,
                     partitions=partitions,
                     s3_options=lake.s3_options,
+                    is_key=declared.partitions.is_key if declared.partitions else lambda _: True,
                 )
             except DataError as error:
                 finding = Finding("schema", None, "source", "readable rows", str(error))
@@ -249,20 +289,31 @@ class DatasetComponent(DeclaredComponent[DatasetDeclaration]):
         if good is not None and bad:
             kept = kept[kept[column].isin(good)]
             quarantined = quarantined[quarantined[column].isin(good)]
-        versions = _versions(kept, column, good)
+        schema = column_schema(self.declaration.columns)
+        try:
+            rows = typed_table(kept, schema)
+            left_out = typed_table(quarantined, schema.append(_reasons_field()))
+        except DataError as error:
+            yield from checks
+            raise dg.Failure(f"{self._key.to_user_string()}: {error}", allow_retries=False) from error
+        versions = _versions(frame_of(rows), column, good)
         many = good is not None and len(good) > 1
         together = range_version(versions) if many else next(iter(versions.values()))
         commit = {"run_id": context.run.run_id, "data_version": together}
-        wrote = lake.write(
-            self._key.to_user_string(), kept, partition_column=column, partitions=good, commit=commit
-        )
-        table = lake.write(
-            self._quarantine_key.to_user_string(),
-            quarantined,
-            partition_column=column,
-            partitions=good,
-            commit=commit,
-        )
+        try:
+            wrote = lake.write(
+                self._key.to_user_string(), rows, partition_column=column, partitions=good, commit=commit
+            )
+            table = lake.write(
+                self._quarantine_key.to_user_string(),
+                left_out,
+                partition_column=column,
+                partitions=good,
+                commit=commit,
+            )
+        except DataError as error:
+            yield from checks
+            raise dg.Failure(f"{self._key.to_user_string()}: {error}", allow_retries=False) from error
         context.log.info(
             f"Wrote {wrote.rows} rows in {1 if good is None else len(good)} partitions to {wrote.uri}, Delta "
             f"version {wrote.version}; {table.rows} rows went to quarantine."
@@ -292,7 +343,9 @@ class DatasetComponent(DeclaredComponent[DatasetDeclaration]):
             # The asset's page shows the latest event: that of the last partition.
             by_partition[good[-1]]["preview"] = _preview(kept[kept[column] == good[-1]])
             report_partitions(context, self._key, versions, by_partition)
-        yield from self._quarantine_events(context, quarantined, validated, good, table.version, table.uri)
+        yield from self._quarantine_events(
+            context, frame_of(left_out), validated, good, table.version, table.uri
+        )
         if bad:
             yield from checks
             raise self._failure(validated, bad, total)
@@ -390,6 +443,12 @@ class DatasetComponent(DeclaredComponent[DatasetDeclaration]):
                 for name, type in self.declaration.columns.items()
             ]
         )
+
+
+def _reasons_field() -> "pa.Field[Any]":
+    import pyarrow as pa
+
+    return pa.field(REASONS, pa.string())
 
 
 def _versions(frame: Any, column: str | None, partitions: Sequence[str] | None) -> dict[str, str]:

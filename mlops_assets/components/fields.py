@@ -4,7 +4,9 @@ Belongs here: field types and small models used by more than one declaration. Do
 declarations themselves (one component file each).
 """
 
+import codecs
 import re
+from collections.abc import Iterable, Mapping
 from datetime import date, timedelta
 from typing import Annotated, Any, Literal
 
@@ -12,6 +14,7 @@ import dagster as dg
 from pydantic import BeforeValidator, Field, model_validator
 
 from mlops_assets.components.document import Declaration
+from mlops_assets.data.expectation_arguments import argument_problem
 from mlops_assets.data.expectations import ROW_RULES, SUITE, Expectation, Severity
 
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
@@ -39,13 +42,51 @@ Duration = Annotated[timedelta, BeforeValidator(parse_duration)]
 Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$", description="Lower case, digits and underscores.")]
 
 
+def _column_name(value: object) -> object:
+    if isinstance(value, str) and (not value.strip() or not value.isprintable()):
+        raise ValueError(f"{value!r} is not a column name: it needs a visible character, and no control ones")
+    return value
+
+
+ColumnName = Annotated[str, BeforeValidator(_column_name)]
+"""Name of a column as a file may have it: blanks and signs are allowed, control characters are not."""
+
+
+def _encoding(value: object) -> object:
+    if isinstance(value, str):
+        try:
+            codecs.lookup(value)
+        except LookupError:
+            raise ValueError(
+                f"{value!r} is no encoding that Python knows; common ones: utf-8, utf-16, latin-1, cp1252"
+            ) from None
+    return value
+
+
+Encoding = Annotated[str, BeforeValidator(_encoding)]
+"""Python's name of a text encoding."""
+
+
+def require_distinct_names(names: Iterable[str], *, reserved: Mapping[str, str]) -> None:
+    """ValueError for names that a table cannot hold: the same but for upper and lower case, or taken."""
+    seen: dict[str, str] = {}
+    taken = {name.lower(): what for name, what in reserved.items()}
+    for name in names:
+        lower = name.lower()
+        if lower in seen:
+            raise ValueError(f"columns {seen[lower]!r} and {name!r} differ in upper and lower case only")
+        if lower in taken:
+            raise ValueError(f"column name {name!r} is taken: it is {taken[lower]}; choose another")
+        seen[lower] = name
+
+
 class DailyPartitions(Declaration):
     """Daily partitions; a partition key is the text of the day, like 2013-03-10."""
 
     kind: Literal["daily"] = Field(default="daily", description="One partition per day.")
     start: date = Field(description="First day.")
     end: date | None = Field(default=None, description="The day after the last; open-ended when left out.")
-    column: str = Field(description="Column whose text is the partition key.")
+    column: ColumnName = Field(description="Column whose text is the partition key.")
     known_empty: tuple[date, ...] = Field(
         default=(),
         description="Days the source is known to hold no rows for. Any other day without rows fails.",
@@ -59,6 +100,14 @@ class DailyPartitions(Declaration):
         if outside:
             raise ValueError(f"known_empty days outside the partitions: {', '.join(map(str, outside))}")
         return self
+
+    @staticmethod
+    def is_key(text: str) -> bool:
+        """Whether a text is the key of some day, inside the partitions or not: written as 2013-03-10."""
+        try:
+            return date.fromisoformat(text).isoformat() == text
+        except ValueError:
+            return False
 
     def definition(self) -> dg.DailyPartitionsDefinition:
         """Dagster's definition. Declared days are calendar days; no time zone moves them."""
@@ -81,6 +130,12 @@ def _known(value: Any, allowed: tuple[str, ...], what: str) -> Any:
     return value
 
 
+def _require_arguments(expectation: Expectation) -> None:
+    problem = argument_problem(expectation)
+    if problem is not None:
+        raise ValueError(problem)
+
+
 class RowRule(Declaration):
     """A Great Expectations expectation on single rows; a row that breaks it goes to quarantine."""
 
@@ -91,6 +146,7 @@ class RowRule(Declaration):
     def _every_row_counts(self) -> "RowRule":
         if "mostly" in self.kwargs:
             raise ValueError("mostly has no meaning for single rows; declare max_quarantine_share instead")
+        _require_arguments(self.expectation())
         return self
 
     def expectation(self) -> Expectation:
@@ -105,6 +161,11 @@ class SuiteExpectation(Declaration):
     severity: Severity = Field(
         default="critical", description="critical: the partition is not written; warning: it is, and shown."
     )
+
+    @model_validator(mode="after")
+    def _arguments_are_there(self) -> "SuiteExpectation":
+        _require_arguments(self.expectation())
+        return self
 
     def expectation(self) -> Expectation:
         return Expectation(type=self.type, kwargs=self.kwargs, severity=self.severity)

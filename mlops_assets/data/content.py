@@ -5,11 +5,14 @@ and writing versions into events (``components/partition_events.py``).
 
 A version does not depend on the order of rows or columns, nor on how pandas happens to hold a value:
 None, NaN, NaT and NA are one missing value; -0.0 is 0.0; Int64 is int64; timestamps are compared as UTC
-microseconds. It does depend on column names, on the kind of each column (text, integer, ...) and on how
-often a row occurs. So a frame has the same version before it is written to Delta and after it is read.
+microseconds. It does depend on the names of the columns, on their kinds (text, integer, ...) and on how
+often a row occurs. A column without any value says nothing: so a partition keeps its version when the table
+gains a column that the partition has no value in. A frame has the same version before it is written to
+Delta and after it is read.
 """
 
 import hashlib
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -18,17 +21,15 @@ from numpy.typing import NDArray
 if TYPE_CHECKING:
     import pandas as pd
 
-_MISSING = np.uint64(0x9E3779B97F4A7C15)
 _MULTIPLIER = np.uint64(0xD6E8FEB86659FD93)
-_EMPTY = np.uint64(0)
 VERSION_LENGTH = 20
 """Hexadecimal digits of a version: 80 bits, short enough to read in the UI."""
 
 
 def content_version(frame: "pd.DataFrame") -> str:
-    """Version of a whole frame. A frame without rows has one too; it depends on its columns only."""
-    header, rows = _row_hashes(frame)
-    return _version(header, rows)
+    """Version of a whole frame; the same for every frame without rows."""
+    columns = _columns(frame)
+    return _version(columns, _row_hashes(columns, len(frame)))
 
 
 def content_versions(frame: "pd.DataFrame", partition_column: str) -> dict[str, str]:
@@ -38,37 +39,67 @@ def content_versions(frame: "pd.DataFrame", partition_column: str) -> dict[str, 
     """
     import pandas as pd
 
-    header, rows = _row_hashes(frame)
+    columns = _columns(frame)
+    rows = _row_hashes(columns, len(frame))
     codes, keys = pd.factorize(frame[partition_column], sort=True)
     if (codes < 0).any():
         raise ValueError(f"{int((codes < 0).sum())} rows have no {partition_column}")
     order = np.argsort(codes, kind="stable")
     bounds = np.searchsorted(codes[order], np.arange(len(keys) + 1))
     ordered = rows[order]
+    present = {name: np.bincount(codes[column.present], minlength=len(keys)) > 0 for name, column in columns.items()}
     return {
-        str(key): _version(header, ordered[start:end])
-        for key, start, end in zip(keys, bounds[:-1], bounds[1:], strict=True)
+        str(key): _version(
+            {name: column for name, column in columns.items() if present[name][number]}, ordered[start:end]
+        )
+        for number, (key, start, end) in enumerate(zip(keys, bounds[:-1], bounds[1:], strict=True))
     }
 
 
-def _version(header: bytes, rows: NDArray[np.uint64]) -> str:
-    digest = hashlib.sha256(header)
-    digest.update(np.sort(rows).tobytes())
-    return digest.hexdigest()[:VERSION_LENGTH]
+@dataclass(frozen=True)
+class _Column:
+    """What a column is, which rows have a value in it, and a hash of each value (0 where missing)."""
+
+    kind: str
+    present: NDArray[np.bool_]
+    hashes: NDArray[np.uint64]
 
 
-def _row_hashes(frame: "pd.DataFrame") -> tuple[bytes, NDArray[np.uint64]]:
+def _columns(frame: "pd.DataFrame") -> dict[str, _Column]:
+    """The columns with a value, by name in order."""
     if not frame.columns.is_unique:
         raise ValueError(f"duplicate column names: {list(frame.columns[frame.columns.duplicated()])}")
-    rows = np.full(len(frame), _EMPTY, dtype=np.uint64)
-    header = hashlib.sha256()
+    found = {}
     for name in sorted(frame.columns):
+        present = frame[name].notna().to_numpy(dtype=bool)
+        if not present.any():
+            continue
         kind, hashes = _column_hashes(frame[name])
-        header.update(f"{name}\x00{kind}\x00".encode())
+        salt = np.uint64(int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big"))
         with np.errstate(over="ignore"):
-            rows = (rows ^ hashes) * _MULTIPLIER
-            rows ^= rows >> np.uint64(29)
-    return header.digest(), rows
+            mixed = (hashes ^ salt) * _MULTIPLIER
+            mixed ^= mixed >> np.uint64(29)
+            mixed *= _MULTIPLIER
+            mixed ^= mixed >> np.uint64(32)
+        found[name] = _Column(kind, present, np.where(present, mixed, np.uint64(0)))
+    return found
+
+
+def _row_hashes(columns: "dict[str, _Column]", rows: int) -> NDArray[np.uint64]:
+    """A sum, so that neither the order of the columns nor one without a value counts."""
+    total = np.zeros(rows, dtype=np.uint64)
+    for column in columns.values():
+        with np.errstate(over="ignore"):
+            total += column.hashes
+    return total
+
+
+def _version(columns: "dict[str, _Column]", rows: NDArray[np.uint64]) -> str:
+    digest = hashlib.sha256()
+    for name, column in columns.items():
+        digest.update(f"{name}\x00{column.kind}\x00".encode())
+    digest.update(np.sort(rows).tobytes())
+    return digest.hexdigest()[:VERSION_LENGTH]
 
 
 def _column_hashes(column: "pd.Series[Any]") -> tuple[str, NDArray[np.uint64]]:
@@ -100,8 +131,7 @@ def _column_hashes(column: "pd.Series[Any]") -> tuple[str, NDArray[np.uint64]]:
         kind = "text or date"
         hashed = pd.util.hash_array(texts, categorize=False) if len(texts) else np.zeros(1, dtype=np.uint64)
         values = hashed[np.maximum(codes, 0)]
-    hashes = pd.util.hash_array(np.ascontiguousarray(values))
-    return kind, np.where(missing, _MISSING, hashes)
+    return kind, pd.util.hash_array(np.ascontiguousarray(values))
 
 
 def _text(value: object) -> str:

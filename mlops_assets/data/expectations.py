@@ -11,12 +11,13 @@ test holds every one of them to Great Expectations' own verdict. The rest is val
 
 Great Expectations passes an expectation about values when there are no values. Here it fails: nothing was
 seen. An expectation that raises (no such column, a date-only string against timestamps) has not failed
-but *errored*; it is reported as such and blocks as well. Every call makes its own ephemeral context, since
+but *errored*; it is reported as such, for the partitions in whose rows it does, and blocks as well. Every call makes its own ephemeral context, since
 threads that share one get each other's results (great_expectations issue 12209).
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -97,11 +98,14 @@ class Expectation:
 
 @dataclass(frozen=True)
 class RowResult:
-    """Which rows break one rule; ``error`` is set instead when the rule could not be evaluated."""
+    """Which rows break one rule. ``error`` is set when it could not be evaluated: for all rows, or for the
+    groups in ``errors``, whose rows count as not broken.
+    """
 
     expectation: Expectation
     broken: Mask
-    error: str | None
+    error: str | None = None
+    errors: Mapping[int, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -115,19 +119,52 @@ class SuiteResult:
     error: str | None = None
 
 
-def check_rules(frame: "pd.DataFrame", rules: Sequence[Expectation]) -> list[RowResult]:
-    """One result per rule, evaluated once over the whole frame. No rows: nothing is broken."""
+def check_rules(
+    frame: "pd.DataFrame", rules: Sequence[Expectation], groups: NDArray[np.int64] | None = None
+) -> list[RowResult]:
+    """One result per rule, evaluated once over the whole frame. No rows: nothing is broken.
+
+    A rule that errors there is evaluated for each of the ``groups`` of rows by itself (numbers of groups, one
+    per row): only where it errors again is it an error.
+    """
     if not rules:
         return []
     frame = frame.reset_index(drop=True)
     if frame.empty:
-        return [RowResult(rule, np.zeros(0, dtype=bool), None) for rule in rules]
+        return [RowResult(rule, np.zeros(0, dtype=bool)) for rule in rules]
     results = []
     for rule, found in zip(rules, _validate([frame], rules), strict=True):
-        broken = np.zeros(len(frame), dtype=bool)
-        broken[list(found.result.get("unexpected_index_list") or [])] = True
-        results.append(RowResult(rule, broken, _error(found)))
+        error = _error(found)
+        if error is None:
+            results.append(RowResult(rule, _broken(found, len(frame))))
+        elif groups is None or len(set(groups.tolist())) < 2:
+            of_all = {} if groups is None else {int(groups[0]): error}
+            results.append(RowResult(rule, np.zeros(len(frame), dtype=bool), error, of_all))
+        else:
+            results.append(_rule_by_group(frame, rule, groups, error))
     return results
+
+
+def _rule_by_group(
+    frame: "pd.DataFrame", rule: Expectation, groups: NDArray[np.int64], error: str
+) -> RowResult:
+    broken = np.zeros(len(frame), dtype=bool)
+    errors: dict[int, str] = {}
+    rows = [(group, np.flatnonzero(groups == group)) for group in sorted(set(groups.tolist()))]
+    found = _validate([frame.iloc[mine].reset_index(drop=True) for _, mine in rows], [rule])
+    for (group, mine), result in zip(rows, found, strict=True):
+        own = _error(result)
+        if own is None:
+            broken[mine] = _broken(result, len(mine))
+        else:
+            errors[group] = own
+    return RowResult(rule, broken, error if errors else None, errors)
+
+
+def _broken(found: Any, rows: int) -> Mask:
+    broken = np.zeros(rows, dtype=bool)
+    broken[list(found.result.get("unexpected_index_list") or [])] = True
+    return broken
 
 
 def check_suite(
@@ -156,7 +193,7 @@ def check_suite(
         for expectation in suite
         if expectation.type in ROW_RULES and "column" in expectation.kwargs and len(frame)
     ]
-    by_row = dict(zip(map(id, rowwise), check_rules(frame, rowwise), strict=True))
+    by_row = dict(zip(map(id, rowwise), check_rules(frame, rowwise, groups), strict=True))
     remaining = []
     for expectation in suite:
         if id(expectation) in by_row:
@@ -189,10 +226,33 @@ class _Grouped:
             yield key, self.frame[self.groups == number].reset_index(drop=True)
 
     def knows(self, expectation: Expectation) -> bool:
-        """Whether the column exists and every argument is one that the quick way honours."""
+        """Whether every argument is one that the quick way honours, and the values are plain numbers or text:
+        what Great Expectations makes of times, and of bounds written as text, is its own business.
+        """
+        import pandas as pd
+
         quick = {"column", "min_value", "max_value", "strict_min", "strict_max", "value", "value_set"}
-        column = expectation.kwargs.get("column")
-        return set(expectation.kwargs) <= quick and (column is None or column in self.frame.columns)
+        kwargs = expectation.kwargs
+        if not set(kwargs) <= quick:
+            return False
+        if not all(_is_plain(kwargs.get(bound)) for bound in ("min_value", "max_value", "value")):
+            return False
+        column = kwargs.get("column")
+        if column is None:
+            return True
+        if column not in self.frame.columns:
+            return False
+        dtype = self.frame[column].dtype
+        if expectation.type in _OF_ANY_TYPE:
+            return True
+        if "value_set" in kwargs:
+            wanted = kwargs["value_set"]
+            if dtype == object:
+                return all(isinstance(value, str) for value in wanted) and all(
+                    isinstance(value, str) for value in self.frame[column].dropna()
+                )
+            return pd.api.types.is_numeric_dtype(dtype) and all(map(_is_plain, wanted))
+        return pd.api.types.is_numeric_dtype(dtype) and not pd.api.types.is_bool_dtype(dtype)
 
     def shares(self, result: RowResult) -> Iterator[SuiteResult]:
         import pandas as pd
@@ -200,13 +260,14 @@ class _Grouped:
         expectation = result.expectation
         mostly = float(expectation.kwargs.get("mostly", 1.0))
         seen = np.ones(len(self.frame), dtype=bool)
-        if not expectation.type.endswith("be_null") and result.error is None:
+        if not expectation.type.endswith("be_null") and expectation.kwargs["column"] in self.frame.columns:
             seen = ~pd.isna(self.frame[expectation.kwargs["column"]]).to_numpy()
         counted = np.bincount(self.groups[seen], minlength=len(self.keys))
         broken = np.bincount(self.groups[result.broken & seen], minlength=len(self.keys))
-        for key, total, bad in zip(self.keys, counted, broken, strict=True):
-            if result.error is not None:
-                yield SuiteResult(expectation, key, False, "-", result.error)
+        for number, (key, total, bad) in enumerate(zip(self.keys, counted, broken, strict=True)):
+            error = result.errors.get(number) if result.errors else result.error
+            if error is not None:
+                yield SuiteResult(expectation, key, False, "-", error)
             elif total == 0:
                 yield SuiteResult(expectation, key, False, "no values")
             else:
@@ -290,6 +351,18 @@ _STATISTICS: dict[str, Callable[[_Grouped, Expectation], _Judged]] = {
 }
 
 
+_OF_ANY_TYPE = (
+    "expect_column_unique_value_count_to_be_between",
+    "expect_column_proportion_of_unique_values_to_be_between",
+    "expect_column_proportion_of_non_null_values_to_be_between",
+)
+"""They count, so what they count does not matter."""
+
+
+def _is_plain(value: Any) -> bool:
+    return value is None or (isinstance(value, (int, float)) and not isinstance(value, bool))
+
+
 def _within(value: Any, kwargs: Mapping[str, Any]) -> bool:
     low, high = kwargs.get("min_value"), kwargs.get("max_value")
     above = low is None or (value > low if kwargs.get("strict_min") else value >= low)
@@ -330,8 +403,25 @@ def _validate(frames: Sequence["pd.DataFrame"], expectations: Sequence[Expectati
     )
     wanted = {"result_format": "COMPLETE", "include_unexpected_rows": False}
     for frame in frames:
-        found = batches.get_batch({"dataframe": frame}).validate(suite, result_format=wanted)
+        try:
+            found = batches.get_batch({"dataframe": frame}).validate(suite, result_format=wanted)
+        except Exception as error:  # whatever it is, it is said of these rows, and the others go on
+            yield from _one_by_one(frame, expectations, error)
+            continue
         yield from sorted(found.results, key=lambda result: result.expectation_config.meta["position"])
+
+
+def _one_by_one(
+    frame: "pd.DataFrame", expectations: Sequence[Expectation], error: Exception
+) -> Iterator[Any]:
+    """The same for rows on which one of several expectations ends the validation of all."""
+    if len(expectations) > 1:
+        for one in expectations:
+            yield from _validate([frame], [one])
+        return
+    message = f"{type(error).__name__}: {error}"
+    raised = {"raised_exception": True, "exception_message": message}
+    yield SimpleNamespace(success=False, result={}, exception_info=raised)
 
 
 def _error(result: Any) -> str | None:

@@ -7,16 +7,17 @@ faults to partitions. Does not belong here: formats (``data/sources``), judging 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from mlops_assets.data.locations import PARTITION, S3, locate, read_bytes
-from mlops_assets.data.schema import ColumnType, Conformed, conform
+from mlops_assets.data.schema import ColumnType, Conformed, conform, frame_of
 from mlops_assets.data.sources import SourceFormat
 from mlops_assets.data.validation import Finding, schema_findings
-from mlops_assets.errors import DataError
+from mlops_assets.errors import DataError, SourceUnavailable
 
 if TYPE_CHECKING:
     import pandas as pd
+    import pyarrow as pa
 
 Transform = Callable[["pd.DataFrame"], "pd.DataFrame"]
 
@@ -51,12 +52,18 @@ def load(
     partition_column: str | None,
     partitions: Sequence[str] | None,
     s3_options: Callable[[], Mapping[str, str]],
+    is_key: Callable[[str], bool] = lambda text: True,
 ) -> Loaded:
     """Reads what the partitions need; None reads unpartitioned data.
 
-    With one file per partition, a file that cannot be read, does not go through the transform or has the
-    wrong columns is a finding of its own partition. With one file for all, DataError is raised for what
-    cannot be attributed: the file itself, a failing transform, rows without a partition.
+    With one file per partition, whatever goes wrong with a file (it cannot be read, does not go through the
+    transform, has the wrong columns) is a finding of its own partition. With one file for all, a transform
+    that fails on the rows of some partitions only is a finding of theirs: the others are transformed
+    without them. ``is_key`` tells whether a text is the key of any partition at all.
+
+    Raises DataError for what cannot be attributed: the one file of all, a transform that fails on every
+    partition, rows without a partition or of one that cannot exist; SourceUnavailable when no file can be
+    read.
     """
     if partitions is not None and partition_column is None:
         raise ValueError("partitions need a partition_column")
@@ -64,8 +71,12 @@ def load(
         if partitions is None or partition_column is None:
             raise ValueError(f"{source.path} names one file per partition, and there are none")
         return _load_each(source, columns, partition_column, partitions, s3_options)
-    raw = _read(source, columns, None, s3_options)
-    conformed = conform(_transformed(source, raw), columns)
+    table = _read(source, columns, None, s3_options)
+    findings: list[Finding] = []
+    rows: pa.Table | pd.DataFrame = table
+    if source.transform is not None:
+        rows, findings = _transformed_apart(source, table, partition_column, partitions)
+    conformed = conform(rows, columns)
     if partition_column is None or partitions is None:
         return Loaded(conformed.frame, schema_findings(conformed, [None] * len(conformed.frame)))
     if partition_column in conformed.missing:
@@ -75,19 +86,18 @@ def load(
         ]
         return Loaded(conformed.frame, everywhere)
     of_row = conformed.frame[partition_column]
-    if of_row.isna().any():
-        raise DataError(
-            f"{int(of_row.isna().sum())} of {len(of_row)} rows of {source.path} have no {partition_column}, "
-            "so no partition can be said to be complete."
-        )
+    _require_keys(source, of_row, is_key)
     wanted = of_row.isin(list(partitions)).to_numpy()
     selected = Conformed(
         frame=conformed.frame[wanted].reset_index(drop=True),
         missing=conformed.missing,
-        wrong={name: mask[wanted] for name, mask in conformed.wrong.items() if mask[wanted].any()},
-        examples=conformed.examples,
+        misfits={
+            name: mine
+            for name, misfit in conformed.misfits.items()
+            if (mine := misfit.of(wanted)) is not None
+        },
     )
-    findings = schema_findings(selected, selected.frame[partition_column].tolist())
+    findings += schema_findings(selected, selected.frame[partition_column].tolist())
     if conformed.missing:
         seen = {finding.partition for finding in findings}
         findings += [
@@ -98,6 +108,24 @@ def load(
             if key not in seen
         ]
     return Loaded(selected.frame, findings)
+
+
+def _require_keys(source: Source, of_row: "pd.Series[Any]", is_key: Callable[[str], bool]) -> None:
+    """DataError when rows belong to no partition that can exist: nobody would ever ask for them."""
+    column = of_row.name
+    if of_row.isna().any():
+        raise DataError(
+            f"{int(of_row.isna().sum())} of {len(of_row)} rows of {source.path} have no {column}, "
+            "so no partition can be said to be complete."
+        )
+    strangers = [text for text in of_row.unique() if not is_key(text)]
+    if strangers:
+        rows = int(of_row.isin(strangers).sum())
+        raise DataError(
+            f"{rows} of {len(of_row)} rows of {source.path} have a {column} that is the key of no partition, "
+            f"for example {strangers[0]!r}; a key is a day like 2024-01-31. No partition can be said to be "
+            "complete."
+        )
 
 
 def _load_each(
@@ -114,32 +142,52 @@ def _load_each(
     options = s3_options() if source.path.startswith(S3) else {}
     for key in partitions:
         try:
-            frame = _transformed(source, _read(source, columns, key, lambda: options))
+            table = _read(source, columns, key, lambda: options)
+            rows: Any = table
+            if source.transform is not None:
+                rows = _transformed(source, _raw_frame(source, table))
+        except SourceUnavailable:
+            raise
         except DataError as error:
             findings.append(Finding("schema", key, "source file", "a whole, readable file", str(error)))
             continue
-        if partition_column not in frame.columns:
-            frame = frame.assign(**{partition_column: key})
-        conformed = conform(frame, columns)
-        faults = schema_findings(conformed, [key] * len(conformed.frame))
-        strangers = conformed.frame[partition_column]
-        strangers = strangers[strangers.ne(key)]
-        if len(strangers):
-            faults.append(
-                Finding(
-                    "schema",
-                    key,
-                    partition_column,
-                    f"only {key}",
-                    f"{len(strangers)} rows of others, e.g. {strangers.iloc[0]!r}",
-                )
-            )
+        frame, faults = _of_partition(rows, columns, partition_column, key)
         findings.extend(faults)
         if not faults:
-            frames.append(conformed.frame)
+            frames.append(frame)
     filled = [frame for frame in frames if len(frame)] or frames[:1]
     whole = pd.concat(filled, ignore_index=True) if filled else pd.DataFrame(columns=list(columns))
     return Loaded(conform(whole, columns).frame, findings)
+
+
+def _of_partition(
+    rows: "pa.Table | pd.DataFrame",
+    columns: Mapping[str, ColumnType],
+    partition_column: str,
+    key: str,
+) -> "tuple[pd.DataFrame, list[Finding]]":
+    """One partition's file in the declared types; it may leave out the column that its name says."""
+    conformed = conform(rows, columns)
+    if partition_column in conformed.missing:
+        conformed = Conformed(
+            frame=conformed.frame.assign(**{partition_column: key}),
+            missing=tuple(name for name in conformed.missing if name != partition_column),
+            misfits=conformed.misfits,
+        )
+    faults = schema_findings(conformed, [key] * len(conformed.frame))
+    strangers = conformed.frame[partition_column]
+    strangers = strangers[strangers.ne(key)]
+    if len(strangers):
+        faults.append(
+            Finding(
+                "schema",
+                key,
+                partition_column,
+                f"only {key}",
+                f"{len(strangers)} rows of others, e.g. {strangers.iloc[0]!r}",
+            )
+        )
+    return conformed.frame, faults
 
 
 def _read(
@@ -147,22 +195,87 @@ def _read(
     columns: Mapping[str, ColumnType],
     partition: str | None,
     s3_options: Callable[[], Mapping[str, str]],
-) -> "pd.DataFrame":
+) -> "pa.Table":
     location = locate(source.path, folder=source.folder, partition=partition)
     content = read_bytes(location, s3_options() if location.startswith(S3) else {})
-    text = [name for name, kind in columns.items() if kind == "string"]
-    return source.format.read(content, name=location, text_columns=text)
+    try:
+        return source.format.read(content, name=location, columns=columns, infer=source.transform is not None)
+    except DataError:
+        raise
+    except Exception as error:  # whatever a reader raises is about this file, and says so
+        raise DataError(
+            f"Source file {location} cannot be read: {type(error).__name__}: {error}"
+        ) from error
+
+
+def _raw_frame(source: Source, table: "pa.Table") -> "pd.DataFrame":
+    try:
+        return frame_of(table)
+    except (ValueError, TypeError, NotImplementedError) as error:
+        raise DataError(
+            f"The raw rows of {source.path} cannot be given to a transform: {type(error).__name__}: {error}"
+        ) from error
+
+
+def _transformed_apart(
+    source: Source,
+    table: "pa.Table",
+    partition_column: str | None,
+    partitions: Sequence[str] | None,
+) -> "tuple[pd.DataFrame, list[Finding]]":
+    """The transformed rows, and a finding for each partition that was left out because it fails by itself.
+
+    The others are what the transform makes of the file as if those rows were not in it. Whose fault a
+    failure is can be said only where the raw rows have the partition's column and keep it: DataError
+    otherwise, and when every partition fails.
+    """
+    try:
+        return _transformed(source, _raw_frame(source, table)), []
+    except DataError as error:
+        if partition_column is None or partitions is None or partition_column not in table.column_names:
+            raise
+        failed = error
+    raw = _raw_frame(source, table)
+    of_row = raw[partition_column].map(lambda value: value.isoformat() if hasattr(value, "isoformat") else value)
+    reasons: dict[str, str] = {}
+    good: list[str] = []
+    for key, rows in raw.groupby(of_row, sort=False, dropna=False):
+        try:
+            made = _transformed(source, rows.reset_index(drop=True))
+        except DataError as error:
+            reasons[str(key)] = str(error)
+            continue
+        if partition_column not in made.columns or not made[partition_column].astype(str).eq(str(key)).all():
+            raise failed
+        good.append(str(key))
+    if not good or not reasons:
+        raise failed
+    whole = _transformed(source, raw[of_row.isin(good)].reset_index(drop=True))
+    wanted = set(partitions)
+    findings = [
+        Finding("schema", key, "transform", "rows that go through it", reason)
+        for key, reason in reasons.items()
+        if key in wanted
+    ]
+    return whole, findings
 
 
 def _transformed(source: Source, raw: "pd.DataFrame") -> "pd.DataFrame":
-    if source.transform is None:
-        return raw
+    import pandas as pd
+
+    assert source.transform is not None
     name = f"{source.transform.__module__}.{source.transform.__qualname__}"
     try:
-        return source.transform(raw)
+        made = source.transform(raw)
     except Exception as error:  # the declaration's own code: whatever it raises is about this data
         shown = ", ".join(map(str, raw.columns))
         raise DataError(
             f"{name} failed on the raw rows of {source.path} with {type(error).__name__}: {error}. "
             f"Columns read: {shown}."
         ) from error
+    if not isinstance(made, pd.DataFrame):
+        raise DataError(f"{name} returned a {type(made).__name__}, not a DataFrame.")
+    repeated = sorted({str(column) for column in made.columns[made.columns.duplicated()]})
+    if repeated:
+        raise DataError(f"{name} returned columns twice: {', '.join(repeated)}.")
+    return made

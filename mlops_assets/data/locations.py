@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from mlops_assets.errors import DataError
+from mlops_assets.errors import DataError, SourceUnavailable
 
 PACKAGE = "package://"
 S3 = "s3://"
@@ -34,19 +34,46 @@ def locate(path: str, *, folder: Path, partition: str | None = None) -> str:
 
 
 def read_bytes(location: str, storage_options: Mapping[str, str]) -> bytes:
-    """All bytes of a located file; DataError names the file and the reason it cannot be read."""
+    """All bytes of a located file; DataError names the file and the reason it cannot be read.
+
+    SourceUnavailable when it is not the file: the store does not answer, or its bucket cannot be read.
+    """
     from pyarrow import fs
 
     try:
         if location.startswith(S3):
-            with s3_filesystem(storage_options).open_input_file(location.removeprefix(S3)) as stream:
-                return bytes(stream.read())
+            return _object_bytes(location, storage_options)
         with fs.LocalFileSystem().open_input_file(location) as stream:
             return bytes(stream.read())
     except FileNotFoundError as error:
         raise DataError(f"Source file {location} does not exist.") from error
     except OSError as error:
         raise DataError(f"Cannot read source file {location}: {error}") from error
+
+
+def _object_bytes(location: str, storage_options: Mapping[str, str]) -> bytes:
+    path = location.removeprefix(S3)
+    filesystem = s3_filesystem(storage_options)
+    try:
+        with filesystem.open_input_file(path) as stream:
+            return bytes(stream.read())
+    except OSError as error:
+        bucket = path.partition("/")[0]
+        problem = _bucket_problem(filesystem, bucket)
+        if problem is None:
+            raise
+        raise SourceUnavailable(f"Cannot read anything from {S3}{bucket}: {problem}") from error
+
+
+def _bucket_problem(filesystem: Any, bucket: str) -> str | None:
+    """Why a bucket cannot be read, or None when it can."""
+    from pyarrow import fs
+
+    try:
+        found = filesystem.get_file_info(bucket)
+    except OSError as error:
+        return str(error)
+    return None if found.type == fs.FileType.Directory else "there is no such bucket"
 
 
 def s3_filesystem(options: Mapping[str, str]) -> Any:

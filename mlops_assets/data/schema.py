@@ -1,131 +1,270 @@
 """Declared columns: which there are, of which type, and values brought into that type.
 
-Belongs here: conforming a frame to a declaration, and saying exactly what does not fit. Does not belong
-here: rules about values (``data/expectations.py``), what happens to a bad day (``data/validation.py``).
+Belongs here: conforming rows to a declaration, saying exactly what does not fit, and the one way between
+data frames and typed tables. Does not belong here: which value fits which type (``data/conversion.py``), rules
+about values (``data/expectations.py``), what happens to a bad day (``data/validation.py``).
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from decimal import Decimal
+from functools import partial
+from typing import TYPE_CHECKING, Any, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
+from mlops_assets.data.conversion import LARGEST, SMALLEST, ColumnType, Converted, arrow_type, convert
+from mlops_assets.errors import DataError
+
 if TYPE_CHECKING:
     import pandas as pd
+    import pyarrow as pa
 
-ColumnType = Literal["string", "integer", "number", "boolean", "timestamp", "date"]
+__all__ = [
+    "ColumnType",
+    "Conformed",
+    "Misfit",
+    "column_schema",
+    "conform",
+    "frame_of",
+    "type_name",
+    "typed_table",
+]
+
 Mask = NDArray[np.bool_]
+SHOWN = 80
+"""Characters of a value that an error shows."""
+_NOT_ARROW = (ValueError, TypeError, OverflowError, NotImplementedError)
+"""What making an Arrow array raises; Arrow's own errors are among these."""
+
+
+@dataclass(frozen=True)
+class Misfit:
+    """Values of one column that do not fit its type: which rows, why, and ``shown(row)``, one as text."""
+
+    rows: Mask
+    reason: str
+    shown: Callable[[int], str]
+
+    @property
+    def example(self) -> str:
+        """The first of them as text."""
+        return self.shown(int(np.argmax(self.rows)))
+
+    def of(self, wanted: Mask) -> "Misfit | None":
+        """The same for the rows where ``wanted`` is true, numbered anew; None when they all fit."""
+        rows, positions = self.rows[wanted], np.flatnonzero(wanted)
+        return Misfit(rows, self.reason, lambda row: self.shown(int(positions[row]))) if rows.any() else None
 
 
 @dataclass(frozen=True)
 class Conformed:
     """A frame with exactly the declared columns, in declared order, and what did not fit.
 
-    ``missing`` columns are absent from the frame. ``wrong`` says per column which rows hold a value
-    that cannot be read as the declared type; the value is missing in the frame. ``examples`` has one
-    such value per column.
+    ``missing`` columns are absent from the frame. ``misfits`` says per column which values cannot be read as
+    the declared type; they are missing in the frame.
     """
 
     frame: "pd.DataFrame"
     missing: tuple[str, ...]
-    wrong: Mapping[str, Mask]
-    examples: Mapping[str, str]
+    misfits: Mapping[str, Misfit]
 
 
-def conform(frame: "pd.DataFrame", columns: Mapping[str, ColumnType]) -> Conformed:
-    """Values in their declared types; undeclared columns are dropped.
+def conform(rows: "pa.Table | pd.DataFrame", columns: Mapping[str, ColumnType]) -> Conformed:
+    """Values in their declared types, as ``frame_of`` gives them; undeclared columns are dropped.
 
-    string: text as it is. integer and number: also text that reads as one; number must be finite.
-    boolean: also 0, 1, "true", "false". timestamp: UTC microseconds, a value without zone is taken as
-    UTC. date: ``datetime.date``.
+    What fits is kept to the last digit, and what does not is named (``docs/types.md``).
     """
-    import pandas as pd
+    import pyarrow as pa
 
-    converted: dict[str, Any] = {}
-    wrong: dict[str, Mask] = {}
-    examples: dict[str, str] = {}
+    names = list(rows.column_names) if isinstance(rows, pa.Table) else list(rows.columns)
+    converted: dict[str, pa.Array[Any]] = {}
+    misfits: dict[str, Misfit] = {}
     for name, kind in columns.items():
-        if name not in frame.columns:
+        if name not in names:
             continue
-        values = frame[name]
-        result = _CONVERT[kind](values)
-        lost = (result.isna() & values.notna()).to_numpy(dtype=bool)
-        if lost.any():
-            wrong[name] = lost
-            examples[name] = repr(values[lost].iloc[0])
-        converted[name] = result
+        if isinstance(rows, pa.Table):
+            source: Any = rows.column(name).combine_chunks()
+            made = convert(source, kind)
+        else:
+            source = rows[name]
+            made = _convert_series(source, kind)
+        converted[name] = made.values
+        if made.refused.any():
+            misfits[name] = Misfit(made.refused, made.reason, partial(_shown, source))
     return Conformed(
-        frame=pd.DataFrame(converted, index=frame.index).reset_index(drop=True),
-        missing=tuple(name for name in columns if name not in frame.columns),
-        wrong=wrong,
-        examples=examples,
+        frame=frame_of(pa.table(converted)) if converted else _without_columns(len(rows)),
+        missing=tuple(name for name in columns if name not in names),
+        misfits=misfits,
     )
 
 
-def _string(values: "pd.Series[Any]") -> "pd.Series[Any]":
-    texts = values.astype(object)
-    if values.dtype == object or str(values.dtype) in ("string", "str", "category"):
-        is_text = texts.map(lambda value: isinstance(value, str), na_action="ignore").eq(True)
-        return texts.mask(~is_text)
-    return texts.mask(texts.notna())
+def column_schema(columns: Mapping[str, ColumnType]) -> "pa.Schema":
+    """The declared columns as an Arrow schema: what a table of them holds, in the lake as well."""
+    import pyarrow as pa
+
+    return pa.schema([(name, arrow_type(kind)) for name, kind in columns.items()])
 
 
-def _integer(values: "pd.Series[Any]") -> "pd.Series[Any]":
+def type_name(held: "pa.DataType") -> str:
+    """The declared type that an Arrow type holds, or Arrow's own name for it."""
+    for kind in get_args(ColumnType):
+        if str(held) == str(arrow_type(kind)):
+            return str(kind)
+    return str(held)
+
+
+def typed_table(frame: "pd.DataFrame", schema: "pa.Schema") -> "pa.Table":
+    """The frame's columns of ``schema``, in exactly its types; a column without a value has its type too.
+
+    Raises DataError for a column that the frame lacks, and for values that would not be kept as they are.
+    """
+    import pyarrow as pa
+
+    absent = [name for name in schema.names if name not in frame.columns]
+    if absent:
+        raise DataError(f"Columns {absent} are not in the rows. There are: {', '.join(map(str, frame.columns))}.")
+    arrays = []
+    for field in schema:
+        try:
+            values = pa.Array.from_pandas(frame[field.name], type=field.type, safe=True)
+        except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError, OverflowError) as error:
+            raise DataError(
+                f"Column {field.name!r} holds values of type {frame[field.name].dtype} that are not kept as "
+                f"{field.type}: {error}"
+            ) from error
+        arrays.append(values.combine_chunks() if isinstance(values, pa.ChunkedArray) else values)
+    return pa.Table.from_arrays(arrays, schema=schema)
+
+
+def frame_of(table: "pa.Table") -> "pd.DataFrame":
+    """A table as a data frame that holds every value as it is; index 0..n-1.
+
+    Integers and booleans with missing values are pandas' nullable types, so that they stay integers and
+    booleans; timestamps keep their unit and zone, dates and decimals are Python's, text is ``object``.
+    """
+    import pandas as pd
+    import pyarrow as pa
+
+    columns: dict[str, Any] = {}
+    for name, chunks in zip(table.column_names, table.columns, strict=True):
+        source = chunks.type
+        if pa.types.is_dictionary(source):
+            chunks, source = chunks.cast(source.value_type), source.value_type
+        if chunks.null_count and pa.types.is_integer(source):
+            dtype = pd.api.types.pandas_dtype(str(source).replace("i", "I", 1).replace("uI", "UI"))
+            columns[name] = chunks.to_pandas(types_mapper=lambda _, dtype=dtype: dtype).astype(dtype)
+        elif chunks.null_count and pa.types.is_boolean(source):
+            columns[name] = chunks.to_pandas(types_mapper=lambda _: pd.BooleanDtype())
+        else:
+            columns[name] = chunks.to_pandas()
+    return pd.DataFrame(columns, index=range(table.num_rows))
+
+
+def _without_columns(rows: int) -> "pd.DataFrame":
     import pandas as pd
 
-    if pd.api.types.is_bool_dtype(values.dtype):
-        return pd.Series(pd.NA, index=values.index, dtype="Int64")
-    if pd.api.types.is_integer_dtype(values.dtype):
-        return values.astype("Int64") if values.hasnans else values.astype("int64")
-    numbers = pd.to_numeric(values, errors="coerce").astype("float64")
-    whole = numbers.where(np.isfinite(numbers) & (numbers % 1 == 0) & (numbers.abs() < 2**53))
-    return whole.astype("Int64") if whole.hasnans else whole.astype("int64")
+    return pd.DataFrame(index=range(rows))
 
 
-def _number(values: "pd.Series[Any]") -> "pd.Series[Any]":
+def _shown(source: Any, row: int) -> str:
+    try:
+        value = source[row].as_py() if hasattr(source, "type") else source.iloc[row]
+    except (OverflowError, ValueError):  # times that Python has no value for
+        return f"{source[row].value} as {source.type}"
+    shown = repr(value) if isinstance(value, (str, bytes)) else str(value)
+    return shown if len(shown) <= SHOWN else f"{shown[: SHOWN - 3]}..."
+
+
+def _convert_series(values: "pd.Series[Any]", kind: ColumnType) -> Converted:
+    """A pandas column of any dtype; one of Python objects is converted type by type."""
     import pandas as pd
+    import pyarrow as pa
 
-    if pd.api.types.is_bool_dtype(values.dtype) or pd.api.types.is_datetime64_any_dtype(values.dtype):
-        return pd.Series(np.nan, index=values.index)
-    numbers = pd.to_numeric(values, errors="coerce").astype("Float64").to_numpy("float64", na_value=np.nan)
-    return pd.Series(np.where(np.isfinite(numbers), numbers, np.nan), index=values.index)
+    if values.dtype != object:
+        if isinstance(values.dtype, pd.SparseDtype):
+            values = values.sparse.to_dense()
+        try:
+            array = pa.array(values, from_pandas=True)
+        except _NOT_ARROW:
+            # What Arrow has no type for (complex numbers) is none of the declared types either.
+            return _refused(values.notna().to_numpy(dtype=bool), kind, f"{values.dtype} value")
+        return convert(array, kind)
+    present = values.notna().to_numpy(dtype=bool)
+    found = values.to_numpy()
+    kinds = list(dict.fromkeys(map(type, found[present])))
+    numbers = {one: number for number, one in enumerate(kinds)}
+    of_row = np.full(len(values), -1, dtype=np.int64)
+    of_row[present] = [numbers[type(value)] for value in found[present]]
+    parts = [_convert_objects(found[of_row == number], one, kind) for one, number in numbers.items()]
+    order = np.full(len(values), -1, dtype=np.int64)
+    refused = np.zeros(len(values), dtype=bool)
+    offset = 0
+    for number, part in enumerate(parts):
+        rows = np.flatnonzero(of_row == number)
+        order[rows] = np.arange(offset, offset + len(rows))
+        offset += len(rows)
+        refused[rows] = part.refused
+    reason = parts[of_row[np.argmax(refused)]].reason if refused.any() else ""
+    whole = pa.concat_arrays([part.values for part in parts] or [pa.nulls(0, arrow_type(kind))])
+    return Converted(whole.take(pa.array(order, mask=order < 0)), refused, reason)
 
 
-def _boolean(values: "pd.Series[Any]") -> "pd.Series[Any]":
+def _convert_objects(values: NDArray[Any], one: type, kind: ColumnType) -> Converted:
+    """Python objects of one type, none of them missing."""
+    import pyarrow as pa
+
+    try:
+        array = _arrow_of(values, one)
+    except _NOT_ARROW:
+        # One value that Arrow cannot hold (an integer of 70 bits, half a surrogate pair) spares the others.
+        parts = [_convert_object(value, one, kind) for value in values]
+        refused = np.array([part.refused[0] for part in parts], dtype=bool)
+        reason = parts[int(np.argmax(refused))].reason
+        return Converted(pa.concat_arrays([part.values for part in parts]), refused, reason)
+    return convert(array, kind)
+
+
+def _convert_object(value: Any, one: type, kind: ColumnType) -> Converted:
+    try:
+        if issubclass(one, int) and not SMALLEST <= value <= LARGEST:
+            value, one = Decimal(value), Decimal
+        array = _arrow_of([value], one)
+    except _NOT_ARROW:
+        what = "text that UTF-8 has no form for" if issubclass(one, str) else f"value of type {one.__name__}"
+        return _refused(np.ones(1, dtype=bool), kind, what)
+    return convert(array, kind)
+
+
+def _refused(rows: Mask, kind: ColumnType, what: str) -> Converted:
+    import pyarrow as pa
+
+    return Converted(pa.nulls(len(rows), arrow_type(kind)), rows, f"a {kind} is not a {what}")
+
+
+def _arrow_of(values: Sequence[Any] | NDArray[Any], one: type) -> "pa.Array[Any]":
+    import datetime
+
     import pandas as pd
+    import pyarrow as pa
 
-    if not pd.api.types.is_bool_dtype(values.dtype):
-        # 1 and 1.0 are the same key as True.
-        meaning = {True: True, False: False, "true": True, "false": False}
-        values = values.map(lambda value: meaning.get(value.lower() if isinstance(value, str) else value))
-    values = values.astype("boolean")
-    return values if values.hasnans else values.astype("bool")
-
-
-def _timestamp(values: "pd.Series[Any]") -> "pd.Series[Any]":
-    import pandas as pd
-
-    if pd.api.types.is_numeric_dtype(values.dtype):
-        # A bare number does not say its unit, and guessing nanoseconds puts every row in 1970.
-        return pd.Series(pd.NaT, index=values.index, dtype="datetime64[us, UTC]")
-    times = values
-    if not pd.api.types.is_datetime64_any_dtype(values.dtype):
-        times = pd.to_datetime(values, utc=True, errors="coerce", format="ISO8601")
-    times = times.dt.tz_localize("UTC") if times.dt.tz is None else times.dt.tz_convert("UTC")
-    return times.dt.as_unit("us")
+    if issubclass(one, np.generic):
+        plain = [value.item() for value in values]
+        return _arrow_of(plain, type(plain[0]))
+    if issubclass(one, pd.Timestamp):
+        # Arrow would take the first one's zone for all, and Python's datetime has no nanoseconds.
+        unit = "ns" if any(value.nanosecond for value in values) else "us"
+        moments = [_utc(value).tz_localize(None).as_unit(unit).to_datetime64() for value in values]
+        return pa.array(np.array(moments), pa.timestamp(unit)).view(pa.timestamp(unit, tz="UTC"))
+    if issubclass(one, datetime.datetime):
+        return pa.array([_utc(value) for value in values], pa.timestamp("us", tz="UTC"))
+    return pa.array(list(values))
 
 
-def _date(values: "pd.Series[Any]") -> "pd.Series[Any]":
-    times = _timestamp(values)
-    return times.dt.date.astype(object).where(times.notna(), None)
+def _utc(moment: Any) -> Any:
+    import datetime
 
-
-_CONVERT: dict[ColumnType, Callable[["pd.Series[Any]"], "pd.Series[Any]"]] = {
-    "string": _string,
-    "integer": _integer,
-    "number": _number,
-    "boolean": _boolean,
-    "timestamp": _timestamp,
-    "date": _date,
-}
+    if moment.tzinfo is not None:
+        return moment.astimezone(datetime.UTC)
+    return moment.replace(tzinfo=datetime.UTC)

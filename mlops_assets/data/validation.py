@@ -93,18 +93,20 @@ def schema_findings(conformed: Conformed, partition_of_row: "Sequence[str | None
         for partition in everywhere
         if conformed.missing
     ]
-    for column, wrong in conformed.wrong.items():
-        affected, counts = np.unique(partitions[wrong].astype(str), return_counts=True)
+    for column, misfit in conformed.misfits.items():
+        rows = np.flatnonzero(misfit.rows)
+        affected, first, counts = np.unique(
+            partitions[rows].astype(str), return_index=True, return_counts=True
+        )
         named = {str(partition): partition for partition in everywhere}
-        for text, count in zip(affected, counts, strict=True):
-            example = conformed.examples[column]
+        for text, row, count in zip(affected, rows[first], counts, strict=True):
             findings.append(
                 Finding(
                     "schema",
                     named[str(text)],
                     f"type of {column}",
-                    "only values of the declared type",
-                    f"{count} values of another type, e.g. {example}",
+                    misfit.reason,
+                    f"{count} values that do not fit, e.g. {misfit.shown(int(row))}",
                 )
             )
     return findings
@@ -144,12 +146,13 @@ def validate(
             frame,
             [*rules.primary_key, *([partition_column] if partition_column else [])],
         )
-    errors: list[tuple[Expectation, str]] = []
-    for result in check_rules(frame, rules.row_rules):
-        if result.error is None:
-            breaks[str(result.expectation)] = result.broken
-        else:
-            errors.append((result.expectation, result.error))
+    groups = np.zeros(len(frame), dtype=np.int64)
+    if partition_column is not None:
+        groups = pd.Index(looked_at).get_indexer(pd.Index(of_row)).astype(np.int64)
+    errors: list[tuple[str | None, Expectation, str]] = []
+    for result in check_rules(frame, rules.row_rules, groups):
+        breaks[str(result.expectation)] = result.broken
+        errors += [(looked_at[group], result.expectation, error) for group, error in result.errors.items()]
     bad = np.logical_or.reduce([*breaks.values(), np.zeros(len(frame), dtype=bool)])
 
     rows = _counts(of_row, looked_at)
@@ -159,7 +162,8 @@ def validate(
             findings.append(Finding("rows", key, "row count", "at least 1", "0"))
         findings.extend(
             Finding("rows", key, str(rule), "a rule that can be evaluated", error, errored=True)
-            for rule, error in errors
+            for where, rule, error in errors
+            if where == key
         )
         share = bad_rows[key] / rows[key] if rows[key] else 0.0
         if share > rules.max_quarantine_share:

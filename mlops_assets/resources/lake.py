@@ -8,8 +8,10 @@ per step and may fail or store it whole, while a range of days must keep the goo
 ones as they were, and report a version per day. So this class is the one way in and out of a table.
 
 Guarantees: a write is one atomic commit that replaces exactly the partitions it names, or the whole
-table; concurrent writers of different partitions both succeed; earlier versions stay readable. Needs a
-store with conditional writes (AWS S3 and SeaweedFS have them), without which Delta loses commits.
+table; concurrent writers of different partitions both succeed; earlier versions stay readable. The types of
+the rows are the types of the table: nothing is cast on the way, and a table whose columns would change their
+type is written only as a whole. Needs a store with conditional writes (AWS S3 and SeaweedFS have them),
+without which Delta loses commits.
 """
 
 from collections.abc import Mapping, Sequence
@@ -20,6 +22,7 @@ import dagster as dg
 from pydantic import Field
 
 from mlops_assets.data.locations import S3, s3_filesystem
+from mlops_assets.data.schema import frame_of, type_name
 from mlops_assets.errors import DataError
 
 if TYPE_CHECKING:
@@ -83,36 +86,34 @@ class Lake(dg.ConfigurableResource):  # type: ignore[type-arg]  # generic over t
     def write(
         self,
         table: str,
-        frame: "pd.DataFrame",
+        rows: "pa.Table",
         *,
         partition_column: str | None,
         partitions: Sequence[str] | None,
         commit: Mapping[str, str],
     ) -> TableWrite:
-        """Replaces exactly ``partitions`` with the rows of ``frame``, or the whole table if None.
+        """Replaces exactly ``partitions`` with ``rows``, or the whole table if None.
 
-        A named partition without rows becomes empty. ``commit`` goes into the table's history. Raises
-        DataError when a row belongs to no named partition or the columns do not fit the table.
+        A named partition without rows becomes empty. ``commit`` goes into the table's history. A column that
+        the table has and ``rows`` have not is missing in the written partitions, and a new one in the others.
+        Raises DataError when a row belongs to no named partition, and when a column has another type than in
+        the table while partitions of the old type would remain.
         """
         from deltalake import CommitProperties, write_deltalake
         from deltalake.exceptions import DeltaError
 
         uri = self._under(table)
         existing = self._open_or_none(table)
-        rows = _arrow(frame, existing)
-        arguments: dict[str, Any] = {"mode": "overwrite"}
-        if partition_column is not None:
-            arguments["partition_by"] = [partition_column]
+        arguments: dict[str, Any] = {
+            "mode": "overwrite",
+            "partition_by": [] if partition_column is None else [partition_column],
+        }
         if partitions is not None:
             if partition_column is None:
                 raise ValueError("partitions need a partition_column")
-            _only_these(table, frame, partition_column, partitions)
-            if existing is not None:
-                keys = ", ".join("'" + key.replace("'", "''") + "'" for key in partitions)
-                arguments["predicate"] = f"{partition_column} IN ({keys})"
-                arguments["schema_mode"] = "merge"
-        elif existing is not None:
-            arguments["schema_mode"] = "overwrite"
+            _only_these(table, rows, partition_column, partitions)
+        if existing is not None:
+            arguments |= _replacement(table, existing, rows.schema, partition_column, partitions)
         if not uri.startswith(S3):
             _make_folder(uri)
         try:
@@ -125,9 +126,9 @@ class Lake(dg.ConfigurableResource):  # type: ignore[type-arg]  # generic over t
                 **arguments,
             )
         except DeltaError as error:
-            raise DataError(f"Cannot write {len(frame)} rows to table {table!r} ({uri}): {error}") from error
+            raise DataError(f"Cannot write {len(rows)} rows to table {table!r} ({uri}): {error}") from error
         version = existing.version() if existing is not None else self.version(table)
-        return TableWrite(version=int(version), rows=len(frame), uri=uri)
+        return TableWrite(version=int(version), rows=len(rows), uri=uri)
 
     def read(
         self,
@@ -152,8 +153,8 @@ class Lake(dg.ConfigurableResource):  # type: ignore[type-arg]  # generic over t
             raise DataError(f"Table {table!r} has no columns {absent}. It has: {', '.join(known)}.")
         filters = None if partitions is None else [(str(partition_column), "in", list(partitions))]
         if partitions is not None and not partitions:
-            return _frame(_empty(delta, columns))
-        return _frame(delta.to_pyarrow_table(filters=filters, columns=list(columns) if columns else None))
+            return frame_of(_empty(delta, columns))
+        return frame_of(delta.to_pyarrow_table(filters=filters, columns=list(columns) if columns else None))
 
     def write_text(self, uri: str, text: str) -> None:
         """Puts a whole UTF-8 file at ``uri``, which lies under this lake (``package_uri``)."""
@@ -290,9 +291,12 @@ def _make_folder(uri: str) -> None:
     Path(uri).mkdir(parents=True, exist_ok=True)
 
 
-def _only_these(table: str, frame: "pd.DataFrame", column: str, partitions: Sequence[str]) -> None:
-    strangers = sorted(set(frame[column].dropna().astype(str)) - set(partitions))
-    missing = int(frame[column].isna().sum())
+def _only_these(table: str, rows: "pa.Table", column: str, partitions: Sequence[str]) -> None:
+    import pyarrow.compute as pc
+
+    found = pc.unique(rows.column(column)).to_pylist()
+    missing = rows.column(column).null_count
+    strangers = sorted(set(map(str, filter(None.__ne__, found))) - set(partitions))
     if strangers or missing:
         raise DataError(
             f"Cannot write table {table!r}: {missing} rows have no {column}, and rows of partitions outside "
@@ -300,26 +304,65 @@ def _only_these(table: str, frame: "pd.DataFrame", column: str, partitions: Sequ
         )
 
 
-def _arrow(frame: "pd.DataFrame", existing: "DeltaTable | None") -> "pa.Table":
-    """The frame as Arrow with types Delta can hold: UTC microseconds; a column of nulls has a type."""
+def _replacement(
+    table: str,
+    existing: "DeltaTable",
+    schema: "pa.Schema",
+    partition_column: str | None,
+    partitions: Sequence[str] | None,
+) -> dict[str, Any]:
+    """How rows of ``schema`` replace partitions of the table: some of them, or all and with them its types."""
+    whole = {"schema_mode": "overwrite"}
+    if partitions is None:
+        return whole
+    held_by = list(existing.metadata().partition_columns)
+    changed = _changed_types(existing, schema)
+    if not changed and held_by == [partition_column]:
+        return {"predicate": _predicate(str(partition_column), partitions), "schema_mode": "merge"}
+    held = _held_keys(existing, str(partition_column))
+    remaining = sorted(held - set(partitions))
+    if not remaining:
+        return whole
+    if changed:
+        what = "; ".join(f"column {name!r} is {old} in the table and {new} as declared" for name, old, new in changed)
+    else:
+        what = f"it is partitioned by {', '.join(held_by) or 'nothing'}, and as declared by {partition_column}"
+    span = sorted({*held, *partitions})
+    raise DataError(
+        f"Table {table!r} cannot change for a part of its partitions: {what}. {len(remaining)} partitions of "
+        f"the old form would remain, {remaining[0]} first. Make all of them anew in one run: dg launch "
+        f"--assets 'key:\"{table}\"' --partition-range {span[0]}...{span[-1]}"
+    )
+
+
+def _held_keys(existing: "DeltaTable", column: str) -> set[str]:
+    """The keys that rows of the table have in ``column``, whatever it is partitioned by; without it none."""
+    import pyarrow.compute as pc
+
+    if list(existing.metadata().partition_columns) == [column]:
+        return {str(one[column]) for one in existing.partitions()}
+    if column not in {field.name for field in existing.schema().fields}:
+        return set()
+    return set(map(str, pc.unique(existing.to_pyarrow_table(columns=[column]).column(0)).to_pylist()))
+
+
+def _predicate(column: str, partitions: Sequence[str]) -> str:
+    """Delta's SQL for the rows of these partitions; any name is a name when it stands in double quotes."""
+    quoted = column.replace('"', '""')
+    keys = ", ".join("'" + key.replace("'", "''") + "'" for key in partitions)
+    return f'"{quoted}" IN ({keys})'
+
+
+def _changed_types(existing: "DeltaTable", schema: "pa.Schema") -> list[tuple[str, str, str]]:
+    """(column, type in the table, type of the rows) of every column that both have with different types."""
     import pyarrow as pa
 
-    # A column of nulls only has no type of its own: it takes the table's, and is text in a new table.
-    known: dict[str, Any] = {}
-    if existing is not None:
-        known = {field.name: field.type for field in pa.schema(existing.schema()).remove_metadata()}
-    table = pa.Table.from_pandas(frame, preserve_index=False).replace_schema_metadata(None)
-    fields = []
-    for field in table.schema:
-        kind = field.type
-        if pa.types.is_null(kind):
-            kind = known.get(field.name, pa.string())
-        elif pa.types.is_timestamp(kind):
-            kind = pa.timestamp("us", tz="UTC" if kind.tz else None)
-        elif pa.types.is_dictionary(kind):
-            kind = kind.value_type
-        fields.append(pa.field(field.name, kind))
-    return table.cast(pa.schema(fields), safe=False)
+    held = {field.name: field.type for field in pa.schema(existing.schema())}
+    return [
+        (field.name, type_name(held[field.name]), type_name(field.type))
+        for field in schema
+        if field.name in held and type_name(held[field.name]) != type_name(field.type)
+    ]
 
 
 def _empty(delta: "DeltaTable", columns: Sequence[str] | None) -> "pa.Table":
@@ -328,19 +371,3 @@ def _empty(delta: "DeltaTable", columns: Sequence[str] | None) -> "pa.Table":
     schema = pa.schema(delta.schema())
     wanted = pa.schema([schema.field(name) for name in columns] if columns else list(schema))
     return wanted.empty_table()
-
-
-def _frame(table: "pa.Table") -> "pd.DataFrame":
-    import pandas as pd
-    import pyarrow as pa
-
-    frame = pd.DataFrame(index=range(table.num_rows))
-    columns: dict[str, Any] = {}
-    for field, chunks in zip(table.schema, table.columns, strict=True):
-        if chunks.null_count and pa.types.is_integer(field.type):
-            columns[field.name] = chunks.to_pandas(types_mapper=lambda _: pd.Int64Dtype()).astype("Int64")
-        elif chunks.null_count and pa.types.is_boolean(field.type):
-            columns[field.name] = chunks.to_pandas(types_mapper=lambda _: pd.BooleanDtype())
-        else:
-            columns[field.name] = chunks.to_pandas()
-    return frame.assign(**columns)

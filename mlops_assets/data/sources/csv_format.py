@@ -1,67 +1,228 @@
 """CSV files with a header line; plain, or compressed as .zip (one member) or .gz.
 
-Belongs here: reading, decompressing, and telling a whole file from one that was cut off. Does not
-belong here: declared types (``data/schema.py``).
+Belongs here: reading, decompressing, telling a whole file from one that was cut off, what means missing,
+and what text reads as where nothing is declared. Does not belong here: declared types (``data/schema.py``).
 """
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Literal
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal
 
-from mlops_assets.data.sources._base import SourceFormat
+import numpy as np
+
+from mlops_assets.data.conversion import (
+    DAY_TEXT,
+    MOMENT_TEXT,
+    ColumnType,
+    arrow_type,
+    convert,
+    text_microseconds,
+)
+from mlops_assets.data.sources._base import SourceFormat, require_distinct
 from mlops_assets.errors import DataError
 
 if TYPE_CHECKING:
-    import pandas as pd
+    import pyarrow as pa
+
+NULL_VALUES = ("", "NA", "NaN")
+"""What means missing in columns of numbers, booleans and times."""
+TEXT_NULL_VALUES = ("",)
+"""What means missing in columns of text: NA is a country, and somebody's name."""
+
+_PLAIN_WHOLE = r"^-?(?:0|[1-9][0-9]*)$"
+_PLAIN_NUMBER = r"^-?(?:(?:0|[1-9][0-9]*)(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][+-]?[0-9]+)?$"
+_PLAIN_TRUTH = r"^(?:true|false|True|False|TRUE|FALSE)$"
+
+
+@dataclass(frozen=True)
+class Missing:
+    """Which unquoted texts mean missing: in text, in other columns, and in single columns by name."""
+
+    values: Sequence[str] = NULL_VALUES
+    in_text: Sequence[str] = TEXT_NULL_VALUES
+    by_column: Mapping[str, Sequence[str]] = field(default_factory=dict)
+
+    def of(self, column: str, *, text: bool) -> frozenset[str]:
+        return frozenset(self.by_column.get(column, self.in_text if text else self.values))
+
+    def everywhere(self) -> frozenset[str]:
+        return frozenset(self.values).union(self.in_text, *self.by_column.values())
 
 
 class CsvFormat(SourceFormat):
-    """Column types are inferred from the whole file; ``null_values`` are missing in every column.
+    """Values are text. A quoted text never means missing.
 
     Rows with too few or too many fields are an error. So is a last line without a line end, the one
     trace of a file cut inside its last field; ``final_newline="optional"`` accepts it, for writers that
     never end their files with one.
+
+    Inferred types lose nothing: whole numbers without leading zeros that fit, decimal numbers, true and
+    false, ISO 8601 dates and timestamps (all with a zone, or all without). Everything else stays text, and so
+    do the columns named in ``text_columns``.
     """
 
     def __init__(
         self,
         *,
         delimiter: str = ",",
-        null_values: Sequence[str] = ("", "NA"),
+        missing: Missing | None = None,
         final_newline: Literal["required", "optional"] = "required",
+        encoding: str = "utf-8",
+        text_columns: Sequence[str] = (),
     ) -> None:
         self._delimiter = delimiter
-        self._null_values = list(null_values)
+        self._missing = missing or Missing()
         self._final_newline_required = final_newline == "required"
+        self._encoding, self._text_columns = encoding, frozenset(text_columns)
 
-    def read(self, content: bytes, *, name: str, text_columns: Sequence[str] = ()) -> "pd.DataFrame":
+    def read(
+        self, content: bytes, *, name: str, columns: Mapping[str, ColumnType], infer: bool = False
+    ) -> "pa.Table":
         import pyarrow as pa
-        from pyarrow import csv
 
-        content = _decompressed(content, name)
+        content = self._decoded(_decompressed(content, name), name)
         if not content.strip():
             raise DataError(f"Source file {name} is empty.")
+        self._require_whole(content, name)
+        texts = self._texts(content, name, self._missing.everywhere(), None)
+        require_distinct(texts.column_names, name)
+        self._require_closed_quotes(content, texts, name)
+        chosen = [column for column in texts.column_names if infer or column in columns]
+        raw = self._raw(content, name, texts, chosen)
+
+        def text(column: str) -> "pa.Array[Any]":
+            return _without(texts.column(column), raw.get(column), self._missing.of(column, text=True))
+
+        def other(column: str) -> "pa.Array[Any]":
+            return _without(texts.column(column), raw.get(column), self._missing.of(column, text=False))
+
+        made: dict[str, pa.Array[Any]] = {}
+        for column in chosen:
+            kind = columns.get(column)
+            if kind == "string" or column in self._text_columns:
+                made[column] = text(column)
+            elif not infer:
+                made[column] = other(column)
+            else:
+                found = _inferred(other(column), kind)
+                made[column] = text(column) if found is None else found
+        return pa.table(made) if made else texts.select([])
+
+    def _decoded(self, content: bytes, name: str) -> bytes:
+        """The content in UTF-8, without a byte order mark."""
+        try:
+            return content.decode(self._encoding).removeprefix("\ufeff").encode()
+        except UnicodeError as error:
+            start = getattr(error, "start", 0)
+            near = content[max(0, start - 20) : start + 20]
+            raise DataError(
+                f"Source file {name} is not {self._encoding}: {getattr(error, 'reason', error)} at byte "
+                f"{start} ({near!r}). If it is written in another encoding, declare it: encoding: latin-1"
+            ) from error
+
+    def _require_whole(self, content: bytes, name: str) -> None:
         if self._final_newline_required and not content.endswith((b"\n", b"\r")):
             tail = content[-60:].rsplit(b"\n", 1)[-1].decode(errors="replace")
             raise DataError(
                 f"Source file {name} looks cut off: its last line has no line end (...{tail!r}). "
                 "If its writer never ends the last line, declare final_newline: optional."
             )
+
+    def _require_closed_quotes(self, content: bytes, texts: "pa.Table", name: str) -> None:
+        """DataError when the last field runs to the end of the file because its quote is not closed."""
+        if content.count(b'"') % 2 == 0 or not texts.num_rows or not texts.num_columns:
+            return
+        last = texts.column(texts.num_columns - 1)[-1].as_py() or ""
+        # A closed field never holds the line end of the file itself.
+        if last.endswith(("\n", "\r")) and content.endswith(last.encode()):
+            raise DataError(f"Source file {name} looks cut off: its last field has an opening quote only.")
+
+    def _texts(
+        self, content: bytes, name: str, null_values: frozenset[str], columns: Sequence[str] | None
+    ) -> "pa.Table":
+        """All columns (or these) as text, null where an unquoted value is among ``null_values``."""
+        import pyarrow as pa
+        from pyarrow import csv
+
         try:
-            table = csv.read_csv(
+            return csv.read_csv(
                 pa.BufferReader(content),
-                # One block: types are inferred from the first block, and a year's text starts late.
                 read_options=csv.ReadOptions(block_size=min(max(len(content) + 1, 1 << 16), (1 << 31) - 1)),
                 parse_options=csv.ParseOptions(delimiter=self._delimiter, newlines_in_values=b'"' in content),
                 convert_options=csv.ConvertOptions(
-                    null_values=self._null_values,
+                    null_values=sorted(null_values),
                     strings_can_be_null=True,
                     quoted_strings_can_be_null=False,
-                    column_types={column: pa.string() for column in text_columns},
+                    default_column_type=pa.string(),
+                    include_columns=columns,
                 ),
             )
         except pa.ArrowInvalid as error:
             raise DataError(f"Source file {name} is not valid CSV: {error}") from error
-        return table.to_pandas()
+
+    def _raw(
+        self, content: bytes, name: str, texts: "pa.Table", chosen: Sequence[str]
+    ) -> dict[str, "pa.ChunkedArray[Any]"]:
+        """Of the columns where not everything that means missing somewhere does, what stands in the file."""
+        everywhere = self._missing.everywhere()
+        needed = [
+            column
+            for column in chosen
+            if texts.column(column).null_count
+            and any(self._missing.of(column, text=text) != everywhere for text in (True, False))
+        ]
+        if not needed:
+            return {}
+        unread = self._texts(content, name, frozenset(), needed)
+        return {column: unread.column(column) for column in needed}
+
+
+def _without(
+    texts: "pa.ChunkedArray[Any]", raw: "pa.ChunkedArray[Any] | None", null_values: frozenset[str]
+) -> "pa.Array[Any]":
+    """The column with only ``null_values`` missing."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    if raw is None:
+        return texts.combine_chunks()
+    unread = raw.combine_chunks()
+    missing = pc.and_(texts.combine_chunks().is_null(), pc.is_in(unread, pa.array(sorted(null_values), pa.string())))
+    return pc.if_else(missing, None, unread)
+
+
+def _inferred(texts: "pa.Array[Any]", declared: ColumnType | None) -> "pa.Array[Any] | None":
+    """The column as what all its texts read as without a loss; None where that is only text.
+
+    A column without a value is of the declared type, else a number: what pandas makes of one, too.
+    """
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    if texts.null_count == len(texts):
+        return pa.nulls(len(texts), arrow_type(declared or "number"))
+    encoded = texts.dictionary_encode()
+    distinct = encoded.dictionary
+
+    def all_match(pattern: str) -> bool:
+        return bool(pc.all(pc.match_substring_regex(distinct, pattern)).as_py())
+
+    for pattern, kind in ((_PLAIN_WHOLE, "integer"), (_PLAIN_NUMBER, "number"), (_PLAIN_TRUTH, "boolean")):
+        if all_match(pattern):
+            made = convert(distinct, kind)  # type: ignore[arg-type]
+            return None if made.refused.any() else made.values.take(encoded.indices)
+    if all_match(DAY_TEXT):
+        made = convert(distinct, "date")
+        return None if made.refused.any() else made.values.take(encoded.indices)
+    if not all_match(MOMENT_TEXT):
+        return None
+    zoned = {bool(re.search(r"([Zz]|[+-]\d{2}(:?\d{2})?)$", text[16:])) for text in distinct.to_pylist()}
+    micros, fits = text_microseconds(distinct)
+    if len(zoned) > 1 or not np.all(fits):
+        return None
+    moments = pa.array(micros).cast(pa.timestamp("us", tz="UTC" if zoned == {True} else None))
+    return moments.take(encoded.indices)
 
 
 def _decompressed(content: bytes, name: str) -> bytes:
@@ -79,6 +240,6 @@ def _decompressed(content: bytes, name: str) -> bytes:
                 return archive.read(members[0])
         if name.endswith(".gz"):
             return gzip.decompress(content)
-    except (zipfile.BadZipFile, EOFError, OSError, zlib.error) as error:
+    except (zipfile.BadZipFile, EOFError, OSError, zlib.error, RuntimeError, NotImplementedError) as error:
         raise DataError(f"Source file {name} is cut off or damaged: {error}") from error
     return content

@@ -52,11 +52,12 @@ def flights_table() -> pd.DataFrame:
     if kept.exists():
         return pd.read_parquet(kept)
     view = FeatureViewDeclaration(**declarations("FeatureViewComponent")[0])
-    tables = {one["name"]: dataset(DatasetDeclaration(**one)) for one in declarations("DatasetComponent")}
+    declared = {one["name"]: DatasetDeclaration(**one) for one in declarations("DatasetComponent")}
+    tables = {name: dataset(one) for name, one in declared.items()}
     flights = tables[view.base]
     computed = compute(view.computed_as(timedelta(days=view.lookback_days), flight_features), flights, tables)
     keys = list(view.entity.join_keys)
-    made = declare(computed, view.features, keep=[*keys, str(view.event_timestamp)])
+    made = declare(computed, view.features, keep=view.kept(declared[view.base]))
     if made.problems:
         raise SystemExit(f"features break their declaration: {made.problems[0]}")
     labels = flights[keys].assign(**{LABEL: arrived_late(flights)})

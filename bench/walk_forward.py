@@ -76,7 +76,7 @@ def labelled_features(view: FeatureViewDeclaration) -> "pd.DataFrame":
     flights = tables[view.base]
     how = view.computed_as(timedelta(days=view.lookback_days), flight_features)
     computed = compute(how, flights, tables)
-    made = declare(computed, view.features, keep=["flight_date"])
+    made = declare(computed, view.features, keep={"flight_date": "string"})
     if made.problems:
         raise SystemExit(f"features break their declaration: {made.problems[0]}")
     frame = made.frame.assign(

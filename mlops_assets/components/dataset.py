@@ -445,6 +445,28 @@ class DatasetComponent(DeclaredComponent[DatasetDeclaration]):
         )
 
 
+def datasets_of(context: dg.ComponentLoadContext) -> dict[str, DatasetComponent]:
+    """Every dataset document, by name."""
+    found = context.component_tree.get_all_components(DatasetComponent)
+    return {component.declaration.name: component for component in found}
+
+
+def require_same_type(key: str, one: DatasetComponent, other: DatasetComponent, where: str) -> None:
+    """DeclarationError, with both places, when two datasets declare a key differently: nothing matches."""
+    if one.declaration.columns[key] == other.declaration.columns[key]:
+        return
+    declared = " and ".join(
+        f"as {dataset.declaration.columns[key]} in dataset {dataset.declaration.name!r} "
+        f"({dataset.where('columns', key)})"
+        for dataset in (one, other)
+    )
+    raise DeclarationError(
+        f"key {key!r} is declared {declared}: no row of one would match a row of the other. Declare it alike "
+        "in both.",
+        where=where,
+    )
+
+
 def _reasons_field() -> "pa.Field[Any]":
     import pyarrow as pa
 

@@ -42,6 +42,7 @@ from mlops_assets.components.measuring import (
     labelled,
     log_frame,
     logged,
+    logged_schema,
     read_until,
     reference_of,
     scores_of,
@@ -56,6 +57,7 @@ from mlops_assets.components.partition_events import range_version, report_parti
 from mlops_assets.components.served_state import MONITORED, Monitored, served_check
 from mlops_assets.components.tables import markdown_table
 from mlops_assets.data.content import content_versions
+from mlops_assets.data.schema import typed_table
 from mlops_assets.errors import DeclarationError, RegistryError, UnknownName
 from mlops_assets.monitoring.labels import Watermark
 from mlops_assets.monitoring.windows import Window, ended_windows
@@ -238,7 +240,7 @@ class DriftMonitorComponent(DeclaredComponent[DriftMonitorDeclaration]):
             whole = pd.concat(frames, ignore_index=True)
             wrote = lake.write(
                 key.to_user_string(),
-                whole,
+                typed_table(whole, logged_schema()),
                 partition_column=DAY_COLUMN,
                 partitions=days,
                 commit={"run_id": context.run.run_id},

@@ -17,9 +17,19 @@ from pydantic import Field, model_validator
 
 from mlops_assets.components.automation import FOLLOW_CHANGED_PARTITIONS
 from mlops_assets.components.code_version import code_version
-from mlops_assets.components.dataset import DatasetComponent, DatasetDeclaration
+from mlops_assets.components.dataset import (
+    DatasetComponent,
+    DatasetDeclaration,
+    datasets_of,
+    require_same_type,
+)
 from mlops_assets.components.document import Declaration, DeclaredComponent
-from mlops_assets.components.fields import DailyPartitions, Duration, Name
+from mlops_assets.components.fields import (
+    DailyPartitions,
+    Duration,
+    Name,
+    require_distinct_names,
+)
 from mlops_assets.components.partition_events import (
     latest_versions,
     range_version,
@@ -28,17 +38,35 @@ from mlops_assets.components.partition_events import (
 )
 from mlops_assets.components.tables import markdown_table
 from mlops_assets.data.content import content_version, content_versions
+from mlops_assets.data.schema import ColumnType, column_schema, frame_of, typed_table
 from mlops_assets.errors import DataError, DeclarationError, UnknownName
-from mlops_assets.features.declared import COLUMN_TYPES, Declared, Problem, declare
+from mlops_assets.features.declared import COLUMN_TYPES, Declared, declare, stored_columns
 from mlops_assets.features.point_in_time import Aggregate
-from mlops_assets.features.view import CLOCK_CHANGE, Join, Rolling, View, compute
+from mlops_assets.features.view import (
+    CLOCK_CHANGE,
+    Join,
+    Rolling,
+    View,
+    compute,
+    compute_by_partition,
+)
 from mlops_assets.resources.lake import Lake
-from serve.schema import FeatureSpec
+from mlops_assets.training.training_set import LABEL, SPLIT
+from serve.schema import FeatureSpec, FeatureType
 
 if TYPE_CHECKING:
     import pandas as pd
 
 CHECK = "features_valid"
+RESERVED = dict.fromkeys((LABEL, SPLIT), "a column of the training set")
+"""Names that no feature, key or time can have."""
+_BECOMES: Mapping[FeatureType, tuple[ColumnType, ...]] = {
+    "number": ("number", "integer"),
+    "integer": ("integer", "number"),
+    "boolean": ("boolean", "integer", "number"),
+    "category": ("string",),
+}
+"""Types of a column that a feature can be made of as it is."""
 WORST_SHOWN = 20
 
 
@@ -136,6 +164,12 @@ class FeatureViewDeclaration(Declaration):
             raise ValueError(f"event_timestamp is needed by: {', '.join(timed)}")
         return self
 
+    def kept(self, base: DatasetDeclaration) -> dict[str, ColumnType]:
+        """Columns of the base that stand beside the features, by type: keys, time of the event, partition."""
+        partition = base.partitions.column if base.partitions else None
+        names = [*self.entity.join_keys, self.event_timestamp, partition]
+        return {name: base.columns[name] for name in names if name is not None}
+
     def computed_as(
         self, lookback: timedelta | None, transform: "Callable[[pd.DataFrame], pd.DataFrame] | None"
     ) -> View:
@@ -187,11 +221,9 @@ class FeatureViewComponent(DeclaredComponent[FeatureViewDeclaration]):
 
     def build_defs(self, context: dg.ComponentLoadContext) -> dg.Definitions:
         folder = context.path if context.path.is_dir() else context.path.parent
-        datasets = {
-            component.declaration.name: component.declaration
-            for component in context.component_tree.get_all_components(DatasetComponent)
-        }
-        self._check_columns(datasets)
+        components = datasets_of(context)
+        datasets = {name: component.declaration for name, component in components.items()}
+        self._check_columns(datasets, components)
         return dg.Definitions(assets=[self._features(folder.name, datasets)])
 
     @property
@@ -219,7 +251,9 @@ class FeatureViewComponent(DeclaredComponent[FeatureViewDeclaration]):
             backfill_policy=dg.BackfillPolicy.single_run() if partitions else None,
             automation_condition=FOLLOW_CHANGED_PARTITIONS,
             code_version=code_version(declared, [transform] if transform else []),
-            metadata={"dagster/column_schema": self._column_schema(partitions)},
+            metadata={
+                "dagster/column_schema": self._column_schema(datasets[declared.base]),
+            },
             check_specs=[
                 dg.AssetCheckSpec(
                     CHECK,
@@ -232,11 +266,12 @@ class FeatureViewComponent(DeclaredComponent[FeatureViewDeclaration]):
         def features(context: dg.AssetExecutionContext, lake: Lake) -> Iterator[Any]:
             run = run_partitions(context)
             try:
-                unread = self._unread(context, partitions, run)
-                made = self._made(lake, view, datasets, run)
+                unread, never = self._unread(context, partitions, run)
+                made = self._made(lake, view, datasets, run, never)
             except DataError as error:
                 raise dg.Failure(f"{self._key.to_user_string()}: {error}", allow_retries=False) from error
-            yield from self._write(context, lake, made, partitions, run, unread)
+            columns = stored_columns(declared.kept(datasets[declared.base]), declared.features)
+            yield from self._write(context, lake, made, columns, partitions, run, unread)
 
         return features
 
@@ -254,44 +289,56 @@ class FeatureViewComponent(DeclaredComponent[FeatureViewDeclaration]):
 
     def _unread(
         self, context: dg.AssetExecutionContext, partitions: DailyPartitions | None, run: list[str] | None
-    ) -> list[str]:
-        """Days of the look back that the base never had; DataError when it lacks a day of the run itself."""
+    ) -> tuple[list[str], dict[str, str]]:
+        """Days of the look back that the base never had, and {day: reason} of those of the run itself."""
         if run is None or partitions is None:
-            return []
+            return [], {}
         wanted = _with_lookback(run, self.declaration.lookback_days, partitions)
         known = latest_versions(context.instance, self._base_key, wanted)
-        absent = [key for key in run if key not in known]
-        if absent:
-            name = self._base_key.to_user_string()
-            raise DataError(
-                f"{name} was never materialised for {len(absent)} of {len(run)} partitions, {absent[0]} "
-                f"first. Make them with: dg launch --assets 'key:\"{name}\"' --partition-range "
-                f"{absent[0]}...{absent[-1]}"
-            )
-        unread = [key for key in wanted if key not in known]
+        name = self._base_key.to_user_string()
+        never = {
+            key: f"{name} was never materialised for it; make it with: dg launch --assets 'key:\"{name}\"' "
+            f"--partition {key}"
+            for key in run
+            if key not in known
+        }
+        unread = [key for key in wanted if key not in known and key not in never]
         if unread:
             context.log.warning(
-                f"{len(unread)} earlier days of {self._base_key.to_user_string()} were never materialised, "
+                f"{len(unread)} earlier days of {name} were never materialised, "
                 f"{unread[0]} to {unread[-1]}: aggregates over them see nothing there."
             )
-        return unread
+        return unread, never
 
     def _made(
-        self, lake: Lake, view: View, datasets: Mapping[str, DatasetDeclaration], run: list[str] | None
+        self,
+        lake: Lake,
+        view: View,
+        datasets: Mapping[str, DatasetDeclaration],
+        run: list[str] | None,
+        never: Mapping[str, str],
     ) -> Declared:
-        """The table of the view for the partitions of the run, from the lake."""
+        """The table of the view for the partitions of the run, from the lake, but for those ``never`` read.
+
+        DataError when that is none of them.
+        """
         declared = self.declaration
         base_partitions = datasets[declared.base].partitions
 
-        def read(name: str, columns: Sequence[str] | None) -> "pd.DataFrame":
+        asked = None if run is None else [key for key in run if key not in never]
+        if asked is not None and not asked:
+            raise DataError(next(iter(never.values())).replace("for it", f"for {next(iter(never))}"))
+
+        def read(name: str, columns: Sequence[str]) -> "pd.DataFrame":
             partitions = datasets[name].partitions
             table = f"datasets/{name}"
-            if run is None or partitions is None:
+            if asked is None or partitions is None:
                 return lake.read(table, columns=columns)
-            wanted = _with_lookback(run, declared.lookback_days, partitions)
+            wanted = _with_lookback(asked, declared.lookback_days, partitions)
             return lake.read(table, partitions=wanted, partition_column=partitions.column, columns=columns)
 
-        base = read(declared.base, None)
+        # Only what is declared: the table may still hold columns of an earlier declaration.
+        base = read(declared.base, list(datasets[declared.base].columns))
         joined = {}
         for name in {join.dataset for join in declared.joins}:
             wanted = [join for join in declared.joins if join.dataset == name]
@@ -302,14 +349,22 @@ class FeatureViewComponent(DeclaredComponent[FeatureViewDeclaration]):
             }
             joined[name] = read(name, sorted(columns))
         column = base_partitions.column if base_partitions else None
-        events = base[column].isin(run).to_numpy(dtype=bool) if column and run is not None else None
-        computed = compute(view, base, joined, events=events)
-        keep = [*declared.entity.join_keys, declared.event_timestamp, column]
+        keep = declared.kept(datasets[declared.base])
+        if asked is None or base_partitions is None or column is None:
+            return declare(compute(view, base, joined), declared.features, keep=keep)
+
+        def looks_back_on(key: str) -> list[str]:
+            return _with_lookback([key], declared.lookback_days, base_partitions)
+
+        computed, failed = compute_by_partition(
+            view, base, joined, partition_column=column, partitions=asked, looks_back_on=looks_back_on
+        )
         return declare(
             computed,
             declared.features,
-            keep=list(dict.fromkeys(name for name in keep if name is not None)),
-            partition_column=column if run is not None else None,
+            keep=keep,
+            partition_column=column,
+            failed={**never, **failed},
         )
 
     def _write(
@@ -317,6 +372,7 @@ class FeatureViewComponent(DeclaredComponent[FeatureViewDeclaration]):
         context: dg.AssetExecutionContext,
         lake: Lake,
         made: Declared,
+        columns: Mapping[str, ColumnType],
         partitions: DailyPartitions | None,
         run: list[str] | None,
         unread: list[str],
@@ -324,24 +380,29 @@ class FeatureViewComponent(DeclaredComponent[FeatureViewDeclaration]):
         """One commit of the good partitions, their events, the check, and a Failure if one was bad."""
         name = self._key.to_user_string()
         check = self._check(made)
-        bad = {problem.partition for problem in made.problems}
+        bad = made.bad
         frame, good = made.frame, run
         if bad:
             good = [key for key in run if key not in bad] if run is not None else None
             if partitions is None or not good:
                 yield check
-                raise self._failure(made.problems, run)
+                raise self._failure(made, run)
             frame = frame[frame[partitions.column].isin(good)]
         column = partitions.column if partitions and good is not None else None
-        versions = _versions(frame, column, good)
-        together = next(iter(versions.values())) if len(versions) == 1 else range_version(versions)
-        wrote = lake.write(
-            name,
-            frame,
-            partition_column=column,
-            partitions=good,
-            commit={"run_id": context.run.run_id, "data_version": together},
-        )
+        try:
+            rows = typed_table(frame, column_schema(columns))
+            versions = _versions(frame_of(rows), column, good)
+            together = next(iter(versions.values())) if len(versions) == 1 else range_version(versions)
+            wrote = lake.write(
+                name,
+                rows,
+                partition_column=column,
+                partitions=good,
+                commit={"run_id": context.run.run_id, "data_version": together},
+            )
+        except DataError as error:
+            yield check
+            raise dg.Failure(f"{name}: {error}", allow_retries=False) from error
         context.log.info(
             f"Wrote {wrote.rows} rows of {len(self.declaration.features)} features in {len(versions)} "
             f"partitions to {wrote.uri}, Delta version {wrote.version}."
@@ -361,14 +422,14 @@ class FeatureViewComponent(DeclaredComponent[FeatureViewDeclaration]):
                 check_results=[check],
             )
         if good is not None and column is not None and (bad or len(good) > 1):
-            rows = frame[column].value_counts().to_dict()
+            counts = frame[column].value_counts().to_dict()
             by_partition = {
-                key: {**shared, "dagster/partition_row_count": int(rows.get(key, 0))} for key in good
+                key: {**shared, "dagster/partition_row_count": int(counts.get(key, 0))} for key in good
             }
             report_partitions(context, self._key, versions, by_partition)
         if bad:
             yield check
-            raise self._failure(made.problems, run)
+            raise self._failure(made, run)
 
     def _check(self, made: Declared) -> dg.AssetCheckResult:
         metadata: dict[str, Any] = {
@@ -376,52 +437,51 @@ class FeatureViewComponent(DeclaredComponent[FeatureViewDeclaration]):
             "features": len(self.declaration.features),
             "observed": dg.MetadataValue.md(_observed(made, self.declaration.features)),
         }
-        if made.problems:
-            metadata["partitions_failed"] = len({problem.partition for problem in made.problems})
-            metadata["problems"] = dg.MetadataValue.md(
-                markdown_table([vars(problem) for problem in made.problems[:WORST_SHOWN]])
-            )
+        reasons = made.reasons()
+        if reasons:
+            metadata["partitions_failed"] = len(reasons)
+            shown = [
+                {"partition": partition, "problem": why}
+                for partition, all_of in reasons.items()
+                for why in all_of
+            ]
+            metadata["problems"] = dg.MetadataValue.md(markdown_table(shown[:WORST_SHOWN]))
         return dg.AssetCheckResult(
             asset_key=self._key,
             check_name=CHECK,
-            passed=not made.problems,
+            passed=not reasons,
             severity=dg.AssetCheckSeverity.ERROR,
-            description=str(made.problems[0]) if made.problems else None,
+            description=next(iter(reasons.values()))[0] if reasons else None,
             metadata=metadata,
         )
 
-    def _failure(self, problems: Sequence[Problem], run: list[str] | None) -> dg.Failure:
-        reasons: dict[str, list[str]] = {}
-        for problem in problems:
-            reasons.setdefault(problem.partition or "all", []).append(str(problem))
+    def _failure(self, made: Declared, run: list[str] | None) -> dg.Failure:
+        reasons = made.reasons()
         shown = [f"{key}: {'; '.join(why)}" for key, why in list(reasons.items())[:5]]
         total = 1 if run is None else len(run)
         more = f" (and {len(reasons) - 5} more)" if len(reasons) > 5 else ""
         written = "the others were" if len(reasons) < total else "nothing was"
         return dg.Failure(
-            f"{self._key.to_user_string()}: {len(reasons)} of {total} partitions break the declared features "
+            f"{self._key.to_user_string()}: {len(reasons)} of {total} partitions are not as declared "
             f"and keep what they held; {written} written. {' | '.join(shown)}{more}",
             metadata={"bad_partitions": list(reasons)},
             allow_retries=False,
         )
 
-    def _column_schema(self, partitions: DailyPartitions | None) -> dg.TableSchema:
+    def _column_schema(self, base: DatasetDeclaration) -> dg.TableSchema:
         declared = self.declaration
-        columns = {key: dg.TableColumn(key, "string") for key in declared.entity.join_keys}
-        if declared.event_timestamp:
-            columns[declared.event_timestamp] = dg.TableColumn(declared.event_timestamp, "timestamp")
-        if partitions:
-            columns[partitions.column] = dg.TableColumn(partitions.column, "string")
-        for feature in declared.features:
-            columns[feature.name] = dg.TableColumn(
-                feature.name,
-                COLUMN_TYPES[feature.type],
-                description=feature.description,
-                constraints=dg.TableColumnConstraints(nullable=feature.nullable),
-            )
-        return dg.TableSchema(columns=list(columns.values()))
+        specs = {feature.name: feature for feature in declared.features}
+        columns = []
+        for name, kind in stored_columns(declared.kept(base), declared.features).items():
+            spec = specs.get(name)
+            constraints = dg.TableColumnConstraints(nullable=spec is None or spec.nullable)
+            described = spec.description if spec else None
+            columns.append(dg.TableColumn(name, kind, description=described, constraints=constraints))
+        return dg.TableSchema(columns=columns)
 
-    def _check_columns(self, datasets: Mapping[str, DatasetDeclaration]) -> None:
+    def _check_columns(
+        self, datasets: Mapping[str, DatasetDeclaration], components: Mapping[str, DatasetComponent]
+    ) -> None:
         """DeclarationError, with file and line, for the first name that stands for nothing."""
         declared = self.declaration
         self._dataset(datasets, declared.base, "base")
@@ -430,12 +490,18 @@ class FeatureViewComponent(DeclaredComponent[FeatureViewDeclaration]):
             self._column(base, declared.base, key, ("entity", "join_keys", position))
         if declared.event_timestamp:
             self._column(base, declared.base, declared.event_timestamp, ("event_timestamp",), {"timestamp"})
-        made = set(base.columns)
+        made: dict[str, ColumnType] = dict(base.columns)
         for position, join in enumerate(declared.joins):
             self._check_join(datasets, base, join, position)
-            made |= {f"{join.prefix}{column}" for column in join.columns}
-        for position, one in enumerate(declared.rolling):
-            path = ("rolling", position)
+            for key in join.keys:
+                where = self.where("joins", position, "keys")
+                require_same_type(key, components[declared.base], components[join.dataset], where)
+            for column in join.columns:
+                self._add(
+                    made, f"{join.prefix}{column}", datasets[join.dataset].columns[column], "joins", position
+                )
+        for number, one in enumerate(declared.rolling):
+            path = ("rolling", number)
             for key in one.keys:
                 self._column(base, declared.base, key, (*path, "keys"))
             self._column(base, declared.base, one.known_at, (*path, "known_at"), {"timestamp"})
@@ -443,12 +509,47 @@ class FeatureViewComponent(DeclaredComponent[FeatureViewDeclaration]):
                 kinds = {"integer", "number", "boolean"}
                 self._column(base, declared.base, one.value, (*path, "value"), kinds)
             self._check_lookback(base, one.window, "window", (*path, "window"))
-            made.add(one.name)
-        if declared.transform is None:
-            for position, feature in enumerate(declared.features):
-                if feature.name not in made:
-                    problem = UnknownName("feature", feature.name, made, next_step="Or declare a transform.")
-                    raise DeclarationError(str(problem), where=self.where("features", position))
+            self._add(made, one.name, "number", *path)
+        self._check_features(base, made)
+
+    def _add(self, made: dict[str, ColumnType], name: str, kind: ColumnType, *path: str | int) -> None:
+        """Takes note of a column that a join or an aggregate makes; nothing else may have its name."""
+        if name in made:
+            raise DeclarationError(
+                f"column {name!r} is there already, in the base or from an earlier join or aggregate: give "
+                "the join a prefix, or the aggregate another name",
+                where=self.where(*path),
+            )
+        made[name] = kind
+
+    def _check_features(self, base: DatasetDeclaration, made: Mapping[str, ColumnType]) -> None:
+        """Names that stand for something and are free, of types that their columns can have."""
+        declared = self.declaration
+        kept = declared.kept(base)
+        for position, feature in enumerate(declared.features):
+            where = self.where("features", position)
+            kind = COLUMN_TYPES[feature.type]
+            if declared.transform is None and feature.name not in made:
+                problem = UnknownName("feature", feature.name, made, next_step="Or declare a transform.")
+                raise DeclarationError(str(problem), where=where)
+            if feature.name in kept and kept[feature.name] != kind:
+                raise DeclarationError(
+                    f"feature {feature.name!r} is declared as {feature.type}, and as a column of the base "
+                    f"that is kept beside the features as {kept[feature.name]}: declare the same, or "
+                    "give the feature another name in the transform",
+                    where=where,
+                )
+            if declared.transform is None and made[feature.name] not in _BECOMES[feature.type]:
+                raise DeclarationError(
+                    f"feature {feature.name!r} is declared as {feature.type}, but its column as "
+                    f"{made[feature.name]}; a {feature.type} can be made of: "
+                    f"{', '.join(_BECOMES[feature.type])}. Or convert it in a transform.",
+                    where=where,
+                )
+        try:
+            require_distinct_names(stored_columns(kept, declared.features), reserved=RESERVED)
+        except ValueError as error:
+            raise DeclarationError(str(error), where=self.where("features")) from error
 
     def _check_join(
         self,

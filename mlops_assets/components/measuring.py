@@ -18,6 +18,7 @@ from mlops_assets.components.records import latest
 from mlops_assets.monitoring import windows
 from mlops_assets.monitoring.labels import LABEL, join_labels, label_codes
 from mlops_assets.monitoring.windows import Window
+from mlops_assets.resources.inference_log import log_schema
 from mlops_assets.resources.lake import Lake
 from mlops_assets.resources.model_registry import ModelRegistry, RegisteredVersion
 from serve.schema import FeatureSpec, ModelManifest, Task
@@ -25,6 +26,7 @@ from serve.schema import FeatureSpec, ModelManifest, Task
 if TYPE_CHECKING:
     import numpy as np
     import pandas as pd
+    import pyarrow as pa
     from numpy.typing import NDArray
 
     from mlops_assets.monitoring.reference import DriftReference
@@ -84,6 +86,16 @@ def identified(frame: "pd.DataFrame") -> "pd.DataFrame":
     """The rows with an ``answer_id`` each: of what was logged before answers had one, its request id."""
     own = frame["answer_id"] if "answer_id" in frame.columns else frame["request_id"]
     return frame.assign(answer_id=own.fillna(frame["request_id"]))
+
+
+def logged_schema() -> "pa.Schema":
+    """The columns of the compacted table: the log's, lists as JSON text, and the day."""
+    import pyarrow as pa
+
+    fields = [pa.field(DAY_COLUMN, pa.string())]
+    for field in log_schema():
+        fields.insert(-1, pa.field(field.name, pa.string()) if pa.types.is_list(field.type) else field)
+    return pa.schema(fields)
 
 
 def features_of(rows: "pd.DataFrame", specs: Sequence[FeatureSpec]) -> "pd.DataFrame":

@@ -15,12 +15,14 @@ from pydantic import Field, model_validator
 from mlops_assets.components.automation import FOLLOW_CHANGED_DATA, follow_all_but, follow_requests
 from mlops_assets.components.code_version import code_version
 from mlops_assets.components.contradictions import of_model, refuse
+from mlops_assets.components.dataset import datasets_of, require_same_type
 from mlops_assets.components.document import Declaration, DeclaredComponent
 from mlops_assets.components.feature_view import FeatureViewComponent, FeatureViewDeclaration
 from mlops_assets.components.fields import Name
 from mlops_assets.components.measuring import NEWEST_DATA, REFERENCE_FILE
 from mlops_assets.components.records import Record, newest_data, require
 from mlops_assets.components.tables import markdown_table
+from mlops_assets.data.schema import ColumnType, frame_of, typed_table
 from mlops_assets.errors import DeclarationError, MlopsError, UnknownName
 from mlops_assets.evaluation.gate import GatePolicy, Verdict, decide
 from mlops_assets.evaluation.metrics import SELECTING, metric
@@ -30,7 +32,7 @@ from mlops_assets.resources.experiment_tracking import ExperimentTracker
 from mlops_assets.resources.lake import Lake
 from mlops_assets.resources.model_registry import CHALLENGER, CHAMPION, ModelRegistry, RegisteredVersion
 from mlops_assets.training.trainers import trainer
-from mlops_assets.training.training_set import assemble
+from mlops_assets.training.training_set import LABEL, assemble, training_set_schema
 from serve.schema import Task
 
 if TYPE_CHECKING:
@@ -59,6 +61,12 @@ CANDIDATES_FIELDS = {"task", "candidates", "folds", "metric", "seed"}
 MODEL_FIELDS = {"name", "task", "candidates", "label", "threshold", "seed"}
 EVALUATION_FIELDS = {"task", "gate", "metric"}
 
+LABEL_TYPES: dict[Task, tuple[ColumnType, ...]] = {
+    "binary": ("boolean", "string", "integer", "number"),
+    "multiclass": ("string", "integer", "number"),
+    "regression": ("number", "integer"),
+}
+"""Types of a column that can be the label."""
 TrainerName = Literal["lightgbm", "xgboost", "random_forest", "logistic_regression", "ridge"]
 
 
@@ -171,6 +179,7 @@ class ModelComponent(DeclaredComponent[ModelDeclaration]):
         group = context.path.name
         view = self.feature_view(context)
         refuse(self, of_model(self.declaration, view))
+        self._check_label(context, view)
         monitor = self.monitor(context)
         return dg.Definitions(
             assets=[
@@ -232,6 +241,41 @@ class ModelComponent(DeclaredComponent[ModelDeclaration]):
             )
         return views[name]
 
+    def _check_label(self, context: dg.ComponentLoadContext, view: FeatureViewDeclaration) -> None:
+        """DeclarationError when the labels cannot be joined, or their column is no label of the task."""
+        datasets = datasets_of(context)
+        label, task = self.declaration.label, self.declaration.task
+        if label.dataset not in datasets:
+            raise DeclarationError(
+                str(UnknownName("dataset", label.dataset, datasets)), where=self.where("label", "dataset")
+            )
+        outcomes = datasets[label.dataset].declaration
+        for key in view.entity.join_keys:
+            where = self.where("label", "dataset")
+            if key not in outcomes.columns:
+                problem = UnknownName(
+                    f"column of dataset {label.dataset!r}",
+                    key,
+                    outcomes.columns,
+                    next_step=f"Labels are joined by the join keys of feature view {view.name!r}.",
+                )
+                raise DeclarationError(str(problem), where=where)
+            if view.base in datasets:
+                require_same_type(key, datasets[view.base], datasets[label.dataset], where)
+        if label.column is None:
+            return
+        where = self.where("label", "column")
+        if label.column not in outcomes.columns:
+            problem = UnknownName(f"column of dataset {label.dataset!r}", label.column, outcomes.columns)
+            raise DeclarationError(str(problem), where=where)
+        kind = outcomes.columns[label.column]
+        if kind not in LABEL_TYPES[task]:
+            raise DeclarationError(
+                f"column {label.column!r} of dataset {label.dataset!r} is a {kind}, which is no label of a "
+                f"{task} task; it takes: {', '.join(LABEL_TYPES[task])}. Or make the label by a function.",
+                where=where,
+            )
+
     def _training_set(
         self, group: str, view: FeatureViewDeclaration, monitor: "DriftMonitorDeclaration | None"
     ) -> dg.AssetsDefinition:
@@ -259,16 +303,16 @@ class ModelComponent(DeclaredComponent[ModelDeclaration]):
         def training_set(context: dg.AssetExecutionContext, lake: Lake) -> dg.MaterializeResult[Any]:
             from mlops_assets.data.content import content_version
             from mlops_assets.training.plots import training_set_plot
-            from mlops_assets.training.training_set import LABEL
 
             newest = newest_data(context.instance, label_key) or ""
             pinned = {table: lake.version(table) for table in map(_table, (features_key, label_key))}
             features = lake.read(_table(features_key), version=pinned[_table(features_key)])
             outcomes = lake.read(_table(label_key), version=pinned[_table(label_key)])
+            keys = list(view.entity.join_keys)
             try:
                 made = assemble(
                     features,
-                    outcomes[list(view.entity.join_keys)].assign(**{LABEL: self.labels(outcomes)}),
+                    outcomes[keys].assign(**{LABEL: self.labels(outcomes)}),
                     join_keys=view.entity.join_keys,
                     event_timestamp=view.event_timestamp,
                     task=declared.task,
@@ -280,10 +324,12 @@ class ModelComponent(DeclaredComponent[ModelDeclaration]):
                 )
             except MlopsError as error:
                 raise dg.Failure(f"training_sets/{declared.name}: {error}", allow_retries=False) from error
-            version = content_version(made.frame)
+            held = lake.columns(_table(features_key), version=pinned[_table(features_key)])
+            rows = typed_table(made.frame, training_set_schema(held, list(features.columns)))
+            version = content_version(frame_of(rows))
             wrote = lake.write(
                 _table(self._key("training_sets")),
-                made.frame,
+                rows,
                 partition_column=None,
                 partitions=None,
                 commit={"run_id": context.run.run_id, "data_version": version},

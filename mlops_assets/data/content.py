@@ -47,7 +47,9 @@ def content_versions(frame: "pd.DataFrame", partition_column: str) -> dict[str, 
     order = np.argsort(codes, kind="stable")
     bounds = np.searchsorted(codes[order], np.arange(len(keys) + 1))
     ordered = rows[order]
-    present = {name: np.bincount(codes[column.present], minlength=len(keys)) > 0 for name, column in columns.items()}
+    present = {
+        name: np.bincount(codes[column.present], minlength=len(keys)) > 0 for name, column in columns.items()
+    }
     return {
         str(key): _version(
             {name: column for name, column in columns.items() if present[name][number]}, ordered[start:end]

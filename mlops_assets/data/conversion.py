@@ -23,7 +23,17 @@ if TYPE_CHECKING:
 
 ColumnType = Literal["string", "integer", "number", "boolean", "timestamp", "date"]
 Family = Literal[
-    "text", "integer", "float", "decimal", "boolean", "timestamp", "date", "time", "duration", "bytes", "other"
+    "text",
+    "integer",
+    "float",
+    "decimal",
+    "boolean",
+    "timestamp",
+    "date",
+    "time",
+    "duration",
+    "bytes",
+    "other",
 ]
 """Source types that the rules treat alike."""
 Mask = NDArray[np.bool_]
@@ -51,7 +61,9 @@ FINITE = (
 TRUTH = "a boolean is true or false, or 1 or 0"
 MOMENT = "a timestamp lies in the years 0001 to 9999 and has no digits beyond microseconds"
 DAY = "a date lies in the years 0001 to 9999 and has no time of day"
-NO_UNIT = "a bare number does not say its unit; convert it in the transform, like pandas.to_datetime(x, unit='s')"
+NO_UNIT = (
+    "a bare number does not say its unit; convert it in the transform, like pandas.to_datetime(x, unit='s')"
+)
 NOT_TEXT = (
     "it is stored as another type, so what it looked like as text is not known; convert it in the transform"
 )
@@ -360,9 +372,7 @@ def _text_as_instant(values: "pa.Array[Any]", kind: ColumnType, reason: str) -> 
     return Converted(taken, _present(values) & ~_present(taken), reason)
 
 
-def text_microseconds(
-    texts: "pa.Array[Any]", *, date_only: bool = False
-) -> tuple[NDArray[np.int64], Mask]:
+def text_microseconds(texts: "pa.Array[Any]", *, date_only: bool = False) -> tuple[NDArray[np.int64], Mask]:
     """Microseconds since 1970 UTC of ISO 8601 texts without missing ones, and which of them read as such.
 
     A text without a zone is UTC, a date alone is its midnight. ``date_only``: only what is a date, or the
@@ -372,7 +382,9 @@ def text_microseconds(
     import pyarrow.compute as pc
 
     texts = pc.utf8_trim_whitespace(texts)
-    days = pc.if_else(pc.match_substring_regex(texts, DAY_TEXT), pc.binary_join_element_wise(texts, "T00:00", ""), texts)
+    days = pc.if_else(
+        pc.match_substring_regex(texts, DAY_TEXT), pc.binary_join_element_wise(texts, "T00:00", ""), texts
+    )
     parts = pc.extract_regex(days, MOMENT_TEXT)
     found = {name: pc.struct_field(parts, name) for name in ("day", "clock", "second", "fraction", "zone")}
     reads = parts.is_valid().to_numpy(zero_copy_only=False).astype(bool)

@@ -1,4 +1,4 @@
-"""What every expectation takes, and which columns it can be asked of, so that a declaration is checked at loading.
+"""What every expectation takes, and of which columns: what a declaration is checked against at loading.
 
 Belongs here: names and kinds of arguments, as data. Does not belong here: evaluating an expectation, and
 Great Expectations itself (``data/expectations.py``): importing it takes 6 s. A test holds the names to
@@ -131,10 +131,8 @@ ARGUMENTS: Mapping[str, Arguments] = {
 _OF_DIFFERENT_TYPES = ("expect_compound_columns_to_be_unique", "expect_column_pair_values_to_be_in_set")
 
 
-def argument_problem(
-    expectation: Expectation, columns: Mapping[str, ColumnType] | None = None
-) -> str | None:
-    """What is wrong with the arguments, or None. With the declared ``columns`` also what does not fit them."""
+def argument_problem(expectation: Expectation, columns: Mapping[str, ColumnType] | None = None) -> str | None:
+    """What is wrong with the arguments, or None; with ``columns`` given, also what does not fit them."""
     taken = ARGUMENTS[expectation.type]
     return next(_problems(expectation, taken, columns), None)
 
@@ -156,9 +154,9 @@ def _problems(
     if mostly is not None and not (_is_number(mostly) and 0 < mostly <= 1):
         yield f"{name}: mostly is {mostly!r}; it is a share greater than 0 and at most 1"
     for listed in ("value_set", "value_pairs_set", "regex_list", "column_list"):
-        given = kwargs.get(listed)
-        if given is not None and (not isinstance(given, (list, tuple)) or not given):
-            yield f"{name}: {listed} is {given!r}; it is a list with at least one entry"
+        entries = kwargs.get(listed)
+        if entries is not None and (not isinstance(entries, (list, tuple)) or not entries):
+            yield f"{name}: {listed} is {entries!r}; it is a list with at least one entry"
     for pattern in (kwargs.get("regex"), *(kwargs.get("regex_list") or ())):
         yield from _pattern_problems(name, pattern)
     if columns is not None:

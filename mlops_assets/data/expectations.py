@@ -11,8 +11,9 @@ test holds every one of them to Great Expectations' own verdict. The rest is val
 
 Great Expectations passes an expectation about values when there are no values. Here it fails: nothing was
 seen. An expectation that raises (no such column, a date-only string against timestamps) has not failed
-but *errored*; it is reported as such, for the partitions in whose rows it does, and blocks as well. Every call makes its own ephemeral context, since
-threads that share one get each other's results (great_expectations issue 12209).
+but *errored*; it is reported as such, for the partitions in whose rows it does, and blocks as well. Every
+call makes its own ephemeral context, since threads that share one get each other's results
+(great_expectations issue 12209).
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -247,7 +248,7 @@ class _Grouped:
             return True
         if "value_set" in kwargs:
             wanted = kwargs["value_set"]
-            if dtype == object:
+            if pd.api.types.is_object_dtype(dtype):
                 return all(isinstance(value, str) for value in wanted) and all(
                     isinstance(value, str) for value in self.frame[column].dropna()
                 )
@@ -405,7 +406,7 @@ def _validate(frames: Sequence["pd.DataFrame"], expectations: Sequence[Expectati
     for frame in frames:
         try:
             found = batches.get_batch({"dataframe": frame}).validate(suite, result_format=wanted)
-        except Exception as error:  # whatever it is, it is said of these rows, and the others go on
+        except Exception as error:  # noqa: BLE001  # whatever it is, it is said of these rows only
             yield from _one_by_one(frame, expectations, error)
             continue
         yield from sorted(found.results, key=lambda result: result.expectation_config.meta["position"])

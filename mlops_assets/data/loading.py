@@ -174,7 +174,7 @@ def _of_partition(
             missing=tuple(name for name in conformed.missing if name != partition_column),
             misfits=conformed.misfits,
         )
-    faults = schema_findings(conformed, [key] * len(conformed.frame))
+    faults = schema_findings(conformed, [key] * len(conformed.frame), partition_of_file=key)
     strangers = conformed.frame[partition_column]
     strangers = strangers[strangers.ne(key)]
     if len(strangers):
@@ -203,9 +203,7 @@ def _read(
     except DataError:
         raise
     except Exception as error:  # whatever a reader raises is about this file, and says so
-        raise DataError(
-            f"Source file {location} cannot be read: {type(error).__name__}: {error}"
-        ) from error
+        raise DataError(f"Source file {location} cannot be read: {type(error).__name__}: {error}") from error
 
 
 def _raw_frame(source: Source, table: "pa.Table") -> "pd.DataFrame":
@@ -236,7 +234,9 @@ def _transformed_apart(
             raise
         failed = error
     raw = _raw_frame(source, table)
-    of_row = raw[partition_column].map(lambda value: value.isoformat() if hasattr(value, "isoformat") else value)
+    of_row = raw[partition_column].map(
+        lambda value: value.isoformat() if hasattr(value, "isoformat") else value
+    )
     reasons: dict[str, str] = {}
     good: list[str] = []
     for key, rows in raw.groupby(of_row, sort=False, dropna=False):

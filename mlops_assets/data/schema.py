@@ -1,8 +1,8 @@
 """Declared columns: which there are, of which type, and values brought into that type.
 
 Belongs here: conforming rows to a declaration, saying exactly what does not fit, and the one way between
-data frames and typed tables. Does not belong here: which value fits which type (``data/conversion.py``), rules
-about values (``data/expectations.py``), what happens to a bad day (``data/validation.py``).
+data frames and typed tables. Does not belong here: which value fits which type (``data/conversion.py``),
+rules about values (``data/expectations.py``), what happens to a bad day (``data/validation.py``).
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -124,7 +124,9 @@ def typed_table(frame: "pd.DataFrame", schema: "pa.Schema") -> "pa.Table":
 
     absent = [name for name in schema.names if name not in frame.columns]
     if absent:
-        raise DataError(f"Columns {absent} are not in the rows. There are: {', '.join(map(str, frame.columns))}.")
+        raise DataError(
+            f"Columns {absent} are not in the rows. There are: {', '.join(map(str, frame.columns))}."
+        )
     arrays = []
     for field in schema:
         try:
@@ -184,7 +186,7 @@ def _convert_series(values: "pd.Series[Any]", kind: ColumnType) -> Converted:
 
     if values.dtype != object:
         if isinstance(values.dtype, pd.SparseDtype):
-            values = values.sparse.to_dense()
+            values = pd.Series(np.asarray(values), index=values.index)
         try:
             array = pa.array(values, from_pandas=True)
         except _NOT_ARROW:

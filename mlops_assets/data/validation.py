@@ -79,13 +79,19 @@ class Validated:
         return [finding for finding in self.findings if finding.partition == partition]
 
 
-def schema_findings(conformed: Conformed, partition_of_row: "Sequence[str | None]") -> list[Finding]:
+def schema_findings(
+    conformed: Conformed,
+    partition_of_row: "Sequence[str | None]",
+    *,
+    partition_of_file: str | None = None,
+) -> list[Finding]:
     """Missing columns and values of a wrong type, per partition that has them.
 
-    ``partition_of_row`` names the partition of every row; a missing column is missing in all of them.
+    ``partition_of_row`` names the partition of every row; a missing column is missing in all of them, and in
+    ``partition_of_file`` when there are no rows.
     """
     partitions = np.asarray(partition_of_row, dtype=object)
-    everywhere = list(dict.fromkeys(partition_of_row)) or [None]
+    everywhere = list(dict.fromkeys(partition_of_row)) or [partition_of_file]
     findings = [
         Finding(
             "schema", partition, "columns", "all declared columns", f"missing: {', '.join(conformed.missing)}"

@@ -6,13 +6,14 @@ The rules are those the HTTP contract holds a request to, so a model never train
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from mlops_assets.data.schema import ColumnType, conform
+from mlops_assets.data.conversion import EXACT
+from mlops_assets.data.schema import ColumnType, Misfit, conform
 from mlops_assets.errors import DataError
 from serve.schema import FeatureSpec, FeatureType
 
@@ -54,27 +55,42 @@ class Problem:
 
 @dataclass(frozen=True)
 class Declared:
-    """The table of a view: kept columns and features in declared types; what was seen; what is wrong."""
+    """The table of a view: kept columns and features in declared types; what was seen; what is wrong.
+
+    ``failed`` says of partitions that no feature could be computed for why: ``frame`` has no row of theirs.
+    """
 
     frame: "pd.DataFrame"
     observed: Sequence[Observed]
     problems: Sequence[Problem]
+    failed: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def bad(self) -> set[str | None]:
+        """Partitions that something is wrong with."""
+        return {problem.partition for problem in self.problems} | set(self.failed)
+
+    def reasons(self) -> dict[str, list[str]]:
+        """{partition: what is wrong}; "all" stands for unpartitioned data."""
+        found = {partition: [reason] for partition, reason in self.failed.items()}
+        for problem in self.problems:
+            found.setdefault(problem.partition or "all", []).append(str(problem))
+        return found
 
 
 def declare(
     computed: "pd.DataFrame",
     features: Sequence[FeatureSpec],
     *,
-    keep: Sequence[str],
+    keep: Mapping[str, ColumnType],
     partition_column: str | None = None,
+    failed: Mapping[str, str] | None = None,
 ) -> Declared:
-    """The columns ``keep`` as they are, then the features in their declared order and types.
+    """The columns ``keep``, then the features in their declared order, all in their declared types.
 
-    A feature that is also kept (a join key) appears once, typed. Raises DataError naming the features
-    and the available columns when the frame lacks one: no row of any partition could be right.
+    A feature that is also kept (a join key) appears once. ``failed`` is passed on. Raises DataError naming
+    the features and the available columns when the frame lacks one: no row of any partition could be right.
     """
-    import pandas as pd
-
     absent = sorted({feature.name for feature in features} | set(keep) - set(computed.columns))
     absent = [name for name in absent if name not in computed.columns]
     if absent:
@@ -83,54 +99,71 @@ def declare(
             f"Available columns: {', '.join(map(str, computed.columns))}."
         )
     source = computed.reset_index(drop=True)
-    typed = conform(source, {feature.name: COLUMN_TYPES[feature.type] for feature in features})
+    columns = stored_columns(keep, features)
+    typed = conform(source, columns)
     partitions = source[partition_column] if partition_column else None
     observed, problems = [], []
+    for name, kind in keep.items():
+        if name not in {feature.name for feature in features}:
+            problems += _misfits(name, kind, typed.misfits.get(name), partitions)
     for feature in features:
         values = typed.frame[feature.name]
-        wrong = typed.wrong.get(feature.name)
-        if wrong is not None:
-            example = typed.examples[feature.name]
-            problems += _problems(feature, feature.type, f"like {example}", wrong, partitions)
-        lost = np.zeros(len(values), dtype=np.bool_) if wrong is None else wrong
+        misfit = typed.misfits.get(feature.name)
+        problems += _misfits(feature.name, feature.type, misfit, partitions)
+        lost = np.zeros(len(values), dtype=np.bool_) if misfit is None else misfit.rows
         missing = values.isna().to_numpy(dtype=np.bool_) & ~lost
         if not feature.nullable:
-            problems += _problems(feature, "present", "missing", missing, partitions)
+            problems += _problems(feature.name, "present", "missing", missing, partitions)
         observed.append(_observed(feature, values))
         if feature.categories is not None:
             outside = (values.notna() & ~values.isin(feature.categories)).to_numpy(dtype=np.bool_)
             problems += _problems(
-                feature, f"one of {', '.join(feature.categories)}", "another value", outside, partitions
+                feature.name, f"one of {', '.join(feature.categories)}", "another value", outside, partitions
             )
         if feature.type in ("number", "integer"):
             problems += _out_of_range(feature, values, partitions)
-    kept = source[[name for name in keep if name not in typed.frame.columns]]
-    return Declared(pd.concat([kept, typed.frame], axis=1), observed, problems)
+    return Declared(typed.frame, observed, problems, dict(failed or {}))
+
+
+def stored_columns(keep: Mapping[str, ColumnType], features: Sequence[FeatureSpec]) -> dict[str, ColumnType]:
+    """Every column of a view's table, by its type, in order."""
+    specs: dict[str, ColumnType] = {feature.name: COLUMN_TYPES[feature.type] for feature in features}
+    return {**{name: kind for name, kind in keep.items() if name not in specs}, **specs}
+
+
+def _misfits(name: str, kind: str, misfit: Misfit | None, partitions: Any) -> list[Problem]:
+    if misfit is None:
+        return []
+    return _problems(name, f"{kind} ({misfit.reason})", f"like {misfit.example}", misfit.rows, partitions)
 
 
 def _out_of_range(feature: FeatureSpec, values: "pd.Series[Any]", partitions: Any) -> list[Problem]:
     numbers = values.to_numpy(dtype=np.float64, na_value=np.nan)
     problems = []
+    if feature.type == "integer":
+        # A model takes 64-bit floats, and so the HTTP contract refuses what one does not hold exactly.
+        beyond = ((values > EXACT) | (values < -EXACT)).fillna(False).to_numpy(dtype=np.bool_)
+        problems += _problems(feature.name, "within -2^53 and 2^53", "beyond", beyond, partitions)
     if feature.minimum is not None:
         low = numbers < feature.minimum
         seen = f"as low as {np.nanmin(numbers):g}" if low.any() else ""
-        problems += _problems(feature, f"at least {feature.minimum:g}", seen, low, partitions)
+        problems += _problems(feature.name, f"at least {feature.minimum:g}", seen, low, partitions)
     if feature.maximum is not None:
         high = numbers > feature.maximum
         seen = f"as high as {np.nanmax(numbers):g}" if high.any() else ""
-        problems += _problems(feature, f"at most {feature.maximum:g}", seen, high, partitions)
+        problems += _problems(feature.name, f"at most {feature.maximum:g}", seen, high, partitions)
     return problems
 
 
 def _problems(
-    feature: FeatureSpec, declared: str, observed: str, rows: NDArray[np.bool_], partitions: Any
+    name: str, declared: str, observed: str, rows: NDArray[np.bool_], partitions: Any
 ) -> list[Problem]:
     if not rows.any():
         return []
     if partitions is None:
-        return [Problem(None, feature.name, declared, observed, int(rows.sum()))]
+        return [Problem(None, name, declared, observed, int(rows.sum()))]
     counts = partitions[rows].value_counts().sort_index()
-    return [Problem(str(key), feature.name, declared, observed, int(count)) for key, count in counts.items()]
+    return [Problem(str(key), name, declared, observed, int(count)) for key, count in counts.items()]
 
 
 def _observed(feature: FeatureSpec, values: "pd.Series[Any]") -> Observed:

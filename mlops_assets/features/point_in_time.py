@@ -312,6 +312,12 @@ def _numbers(frame: "pd.DataFrame", name: str) -> Floats:
     numbers = frame[name].to_numpy(dtype=np.float64, na_value=np.nan)
     if np.isinf(numbers).any():
         raise DataError(f"column {name!r} has {int(np.isinf(numbers).sum())} infinite values")
+    if pd.api.types.is_integer_dtype(frame[name].dtype):
+        beyond = int(((frame[name] > _EXACT) | (frame[name] < -_EXACT)).sum())
+        if beyond:
+            raise DataError(
+                f"column {name!r} has {beyond} whole numbers beyond 2^53: no float holds them all"
+            )
     return numbers
 
 

@@ -5,7 +5,7 @@ how a join or an aggregate is computed (``point_in_time.py``), whether the value
 (``declared.py``), the declaration as YAML (``components/feature_view.py``).
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
@@ -83,7 +83,7 @@ def compute(
     name. Rows keep their order; the index is 0..n-1.
 
     Raises DataError naming the join, aggregate or function when a column is absent, a name is taken twice,
-    or the function does not give one row per event.
+    the function raises, or does not give one row per event.
     """
     import pandas as pd
 
@@ -120,6 +120,47 @@ def compute(
     return _transformed(view.transform, frame)
 
 
+def compute_by_partition(
+    view: View,
+    base: "pd.DataFrame",
+    joined: Mapping[str, "pd.DataFrame"],
+    *,
+    partition_column: str,
+    partitions: Sequence[str],
+    looks_back_on: Callable[[str], Collection[str]],
+) -> "tuple[pd.DataFrame, dict[str, str]]":
+    """As ``compute`` for the base rows of ``partitions``, and {partition: reason} of those that fail.
+
+    When all together fail, each is computed by itself, on the partitions that it ``looks_back_on``; the
+    others lose nothing by that, since no row depends on which partitions are computed with it. Raises
+    DataError when every partition fails.
+    """
+    import pandas as pd
+
+    of_row = base[partition_column]
+
+    def one(wanted: Collection[str], rows: "pd.DataFrame") -> "pd.DataFrame":
+        events = rows[partition_column].isin(wanted).to_numpy(dtype=bool)
+        return compute(view, rows, joined, events=events)
+
+    try:
+        return one(partitions, base), {}
+    except DataError:
+        if len(partitions) == 1:
+            raise
+    made: list[pd.DataFrame] = []
+    reasons: dict[str, str] = {}
+    for key in partitions:
+        try:
+            made.append(one([key], base[of_row.isin(looks_back_on(key))]))
+        except DataError as error:
+            reasons[key] = str(error)
+            last = error
+    if not made:
+        raise last
+    return pd.concat(made, ignore_index=True), reasons
+
+
 def _as_of(view: View, join: Join, frame: "pd.DataFrame", table: "pd.DataFrame") -> "pd.DataFrame":
     if join.timestamp is None or join.tolerance is None:
         raise DataError("a timestamp and a tolerance go together")
@@ -151,7 +192,10 @@ def _transformed(
     import pandas as pd
 
     name = f"{transform.__module__}.{transform.__qualname__}"
-    result = transform(frame.copy())
+    try:
+        result = transform(frame.copy())
+    except Exception as error:  # the declaration's own code: whatever it raises is about these rows
+        raise DataError(f"{name} failed with {type(error).__name__}: {error}") from error
     if not isinstance(result, pd.DataFrame):
         raise DataError(f"{name} returned a {type(result).__name__}, not a DataFrame")
     if len(result) != len(frame) or not result.index.equals(frame.index):

@@ -175,6 +175,12 @@ class Lake(dg.ConfigurableResource):  # type: ignore[type-arg]  # generic over t
         with filesystem.open_input_file(path) as stream:
             return str(stream.read(), "utf-8")
 
+    def columns(self, table: str, *, version: int | None = None) -> "pa.Schema":
+        """The columns of the table with their types, now or at ``version``."""
+        import pyarrow as pa
+
+        return pa.schema(self._open(table, version).schema()).remove_metadata()
+
     def version(self, table: str) -> int:
         """Delta version of the table now."""
         return int(self._open(table).version())
@@ -296,7 +302,7 @@ def _only_these(table: str, rows: "pa.Table", column: str, partitions: Sequence[
 
     found = pc.unique(rows.column(column)).to_pylist()
     missing = rows.column(column).null_count
-    strangers = sorted(set(map(str, filter(None.__ne__, found))) - set(partitions))
+    strangers = sorted({str(key) for key in found if key is not None} - set(partitions))
     if strangers or missing:
         raise DataError(
             f"Cannot write table {table!r}: {missing} rows have no {column}, and rows of partitions outside "
@@ -311,7 +317,7 @@ def _replacement(
     partition_column: str | None,
     partitions: Sequence[str] | None,
 ) -> dict[str, Any]:
-    """How rows of ``schema`` replace partitions of the table: some of them, or all and with them its types."""
+    """How rows of ``schema`` replace partitions of the table: some, or all and with them its types."""
     whole = {"schema_mode": "overwrite"}
     if partitions is None:
         return whole
@@ -324,9 +330,13 @@ def _replacement(
     if not remaining:
         return whole
     if changed:
-        what = "; ".join(f"column {name!r} is {old} in the table and {new} as declared" for name, old, new in changed)
+        what = "; ".join(
+            f"column {name!r} is {old} in the table and {new} as declared" for name, old, new in changed
+        )
     else:
-        what = f"it is partitioned by {', '.join(held_by) or 'nothing'}, and as declared by {partition_column}"
+        what = (
+            f"it is partitioned by {', '.join(held_by) or 'nothing'}, and as declared by {partition_column}"
+        )
     span = sorted({*held, *partitions})
     raise DataError(
         f"Table {table!r} cannot change for a part of its partitions: {what}. {len(remaining)} partitions of "

@@ -17,6 +17,7 @@ from serve.schema import Task
 
 if TYPE_CHECKING:
     import pandas as pd
+    import pyarrow as pa
 
 LABEL = "label"
 SPLIT = "split"
@@ -69,7 +70,8 @@ def assemble(
         repeated = int(frame.duplicated(keys).sum())
         if repeated:
             raise DataError(f"{name} hold {repeated} rows with a repeated key {keys}; keys must be unique")
-    joined = features.merge(labels[[*keys, LABEL]], on=keys, how="left", validate="one_to_one")
+    outcomes = labels[[*keys, LABEL]].assign(**{LABEL: _nullable(labels[LABEL])})
+    joined = features.merge(outcomes, on=keys, how="left", validate="one_to_one")
     labelled = joined[joined[LABEL].notna()]
     if labelled.empty:
         raise DataError(
@@ -98,6 +100,23 @@ def assemble(
                 f"{evaluation_window_days} days; materialise more partitions or shorten the window"
             )
     return TrainingSet(frame=frame, classes=known, unlabelled=len(joined) - len(labelled), too_old=too_old)
+
+
+def training_set_schema(features: "pa.Schema", columns: Sequence[str]) -> "pa.Schema":
+    """The columns of a training set: the feature table's ``columns`` as they are there, label and split."""
+    import pyarrow as pa
+
+    held = {field.name: field.type for field in features}
+    return pa.schema([*((name, held[name]) for name in columns), (LABEL, pa.float64()), (SPLIT, pa.string())])
+
+
+def _nullable(labels: "pd.Series[Any]") -> "pd.Series[Any]":
+    """Whole numbers and booleans in types that can miss a value: a float does not hold every whole number."""
+    import pandas as pd
+
+    if pd.api.types.is_bool_dtype(labels.dtype):
+        return labels.astype("boolean")
+    return labels.astype("Int64") if pd.api.types.is_integer_dtype(labels.dtype) else labels
 
 
 def encode_target(

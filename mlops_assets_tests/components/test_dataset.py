@@ -179,7 +179,7 @@ def test_a_warning_is_shown_and_blocks_nothing(sales, use_case, lake, instance):
 
 def test_an_expectation_that_cannot_be_evaluated_has_errored_not_failed(use_case, load, lake, instance):
     write_day(use_case, DAYS[0])
-    rule = "expect_column_values_to_be_between, kwargs: {column: shop, min_value: 0}"
+    rule = "expect_column_values_to_match_json_schema, kwargs: {column: shop, json_schema: {type: nothing}}"
     defs = load(
         YAML.replace("expect_column_values_to_be_between, kwargs: {column: amount, min_value: 0}", rule)
     )
@@ -225,7 +225,11 @@ def test_a_failing_transform_names_itself_and_the_columns(use_case, load, lake, 
 
 WRONG = {
     "unknown key": ("  primary_key: [id]", "  primary_keys: [id]", "primary_keys"),
-    "unknown column": ("primary_key: [id]", "primary_key: [nope]", "unknown columns nope; declared: id, day"),
+    "unknown column": (
+        "primary_key: [id]",
+        "primary_key: [nope]",
+        "unknown columns in primary_key: nope; declared: id, day",
+    ),
     "unknown column type": ("amount: number", "amount: float", "'string', 'integer', 'number'"),
     "unknown row rule": (
         "expect_column_values_to_be_between, kwargs: {column: amount, min_value: 0}",
@@ -236,6 +240,43 @@ WRONG = {
         "expect_column_mean_to_be_between",
         "expect_wonders",
         "'expect_wonders' is not an",
+    ),
+    "unknown column of a rule": (
+        "column: amount, min_value",
+        "column: nope, min_value",
+        "Unknown column 'nope'",
+    ),
+    "no value set": (
+        "expect_column_values_to_be_between, kwargs: {column: amount, min_value: 0}",
+        "expect_column_values_to_be_in_set, kwargs: {column: shop}",
+        "expect_column_values_to_be_in_set needs the argument value_set",
+    ),
+    "no bound": ("{column: amount, max_value: 100}", "{column: amount}", "needs min_value or max_value"),
+    "mean of text": (
+        "{column: amount, max_value: 100}",
+        "{column: shop, max_value: 100}",
+        "cannot be asked of column 'shop', which is declared as string; it takes: boolean, integer, number",
+    ),
+    "column names that differ by case": (
+        "shop: string",
+        "shop: string, Shop: string",
+        "upper and lower case",
+    ),
+    "the quarantine's column": (
+        "shop: string",
+        "shop: string, Reasons: string",
+        "the quarantine's own column",
+    ),
+    "a control character in a name": (
+        "shop: string",
+        'shop: string, "a\\nb": string',
+        "is not a column name",
+    ),
+    "an unknown encoding": ("format: csv,", "format: csv, encoding: klingon,", "is no encoding that Python"),
+    "text columns without a transform": (
+        "format: csv,",
+        "format: csv, text_columns: [id],",
+        "declare the columns as string",
     ),
     "unknown format": ("format: csv", "format: xls", "'csv', 'parquet'"),
     "share above one": ("max_quarantine_share: 0.3", "max_quarantine_share: 3", "less than or equal to 1"),

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import dagster as dg
+import pandas as pd
 import pytest
 from dagster._core.definitions.data_version import CachingStaleStatusResolver
 from dagster._core.loader import LoadingContextForTest
@@ -153,15 +154,71 @@ def test_a_change_makes_the_days_that_look_back_on_it_stale_and_the_same_again_d
     assert stale(trips, instance) == DAYS[1:4]
 
 
-def test_a_day_the_base_never_had_is_an_error_that_says_how_to_make_it(trips, instance):
+def test_a_day_the_base_never_had_is_an_error_that_says_how_to_make_it(trips, lake, instance):
     assert materialize(trips, instance, DAYS[1], DAYS[1], (TRIPS, WEATHER, PLANES)).success
+    result = materialize(trips, instance, DAYS[2], DAYS[2], (FEATURES,))
+    assert "datasets/trips was never materialised for 2024-01-03; make it with: dg launch" in failure(result)
     result = materialize(trips, instance, DAYS[1], DAYS[2], (FEATURES,))
     assert not result.success
-    assert "datasets/trips was never materialised for 1 of 2 partitions, 2024-01-03 first" in failure(result)
+    assert "2024-01-03: datasets/trips was never materialised for it; make it with" in failure(result)
+    assert set(read(lake)["day"]) == {DAYS[1]}
+    assert instance.get_materialized_partitions(FEATURES) == {DAYS[1]}
     result = materialize(trips, instance, DAYS[1], DAYS[1], (FEATURES,))
     assert result.success
     (event,) = result.get_asset_materialization_events()
     assert event.materialization.metadata["lookback_days_missing"].value == 1
+
+
+def fails_when_hot(joined: pd.DataFrame) -> pd.DataFrame:
+    """The view's transform in a test: it takes no temperature above 60."""
+    if (joined["temp"] > 60).any():
+        raise ValueError("too hot")
+    return joined.assign(warm=joined["temp"] > 5)
+
+
+def fails_always(joined: pd.DataFrame) -> pd.DataFrame:
+    raise ValueError("never works")
+
+
+def with_transform(function) -> str:
+    declared = f"  transform: {function.__module__}.{function.__name__}\n  features:\n"
+    return DATASETS + VIEW.replace("  features:\n", declared)
+
+
+def test_a_transform_that_fails_on_one_day_fails_that_day_only(raw, load, lake, instance):
+    write_trips(raw, DAYS[2], delay=20.0, temp=70.0)
+    trips = load(with_transform(fails_when_hot))
+    result = materialize(trips, instance, DAYS[0], DAYS[4], ALL)
+    assert not result.success
+    assert "1 of 5 partitions are not as declared" in failure(result)
+    assert "2024-01-03: mlops_assets_tests.components.test_feature_view.fails_when_hot failed" in failure(
+        result
+    )
+    assert "ValueError: too hot" in failure(result)
+    check = checks(result)["features_valid"]
+    assert (check.passed, check.metadata["partitions_failed"].value) == (False, 1)
+    assert "too hot" in check.metadata["problems"].value
+    apart = read(lake)
+    assert sorted(set(apart["day"])) == [DAYS[0], DAYS[1], DAYS[3], DAYS[4]]
+    # The good days are what they are without the bad one's failure: they still look back on its rows.
+    with_all = load(DATASETS + VIEW.replace("maximum: 50", "maximum: 70"))
+    assert materialize(with_all, instance, DAYS[0], DAYS[4], ALL).success
+    together = read(lake)
+    pd.testing.assert_frame_equal(apart, together[together["day"] != DAYS[2]])
+
+
+def test_a_transform_that_fails_on_every_day_fails_the_run_once(raw, load, lake, instance):
+    result = materialize(load(with_transform(fails_always)), instance, DAYS[0], DAYS[2], ALL)
+    assert "fails_always failed with ValueError: never works" in failure(result)
+    assert "partitions are not as declared" not in failure(result)
+    assert not lake.exists("features/trips")
+
+
+def test_a_whole_number_that_a_model_would_not_hold_exactly_is_refused(raw, load, lake, instance):
+    (raw / "raw" / "planes.csv").write_text(f"plane,seats\nN1,{2**53 + 1}\n", encoding="utf-8")
+    result = materialize(load(DATASETS + VIEW), instance, DAYS[0], DAYS[0], ALL)
+    assert "feature 'seats' must be within -2^53 and 2^53, but 2 rows are beyond" in failure(result)
+    assert not lake.exists("features/trips")
 
 
 def test_a_day_that_breaks_the_declaration_keeps_what_it_held(trips, raw, lake, instance):
@@ -172,7 +229,7 @@ def test_a_day_that_breaks_the_declaration_keeps_what_it_held(trips, raw, lake, 
     result = materialize(trips, instance, DAYS[0], DAYS[2], ALL)
     assert not result.success
     message = failure(result)
-    assert "1 of 3 partitions break the declared features" in message
+    assert "1 of 3 partitions are not as declared" in message
     assert "2024-01-02: feature 'temp' must be at most 50, but 1 rows are as high as 70" in message
     check = checks(result)["features_valid"]
     assert (check.passed, check.metadata["partitions_failed"].value) == (False, 1)

@@ -64,7 +64,15 @@ TEXT = {
         ("1,5", NO),
         ("true", NO),
     ],
-    "boolean": [("true", True), ("FALSE", False), ("1", True), ("0", False), ("yes", NO), ("2", NO), ("1.0", NO)],
+    "boolean": [
+        ("true", True),
+        ("FALSE", False),
+        ("1", True),
+        ("0", False),
+        ("yes", NO),
+        ("2", NO),
+        ("1.0", NO),
+    ],
     "timestamp": [
         ("2024-01-31T13:45:00Z", utc(2024, 1, 31, 13, 45)),
         ("2024-01-31 13:45", utc(2024, 1, 31, 13, 45)),
@@ -202,20 +210,25 @@ def is_missing(value: object) -> bool:
 def same(found: object, wanted: object) -> bool:
     if is_missing(wanted):
         return bool(pd.isna(found))
-    return type(found) is not bool and found == wanted if not isinstance(wanted, bool) else bool(found) is wanted
+    return (
+        type(found) is not bool and found == wanted if not isinstance(wanted, bool) else bool(found) is wanted
+    )
 
 
 def through(folder: Path, source: str, held: pa.DataType, values: list[object], kind: ColumnType):
     """The values in a file of the source, loaded as the declared kind: the frame and the findings."""
     if source == "CSV field":
         lines = ["x,row"] + [
-            f"{'' if value is None else chr(34) + str(value) + chr(34)},{row}" for row, value in enumerate(values)
+            f"{'' if value is None else chr(34) + str(value) + chr(34)},{row}"
+            for row, value in enumerate(values)
         ]
         (folder / "x.csv").write_text("\n".join(lines) + "\n", encoding="utf-8")
         declared = Source("x.csv", CsvFormat(), folder)
     else:
         array = pa.array(values, held) if not isinstance(held, type(None)) else pa.nulls(len(values))
-        parquet.write_table(pa.table({"x": array}), folder / "x.parquet", version="2.6", coerce_timestamps=None)
+        parquet.write_table(
+            pa.table({"x": array}), folder / "x.parquet", version="2.6", coerce_timestamps=None
+        )
         declared = Source("x.parquet", ParquetFormat(), folder)
     return load(declared, {"x": kind}, partition_column=None, partitions=None, s3_options=dict)
 
@@ -251,7 +264,9 @@ def test_every_cell_keeps_or_refuses_as_documented(tmp_path, source, kind):
                 assert finding.observed.startswith(f"{refused} values that do not fit, e.g. ")
                 assert finding.expected.startswith(("a ", "an ", "text "))
         outcomes.append(becomes is not NO)
-    present = [kept for kept, (_, value, _) in zip(outcomes, samples(source, kind), strict=True) if value == value]
+    present = [
+        kept for kept, (_, value, _) in zip(outcomes, samples(source, kind), strict=True) if value == value
+    ]
     cell = "kept" if all(present) else "what fits" if any(present) else "refused"
     assert documented()[(source, kind)] == cell
 
@@ -287,7 +302,10 @@ def test_a_frame_of_python_objects_is_held_to_the_same_table():
     refused = [values[row] for row in range(len(values)) if result.misfits["x"].rows[row]]
     assert refused == [True, 2**70, b"5", "six"]
     assert result.misfits["x"].example == "True"
-    assert result.misfits["x"].reason == "an integer is not a boolean: only numbers are; convert it in the transform"
+    assert (
+        result.misfits["x"].reason
+        == "an integer is not a boolean: only numbers are; convert it in the transform"
+    )
 
 
 @pytest.mark.parametrize(
@@ -319,7 +337,9 @@ def test_what_a_transform_returns_is_held_to_the_same_table(values, kind, become
 
 def test_text_that_is_no_utf8_is_refused_row_by_row(tmp_path):
     raw = pa.Array.from_buffers(
-        pa.string(), 2, [None, pa.py_buffer(b"\x00\x00\x00\x00\x01\x00\x00\x00\x02\x00\x00\x00"), pa.py_buffer(b"a\xff")]
+        pa.string(),
+        2,
+        [None, pa.py_buffer(b"\x00\x00\x00\x00\x01\x00\x00\x00\x02\x00\x00\x00"), pa.py_buffer(b"a\xff")],
     )
     sink = io.BytesIO()
     parquet.write_table(pa.table({"x": raw}), sink)

@@ -47,7 +47,7 @@ def tables() -> Tables:
 def made(view: FeatureViewDeclaration, tables: Tables, events: "pd.Series[bool]") -> pd.DataFrame:
     how = view.computed_as(timedelta(days=view.lookback_days), flight_features)
     computed = compute(how, tables["flights"], tables, events=events.to_numpy(dtype=bool))
-    declared = declare(computed, view.features, keep=["flight_id", "flight_date"])
+    declared = declare(computed, view.features, keep={"flight_id": "string", "flight_date": "string"})
     assert declared.problems == []
     return declared.frame.set_index("flight_id").sort_index()
 

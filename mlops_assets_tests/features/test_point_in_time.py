@@ -353,6 +353,21 @@ def test_a_text_column_is_neither_a_time_nor_a_number() -> None:
         )
 
 
+@pytest.mark.parametrize("value", [2**53 + 1, -(2**53) - 1])
+def test_a_whole_number_that_a_float_does_not_hold_is_not_aggregated(value: int) -> None:
+    frame = flights([("EWR", 0, 0, 1)]).assign(count=pd.array([value], dtype="Int64"))
+    with pytest.raises(DataError, match="column 'count' has 1 whole numbers beyond 2\\^53"):
+        rolling(
+            frame,
+            keys=[],
+            event_time="scheduled",
+            known_at="known",
+            window=HOUR,
+            aggregate="sum",
+            value="count",
+        )
+
+
 def test_an_unknown_aggregate_names_the_allowed_ones() -> None:
     with pytest.raises(UnknownName, match=r"'median'\. Allowed: count, last, max, mean, share, sum"):
         rolling(

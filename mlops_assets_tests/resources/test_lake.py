@@ -1,14 +1,17 @@
 """A write replaces exactly what it names, in one commit, and a read gives back the same content."""
 
+import datetime
 import threading
 
 import dagster as dg
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pytest
 
 from mlops_assets.data.content import content_version
 from mlops_assets.data.loading import Source, load
+from mlops_assets.data.schema import column_schema, type_name, typed_table
 from mlops_assets.data.sources import CsvFormat
 from mlops_assets.errors import DataError
 from mlops_assets.resources.lake import Lake, S3Config
@@ -21,8 +24,12 @@ def sales(*days: str, amount: float = 1.0, rows: int = 3) -> pd.DataFrame:
     return pd.DataFrame({"day": np.repeat(list(days), rows), "amount": amount, "id": range(rows * len(days))})
 
 
+def table(frame: pd.DataFrame) -> pa.Table:
+    return pa.Table.from_pandas(frame, preserve_index=False).replace_schema_metadata(None)
+
+
 def write(lake: Lake, frame: pd.DataFrame, *days: str):
-    return lake.write(TABLE, frame, partition_column="day", partitions=list(days), commit=COMMIT)
+    return lake.write(TABLE, table(frame), partition_column="day", partitions=list(days), commit=COMMIT)
 
 
 def amounts(lake: Lake, **options) -> dict[str, float]:
@@ -61,7 +68,7 @@ def test_rows_outside_the_named_partitions_are_refused(lake):
 
 def test_a_table_without_partitions_is_replaced_as_a_whole(lake):
     for frame in (sales("a"), sales("b").rename(columns={"amount": "price"})):
-        lake.write("datasets/plain", frame, partition_column=None, partitions=None, commit=COMMIT)
+        lake.write("datasets/plain", table(frame), partition_column=None, partitions=None, commit=COMMIT)
     found = lake.read("datasets/plain")
     assert set(found["day"]) == {"b"}
     assert list(found.columns) == ["day", "price", "id"]
@@ -102,7 +109,13 @@ def test_content_survives_the_round_trip(lake):
             "on": [pd.Timestamp("2024-01-01").date(), None, None],
         }
     )
-    write(lake, frame, "a", "b")
+    kinds = {
+        **{"day": "string", "text": "string", "nothing": "integer", "number": "number", "whole": "integer"},
+        **{"count": "integer", "flag": "boolean", "maybe": "boolean", "at": "timestamp", "on": "date"},
+    }
+    rows = typed_table(frame, column_schema(kinds))
+    lake.write(TABLE, rows, partition_column="day", partitions=["a", "b"], commit=COMMIT)
+    assert lake.columns(TABLE) == rows.schema
     found = lake.read(TABLE)
     assert content_version(found) == content_version(frame)
     assert str(found["at"].dtype) == "datetime64[us, UTC]"
@@ -112,11 +125,56 @@ def test_content_survives_the_round_trip(lake):
         assert content_version(part) == content_version(frame[frame["day"] == day])
 
 
-def test_a_column_of_another_type_is_refused_and_the_table_stays(lake):
-    write(lake, sales("a"), "a")
-    with pytest.raises(DataError, match="Cannot write 3 rows to table 'datasets/sales'"):
-        write(lake, sales("b").assign(amount="text"), "b")
-    assert amounts(lake) == {"a": 3.0}
+@pytest.mark.parametrize("changed", ["text", 7, datetime.date(2024, 1, 1)])
+def test_another_type_is_refused_while_partitions_of_the_old_one_remain(lake, changed):
+    write(lake, sales("a", "b", "c"), "a", "b", "c")
+    with pytest.raises(DataError) as caught:
+        write(lake, sales("b", "d").assign(amount=changed), "b", "d")
+    kind = type_name(table(pd.DataFrame({"x": [changed]})).schema.field("x").type)
+    assert f"column 'amount' is number in the table and {kind} as declared" in str(caught.value)
+    assert "2 partitions of the old form would remain, a first" in str(caught.value)
+    assert "dg launch --assets 'key:\"datasets/sales\"' --partition-range a...d" in str(caught.value)
+    assert amounts(lake) == {"a": 3.0, "b": 3.0, "c": 3.0}
+
+
+def test_a_table_made_anew_with_all_its_partitions_has_the_new_types_and_no_old_column(lake):
+    write(lake, sales("a", "b").assign(old=1), "a", "b")
+    write(lake, sales("a", "b", "c").assign(amount="00501"), "a", "b", "c")
+    assert lake.columns(TABLE) == table(sales("a").assign(amount="x")).schema
+    assert set(lake.read(TABLE)["amount"]) == {"00501"}
+    # And from then on a day is a day again.
+    write(lake, sales("b").assign(amount="7"), "b")
+    assert lake.read(TABLE).groupby("day")["amount"].first().to_dict() == {
+        "a": "00501",
+        "b": "7",
+        "c": "00501",
+    }
+
+
+def test_another_partition_column_is_refused_while_old_partitions_remain(lake):
+    write(lake, sales("a", "b").assign(week="w1"), "a", "b")
+    moved = sales("a", "b").assign(week="w1")
+    with pytest.raises(DataError, match="partitioned by day, and as declared by week"):
+        lake.write(
+            TABLE, table(moved.assign(week="w2")), partition_column="week", partitions=["w2"], commit=COMMIT
+        )
+    lake.write(TABLE, table(moved), partition_column="week", partitions=["w1"], commit=COMMIT)
+    assert lake.read(TABLE, partitions=["w1"], partition_column="week")["day"].nunique() == 2
+    lake.write(TABLE, table(sales("a")), partition_column=None, partitions=None, commit=COMMIT)
+    assert len(lake.read(TABLE)) == 3
+
+
+@pytest.mark.parametrize(
+    "column",
+    ["order date", "order-date", "a.b", 'a"b', "a`b", "a'b", "a/b", "a=b", "select", "Tag", "日", "%20"],
+)
+def test_any_printable_name_can_be_the_partition_column(tmp_path, column):
+    lake = Lake(uri=str(tmp_path))
+    for day, amount in (("a", 1.0), ("b", 1.0), ("a", 2.0), ("a", 3.0)):
+        frame = sales(day, amount=amount).rename(columns={"day": column})
+        lake.write(TABLE, table(frame), partition_column=column, partitions=[day], commit=COMMIT)
+    assert lake.read(TABLE).groupby(column)["amount"].sum().to_dict() == {"a": 9.0, "b": 3.0}
+    assert len(lake.read(TABLE, partitions=["b"], partition_column=column)) == 3
 
 
 def test_a_new_column_is_missing_in_earlier_partitions(lake):

@@ -188,7 +188,9 @@ def _without(
     if raw is None:
         return texts.combine_chunks()
     unread = raw.combine_chunks()
-    missing = pc.and_(texts.combine_chunks().is_null(), pc.is_in(unread, pa.array(sorted(null_values), pa.string())))
+    missing = pc.and_(
+        texts.combine_chunks().is_null(), pc.is_in(unread, pa.array(sorted(null_values), pa.string()))
+    )
     return pc.if_else(missing, None, unread)
 
 

@@ -69,7 +69,7 @@ class Flights:
         # A flight without a schedule is one that nobody can ask about; the platform's quarantine has it too.
         required = [feature.name for feature in view.features if not feature.nullable]
         whole = computed[required].notna().all(axis=1).to_numpy(dtype=bool)
-        made = declare(computed[whole], view.features, keep=[key, time])
+        made = declare(computed[whole], view.features, keep=view.kept(self._datasets[view.base]))
         if made.problems:
             raise StackError(f"a caller's features break their declaration: {made.problems[0]}")
         labels = self._labels(base[asked][whole])

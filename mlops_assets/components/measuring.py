@@ -162,7 +162,8 @@ def logged(lake: Lake, table: str, start: datetime, end: datetime) -> "pd.DataFr
 
     days = pd.date_range(start.date(), end.date(), freq="D").strftime("%Y-%m-%d")
     # A table that was last written before answers had an id has no column for it.
-    columns = [name for name in READ_COLUMNS if name in lake.columns(table)]
+    held = lake.columns(table).names
+    columns = [name for name in READ_COLUMNS if name in held]
     frame = lake.read(table, partitions=list(days), partition_column=DAY_COLUMN, columns=columns)
     frame = identified(frame)
     at = pd.to_datetime(frame["at"], utc=True)

@@ -189,10 +189,6 @@ class Lake(dg.ConfigurableResource):  # type: ignore[type-arg]  # generic over t
         """Commits of the table, newest first, each with what ``write`` was given as ``commit``."""
         return self._open(table).history()
 
-    def columns(self, table: str) -> list[str]:
-        """Names of the table's columns now."""
-        return [field.name for field in self._open(table).schema().fields]
-
     def exists(self, table: str) -> bool:
         """Whether the table was ever written."""
         return self._open_or_none(table) is not None

@@ -246,9 +246,8 @@ class ModelComponent(DeclaredComponent[ModelDeclaration]):
         datasets = datasets_of(context)
         label, task = self.declaration.label, self.declaration.task
         if label.dataset not in datasets:
-            raise DeclarationError(
-                str(UnknownName("dataset", label.dataset, datasets)), where=self.where("label", "dataset")
-            )
+            # Plain definitions may make it: then nothing is known of its columns.
+            return
         outcomes = datasets[label.dataset].declaration
         for key in view.entity.join_keys:
             where = self.where("label", "dataset")

@@ -95,6 +95,19 @@ class Forbidden(ApiError):
         )
 
 
+class OtherSite(ApiError):
+    """No key is needed, and a browser says that the page of another site asks: not its user."""
+
+    status = 403
+    code = "forbidden"
+
+    def __init__(self, *, site: str) -> None:
+        super().__init__(
+            f"A web page of another site asks ({site}). Pages may ask with an API key alone.",
+            details={"sec-fetch-site": site},
+        )
+
+
 class UnknownPath(ApiError):
     """Nothing answers at this path."""
 

@@ -21,7 +21,7 @@ _JSON_TYPES = {"number": "number", "integer": "integer", "boolean": "boolean", "
 _ERRORS = {
     "400": "Malformed JSON, or fields that are missing, unknown, wrong-typed or out of range: all of them.",
     "401": "No API key, or one that is not valid.",
-    "403": "The key's role is too low.",
+    "403": "The key's role is too low, or a web page of another site asks.",
     "413": "Body or batch too large.",
     "429": "Too many requests with this key; see Retry-After.",
     "500": "Anything else, with the ids.",

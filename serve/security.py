@@ -26,12 +26,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from serve.errors import Forbidden, RateLimited, TooLarge, Unauthenticated
+from serve.errors import Forbidden, OtherSite, RateLimited, TooLarge, Unauthenticated
 
 Role = Literal["observe", "predict", "operate"]
 ROLES: tuple[Role, ...] = get_args(Role)
 """From low to high: a role may do whatever the roles before it may."""
 
+OWN_SITES = (b"same-origin", b"none")
+"""What browsers say of a page's own requests, and of an address that a person typed."""
 CHECK_INTERVAL_S = 1.0
 _KEY_FIELDS = {"name", "sha256", "role", "requests_per_minute"}
 
@@ -148,10 +150,16 @@ class Protection:
     def admit(self, headers: Mapping[bytes, bytes], *, role: Role | None) -> None:
         """Returns when the request may go on; ``role`` None: open to everybody.
 
-        Raises TooLarge, Unauthenticated, Forbidden or RateLimited, in this order.
+        Raises TooLarge, Unauthenticated, Forbidden or RateLimited, in this order. Without keys it raises
+        OtherSite where the page of another web site would predict or operate through a browser here.
         """
         self._refuse_declared_length(headers.get(b"content-length"))
-        if role is None or self._path is None:
+        if role is None:
+            return
+        if self._path is None:
+            site = headers.get(b"sec-fetch-site")
+            if site is not None and site not in OWN_SITES and role != "observe":
+                raise OtherSite(site=site.decode("latin-1"))
             return
         now = self._clock()
         if now - self._looked_at >= CHECK_INTERVAL_S:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from serve.errors import Forbidden, RateLimited, TooLarge, Unauthenticated
+from serve.errors import Forbidden, OtherSite, RateLimited, TooLarge, Unauthenticated
 from serve.security import KeysFileError, Protection, TokenBucket, parse_keys
 
 
@@ -182,3 +182,25 @@ def test_a_caller_who_leaves_is_not_an_empty_body() -> None:
 
     with pytest.raises(ConnectionError):
         asyncio.run(Protection(None, max_body_bytes=1).read_body(receive))
+
+
+@pytest.mark.parametrize("site", ["cross-site", "same-site"])
+@pytest.mark.parametrize("role", ["predict", "operate"])
+def test_without_keys_a_page_of_another_site_changes_nothing(site: str, role: Any) -> None:
+    # Another port of this machine is same-site to a browser, and somebody else's page all the same.
+    open_door = Protection(None, max_body_bytes=100)
+    with pytest.raises(OtherSite, match=site) as refused:
+        open_door.admit({b"sec-fetch-site": site.encode()}, role=role)
+    assert refused.value.status == 403
+    open_door.admit({b"sec-fetch-site": site.encode()}, role="observe")
+
+
+@pytest.mark.parametrize("headers", [{}, {b"sec-fetch-site": b"same-origin"}, {b"sec-fetch-site": b"none"}])
+def test_without_keys_programs_and_own_pages_go_on(headers: dict[bytes, bytes]) -> None:
+    for role in ("observe", "predict", "operate"):
+        Protection(None, max_body_bytes=100).admit(headers, role=role)  # type: ignore[arg-type]
+
+
+def test_with_keys_the_key_decides_whoevers_page_it_is(tmp_path: Path) -> None:
+    door = Door(tmp_path, entry("a"))
+    door.protection.admit({**key("a"), b"sec-fetch-site": b"cross-site"}, role="predict")

@@ -50,6 +50,11 @@ RAY_DASHBOARD_PORT = Variable("MLOPS_RAY_DASHBOARD_PORT", "8265", "Port of Ray's
 RAY_GCS_PORT = Variable("MLOPS_RAY_GCS_PORT", "6379", "Port of Ray's control store.")
 RAY_CPUS = Variable("MLOPS_RAY_CPUS", "", "Logical CPUs given to the local Ray; empty means eight.")
 SERVE_URL = Variable("MLOPS_SERVE_URL", "", "Base URL of the endpoint; empty: loopback at MLOPS_SERVE_PORT.")
+SERVE_HOST = Variable(
+    "MLOPS_SERVE_HOST",
+    "",
+    "Address that the endpoint listens on; empty: the host of its URL. On several hosts `0.0.0.0`.",
+)
 RAY_DASHBOARD_URL = Variable(
     "MLOPS_RAY_DASHBOARD_URL", "", "Ray dashboard that deployments are PUT to; empty: loopback at its port."
 )

@@ -47,6 +47,9 @@ class ServeClient(dg.ConfigurableResource):  # type: ignore[type-arg]
     dashboard_url: str = Field(description="Base URL of Ray's dashboard, e.g. http://127.0.0.1:8265.")
     serve_url: str = Field(description="Base URL of the HTTP endpoint, e.g. http://127.0.0.1:8000.")
     state_file: str = Field(description="Where the last declared state is saved.")
+    serve_host: str = Field(
+        default="", description="Address that the endpoint listens on; empty: the host of serve_url."
+    )
     api_keys_file: str = Field(
         default="", description="Keys file of gateways that declare none; off: no keys; empty: refused."
     )
@@ -69,11 +72,14 @@ class ServeClient(dg.ConfigurableResource):  # type: ignore[type-arg]
         ]
 
     def http_options(self) -> tuple[str, int]:
-        """Host and port of the endpoint, for the document."""
+        """Host and port that the endpoint listens on, for the document.
+
+        Serve gives the host to every replica too: on several hosts no address but 0.0.0.0 is there on all.
+        """
         import httpx
 
         url = httpx.URL(self.serve_url)
-        return url.host, url.port or 80
+        return self.serve_host or url.host, url.port or 80
 
     def apply(self, document: Document) -> None:
         """Saves and declares the whole state. Applications that are not in it are deleted."""

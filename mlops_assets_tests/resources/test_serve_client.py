@@ -155,3 +155,9 @@ def test_a_refused_token_says_what_to_set_and_not_the_token(
         of(listener.url, listener.url).applications()
     assert "hush" not in str(told.value)
     assert ("refuses this token" in str(told.value)) == bool(token)
+
+
+def test_the_endpoint_listens_on_the_host_of_its_url_or_on_the_one_that_is_said() -> None:
+    client = of("http://10.0.0.1:8265", "http://10.0.0.1:8000")
+    assert client.http_options() == ("10.0.0.1", 8000)
+    assert client.model_copy(update={"serve_host": "0.0.0.0"}).http_options() == ("0.0.0.0", 8000)

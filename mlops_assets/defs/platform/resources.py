@@ -44,6 +44,7 @@ def serve_client() -> ServeClient:
     return ServeClient(
         dashboard_url=environment.ray_dashboard_url(),
         serve_url=environment.serve_url(),
+        serve_host=environment.SERVE_HOST.read(),
         state_file=str(environment.state_dir() / "serve" / "desired_state.json"),
         api_keys_file=environment.API_KEYS_FILE.read(),
         prediction_log_uri=environment.PREDICTION_LOG_URI.read(),

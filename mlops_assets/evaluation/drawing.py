@@ -1,14 +1,17 @@
 """The look that all plots share. Pure.
 
-Belongs here: a blank figure in the house style, its colours, a figure as PNG. Does not belong here:
-what a plot shows (``evaluation/plots.py``, ``training/plots.py``).
+Belongs here: a blank figure in the house style, its colours, numbers that an axis has room for, a figure as
+PNG. Does not belong here: what a plot shows (``evaluation/plots.py``, ``training/plots.py``).
 
 Figures are made without pyplot: pyplot keeps every figure in a global list, and Dagster draws from
 several threads.
 """
 
 import io
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -19,6 +22,26 @@ FAINT = "#8a97a3"
 GRID = "#e6eaee"
 COLOURS = ("#1f6fb4", "#e07b2e", "#3f9b6c", "#8c5fb0", "#c24d5b", "#7a8a2f")
 """In order of importance: the first is the one to look at. Told apart by people who see no red or green."""
+
+
+LARGEST = 1e12
+"""Axes have no room for larger numbers; infinite ones are drawn as this."""
+NO_WIDTH = 1e-100
+"""Values closer together than this are drawn as one."""
+
+
+def drawable(values: Any) -> NDArray[np.float64]:
+    """The numbers that are there, none larger than an axis has room for."""
+    there = np.asarray(values, dtype=np.float64)
+    return np.clip(there[~np.isnan(there)], -LARGEST, LARGEST)
+
+
+def bin_edges(low: float, high: float, bins: int) -> NDArray[np.float64]:
+    """Where ``bins`` bars between two numbers begin and end; one wide around numbers that are the same."""
+    edges = np.linspace(low, high, bins + 1)
+    if high - low < NO_WIDTH or (np.diff(edges) <= 0).any():
+        edges = np.linspace(low - 0.5, high + 0.5, bins + 1)
+    return edges
 
 
 def blank(width: float = 6.4, height: float = 4.4) -> "Figure":

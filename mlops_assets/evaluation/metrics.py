@@ -4,11 +4,13 @@ Belongs here: one number from outcomes and scores. Does not belong here: compari
 (``compare.py``) or deciding (``gate.py``).
 
 Every metric has an answer for every input: None where it is not defined (a window with one class has
-no ROC curve), never 0.0.
+no ROC curve, a score that is missing has no error), never 0.0, NaN or infinity. Numbers beyond 1e30 count as
+that: an endless error is a large one, and its square can still be added up.
 """
 
+import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +20,7 @@ from serve.schema import Task
 
 Array = NDArray[np.float64]
 EPSILON = 1e-15
+LARGEST = 1e30
 
 
 @dataclass(frozen=True)
@@ -153,13 +156,34 @@ def _rmse(target: Array, scores: Array) -> float | None:
     return float(np.sqrt(squared_errors(target, scores).mean())) if len(target) else None
 
 
+def _bounded(losses: Callable[[Array, Array], Array]) -> Callable[[Array, Array], Array]:
+    """The same of numbers that can be squared."""
+    return lambda target, scores: losses(
+        np.clip(target, -LARGEST, LARGEST), np.clip(scores, -LARGEST, LARGEST)
+    )
+
+
+def _defined(value: Callable[[Array, Array], float | None]) -> Callable[[Array, Array], float | None]:
+    """The same of numbers that can be squared; None where one is missing, and for what is no number."""
+
+    def defined(target: Array, scores: Array) -> float | None:
+        if np.isnan(target).any() or np.isnan(scores).any():
+            return None
+        found = value(np.clip(target, -LARGEST, LARGEST), np.clip(scores, -LARGEST, LARGEST))
+        return found if found is not None and math.isfinite(found) else None
+
+    return defined
+
+
 _BINARY: frozenset[Task] = frozenset({"binary"})
 _MULTI: frozenset[Task] = frozenset({"multiclass"})
 _CLASSES: frozenset[Task] = _BINARY | _MULTI
 _REGRESSION: frozenset[Task] = frozenset({"regression"})
 
 METRICS: dict[str, Metric] = {
-    metric.name: metric
+    metric.name: replace(
+        metric, value=_defined(metric.value), losses=_bounded(metric.losses) if metric.losses else None
+    )
     for metric in (
         Metric("roc_auc", _BINARY, True, roc_auc, None, "ranking"),
         Metric("log_loss", _CLASSES, False, _mean(log_losses), log_losses, "probabilities"),

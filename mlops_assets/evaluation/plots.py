@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from mlops_assets.evaluation.drawing import COLOURS, FAINT, INK, blank, dress, legend, png
+from mlops_assets.evaluation.drawing import COLOURS, FAINT, INK, blank, drawable, dress, legend, png
 from mlops_assets.evaluation.metrics import expected_calibration_error, roc_auc
 from mlops_assets.evaluation.slices import Slice
 from serve.schema import Task
@@ -139,10 +139,15 @@ def confusion_plot(target: Array, predicted: Array, classes: Sequence[str]) -> b
 
 
 def predicted_vs_actual_plot(target: Array, scores: Array) -> bytes:
-    """Predicted against actual values; many rows become a density."""
+    """Predicted against actual values; many rows become a density. Rows without either are left out."""
+    there = ~(np.isnan(target) | np.isnan(scores))
+    target, scores = drawable(target[there]), drawable(scores[there])
     figure = blank(5.4, 5.0)
     axes = figure.add_subplot()
     dress(axes, "Predicted against actual", "Predicted", "Actual")
+    if not len(target):
+        axes.text(0.5, 0.5, "no predictions", transform=axes.transAxes, ha="center", color=INK)
+        return png(figure)
     ends = (min(target.min(), scores.min()), max(target.max(), scores.max()))
     if len(target) > 2_000:
         axes.hexbin(scores, target, gridsize=45, cmap="Blues", mincnt=1, bins="log", linewidths=0)

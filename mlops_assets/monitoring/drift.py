@@ -209,7 +209,7 @@ def _scored(
     for statistic, value in measured.items():
         null = column.null(statistic)
         size = rows
-        if statistic == "ks":
+        if statistic == "ks" and column.missing_share < 1:
             # Calibrated for windows that lack as much as the reference does; what counts is what is there.
             size = round((rows - missing) / (1 - column.missing_share))
         threshold = None if null is None else null.threshold(size, level)

@@ -34,7 +34,7 @@ from pydantic import BaseModel, ConfigDict
 
 from mlops_assets.errors import DataError
 from mlops_assets.evaluation.jackknife import MIN_GROUPS, dealt, standard_error
-from mlops_assets.evaluation.metrics import METRICS, Metric, log_losses, measure, squared_errors
+from mlops_assets.evaluation.metrics import METRICS, Metric, measure
 from mlops_assets.evaluation.metrics import metric as metric_of
 from mlops_assets.monitoring.findings import SliceLoss, Variant, WindowPerformance
 from mlops_assets.monitoring.labels import AMBIGUOUS, HAS_KEYS, LABEL, Watermark, label_codes, label_state
@@ -217,7 +217,9 @@ def losses_by_revision(
     if not kept.any():
         return {}
     usable, target, scores = joined[kept], target[kept], scores[kept]
-    lost = squared_errors(target, scores) if task == "regression" else log_losses(target, scores)
+    losses = METRICS["rmse" if task == "regression" else "log_loss"].losses
+    assert losses is not None
+    lost = losses(target, scores)
     rows = usable[["answer_id", "row", "revision", "variant", "version"]].assign(loss=lost)
     # A request that was logged twice counts once.
     rows = rows.drop_duplicates(["revision", "version", "variant", "answer_id", "row"])

@@ -10,10 +10,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from mlops_assets.evaluation.drawing import COLOURS, FAINT, INK, blank, dress, png
+from mlops_assets.evaluation.drawing import COLOURS, FAINT, INK, bin_edges, blank, drawable, dress, png
 from mlops_assets.monitoring.findings import ColumnDrift, WindowDrift, WindowPerformance
 from mlops_assets.monitoring.reference import ColumnReference, DriftReference
-from mlops_assets.monitoring.scores import LARGEST
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -139,20 +138,16 @@ def _headline(found: ColumnDrift) -> str:
 
 
 def _number_bars(axes: "Axes", column: ColumnReference, current: "pd.DataFrame") -> None:
-    before = np.asarray(column.sample)
-    values = np.clip(current[column.column].to_numpy(dtype=np.float64), -LARGEST, LARGEST)
-    after = values[~np.isnan(values)]
+    before, after = drawable(column.sample), drawable(current[column.column])
     base = before if len(before) else after
     if not len(base):
         _say(axes, "no values")
         return
     low, high = np.quantile(base, [0.005, 0.995])
-    if low == high:
-        low, high = low - 0.5, high + 0.5
-    edges = np.linspace(low, high, BARS + 1)
+    edges = bin_edges(low, high, BARS)
     width = (edges[1] - edges[0]) / 2
     for side, (held, label) in enumerate(((before, "reference"), (after, "current"))):
-        counts = np.histogram(np.clip(held, low, high), bins=edges)[0]
+        counts = np.histogram(np.clip(held, edges[0], edges[-1]), bins=edges)[0]
         axes.bar(
             edges[:-1] + width * (side + 0.5),
             counts / max(len(held), 1),

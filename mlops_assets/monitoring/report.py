@@ -17,6 +17,10 @@ if TYPE_CHECKING:
     import pandas as pd
 
 SEED = 0
+LARGEST_SHOWN = 1e100
+"""Evidently squares what it draws."""
+EDGES = 101
+"""A column must be told apart into so many bins to be drawn; Evidently takes fewer."""
 LOOK = (
     "margin:16px 24px;padding:12px 16px;border-left:4px solid #1f6fb4;background:#f2f6fa;"
     "font:14px/1.5 sans-serif;color:#22303c"
@@ -33,8 +37,9 @@ def evidently_html(
     """The page as UTF-8 HTML that needs no network; about 4 MB.
 
     ``columns``: {name: "number" or "category"} (``DriftReference.kinds``). At most ``rows`` rows of each
-    frame are shown, drawn with a fixed seed. Columns that Evidently cannot take (absent, without a value)
-    are left out, infinite values too; a box at the top says which, why, and what the scores are.
+    frame are shown, drawn with a fixed seed. Columns that Evidently cannot take (absent, without a value, too
+    close together to draw) are left out, infinite values too; a box at the top says which, why, and what the
+    scores are.
     """
     random = np.random.default_rng(SEED)
     frames = [_drawn(frame, rows, random) for frame in (reference_frame, current_frame)]
@@ -45,19 +50,20 @@ def evidently_html(
         if without:
             remarks.append(f"{name} is left out: {without}.")
             continue
-        infinite = 0
+        too_large = 0
         for frame in frames:
             if kind == "number":
                 values = frame[name].to_numpy(dtype=np.float64, na_value=np.nan)
-                infinite += int(np.isinf(values).sum())
-                frame[name] = np.where(np.isinf(values), np.nan, values)
+                beyond = np.abs(values) > LARGEST_SHOWN
+                too_large += int(beyond.sum())
+                frame[name] = np.where(beyond, np.nan, values)
             else:
                 texts = frame[name].astype(object)
                 texts[frame[name].isna()] = None
                 frame[name] = texts
-        if infinite:
-            remarks.append(f"{name}: {infinite:,} infinite values are left out.")
-        without = _unusable(name, frames)
+        if too_large:
+            remarks.append(f"{name}: {too_large:,} infinite values, or beyond 1e100, are left out.")
+        without = _unusable(name, frames) or (_too_close(name, frames) if kind == "number" else "")
         if without:
             remarks.append(f"{name} is left out: {without}.")
         else:
@@ -93,6 +99,18 @@ def _unusable(name: str, frames: "list[pd.DataFrame]") -> str:
             return f"{words} holds no such column"
         if not frame[name].notna().any():
             return f"{words} holds no value of it"
+    return ""
+
+
+def _too_close(name: str, frames: "list[pd.DataFrame]") -> str:
+    """Why no histogram of the column can be drawn: its bins would have no width. Empty when one can."""
+    parts = [frame[name].to_numpy(dtype=np.float64) for frame in frames]
+    for values in (*parts, np.concatenate(parts)):
+        low, high = np.nanmin(values), np.nanmax(values)
+        # A constant is drawn one wide.
+        edges = np.linspace(*((low, high) if low < high else (low - 0.5, high + 0.5)), EDGES)
+        if (np.diff(edges) <= 0).any():
+            return f"its values, {low:g} to {high:g}, are too close together to draw"
     return ""
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from mlops_assets.evaluation.drawing import COLOURS, FAINT, INK, blank, dress, png
+from mlops_assets.evaluation.drawing import COLOURS, FAINT, INK, bin_edges, blank, drawable, dress, png
 from mlops_assets.training.training_set import EVALUATE, LABEL, SPLIT, TRAIN, TrainingSet
 from serve.schema import Task
 
@@ -89,12 +89,13 @@ def _by_split(made: TrainingSet, task: Task) -> bytes:
     splits = {"train": TRAIN, "evaluation": EVALUATE}
     if task == "regression":
         dress(axes, "Label by split", "Label", "Share of rows", grid="y")
-        edges = np.histogram_bin_edges(made.frame[LABEL], bins=30).tolist()
+        every = drawable(made.frame[LABEL])
+        edges = bin_edges(float(every.min()), float(every.max()), 30).tolist()
         for (name, split), colour in zip(splits.items(), COLOURS, strict=False):
-            values = made.part(split)[LABEL]
-            weights = np.full(len(values), 1 / len(values))
-            words = f"{name}, n = {len(values):,}"
-            axes.hist(values, bins=edges, weights=weights, color=colour, alpha=0.55, label=words)
+            numbers = drawable(made.part(split)[LABEL])
+            weights = np.full(len(numbers), 1 / len(numbers))
+            words = f"{name}, n = {len(numbers):,}"
+            axes.hist(numbers, bins=edges, weights=weights, color=colour, alpha=0.55, label=words)
     else:
         dress(axes, "Label by split", "", "Share of rows", grid="y")
         classes = made.classes or ()

@@ -15,6 +15,7 @@ from mlops_assets.evaluation.metrics import (
     metric,
     roc_auc,
 )
+from serve.schema import Task
 
 RANDOM = np.random.default_rng(0)
 BINARY = (RANDOM.integers(0, 2, 500).astype(float), np.round(RANDOM.uniform(0.1, 0.9, 500), 1))
@@ -141,3 +142,14 @@ def test_skill_is_zero_for_the_class_shares_and_not_defined_for_one_class() -> N
     assert found["skill"] == pytest.approx(0.0, abs=1e-12)
     assert found["bias"] == pytest.approx(0.0, abs=1e-12)
     assert measure("binary", np.zeros(4), np.full(4, 0.25))["skill"] is None
+
+
+@pytest.mark.parametrize("task", ["binary", "regression"])
+@pytest.mark.parametrize("odd", [np.inf, -np.inf, 1e308, np.nan])
+def test_no_metric_is_ever_infinite_or_no_number(task: Task, odd: float) -> None:
+    target = np.arange(6) % 2.0
+    found = measure(task, target, np.full(6, odd))
+    assert all(value is None or np.isfinite(value) for value in found.values())
+    assert all(value is None for value in found.values()) == np.isnan(odd)
+    if task == "regression" and not np.isnan(odd):
+        assert found["rmse"] == pytest.approx(1e30) and found["mae"] == found["bias"] == pytest.approx(1e30)

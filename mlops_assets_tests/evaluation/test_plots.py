@@ -5,6 +5,7 @@ import pytest
 from sklearn.metrics import roc_curve
 
 from mlops_assets.evaluation.compare import Comparison
+from mlops_assets.evaluation.drawing import bin_edges, drawable
 from mlops_assets.evaluation.plots import calibration_bins, evaluation_plots, roc_points, slices_plot
 from mlops_assets.evaluation.slices import Slice
 from serve.schema import Task
@@ -47,6 +48,22 @@ def test_a_champion_beside_the_challenger_is_drawn() -> None:
 def test_one_class_and_constant_scores_are_drawn_too(target: np.ndarray, scores: np.ndarray) -> None:
     for image in evaluation_plots("binary", target, {"challenger": scores}, ("no", "yes")).values():
         assert image.startswith(PNG)
+
+
+@pytest.mark.parametrize("rows", [1, 2_500])
+@pytest.mark.parametrize("odd", [np.nan, np.inf, 1e308, 1e17, 5e-324])
+def test_numbers_that_no_axis_has_room_for_are_drawn_too(odd: float, rows: int) -> None:
+    there = np.arange(rows) % 2.0
+    for target, scores in ((there, np.where(there, odd, -odd)), (np.where(there, 1e308, 0.0), there)):
+        (plot,) = evaluation_plots("regression", target, {"challenger": scores}, None).values()
+        assert plot.startswith(PNG)
+
+
+def test_bars_have_a_width_however_close_the_numbers_are() -> None:
+    assert bin_edges(0.0, 3.0, 3).tolist() == [0.0, 1.0, 2.0, 3.0]
+    for low, high in ((5.0, 5.0), (0.0, 5e-324), (1e12, 1e12)):
+        assert (np.diff(bin_edges(low, high, 30)) > 0).all()
+    assert drawable([np.nan, np.inf, -1e300, 2.0]).tolist() == [1e12, -1e12, 2.0]
 
 
 def test_the_roc_curve_is_scikit_learns() -> None:

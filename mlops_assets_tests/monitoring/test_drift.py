@@ -1,5 +1,8 @@
 """One window against a reference: every odd input has its answer, and drift is found where it is."""
 
+import json
+from typing import Any
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -7,7 +10,9 @@ import pytest
 from mlops_assets.errors import DataError
 from mlops_assets.monitoring.drift import assess_window, measured_frame
 from mlops_assets.monitoring.findings import ColumnDrift, WindowDrift
+from mlops_assets.monitoring.policy import DriftPolicy, decide
 from mlops_assets.monitoring.reference import DriftReference, Judged, make_reference
+from mlops_assets_tests.monitoring.odd_columns import ODD
 from serve.schema import FeatureSpec
 
 Array = np.ndarray
@@ -270,3 +275,51 @@ def test_clean_windows_drift_as_rarely_as_the_level_says() -> None:
         for role in drifted:
             drifted[role] += bool(found.drifted(role))  # type: ignore[arg-type]
     assert max(drifted.values()) <= 400 * 0.08, drifted
+
+
+# -- columns that hold next to nothing -----------------------------------------------------------------
+
+
+def alone(kind: Any, series: pd.Series) -> DriftReference:
+    """The reference of one column."""
+    return make_reference(
+        pd.DataFrame({"x": series}),
+        [FeatureSpec(name="x", type=kind)],
+        judged=None,
+        task="binary",
+        classes=("no", "yes"),
+        groups=None,
+        window_days=7,
+    )
+
+
+@pytest.mark.parametrize("rows_before", [1, 200])
+@pytest.mark.parametrize("kind", ODD)
+def test_every_odd_window_has_a_defined_finding_against_every_odd_reference(
+    kind: str, rows_before: int
+) -> None:
+    for before in ODD[kind].values():
+        odd = DriftReference.loads(alone(kind, before(rows_before)).dumps())
+        for now in ODD[kind].values():
+            for rows_now in (1, 200):
+                found = assessed(odd, pd.DataFrame({"x": now(rows_now)}), min_rows=1)
+                # JSON has no NaN and no infinity.
+                text = json.dumps(found.to_dict(), allow_nan=False)
+                assert WindowDrift.from_dict(json.loads(text)) == found
+                (column,) = found.columns
+                assert column.drifted is not None and column.score("psi").value is not None
+                assert decide(DriftPolicy(), [found], []).reason
+
+
+def test_a_number_without_any_value_in_training_has_a_finding_with_and_without_values() -> None:
+    never = alone("number", pd.Series([np.nan] * 200))
+    without = assessed(never, pd.DataFrame({"x": [np.nan] * 300}))
+    with_some = assessed(never, pd.DataFrame({"x": [*range(30), *[np.nan] * 270]}))
+
+    assert (of(without, "x").drifted, of(with_some, "x").drifted) == (False, True)
+    assert of(without, "x").note == "all values are missing, as in the reference"
+    assert of(with_some, "x").note == "the reference has no values at all"
+    for found in (without, with_some):
+        score = of(found, "x").score("ks")
+        assert score is not None and (score.value, score.threshold) == (None, None)
+    assert of(with_some, "x").missing_share == 0.9

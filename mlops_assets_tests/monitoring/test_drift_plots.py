@@ -12,6 +12,7 @@ from mlops_assets.monitoring.findings import WindowDrift, WindowPerformance
 from mlops_assets.monitoring.plots import distributions_plot, drift_plot, performance_plot
 from mlops_assets.monitoring.reference import DriftReference, make_reference
 from mlops_assets.monitoring.report import evidently_html
+from mlops_assets_tests.monitoring.odd_columns import ODD
 from serve.schema import FeatureSpec
 
 SPECS = (
@@ -110,7 +111,7 @@ def test_evidentlys_page_leaves_out_what_it_cannot_take_and_says_so() -> None:
     assert "1,000 of 3,000 rows of the reference and 300 of 300 rows of the window" in page
     assert "empty is left out: the window holds no value of it." in page
     assert "gone is left out: the reference holds no such column." in page
-    assert "amount: 1 infinite values are left out." in page
+    assert "amount: 1 infinite values, or beyond 1e100, are left out." in page
     assert len(page) > 1_000_000
     # Nothing is fetched: the page is looked at where there is no network.
     assert 'src="http' not in page and '<link rel="stylesheet" href="http' not in page
@@ -120,3 +121,27 @@ def test_evidentlys_page_of_nothing_is_a_page() -> None:
     page = evidently_html(pd.DataFrame({"a": []}), pd.DataFrame({"a": []}), {"a": "number"}).decode()
     assert page.startswith("<html>")
     assert "No column is left" in page
+
+
+@pytest.mark.parametrize("before", ["varied", "missing"])
+def test_every_odd_column_is_drawn_and_reported_or_said_to_be_left_out(before: str) -> None:
+    names = {f"{kind} {name}": column for kind, odd in ODD.items() for name, column in odd.items()}
+    specs = [FeatureSpec(name=name, type=name.split()[0]) for name in names]  # type: ignore[arg-type]
+    reference_rows = pd.DataFrame(
+        {spec.name: ODD[spec.type].get(before, names[spec.name])(50) for spec in specs}
+    )
+    odd = make_reference(
+        reference_rows, specs, judged=None, task="binary", classes=("a", "b"), groups=None, window_days=7
+    )
+    frame = pd.DataFrame({name: column(150) for name, column in names.items()})
+    found = window(odd, 0, frame)
+    current = measured_frame(odd, frame)
+
+    assert size(distributions_plot(odd, found, current, worst=len(specs)))[1] > 500
+    assert size(drift_plot([found]))
+    page = evidently_html(measured_frame(odd, reference_rows), current, odd.kinds()).decode()
+
+    assert "number missing is left out" in page
+    if before == "varied":
+        assert "number far and close is left out: its values, 1e+17 to 1e+17, are too close together" in page
+        assert "number largest: 150 infinite values, or beyond 1e100, are left out." in page

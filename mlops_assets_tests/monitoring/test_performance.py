@@ -1,6 +1,7 @@
 """Performance of a window: what it tells, how often it is wrong, and what it finds."""
 
 import json
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -23,7 +24,7 @@ from mlops_assets.monitoring.performance import (
 from mlops_assets.rollout.judging.conditions import Analysis, Condition
 from mlops_assets.rollout.judging.judge import StepEvidence
 from mlops_assets.rollout.judging.judge import measure as measure_step
-from serve.schema import Moments, VersionEvidence
+from serve.schema import Moments, Task, VersionEvidence
 
 START = datetime(2013, 4, 1, tzinfo=UTC)
 END = START + timedelta(days=7)
@@ -371,3 +372,45 @@ def test_no_labels_have_no_losses_and_numbers_have_squared_errors() -> None:
         "versions": {"v7": {"count": 1, "mean": 4.0, "m2": 0.0}},
         "differences": {},
     }
+
+
+@pytest.mark.parametrize("rows", [1, 300])
+@pytest.mark.parametrize("odd", [np.inf, -np.inf, 1e300, np.nan, 0.0])
+@pytest.mark.parametrize("task", ["binary", "regression"])
+def test_odd_scores_and_labels_have_a_finding_that_json_can_hold(task: Task, odd: float, rows: int) -> None:
+    target = np.arange(rows) % 2.0 if task == "binary" else np.where(np.arange(rows) % 2, 1e300, 1.0)
+    at = pd.Timestamp(START) + pd.to_timedelta(np.arange(rows) * 6 * 86_400 / rows, unit="s")
+    frame = pd.DataFrame(
+        {
+            "at": at,
+            "score": odd,
+            "label": target,
+            "has_keys": True,
+            "request_id": [str(n) for n in range(rows)],
+        }
+    ).assign(answer_id=None, row=0, revision=1, variant="stable", version="v7")
+    known = performance_references(task, target, frame["score"].to_numpy(), None)
+    json.dumps([one.model_dump() for one in known], allow_nan=False)
+
+    classes = ("no", "yes") if task == "binary" else None
+    watermark = replace(WATERMARK, min_rows=1)
+    found = judged(frame, task=task, classes=classes, references=known, watermark=watermark)
+
+    text = json.dumps([found.to_dict(), losses_by_revision(frame, task, classes)], allow_nan=False)
+    assert WindowPerformance.from_dict(json.loads(text)[0]) == found
+    if np.isnan(odd):
+        assert known == () and found.status == "unlabelled"
+
+
+def test_an_endless_error_is_a_proven_loss() -> None:
+    random = np.random.default_rng(0)
+    target = random.normal(size=7_000)
+    at = pd.Timestamp(START) + pd.to_timedelta(np.arange(7_000) * 86.0, unit="s")
+    frame = pd.DataFrame({"at": at, "score": target + random.normal(size=7_000), "label": target})
+    known = performance_references("regression", target, frame["score"].to_numpy(), None)
+
+    found = judged(
+        frame.assign(score=np.inf, has_keys=True), task="regression", classes=None, references=known
+    )
+
+    assert found.status == "judged" and found.loss_low is not None and found.loss_low > 1e29

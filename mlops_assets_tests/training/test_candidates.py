@@ -251,7 +251,9 @@ def test_training_is_drawn_with_and_without_time() -> None:
     numbers = assemble(
         keys, keys.assign(label=np.arange(200.0)), join_keys=["id"], event_timestamp=None, task="regression"
     )
+    same = assemble(keys, keys.assign(label=1e17), join_keys=["id"], event_timestamp=None, task="regression")
     drawn = [
+        training_set_plot(same, None, "regression"),
         training_set_plot(timed, "at", "binary"),
         training_set_plot(classes, None, "multiclass"),
         training_set_plot(numbers, None, "regression"),
@@ -260,7 +262,7 @@ def test_training_is_drawn_with_and_without_time() -> None:
         candidates_plot([result("lightgbm", [0.4, None]), result("xgboost", [None])], "log_loss", ["a", "b"]),
     ]
     assert all(image.startswith(PNG) and len(image) > 5_000 for image in drawn)
-    assert training_set_plot(timed, "at", "binary") == drawn[0]
+    assert training_set_plot(timed, "at", "binary") == drawn[1]
     assert len(set(drawn)) == len(drawn)
 
 

@@ -103,6 +103,14 @@ class RayCluster:
             for deployment, details in self.applications()[name]["deployments"].items()
         }
 
+    def actors(self, name: str) -> list[int]:
+        """Process ids of the running actors of that class."""
+        return [
+            pid
+            for pid in left_processes(str(self.folder))
+            if (Path("/proc") / str(pid) / "cmdline").read_bytes().startswith(f"ray::{name}".encode())
+        ]
+
 
 @contextlib.contextmanager
 def local_ray(*, num_cpus: int = 4, num_gpus: int = 0) -> Iterator[RayCluster]:

@@ -6,12 +6,13 @@ Ray (``serve/ray_referee.py``), what a trip does to the traffic (``serve/traffic
 
 Guarantees. Everything that travels is cumulative and numbered, so a message that is lost, repeated or
 late changes no sum. A replica that died stays in the sums. The replicas remember for the referee what
-it cannot be told again (dead replicas, trips), so a restarted one is complete as soon as each has
-pushed once. Without a referee every replica goes on guarding its own traffic.
+it cannot be told again (dead replicas, trips, what monitoring reported), so a restarted one is complete as
+soon as each has pushed once. Without a referee every replica goes on guarding its own traffic, and shows what
+was reported last.
 
 Limits. What a replica counted in the last push interval before it was killed is lost, and so is a
 replica that dies together with the referee. Sums contain the other replicas as of their last push.
-The monitoring report is kept by the referee alone and lost with it: whoever made it tells it again.
+A monitoring report is lost when the referee and all replicas die: whoever made it tells it again.
 """
 
 import asyncio
@@ -36,6 +37,9 @@ FOLD_AFTER_S = 300.0
 """A replica that was silent for this long is summed with the others that are gone."""
 FOLDED_NAMES = 1_000
 """Names of folded replicas that are remembered, so that none is summed twice."""
+
+MOMENT_S = 1e-3
+"""Two reports are told apart by their times."""
 
 PUSH_TIMEOUT_S = 2.0
 GATHER_TIMEOUT_S = 1.0
@@ -66,12 +70,20 @@ class Folded:
 
 
 @dataclass(frozen=True, slots=True)
+class Monitored:
+    """What monitoring reported of the stable version, and when (Unix seconds, never the same twice)."""
+
+    told_at: float
+    report: MonitoringReport
+
+
+@dataclass(frozen=True, slots=True)
 class Report:
     """What a replica tells the referee with each push.
 
     ``stable``, ``rules`` and ``trips`` are those of ``revision``. ``holds`` says which accounts of
-    silent replicas it remembers already, by number; ``remembered`` and ``folded`` tell them to a
-    referee that may be new.
+    silent replicas it remembers already, by number, and ``holds_monitoring`` which report, by its time;
+    ``remembered``, ``folded`` and ``monitoring`` tell them to a referee that may be new.
     """
 
     deployment: str
@@ -84,16 +96,24 @@ class Report:
     holds_folded: int = 0
     remembered: tuple[Account, ...] = ()
     folded: Folded | None = None
+    holds_monitoring: float | None = None
+    monitoring: Monitored | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """All trips of the newest revision, and what the replica shall remember for the next referee."""
+    """All trips of the newest revision, and what the replica shall remember for the next referee.
+
+    ``monitored_at``: when the report was told that holds now, None where none does; ``monitoring``: that
+    report, unless the replica has it.
+    """
 
     revision: int
     trips: Mapping[str, Trip]
     remember: tuple[Account, ...] = ()
     folded: Folded | None = None
+    monitored_at: float | None = None
+    monitoring: Monitored | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,22 +151,24 @@ class Referee:
         self._clock, self._steady = clock, steady
         self._deployment = ""
         self._revision = NO_REVISION
+        self._stable = ""
         self._guard: Guard | None = None
         self._trips: dict[str, Trip] = {}
         self._heard: dict[str, _Heard] = {}
         self._folded: Folded | None = None
-        self._monitoring: MonitoringReport | None = None
+        self._monitoring: Monitored | None = None
 
     def push(self, report: Report) -> Reply:
         """Takes a replica's report; the reply carries all trips of the newest revision."""
         self._deployment = report.deployment
         if report.revision > self._revision:
-            self._revision, self._trips = report.revision, {}
+            self._revision, self._stable, self._trips = report.revision, report.stable, {}
             self._guard = Guard(report.rules, revision=report.revision)
-            if self._monitoring is not None and self._monitoring.version != report.stable:
+            if self._monitoring is not None and self._monitoring.report.version != report.stable:
                 # Nobody knows yet how the version stands that answers now.
                 self._monitoring = None
         now = self._steady()
+        self._learn_monitoring(report)
         if self._take_over(report, now) | self._hear(report.account, now):
             self._window_begins(now)
         if report.revision == self._revision:
@@ -158,7 +180,8 @@ class Referee:
 
     def monitor(self, report: MonitoringReport) -> None:
         """Keeps what was found out about the stable version, in place of what was reported before."""
-        self._monitoring = report
+        before = self._monitoring.told_at if self._monitoring else 0.0
+        self._monitoring = Monitored(max(self._clock(), before + MOMENT_S), report)
 
     def gathered(self) -> Gathered:
         """The evidence of the newest revision and the metrics, over all replicas that ever pushed."""
@@ -185,7 +208,7 @@ class Referee:
             tuple(heard.account.metrics for heard in living.values()),
             tuple(heard.account.metrics for replica, heard in self._heard.items() if replica not in living)
             + ((self._folded.metrics,) if self._folded else ()),
-            self._monitoring,
+            self._monitoring.report if self._monitoring else None,
         )
 
     def _snapshots(self) -> list[Snapshot]:
@@ -208,6 +231,14 @@ class Referee:
                 self._heard[account.replica] = _Heard(account, now - 2 * SILENT_AFTER_S, spoke=False)
                 learnt = True
         return learnt
+
+    def _learn_monitoring(self, report: Report) -> None:
+        """Takes what a replica remembers of the version that is stable now, if nothing newer is known."""
+        told = report.monitoring
+        if told is None or told.report.version != self._stable:
+            return
+        if self._monitoring is None or self._monitoring.told_at < told.told_at:
+            self._monitoring = told
 
     def _hear(self, account: Account, now: float) -> bool:
         """Takes a replica's newest account. Whether counts of unknown age came with it."""
@@ -270,7 +301,15 @@ class Referee:
             if now - heard.at > SILENT_AFTER_S and report.holds.get(replica, 0) < heard.account.number
         )
         folded = self._folded if self._folded and self._folded.number > report.holds_folded else None
-        return Reply(self._revision, dict(self._trips), remember, folded)
+        known = self._monitoring
+        return Reply(
+            self._revision,
+            dict(self._trips),
+            remember,
+            folded,
+            monitored_at=known.told_at if known else None,
+            monitoring=known if known and known.told_at != report.holds_monitoring else None,
+        )
 
 
 def _revision_of(snapshot: Snapshot) -> int:
@@ -324,6 +363,7 @@ class RefereeLink:
         self._pushes = 0
         self._remembered: dict[str, Account] = {}
         self._folded: Folded | None = None
+        self._monitoring: Monitored | None = None
         self._wake = asyncio.Event()
         self.trips: dict[str, Trip] = {}
         self.problem: str | None = "the referee has not been asked yet"
@@ -335,6 +375,8 @@ class RefereeLink:
         known = self._routing
         self._routing = routing
         self._collector.start(routing.revision)
+        if self._monitoring is not None and self._monitoring.report.version != routing.stable:
+            self._monitoring = None
         if known is None or known.revision != routing.revision:
             self._guard = Guard(routing.guard, revision=routing.revision)
             self.trips = {}
@@ -430,6 +472,8 @@ class RefereeLink:
                 # It must have heard of the routing first, or it would take the report for an older one's.
                 proxy = await self._exchange()
                 await proxy.monitor(report)
+                # From here on this replica remembers it as well.
+                await self._exchange()
         except Exception as error:  # noqa: BLE001 - whatever is wrong with it, the report is not shown
             self._lose(error)
             return False
@@ -448,7 +492,13 @@ class RefereeLink:
             shadows=shadows,
             trips=dict(self.trips),
         )
-        text = exposition([self._metrics.snapshot()], deployment=self._name, referee_reachable=False)
+        told, stable = self._monitoring, self._routing.stable if self._routing else None
+        text = exposition(
+            [self._metrics.snapshot()],
+            deployment=self._name,
+            referee_reachable=False,
+            monitoring=told.report if told is not None and told.report.version == stable else None,
+        )
         return found, text
 
     async def _exchange(self) -> RefereeProxy:
@@ -513,6 +563,8 @@ class RefereeLink:
             holds_folded=self._folded.number if self._folded else 0,
             remembered=tuple(self._remembered.values()) if not self._is_told else (),
             folded=self._folded if not self._is_told else None,
+            holds_monitoring=self._monitoring.told_at if self._monitoring else None,
+            monitoring=self._monitoring if not self._is_told else None,
         )
 
     def _remember(self, reply: Reply) -> None:
@@ -522,6 +574,10 @@ class RefereeLink:
             self._folded = reply.folded
             for replica in reply.folded.replicas:
                 self._remembered.pop(replica, None)
+        if reply.monitoring is not None:
+            self._monitoring = reply.monitoring
+        elif reply.monitored_at is None:
+            self._monitoring = None
 
     def _learn(self, reply: Reply) -> None:
         routing = self._routing

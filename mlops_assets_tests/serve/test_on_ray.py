@@ -154,6 +154,19 @@ def test_a_monitoring_report_reaches_the_referees_actor_and_the_metrics(site: ht
     assert 'mlops_drift_score{column="distance",deployment="flights",statistic="psi"} 0.25' in text
 
 
+def test_the_monitoring_gauges_survive_the_referee(ray_cluster: RayCluster, site: httpx.Client) -> None:
+    (pid,) = ray_cluster.actors("RefereeActor")
+    os.kill(pid, signal.SIGKILL)
+    end, text = time.monotonic() + 60, ""
+    reachable = 'mlops_referee_reachable{deployment="flights"} 1.0'
+    while ray_cluster.actors("RefereeActor") in ([], [pid]) or reachable not in text:
+        text = site.get("/metrics").text
+        assert 'mlops_served_stale{cause="drift",deployment="flights"} 1.0' in text
+        assert time.monotonic() < end, text
+        time.sleep(0.2)
+    assert 'mlops_drift_score{column="distance",deployment="flights",statistic="psi"} 0.25' in text
+
+
 def test_a_weight_change_restarts_nothing_and_loses_no_request(
     ray_cluster: RayCluster, packages: dict[str, Path], site: httpx.Client
 ) -> None:

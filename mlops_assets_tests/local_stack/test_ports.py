@@ -3,11 +3,12 @@
 import os
 import socket
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from mlops_assets.errors import StackError
-from mlops_assets.local_stack.ports import Port, holder, is_free, require_free, unused
+from mlops_assets.local_stack.ports import UNUSED, Port, holder, is_free, require_free, unused
 
 
 @pytest.fixture
@@ -57,6 +58,13 @@ def test_free_ports_pass(taken):
 
     assert len(set(ports)) == 3
     require_free(Port(port, "X", "test") for port in ports)
+
+
+def test_unused_ports_are_none_that_the_kernel_may_give_away_meanwhile():
+    lowest = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
+
+    assert max(UNUSED) < lowest
+    assert all(port in UNUSED for port in unused(5))
 
 
 def test_nobody_holds_a_free_port(taken):

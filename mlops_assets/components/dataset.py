@@ -21,6 +21,7 @@ from mlops_assets.components.document import Declaration, DeclaredComponent
 from mlops_assets.components.fields import (
     ColumnName,
     DailyPartitions,
+    Delimiter,
     Encoding,
     Name,
     RowRule,
@@ -64,7 +65,7 @@ class CsvSource(Declaration):
         description="package://DISTRIBUTION/file, a path relative to this file, an absolute path or s3://; "
         "{partition} in it means one file per partition."
     )
-    delimiter: str = Field(default=",", min_length=1, max_length=1, description="Field separator.")
+    delimiter: Delimiter = Field(default=",", description="Field separator.")
     encoding: Encoding = Field(default="utf-8", description="Python's name of the file's encoding.")
     null_values: tuple[str, ...] = Field(
         default=NULL_VALUES, description="Unquoted texts that mean missing in numbers, booleans and times."
@@ -151,6 +152,13 @@ class DatasetDeclaration(Declaration):
             raise ValueError(f"{PARTITION} in the path needs partitions")
         if isinstance(self.source, CsvSource) and self.source.text_columns and self.transform is None:
             raise ValueError("text_columns go with a transform; without one, declare the columns as string")
+        if isinstance(self.source, CsvSource) and self.transform is None:
+            unknown = sorted(set(self.source.column_null_values) - set(self.columns))
+            if unknown:
+                raise ValueError(
+                    f"unknown columns in column_null_values: {', '.join(unknown)}; declared: "
+                    f"{', '.join(self.columns)}"
+                )
         return self
 
     def rules(self) -> Rules:

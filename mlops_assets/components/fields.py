@@ -4,7 +4,6 @@ Belongs here: field types and small models used by more than one declaration. Do
 declarations themselves (one component file each).
 """
 
-import codecs
 import re
 from collections.abc import Iterable, Mapping
 from datetime import date, timedelta
@@ -55,8 +54,8 @@ ColumnName = Annotated[str, BeforeValidator(_column_name)]
 def _encoding(value: object) -> object:
     if isinstance(value, str):
         try:
-            codecs.lookup(value)
-        except LookupError:
+            b" ".decode(value, "replace")
+        except LookupError:  # hex and the like are codecs, but not of text
             raise ValueError(
                 f"{value!r} is no encoding that Python knows; common ones: utf-8, utf-16, latin-1, cp1252"
             ) from None
@@ -65,6 +64,18 @@ def _encoding(value: object) -> object:
 
 Encoding = Annotated[str, BeforeValidator(_encoding)]
 """Python's name of a text encoding."""
+
+
+def _delimiter(value: object) -> object:
+    if isinstance(value, str) and (len(value) != 1 or not value.isascii() or value in '"\r\n\0'):
+        raise ValueError(
+            f"{value!r} is no delimiter: it is one ASCII character, and neither a quote nor the end of a line"
+        )
+    return value
+
+
+Delimiter = Annotated[str, BeforeValidator(_delimiter)]
+"""What stands between the fields of a CSV file."""
 
 
 def require_distinct_names(names: Iterable[str], *, reserved: Mapping[str, str]) -> None:

@@ -273,6 +273,17 @@ WRONG = {
         "is not a column name",
     ),
     "an unknown encoding": ("format: csv,", "format: csv, encoding: klingon,", "is no encoding that Python"),
+    "an encoding that is not of text": ("format: csv,", "format: csv, encoding: hex,", "is no encoding that"),
+    "a delimiter of two bytes": (
+        "format: csv,",
+        "format: csv, delimiter: ¦,",
+        "is no delimiter: it is one ASCII",
+    ),
+    "missing values of an unknown column": (
+        "format: csv,",
+        "format: csv, column_null_values: {amuont: [NA]},",
+        "unknown columns in column_null_values: amuont; declared: id, day",
+    ),
     "text columns without a transform": (
         "format: csv,",
         "format: csv, text_columns: [id],",

@@ -104,8 +104,19 @@ def test_a_column_without_a_value_is_of_its_declared_type():
 
 
 def test_text_columns_stay_text_in_front_of_a_transform():
-    found = inferred(b"zip,row\n10115,1\n80331,2\n", text_columns=["zip", "absent"])
+    found = inferred(b"zip,row\n10115,1\n80331,2\n", text_columns=["zip"])
     assert found == {"zip": ["10115", "80331"], "row": [1, 2]}
+
+
+@pytest.mark.parametrize(
+    "options", [{"text_columns": ["zlp"]}, {"missing": Missing(by_column={"zlp": ["", "NA"]})}]
+)
+def test_an_option_for_a_column_that_is_not_there_is_an_error(options):
+    option = "text_columns" if "text_columns" in options else "column_null_values"
+    with pytest.raises(
+        DataError, match=rf"x\.csv has no columns \['zlp'\], which {option} names. It has: zip, row"
+    ):
+        inferred(b"zip,row\n10115,1\n", **options)
 
 
 def test_a_type_that_shows_late_in_a_large_file_is_seen():
@@ -143,8 +154,38 @@ def test_a_column_twice_is_an_error(infer):
 
 @pytest.mark.parametrize("content", [b'a,b\n1,"x\n', b'a,b\n1,"\n', b'a,b\n"1","x\r\n'])
 def test_a_file_cut_off_inside_quotes_is_an_error(content):
-    with pytest.raises(DataError, match="looks cut off: its last field has an opening quote only"):
+    with pytest.raises(
+        DataError, match="looks cut off: the field that starts in line 2 has an opening quote"
+    ):
         inferred(content)
+
+
+@pytest.mark.parametrize(
+    ("content", "line"),
+    [
+        (b'a,b\n1,"abc\n2,def\n3,"ghi"\n', 2),  # rows 2 and 3 became a part of row 1
+        (b'a,b\n"Big" John,2\n', 2),
+        (b'a,b\n"x\\"y",2\n', 2),
+        (b'a,b\n1,2\r\n"x" ,3\r\n', 3),
+        (b'a,b\n"x\ny","z"" \n"5,6" 7\n', 3),
+        (b'a,"b"c\n1,2\n', 1),
+    ],
+)
+def test_a_quoted_field_ends_with_its_closing_quote(content, line):
+    reason = f"text follows the closing quote of the field that starts in line {line}"
+    with pytest.raises(DataError, match=reason):
+        inferred(content)
+
+
+def test_a_quoted_field_holds_whatever_is_in_it():
+    content = b'a,b\r\n"x,""y""\r\n""z",""\r\n"","""\n"\r"5"";6",7\r\n'
+    columns = {"a": "string", "b": "string"}
+    found = as_declared(content, columns)
+    assert found == {"a": ['x,"y"\r\n"z', "", '5";6'], "b": ["", '"\n', "7"]}
+    assert (
+        as_declared(content.replace(b'",', b'"|').replace(b"a,", b"a|"), columns, delimiter="|")["a"]
+        == found["a"]
+    )
 
 
 def test_a_single_quote_inside_a_field_is_a_character():
@@ -206,3 +247,20 @@ def test_parquet_is_read_whole_or_not_at_all():
     for cut in (content[:-1], content[: len(content) // 2], b""):
         with pytest.raises(DataError, match=r"x\.parquet is not valid Parquet"):
             ParquetFormat().read(cut, name="x.parquet", columns=columns)
+
+
+def test_a_damaged_page_is_an_error_where_the_writer_left_a_checksum():
+    buffer = io.BytesIO()
+    table = pa.table({"id": pa.array([77_777_777, 2, 3])})
+    parquet.write_table(
+        table,
+        buffer,
+        write_page_checksum=True,
+        compression="none",
+        use_dictionary=False,
+        write_statistics=False,
+    )
+    content = bytearray(buffer.getvalue())
+    content[content.index((77_777_777).to_bytes(8, "little"))] ^= 1
+    with pytest.raises(DataError, match=r"x\.parquet is not valid Parquet, or is cut off: .*CRC"):
+        ParquetFormat().read(bytes(content), name="x.parquet", columns={"id": "integer"})

@@ -53,9 +53,10 @@ class Missing:
 class CsvFormat(SourceFormat):
     """Values are text. A quoted text never means missing.
 
-    Rows with too few or too many fields are an error. So is a last line without a line end, the one
-    trace of a file cut inside its last field; ``final_newline="optional"`` accepts it, for writers that
-    never end their files with one.
+    Rows with too few or too many fields are an error, and so is a quote that is not closed or not at the
+    end of its field: where such a field ends is a guess, and a wrong one swallows rows. So is a last line
+    without a line end, the one trace of a file cut inside its last field; ``final_newline="optional"``
+    accepts it, for writers that never end their files with one.
 
     Inferred types lose nothing: whole numbers without leading zeros that fit, decimal numbers, true and
     false, ISO 8601 dates and timestamps (all with a zone, or all without). Everything else stays text, and so
@@ -85,9 +86,10 @@ class CsvFormat(SourceFormat):
         if not content.strip():
             raise DataError(f"Source file {name} is empty.")
         self._require_whole(content, name)
+        self._require_whole_quotes(content, name)
         texts = self._texts(content, name, self._missing.everywhere(), None)
         require_distinct(texts.column_names, name)
-        self._require_closed_quotes(content, texts, name)
+        self._require_named(texts.column_names, columns, name)
         chosen = [column for column in texts.column_names if infer or column in columns]
         raw = self._raw(content, name, texts, chosen)
 
@@ -129,14 +131,44 @@ class CsvFormat(SourceFormat):
                 "If its writer never ends the last line, declare final_newline: optional."
             )
 
-    def _require_closed_quotes(self, content: bytes, texts: "pa.Table", name: str) -> None:
-        """DataError when the last field runs to the end of the file because its quote is not closed."""
-        if content.count(b'"') % 2 == 0 or not texts.num_rows or not texts.num_columns:
+    def _require_named(self, found: Sequence[str], columns: Mapping[str, ColumnType], name: str) -> None:
+        """DataError for an option that names a column which is neither in the file nor declared: a typo."""
+        named = {"column_null_values": set(self._missing.by_column), "text_columns": self._text_columns}
+        for option, given in named.items():
+            absent = sorted(given - set(found) - set(columns))
+            if absent:
+                raise DataError(
+                    f"Source file {name} has no columns {absent}, which {option} names. It has: "
+                    f"{', '.join(found)}."
+                )
+
+    def _require_whole_quotes(self, content: bytes, name: str) -> None:
+        """DataError when a quoted field does not end with its closing quote: Arrow would read on."""
+        if b'"' not in content:
             return
-        last = texts.column(texts.num_columns - 1)[-1].as_py() or ""
-        # A closed field never holds the line end of the file itself.
-        if last.endswith(("\n", "\r")) and content.endswith(last.encode()):
-            raise DataError(f"Source file {name} looks cut off: its last field has an opening quote only.")
+        ends = re.escape(self._delimiter.encode()) + rb"\r\n"
+        quoted = rb"(?<![^" + ends + rb'])"[^"]*+(?:""[^"]*+)*+'
+        # What whole quoted fields leave behind has no quote at the start of a field.
+        rest = re.sub(quoted + rb'"(?=[' + ends + rb"]|\Z)", b"", content)
+        if not re.search(rb"(?<![^" + ends + rb'])"', rest):
+            return
+        after = {b"", b"\r", b"\n", self._delimiter.encode()}
+        broken = next(
+            found
+            for found in re.finditer(quoted + rb'(?P<closed>"?)', content)
+            if not found["closed"] or content[found.end() : found.end() + 1] not in after
+        )
+        line = 1 + len(re.findall(rb"\r\n|\r|\n", content[: broken.start()]))
+        if not broken["closed"]:
+            raise DataError(
+                f"Source file {name} looks cut off: the field that starts in line {line} has an opening "
+                "quote only."
+            )
+        shown = content[broken.start() : broken.end() + 20][-60:].decode(errors="replace")
+        raise DataError(
+            f"Source file {name} is not valid CSV: text follows the closing quote of the field that starts "
+            f"in line {line} (...{shown!r}). A quote inside a quoted field is written twice."
+        )
 
     def _texts(
         self, content: bytes, name: str, null_values: frozenset[str], columns: Sequence[str] | None

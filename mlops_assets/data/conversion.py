@@ -12,7 +12,7 @@ included.
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
-from decimal import Decimal
+from decimal import Decimal, InvalidOperation
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -141,12 +141,13 @@ def convert(values: "pa.Array[Any]", kind: ColumnType) -> Converted:
         if family == "float":
             # NaN is a missing value, and a missing value fits every type.
             refused &= ~np.isnan(values.fill_null(0).to_numpy(zero_copy_only=False).astype(np.float64))
-        return Converted(pa.nulls(len(values), target), refused, _never(family, kind))
+        return Converted(pa.nulls(len(values), target), refused, _never(family, kind, values.type))
     return rule(values)
 
 
-def _never(family: Family, kind: ColumnType) -> str:
+def _never(family: Family, kind: ColumnType, source: "pa.DataType") -> str:
     """Why no value of a family fits a kind."""
+    value = {"text": "text", "bytes": "bytes", "other": f"a value of type {source}"}.get(family, a_(family))
     if kind == "string":
         return f"a string is text: {NOT_TEXT}"
     if kind in ("timestamp", "date") and family in ("integer", "float", "decimal"):
@@ -157,9 +158,13 @@ def _never(family: Family, kind: ColumnType) -> str:
             "x.dt.total_seconds()"
         )
     if kind in ("timestamp", "date"):
-        return f"a {kind} is not a {family}"
-    article = "an" if kind == "integer" else "a"
-    return f"{article} {kind} is not a {family}: {NO_NUMBER}"
+        return f"a {kind} is not {value}"
+    return f"{a_(kind)} is not {value}: {NO_NUMBER}"
+
+
+def a_(noun: str) -> str:
+    """The noun with its article."""
+    return f"{'an' if noun[0] in 'aeiou' else 'a'} {noun}"
 
 
 # -- rules ---------------------------------------------------------------------------------------------
@@ -326,7 +331,16 @@ def _text_as_integer(values: "pa.Array[Any]") -> Converted:
 
 
 def _whole_text(text: str) -> int | None:
-    return _whole(Decimal(text)) if re.match(NUMBER_TEXT, text) else None
+    number = _decimal(text) if re.match(NUMBER_TEXT, text) else None
+    return None if number is None else _whole(number)
+
+
+def _decimal(text: str) -> Decimal | None:
+    """The number that a text matching ``NUMBER_TEXT`` says; None where the exponent is too large."""
+    try:
+        return Decimal(text)
+    except InvalidOperation:
+        return None
 
 
 def _text_as_number(values: "pa.Array[Any]") -> Converted:
@@ -341,7 +355,8 @@ def _text_as_number(values: "pa.Array[Any]") -> Converted:
     fits = _present(numbers)
     # Rounding shows only at the ends: whole numbers beyond 2^53, and fractions too small to be told from 0.
     for row in np.flatnonzero(fits & ((np.abs(floats) >= EXACT) | (floats == 0))):
-        fits[row] = _float(Decimal(texts[int(row)].as_py())) is not None
+        number = _decimal(texts[int(row)].as_py())
+        fits[row] = number is not None and _float(number) is not None
     return _made("number", floats, _present(values), fits, FINITE)
 
 

@@ -146,12 +146,12 @@ def _load_each(
             rows: Any = table
             if source.transform is not None:
                 rows = _transformed(source, _raw_frame(source, table))
+            frame, faults = _of_partition(rows, columns, partition_column, key)
         except SourceUnavailable:
             raise
         except DataError as error:
             findings.append(Finding("schema", key, "source file", "a whole, readable file", str(error)))
             continue
-        frame, faults = _of_partition(rows, columns, partition_column, key)
         findings.extend(faults)
         if not faults:
             frames.append(frame)

@@ -5,16 +5,25 @@ data frames and typed tables. Does not belong here: which value fits which type 
 rules about values (``data/expectations.py``), what happens to a bad day (``data/validation.py``).
 """
 
+import datetime
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from functools import partial
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
-from mlops_assets.data.conversion import LARGEST, SMALLEST, ColumnType, Converted, arrow_type, convert
+from mlops_assets.data.conversion import (
+    LARGEST,
+    SMALLEST,
+    ColumnType,
+    Converted,
+    a_,
+    arrow_type,
+    convert,
+)
 from mlops_assets.errors import DataError
 
 if TYPE_CHECKING:
@@ -74,7 +83,8 @@ class Conformed:
 def conform(rows: "pa.Table | pd.DataFrame", columns: Mapping[str, ColumnType]) -> Conformed:
     """Values in their declared types, as ``frame_of`` gives them; undeclared columns are dropped.
 
-    What fits is kept to the last digit, and what does not is named (``docs/types.md``).
+    What fits is kept to the last digit, and what does not is named (``docs/types.md``). Raises DataError for
+    a column whose values cannot even be looked at.
     """
     import pyarrow as pa
 
@@ -84,12 +94,13 @@ def conform(rows: "pa.Table | pd.DataFrame", columns: Mapping[str, ColumnType]) 
     for name, kind in columns.items():
         if name not in names:
             continue
-        if isinstance(rows, pa.Table):
-            source: Any = rows.column(name).combine_chunks()
-            made = convert(source, kind)
-        else:
-            source = rows[name]
-            made = _convert_series(source, kind)
+        source: Any = rows.column(name).combine_chunks() if isinstance(rows, pa.Table) else rows[name]
+        try:
+            made = convert(source, kind) if isinstance(rows, pa.Table) else _convert_series(source, kind)
+        except Exception as error:  # what an object of a transform raises when it is looked at
+            raise DataError(
+                f"Column {name!r} cannot be read as {a_(kind)}: {type(error).__name__}: {error}"
+            ) from error
         converted[name] = made.values
         if made.refused.any():
             misfits[name] = Misfit(made.refused, made.reason, partial(_shown, source))
@@ -191,7 +202,7 @@ def _convert_series(values: "pd.Series[Any]", kind: ColumnType) -> Converted:
             array = pa.array(values, from_pandas=True)
         except _NOT_ARROW:
             # What Arrow has no type for (complex numbers) is none of the declared types either.
-            return _refused(values.notna().to_numpy(dtype=bool), kind, f"{values.dtype} value")
+            return _refused(values.notna().to_numpy(dtype=bool), kind, f"a {values.dtype} value")
         return convert(array, kind)
     present = values.notna().to_numpy(dtype=bool)
     found = values.to_numpy()
@@ -216,6 +227,7 @@ def _convert_series(values: "pd.Series[Any]", kind: ColumnType) -> Converted:
 def _convert_objects(values: NDArray[Any], one: type, kind: ColumnType) -> Converted:
     """Python objects of one type, none of them missing."""
     import pyarrow as pa
+    import pyarrow.compute as pc
 
     try:
         array = _arrow_of(values, one)
@@ -225,16 +237,25 @@ def _convert_objects(values: NDArray[Any], one: type, kind: ColumnType) -> Conve
         refused = np.array([part.refused[0] for part in parts], dtype=bool)
         reason = parts[int(np.argmax(refused))].reason
         return Converted(pa.concat_arrays([part.values for part in parts]), refused, reason)
-    return convert(array, kind)
+    made = convert(array, kind)
+    if kind != "date" or not issubclass(one, datetime.datetime):
+        return made
+    # The array holds instants in UTC; which day it is in another zone is not theirs to say.
+    elsewhere = np.array([bool(value.utcoffset()) for value in values], dtype=bool)
+    return Converted(pc.if_else(elsewhere, None, made.values), made.refused | elsewhere, made.reason)
 
 
 def _convert_object(value: Any, one: type, kind: ColumnType) -> Converted:
+    if isinstance(value, np.uint64):
+        value, one = int(value), int
     try:
         if issubclass(one, int) and not SMALLEST <= value <= LARGEST:
             value, one = Decimal(value), Decimal
         array = _arrow_of([value], one)
     except _NOT_ARROW:
-        what = "text that UTF-8 has no form for" if issubclass(one, str) else f"value of type {one.__name__}"
+        what = (
+            "text that UTF-8 has no form for" if issubclass(one, str) else f"a value of type {one.__name__}"
+        )
         return _refused(np.ones(1, dtype=bool), kind, what)
     return convert(array, kind)
 
@@ -242,31 +263,49 @@ def _convert_object(value: Any, one: type, kind: ColumnType) -> Converted:
 def _refused(rows: Mask, kind: ColumnType, what: str) -> Converted:
     import pyarrow as pa
 
-    return Converted(pa.nulls(len(rows), arrow_type(kind)), rows, f"a {kind} is not a {what}")
+    return Converted(pa.nulls(len(rows), arrow_type(kind)), rows, f"{a_(kind)} is not {what}")
+
+
+_PLAIN_UNITS = ("s", "ms", "us", "ns")
 
 
 def _arrow_of(values: Sequence[Any] | NDArray[Any], one: type) -> "pa.Array[Any]":
-    import datetime
-
+    """Values of one type, times as instants in UTC; TypeError for what Arrow has no type for."""
     import pandas as pd
     import pyarrow as pa
 
+    if issubclass(one, (np.datetime64, np.timedelta64)):
+        # Their ``item`` is a bare integer in some units, which would be taken for a number.
+        units = {np.datetime_data(value.dtype) for value in values}
+        days = issubclass(one, np.datetime64) and units == {("D", 1)}
+        if not days and (len(units) > 1 or not units <= {(unit, 1) for unit in _PLAIN_UNITS}):
+            raise TypeError(f"{one.__name__} in {sorted(units)}")
+        return pa.array(np.array(list(values)))
     if issubclass(one, np.generic):
         plain = [value.item() for value in values]
+        if isinstance(plain[0], np.generic):
+            raise TypeError(f"{one.__name__} is wider than any type of Arrow")
         return _arrow_of(plain, type(plain[0]))
     if issubclass(one, pd.Timestamp):
         # Arrow would take the first one's zone for all, and Python's datetime has no nanoseconds.
-        unit = "ns" if any(value.nanosecond for value in values) else "us"
+        unit: Literal["ns", "us"] = "ns" if any(value.nanosecond for value in values) else "us"
         moments = [_utc(value).tz_localize(None).as_unit(unit).to_datetime64() for value in values]
         return pa.array(np.array(moments), pa.timestamp(unit)).view(pa.timestamp(unit, tz="UTC"))
     if issubclass(one, datetime.datetime):
-        return pa.array([_utc(value) for value in values], pa.timestamp("us", tz="UTC"))
+        micros = pa.array(list(map(_microseconds, values)), pa.int64())
+        return micros.view(pa.timestamp("us", tz="UTC"))
     return pa.array(list(values))
 
 
-def _utc(moment: Any) -> Any:
-    import datetime
+_EPOCH = datetime.datetime(1970, 1, 1)
+_MICROSECOND = datetime.timedelta(microseconds=1)
 
-    if moment.tzinfo is not None:
-        return moment.astimezone(datetime.UTC)
-    return moment.replace(tzinfo=datetime.UTC)
+
+def _microseconds(moment: datetime.datetime) -> int:
+    """Microseconds since 1970 UTC, also where Python has no datetime in UTC for it."""
+    offset = moment.utcoffset() or datetime.timedelta()
+    return (moment.replace(tzinfo=None) - _EPOCH) // _MICROSECOND - offset // _MICROSECOND
+
+
+def _utc(moment: "pd.Timestamp") -> "pd.Timestamp":
+    return moment.tz_localize("UTC") if moment.tzinfo is None else moment.tz_convert("UTC")

@@ -6,6 +6,7 @@ import re
 from decimal import Decimal
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pytest
@@ -16,6 +17,7 @@ from mlops_assets.data.conversion import ColumnType
 from mlops_assets.data.loading import Source, load
 from mlops_assets.data.schema import column_schema, conform, frame_of, typed_table
 from mlops_assets.data.sources import CsvFormat, ParquetFormat
+from mlops_assets.errors import DataError
 from mlops_assets.resources.lake import Lake
 
 KINDS: tuple[ColumnType, ...] = ("string", "integer", "number", "boolean", "timestamp", "date")
@@ -44,6 +46,7 @@ TEXT = {
         ("1,000", NO),
         ("0x10", NO),
         ("1_000", NO),
+        ("1e9999999999999999999", NO),
         ("true", NO),
         ("٣", NO),
     ],
@@ -58,6 +61,7 @@ TEXT = {
         ("9007199254740993.5", NO),
         ("1582218195625938945", NO),
         ("1e309", NO),
+        ("1e9999999999999999999", NO),
         ("1e-400", NO),
         ("0.0e-400", 0.0),
         ("inf", NO),
@@ -295,6 +299,13 @@ def test_what_was_kept_is_what_the_table_holds(tmp_path, kind):
         assert found["x"].dtype == conformed.frame["x"].dtype
 
 
+PLUS_ONE = datetime.timezone(datetime.timedelta(hours=1))
+
+
+def objects(*values: object) -> pd.Series:
+    return pd.Series(list(values), dtype=object)
+
+
 def test_a_frame_of_python_objects_is_held_to_the_same_table():
     values = [1, "2", 3.0, Decimal("4"), True, 2**70, None, float("nan"), pd.NA, b"5", "six"]
     result = conform(pd.DataFrame({"x": pd.Series(values, dtype=object)}), {"x": "integer"})
@@ -326,6 +337,32 @@ def test_a_frame_of_python_objects_is_held_to_the_same_table():
             [utc(2024, 1, 1, 12), utc(2024, 1, 1), None],
         ),
         (pd.Series([pd.Timestamp(1)], dtype=object), "timestamp", [NO]),
+        (objects(np.datetime64("2024-01-01", "ns"), None), "integer", [NO, None]),
+        (
+            objects(np.datetime64("2024-01-01T12", "us"), utc(2024, 1, 1)),
+            "timestamp",
+            [utc(2024, 1, 1, 12)] * 1 + [utc(2024, 1, 1)],
+        ),
+        (
+            objects(np.datetime64("2024-01-01", "D"), np.datetime64("2024-01", "M")),
+            "date",
+            [DAY(2024, 1, 1), NO],
+        ),
+        (objects(np.timedelta64(5, "ns"), np.timedelta64(5, "Y"), np.timedelta64(5)), "integer", [NO] * 3),
+        (objects(np.longdouble("0.1"), 0.5), "number", [NO, 0.5]),
+        (objects(np.uint64(2**63), np.int8(3)), "number", [2.0**63, 3.0]),
+        (
+            objects(datetime.datetime(2024, 1, 31, 1, tzinfo=PLUS_ONE), datetime.datetime(2024, 1, 31)),
+            "date",
+            [NO, DAY(2024, 1, 31)],
+        ),
+        (
+            objects(pd.Timestamp("2024-01-31T01:00+01:00"), pd.Timestamp("2024-01-31", tz="UTC")),
+            "date",
+            [NO, DAY(2024, 1, 31)],
+        ),
+        (objects(datetime.datetime(2024, 1, 31, 1, tzinfo=PLUS_ONE)), "timestamp", [utc(2024, 1, 31)]),
+        (objects(datetime.datetime(1, 1, 1, tzinfo=PLUS_ONE)), "timestamp", [NO]),
     ],
 )
 def test_what_a_transform_returns_is_held_to_the_same_table(values, kind, becomes):
@@ -333,6 +370,36 @@ def test_what_a_transform_returns_is_held_to_the_same_table(values, kind, become
     assert all(same(one, wanted) for one, wanted in zip(result.frame["x"].tolist(), becomes, strict=True))
     refused = result.misfits["x"].rows.tolist() if result.misfits else [False] * len(becomes)
     assert refused == [wanted is NO for wanted in becomes]
+
+
+def test_an_object_that_cannot_be_looked_at_is_an_error_of_its_column():
+    with pytest.raises(DataError, match="Column 'x' cannot be read as a number: InvalidOperation"):
+        conform(pd.DataFrame({"x": objects(Decimal("sNaN"))}), {"x": "number"})
+
+
+OLD_TIMES = [utc(1, 1, 1), utc(1500, 1, 1), utc(2024, 1, 1, 1, 2, 3, 456_789), utc(9999, 12, 31), None]
+
+
+@pytest.mark.parametrize("infer", [False, True])
+def test_times_in_96_bits_keep_every_year(infer):
+    sink = io.BytesIO()
+    times = pa.array([None if one is None else one.to_pydatetime() for one in OLD_TIMES], pa.timestamp("us"))
+    parquet.write_table(pa.table({"t": times, "n": range(5)}), sink, use_deprecated_int96_timestamps=True)
+    read = ParquetFormat().read(sink.getvalue(), name="x.parquet", columns={"t": "timestamp"}, infer=infer)
+    found = conform(frame_of(read) if infer else read, {"t": "timestamp"})
+    assert not found.misfits
+    assert all(same(one, wanted) for one, wanted in zip(found.frame["t"].tolist(), OLD_TIMES, strict=True))
+
+
+def test_times_in_96_bits_lose_no_nanoseconds():
+    def read(*nanoseconds: int) -> pa.Table:
+        sink = io.BytesIO()
+        table = pa.table({"t": pa.array(nanoseconds, pa.timestamp("ns"))})
+        parquet.write_table(table, sink, use_deprecated_int96_timestamps=True)
+        return ParquetFormat().read(sink.getvalue(), name="x.parquet", columns={"t": "timestamp"})
+
+    assert conform(read(1_000, 1), {"t": "timestamp"}).misfits["t"].rows.tolist() == [False, True]
+    assert not conform(read(1_000, -2_000), {"t": "timestamp"}).misfits
 
 
 def test_text_that_is_no_utf8_is_refused_row_by_row(tmp_path):

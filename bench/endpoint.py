@@ -21,6 +21,7 @@ from rich.table import Table
 from bench.peers.model import BenchModel, bench_model
 from mlops_assets_tests.serve.small_models import LocalVersion, LocalVersions, routing
 from serve.answers import answerer
+from serve.bodies import parse_object
 from serve.endpoint import Endpoint, Limits
 from serve.evidence import Collector
 from serve.metrics import GatewayMetrics
@@ -29,7 +30,7 @@ from serve.schema import FeatureSpec, ModelManifest
 from serve.scoring import LightGbmScorer, Matrix, Scorer
 from serve.security import Protection
 from serve.traffic import Traffic
-from serve.validation import RowValidator, parse_object, single_row
+from serve.validation import RowValidator, single_row
 
 NAME = "flights"
 HEADERS = [

@@ -9,17 +9,19 @@ would cost more than scoring a row does. Every answer, refusals included, carrie
 prediction ``x-answer-id``.
 """
 
+import asyncio
 import json
 import logging
 import time
-from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any, NamedTuple, NoReturn
 
 from pydantic import ValidationError
 
 from serve import inference_protocol, openapi
-from serve.answers import answerer
+from serve.bodies import json_coding, parse_object, refuse_repeated
 from serve.errors import (
     ApiError,
     Internal,
@@ -39,7 +41,7 @@ from serve.schema import MonitoringReport
 from serve.security import Protection, Role
 from serve.shortcut import DIRECT
 from serve.traffic import CANARY, SHADOW, STABLE, Mirrored, Scored, Traffic
-from serve.validation import Entity, Row, batch_rows, parse_object, request_entities, single_row
+from serve.validation import Entity, Row, batch_rows, request_entities, single_row
 from serve.versions import LiveVersion
 
 Scope = dict[str, Any]
@@ -48,53 +50,65 @@ Send = Callable[[dict[str, Any]], Awaitable[None]]
 Headers = dict[bytes, bytes]
 
 JSON_TYPE = b"application/json"
+BINARY_TYPE = b"application/octet-stream"
 HTML_TYPE = b"text/html; charset=utf-8"
 PAGE_POLICY = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; connect-src 'self'"
 MAX_REASON_LENGTH = 500
+WATCH_INTERVAL_S = 1.0
 OTHER = "other"
 """Endpoint label of paths that do not exist: a caller must not be able to make new series."""
 
 logger = logging.getLogger(__name__)
-_encode = json.JSONEncoder(separators=(",", ":"), allow_nan=False).encode
+_encode = json.JSONEncoder(separators=(",", ":"), allow_nan=False, check_circular=False).encode
 
 
-@dataclass
 class Request:
     """One request; from ``variant`` on it is filled in once known, for headers, metrics, log and shadows.
 
-    ``answer_id`` is ours, ``request_id`` the caller's where one was sent; ``header_id`` is what the header
-    ``x-request-id`` gives back. ``odd_id``: the caller's header is none that is taken.
+    ``answer_id`` is ours, ``request_id`` the caller's where one was sent. ``sent_id`` is the caller's header
+    as it goes back; ``odd_id``: the header is none that is taken. Written out, because it is made for every
+    request, and what has its default costs nothing here.
     """
 
-    answer_id: str
-    request_id: str
-    header_id: str
-    odd_id: bool
-    headers: Headers
-    root_path: str
-    receive: Receive
-    started: float
     variant: str = NONE
     version: str = NONE
     unit: str | None = None
-    endpoint: str = ""
     rows: Sequence[Row] = ()
     scored: Scored | None = None
     fell_back_from: str | None = None
     entities: Sequence[Entity | None] | None = None
+    asked_version: str | None = None
+    """The version that the path names; it answers, whatever the routing would have drawn."""
+    sent_id: bytes | None = None
+    odd_id: bool = False
+
+    def __init__(
+        self, answer_id: str, scope: Scope, headers: Headers, root_path: str, receive: Receive, started: float
+    ) -> None:
+        self.answer_id = self.request_id = answer_id
+        self.scope, self.headers, self.root_path = scope, headers, root_path
+        self.receive, self.started = receive, started
+        self.endpoint = scope["path"].removeprefix(root_path)
+        sent = headers.get(b"x-request-id")
+        if sent:
+            if is_header_id(sent):
+                self.sent_id, self.request_id = sent, sent.decode("ascii")
+            else:
+                self.odd_id = True
 
 
-@dataclass(frozen=True)
-class Response:
+class Response(NamedTuple):
     """Status, body and the headers that are not on every answer."""
 
     body: bytes
     status: int = 200
     content_type: bytes = JSON_TYPE
-    headers: dict[str, str] = field(default_factory=dict)
+    headers: Mapping[str, str] = MappingProxyType({})
 
 
 Handler = Callable[[Request], Awaitable[Response]]
+Methods = dict[str, tuple[Role | None, Handler]]
+"""By HTTP method: the role that it needs, None for nobody's, and what answers. GET answers HEAD too."""
 
 
 @dataclass(frozen=True)
@@ -133,7 +147,8 @@ class Endpoint:
         self._in_flight = 0
         self._new_id = answer_ids()
         model = f"/v2/models/{name}"
-        self._routes: dict[str, dict[str, tuple[Role | None, Handler]]] = {
+        self._versions = f"{model}/versions/"
+        self._routes: dict[str, Methods] = {
             "/predict": {"POST": ("predict", self._predict)},
             "/batch-predict": {"POST": ("predict", self._batch_predict)},
             "/health": {"GET": (None, self._health)},
@@ -148,8 +163,14 @@ class Endpoint:
             "/v2/health/live": {"GET": (None, self._v2_live)},
             "/v2/health/ready": {"GET": (None, self._v2_ready)},
             model: {"GET": ("observe", self._v2_model)},
-            f"{model}/ready": {"GET": (None, self._v2_ready)},
+            f"{model}/ready": {"GET": (None, self._v2_model_ready)},
             f"{model}/infer": {"POST": ("predict", self._v2_infer)},
+        }
+        # Below the path of a version.
+        self._version_routes: dict[str, Methods] = {
+            "": {"GET": ("observe", self._v2_version)},
+            "/ready": {"GET": (None, self._v2_version_ready)},
+            "/infer": {"POST": ("predict", self._v2_infer)},
         }
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -158,27 +179,16 @@ class Endpoint:
             return
         if scope["type"] != "http":
             raise ValueError(f"this endpoint speaks HTTP only, not {scope['type']}")
-        headers: Headers = dict(scope["headers"])
-        root_path = scope.get("root_path", "")
-        path = scope["path"].removeprefix(root_path)
-        answer_id = self._new_id()
-        sent = headers.get(b"x-request-id", b"").decode("latin-1")
-        odd_id = sent != "" and not is_header_id(sent)
-        request_id = answer_id if odd_id else sent or answer_id
         request = Request(
-            answer_id,
-            request_id,
-            request_id,
-            odd_id,
-            headers,
-            root_path,
-            receive,
-            self._clock(),
-            endpoint=path,
+            self._new_id(), scope, dict(scope["headers"]), scope.get("root_path", ""), receive, self._clock()
         )
-        response = await self._answer(request, scope["method"], path)
+        method, path = scope["method"], request.endpoint
+        response = await self._answer(request, method, path)
         self._metrics.count_request(
-            path if path in self._routes else OTHER, response.status, request.variant, request.version
+            path if path in self._routes else self._label(request),
+            response.status,
+            request.variant,
+            request.version,
         )
         await send(
             {
@@ -189,9 +199,15 @@ class Endpoint:
                 ),
             }
         )
-        await send({"type": "http.response.body", "body": response.body})
+        await send({"type": "http.response.body", "body": b"" if method == "HEAD" else response.body})
         if request.scored is not None:
             self._after(request, request.scored)
+
+    async def watch(self) -> None:
+        """Refuses bodies that do not come, until cancelled."""
+        while True:
+            await asyncio.sleep(WATCH_INTERVAL_S)
+            self._protection.refuse_late_bodies()
 
     async def _answer(self, request: Request, method: str, path: str) -> Response:
         try:
@@ -200,20 +216,22 @@ class Endpoint:
             self._in_flight += 1
             self._metrics.set_in_flight(self._in_flight)
             try:
-                methods = self._routes.get(path)
+                if len(request.headers) != len(request.scope["headers"]):
+                    refuse_repeated(request.scope["headers"])
+                methods = self._routes.get(path) or self._version_methods(request)
                 # Strangers do not learn which paths exist: the key comes first.
-                route = methods.get(method) if methods else None
+                route = methods.get("GET" if method == "HEAD" else method) if methods else None
                 self._protection.admit(request.headers, role=route[0] if route else "observe")
                 if methods is None:
                     raise UnknownPath(path, self._routes)
                 if route is None:
-                    raise MethodNotAllowed(method, path, methods)
+                    return _options(methods) if method == "OPTIONS" else _not_allowed(method, path, methods)
                 return await route[1](request)
             finally:
                 self._in_flight -= 1
                 self._metrics.set_in_flight(self._in_flight)
         except ApiError as error:
-            return self._refusal(error)
+            return self._refusal(request, error)
         except Exception:  # The boundary: the log gets everything, the caller the request id.
             logger.exception(
                 "Request %r failed (answer id %s, version %s)",
@@ -221,11 +239,32 @@ class Endpoint:
                 request.answer_id,
                 request.version,
             )
-            return self._refusal(Internal(request.request_id, request.answer_id))
+            return self._refusal(request, Internal(request.request_id, request.answer_id))
 
-    def _refusal(self, error: ApiError) -> Response:
+    def _refusal(self, request: Request, error: ApiError) -> Response:
         self._metrics.count_error(error.code)
-        return Response(error.body(), status=error.status, headers=error.headers)
+        of_protocol = request.endpoint == "/v2" or request.endpoint.startswith("/v2/")
+        body = error.v2_body() if of_protocol else error.body()
+        return Response(body, status=error.status, headers=error.headers)
+
+    def _version_methods(self, request: Request) -> Methods | None:
+        """What the path of a version takes; sets which version it names. None: it is no such path."""
+        path = request.endpoint
+        if not path.startswith(self._versions):
+            return None
+        version, slash, below = path.removeprefix(self._versions).partition("/")
+        methods = self._version_routes.get(slash + below)
+        if methods is not None and version:
+            request.asked_version = version
+            return methods
+        return None
+
+    def _label(self, request: Request) -> str:
+        """The endpoint label of a path that names a version, or of one that does not exist."""
+        if request.asked_version is None:
+            return OTHER
+        below = request.endpoint.removeprefix(self._versions + request.asked_version)
+        return f"{self._versions}VERSION{below}"
 
     def _headers(
         self, request: Request, response: Response, *, adds_request_id: bool
@@ -235,30 +274,32 @@ class Endpoint:
             (b"content-length", b"%d" % len(response.body)),
         ]
         if adds_request_id:
-            headers.append((b"x-request-id", request.header_id.encode("latin-1")))
+            headers.append((b"x-request-id", request.sent_id or request.answer_id.encode()))
         if request.scored is not None:
             headers.append((b"x-answer-id", request.answer_id.encode()))
         if request.version is not NONE:
             headers.append((b"x-model-version", request.version.encode("latin-1", "replace")))
             headers.append((b"x-variant", request.variant.encode()))
-        for name, value in response.headers.items():
-            headers.append((name.encode(), value.encode("latin-1", "replace")))
+        if response.headers:
+            for name, value in response.headers.items():
+                headers.append((name.encode(), value.encode("latin-1", "replace")))
         return headers
 
     # -- predictions ---------------------------------------------------------------------------------
 
     async def _predict(self, request: Request) -> Response:
-        document = parse_object(await self._protection.read_body(request.receive))
+        coding = json_coding(request.headers)
+        document = parse_object(await self._protection.read_body(request.receive, coding))
         chosen, row = self._valid(
             request, self._choose(request, document), lambda live: single_row(document, live.validator)
         )
         request.entities = request_entities(document, chosen.validator)
         live, scores = await self._score(request, chosen, [row])
-        answer = answerer(live.manifest)(scores[0])
-        return Response(_encode({**self._answered(request), **answer}).encode())
+        return self._answered(request, live.answer(scores[0]))
 
     async def _batch_predict(self, request: Request) -> Response:
-        document = parse_object(await self._protection.read_body(request.receive))
+        coding = json_coding(request.headers)
+        document = parse_object(await self._protection.read_body(request.receive, coding))
         chosen, rows = self._valid(
             request,
             self._choose(request, document),
@@ -266,36 +307,63 @@ class Endpoint:
         )
         request.entities = request_entities(document, chosen.validator)
         live, scores = await self._score(request, chosen, rows)
-        answers = list(map(answerer(live.manifest), scores))
-        return Response(_encode({**self._answered(request), "predictions": answers}).encode())
+        return self._answered(request, {"predictions": list(map(live.answer, scores))})
 
     async def _v2_infer(self, request: Request) -> Response:
-        inference_protocol.refuse_binary_extension(request.headers)
-        document = parse_object(await self._protection.read_body(request.receive))
-        chosen, rows = self._valid(
-            request,
-            self._choose(request, {}),
-            lambda live: inference_protocol.rows_of(
-                document, live.manifest, live.validator, max_rows=self._limits.max_batch_rows
-            ),
+        coding = json_coding(request.headers, also="application/octet-stream")
+        sent = inference_protocol.read(
+            await self._protection.read_body(request.receive, coding),
+            request.headers.get(b"inference-header-content-length"),
+            name=self._name,
+            max_rows=self._limits.max_batch_rows,
         )
-        request.request_id = document.get("id") or request.request_id
+        asked = request.asked_version or sent.version
+        if asked is None:
+            feature = self._traffic.routing.unit_feature if self._traffic.routing else None
+            cohort = sent.instances(feature) if feature is not None else []
+            chosen = self._choose(request, {"unit": sent.unit, "instances": cohort})
+            chosen, (rows, request.entities) = self._valid(
+                request, chosen, lambda live: inference_protocol.rows_of(sent, live.manifest, live.validator)
+            )
+        else:
+            chosen, (rows, request.entities) = self._named(request, sent, asked)
+        request.request_id = sent.request_id or request.request_id
         live, scores = await self._score(request, chosen, rows)
-        made = inference_protocol.response(
+        body, json_end = inference_protocol.response(
+            sent,
             live.manifest,
-            list(map(answerer(live.manifest), scores)),
+            list(map(live.answer, scores)),
             name=self._name,
             version=live.version,
             variant=request.variant,
             request_id=request.request_id,
             answer_id=request.answer_id,
         )
-        return Response(_encode(made).encode())
+        if json_end is None:
+            return Response(body)
+        return Response(
+            body, content_type=BINARY_TYPE, headers={"inference-header-content-length": str(json_end)}
+        )
+
+    def _named(
+        self, request: Request, sent: inference_protocol.Sent, version: str
+    ) -> tuple[LiveVersion, Any]:
+        """The version that a request names, and its valid rows. No other version answers for it."""
+        if request.odd_id:
+            raise _odd_id()
+        if sent.version not in (None, version):
+            reason = f"must be the version of the path, {version}"
+            raise InvalidFields([{"field": "model_version", "reason": reason}])
+        live = self._traffic.asked(version)
+        request.asked_version, request.unit = version, sent.unit
+        request.endpoint = f"{self._versions}{version}/infer"
+        request.version, request.variant = version, self._traffic.variant_of(live)
+        return live, inference_protocol.rows_of(sent, live.manifest, live.validator)
 
     def _choose(self, request: Request, document: dict[str, Any]) -> LiveVersion:
         """The version for the request's unit; a request without one counts as a unit of its own."""
         if request.odd_id:
-            raise InvalidFields([{"field": "x-request-id", "reason": HEADER_ID_REASON}])
+            raise _odd_id()
         unit = document.get("unit")
         request.unit = unit if type(unit) is str else self._cohort(document)
         # Not the caller's id: one that is always the same would always be drawn the same.
@@ -331,13 +399,14 @@ class Endpoint:
         if type(rows) is not list:
             return None
         # Not validated yet: only a value that is one can be a cohort.
-        found = {str(row.get(routing.unit_feature)) if type(row) is dict else None for row in rows}
+        found = {_cohort_name(row.get(routing.unit_feature)) if type(row) is dict else None for row in rows}
         return found.pop() if len(found) == 1 else None
 
     async def _score(
         self, request: Request, chosen: LiveVersion, rows: list[Row]
     ) -> tuple[LiveVersion, list[Any]]:
-        scored = await self._traffic.score(chosen, rows)
+        score = self._traffic.score if request.asked_version is None else self._traffic.score_asked
+        scored = await score(chosen, rows)
         live = scored.live
         if live is not chosen:
             request.version, request.variant = live.version, self._traffic.variant_of(live)
@@ -356,6 +425,8 @@ class Endpoint:
                              self._clock() - request.started,
                              scored.fell_back_from or request.fell_back_from)
             )  # fmt: skip
+        if request.asked_version is not None:
+            return  # No draw of the routing: nothing is compared on it.
         self._traffic.mirror(
             request.answer_id,
             scored,
@@ -397,13 +468,15 @@ class Endpoint:
         )
 
     @staticmethod
-    def _answered(request: Request) -> dict[str, Any]:
-        return {
+    def _answered(request: Request, answer: dict[str, Any]) -> Response:
+        told = {
             "request_id": request.request_id,
             "answer_id": request.answer_id,
             "model_version": request.version,
             "variant": request.variant,
+            **answer,
         }
+        return Response(_encode(told).encode())
 
     # -- state ---------------------------------------------------------------------------------------
 
@@ -466,7 +539,8 @@ class Endpoint:
 
     async def _trip(self, request: Request) -> Response:
         """The hand on the emergency brake: this version gets no traffic on any replica, at once."""
-        document = parse_object(await self._protection.read_body(request.receive))
+        coding = json_coding(request.headers)
+        document = parse_object(await self._protection.read_body(request.receive, coding))
         routing = self._traffic.routing
         if routing is None:
             raise NoModel("No routing has been declared.")
@@ -495,7 +569,8 @@ class Endpoint:
 
     async def _monitoring(self, request: Request) -> Response:
         """What was found out about the stable version, to be shown with the metrics of every replica."""
-        document = parse_object(await self._protection.read_body(request.receive))
+        coding = json_coding(request.headers)
+        document = parse_object(await self._protection.read_body(request.receive, coding))
         routing = self._traffic.routing
         if routing is None:
             raise NoModel("No routing has been declared.")
@@ -544,14 +619,17 @@ class Endpoint:
         )
 
     async def _v2_server(self, _: Request) -> Response:
-        return Response(_encode({"name": self._name, "version": "2", "extensions": []}).encode())
+        return Response(
+            _encode(
+                {"name": self._name, "version": "2", "extensions": list(inference_protocol.EXTENSIONS)}
+            ).encode()
+        )
 
     async def _v2_live(self, _: Request) -> Response:
         return Response(_encode({"live": True}).encode())
 
     async def _v2_ready(self, _: Request) -> Response:
-        if not self._traffic.is_ready:
-            raise NoModel("The stable version does not answer.")
+        self._require_ready()
         return Response(_encode({"ready": True}).encode())
 
     async def _v2_model(self, _: Request) -> Response:
@@ -559,6 +637,46 @@ class Endpoint:
         versions = list(self._traffic.states)
         made = inference_protocol.metadata(stable.manifest, name=self._name, versions=versions)
         return Response(_encode(made).encode())
+
+    async def _v2_model_ready(self, _: Request) -> Response:
+        self._require_ready()
+        return Response(_encode({"name": self._name, "ready": True}).encode())
+
+    async def _v2_version(self, request: Request) -> Response:
+        live = self._traffic.asked(str(request.asked_version))
+        made = inference_protocol.metadata(live.manifest, name=self._name, versions=[live.version])
+        return Response(_encode(made).encode())
+
+    async def _v2_version_ready(self, request: Request) -> Response:
+        live = self._traffic.asked(str(request.asked_version))
+        made = {"name": self._name, "version": live.version, "ready": True}
+        return Response(_encode(made).encode())
+
+    def _require_ready(self) -> None:
+        if not self._traffic.is_ready:
+            raise NoModel("The stable version does not answer.")
+
+
+def _odd_id() -> InvalidFields:
+    return InvalidFields([{"field": "x-request-id", "reason": HEADER_ID_REASON}])
+
+
+def _cohort_name(value: Any) -> str:
+    """17 and 17.0 are one cohort, as they are one number to the model."""
+    return str(int(value) if type(value) is float and value.is_integer() else value)
+
+
+def _allowed(methods: Methods) -> list[str]:
+    return sorted({*methods, "OPTIONS", *(["HEAD"] if "GET" in methods else [])})
+
+
+def _options(methods: Methods) -> Response:
+    allowed = _allowed(methods)
+    return Response(_encode({"allow": allowed}).encode(), headers={"allow": ", ".join(allowed)})
+
+
+def _not_allowed(method: str, path: str, methods: Methods) -> NoReturn:
+    raise MethodNotAllowed(method, path, _allowed(methods))
 
 
 async def _lifespan(receive: Receive, send: Send) -> None:

@@ -1,7 +1,8 @@
 """Every refusal of the endpoint: its HTTP status, its code, its JSON. The only place with HTTP codes.
 
-Belongs here: error classes that take facts, and the one JSON shape
-``{"error": {"code", "message", "details"}}``. Does not belong here: deciding that something is wrong
+Belongs here: error classes that take facts, and their JSON: ``{"error": {"code", "message", "details"}}``,
+and on the paths of the V2 protocol ``{"error": message, "code", "details"}``, because its clients show what
+stands under ``error`` and take it for a string. Does not belong here: deciding that something is wrong
 (``serve/validation.py``, ``serve/security.py``, ``serve/traffic.py``).
 
 Every code is counted under its own name in ``/metrics`` (``mlops_errors_total``).
@@ -14,6 +15,12 @@ from typing import Any
 
 Problems = list[dict[str, str]]
 """One entry per bad field: ``{"field": ..., "reason": ...}``."""
+
+MAX_PROBLEMS = 200
+"""So many are told, that a small request cannot ask for a large answer."""
+MAX_TOLD = 10
+"""So many are told in one sentence."""
+MAX_NAME_LENGTH = 200
 
 
 class ApiError(Exception):
@@ -35,6 +42,14 @@ class ApiError(Exception):
             {"error": {"code": self.code, "message": self.message, "details": self.details}}
         ).encode()
 
+    def sentence(self) -> str:
+        """The message with what a person needs of the details, for clients that show nothing else."""
+        return self.message
+
+    def v2_body(self) -> bytes:
+        """The body under the paths of the V2 protocol."""
+        return json.dumps({"error": self.sentence(), "code": self.code, "details": self.details}).encode()
+
 
 class MalformedBody(ApiError):
     """The body is not JSON, or not the JSON object that the endpoint takes."""
@@ -44,16 +59,53 @@ class MalformedBody(ApiError):
 
 
 class InvalidFields(ApiError):
-    """Fields are missing, unknown, wrong-typed or out of range; ``details`` names every one."""
+    """Fields are missing, unknown, wrong-typed or out of range.
+
+    ``details`` names every one, of very many the first ``MAX_PROBLEMS``; the message says how many there are.
+    """
 
     status = 400
     code = "invalid_fields"
 
     def __init__(self, problems: Problems) -> None:
-        names = ", ".join(problem["field"] for problem in problems[:5])
+        told = [
+            {"field": cut(problem["field"]), "reason": problem["reason"]}
+            for problem in problems[:MAX_PROBLEMS]
+        ]
+        names = ", ".join(problem["field"] for problem in told[:5])
         more = f" and {len(problems) - 5} more" if len(problems) > 5 else ""
         count = "1 field is" if len(problems) == 1 else f"{len(problems)} fields are"
-        super().__init__(f"{count} not valid: {names}{more}.", details=problems)
+        super().__init__(f"{count} not valid: {names}{more}.", details=told)
+        self.count = len(problems)
+
+    def sentence(self) -> str:
+        told = "; ".join(f"{one['field']} {one['reason']}" for one in self.details[:MAX_TOLD])
+        more = f"; and {self.count - MAX_TOLD} more" if self.count > MAX_TOLD else ""
+        return f"{told}{more}."
+
+
+class CallerLeft(ApiError):
+    """The caller closed the connection before its body was complete; nobody will read the answer."""
+
+    status = 400
+    code = "incomplete_body"
+
+    def __init__(self) -> None:
+        super().__init__("The connection was closed before the body was complete.")
+
+
+class LateBody(ApiError):
+    """The caller announced a body and did not send it."""
+
+    status = 408
+    code = "late_body"
+
+    def __init__(self, *, timeout_s: float) -> None:
+        super().__init__(
+            f"The body was not complete within {timeout_s:g} s.",
+            details={"timeout_s": timeout_s},
+            headers={"connection": "close"},
+        )
 
 
 class EmptyBatch(ApiError):
@@ -65,6 +117,36 @@ class EmptyBatch(ApiError):
     def __init__(self, field: str) -> None:
         super().__init__(
             f"{field} holds no rows; send at least one.", details=[{"field": field, "reason": "is empty"}]
+        )
+
+
+class UnsupportedMedia(ApiError):
+    """The body is declared to be something else than the JSON that the endpoint takes, or in no UTF-8."""
+
+    status = 415
+    code = "unsupported_media_type"
+
+    def __init__(self, sent: str) -> None:
+        super().__init__(
+            f"The body is declared as {cut(sent)!r}. Send JSON in UTF-8 with the header "
+            "'content-type: application/json'.",
+            details={"content_type": cut(sent)},
+            headers={"accept": "application/json"},
+        )
+
+
+class UnsupportedCoding(ApiError):
+    """The body has a content coding that is not taken."""
+
+    status = 415
+    code = "unsupported_media_type"
+
+    def __init__(self, sent: str, allowed: Iterable[str]) -> None:
+        known = ", ".join(allowed)
+        super().__init__(
+            f"The body's content encoding is {cut(sent)!r}. Send one of {known}, or none.",
+            details={"content_encoding": cut(sent)},
+            headers={"accept-encoding": known},
         )
 
 
@@ -116,7 +198,23 @@ class UnknownPath(ApiError):
 
     def __init__(self, path: str, allowed: Iterable[str]) -> None:
         known = sorted(set(allowed))
-        super().__init__(f"Nothing answers at {path!r}. Paths: {', '.join(known)}.", details={"paths": known})
+        super().__init__(
+            f"Nothing answers at {cut(path)!r}. Paths: {', '.join(known)}.", details={"paths": known}
+        )
+
+
+class UnknownVersion(ApiError):
+    """The path names a version that has no traffic."""
+
+    status = 404
+    code = "not_found"
+
+    def __init__(self, version: str, allowed: Iterable[str]) -> None:
+        known = list(allowed)
+        super().__init__(
+            f"No version {cut(version)!r} has traffic. There is: {', '.join(known) or 'none'}.",
+            details={"versions": known},
+        )
 
 
 class MethodNotAllowed(ApiError):
@@ -128,7 +226,7 @@ class MethodNotAllowed(ApiError):
     def __init__(self, method: str, path: str, allowed: Iterable[str]) -> None:
         methods = sorted(allowed)
         super().__init__(
-            f"{path!r} does not take {method}. Allowed: {', '.join(methods)}.",
+            f"{path!r} does not take {cut(method)}. Allowed: {', '.join(methods)}.",
             details={"allowed": methods},
             headers={"allow": ", ".join(methods)},
         )
@@ -218,6 +316,11 @@ class Internal(ApiError):
         super().__init__(
             "The request failed inside.", details={"request_id": request_id, "answer_id": answer_id}
         )
+
+
+def cut(text: str) -> str:
+    """What a caller sent, short enough to be given back."""
+    return text if len(text) <= MAX_NAME_LENGTH else f"{text[:MAX_NAME_LENGTH]}..."
 
 
 def seconds(value: float) -> str:

@@ -103,6 +103,7 @@ class Gateway:
             self._watches = (
                 asyncio.ensure_future(self._traffic.run()),
                 asyncio.ensure_future(self._link.run()),
+                asyncio.ensure_future(self._endpoint.watch()),
             )
 
     async def check_health(self) -> None:

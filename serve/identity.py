@@ -32,6 +32,6 @@ def is_id(text: str) -> bool:
     return 0 < len(text) <= MAX_ID_LENGTH and text.isprintable()
 
 
-def is_header_id(text: str) -> bool:
+def is_header_id(sent: bytes) -> bool:
     """Whether an id that came in a header is taken; a header's bytes beyond ASCII have no agreed meaning."""
-    return text.isascii() and is_id(text)
+    return 0 < len(sent) <= MAX_ID_LENGTH and sent.isascii() and sent.decode("ascii").isprintable()

@@ -13,23 +13,29 @@ from typing import Any
 from pydantic.json_schema import models_json_schema
 
 from serve.identity import MAX_ID_LENGTH
-from serve.inference_protocol import DATATYPES, example_request
+from serve.inference_protocol import DATATYPES, example_request, output_names
 from serve.schema import Evidence, FeatureSpec, ModelManifest, MonitoringReport, Trip
+from serve.tensors import DATATYPES as KNOWN_DATATYPES
 from serve.validation import LARGEST_KEY, MAX_KEY_LENGTH, MAX_UNIT_LENGTH, SMALLEST_KEY, example_row
 
 _JSON_TYPES = {"number": "number", "integer": "integer", "boolean": "boolean", "category": "string"}
 _ERRORS = {
-    "400": "Malformed JSON, or fields that are missing, unknown, wrong-typed or out of range: all of them.",
+    "400": "Malformed JSON, fields that are missing, unknown, repeated, wrong-typed or out of range (all of "
+    "them), or a header that is sent twice.",
     "401": "No API key, or one that is not valid.",
     "403": "The key's role is too low, or a web page of another site asks.",
+    "404": "No such version has traffic.",
+    "408": "The body was announced and did not come.",
     "413": "Body or batch too large.",
+    "415": "The body is declared to be something else than JSON in UTF-8, or encoded otherwise than by gzip "
+    "or deflate.",
     "429": "Too many requests with this key; see Retry-After.",
     "500": "Anything else, with the ids.",
     "503": "Overload or no model; see Retry-After.",
 }
-_OPEN = ("413", "500", "503")
+_OPEN = ("400", "413", "500", "503")
 """What an operation that needs no key may refuse with: a request that announces too long a body, too."""
-_GUARDED = ("401", "403", "413", "429", "500", "503")
+_GUARDED = ("400", "401", "403", "413", "429", "500", "503")
 _STRING: dict[str, Any] = {"type": "string"}
 _NAME_OR_NULL: dict[str, Any] = {"type": ["string", "null"]}
 
@@ -108,7 +114,7 @@ def document(
             required=["instances"],
         ),
         "BatchResponse": _object({**answered, "predictions": {"type": "array", "items": _object(answer)}}),
-        **_inference_schemas(manifest),
+        **_inference_schemas(manifest, name),
         **_state_schemas(),
         "TripRequest": _object(
             {
@@ -120,6 +126,7 @@ def document(
         "MonitoringResponse": _object({"monitoring": _ref("MonitoringReport")}),
         **_evidence_schemas(),
         "Error": _object({"error": _ref("Problem")}),
+        "V2Error": _object({"error": _STRING, "code": _STRING, "details": {}}),
         "Problem": _object({"code": _STRING, "message": _STRING, "details": {}}),
     }
     v2 = f"/v2/models/{name}"
@@ -139,21 +146,7 @@ def document(
         "/batch-predict": {
             "post": _post("Predict many rows", "BatchRequest", "BatchResponse", {"instances": [row]})
         },
-        f"{v2}/infer": {
-            "post": _post(
-                "Open Inference Protocol V2: infer",
-                "InferRequest",
-                "InferResponse",
-                example_request(manifest, row),
-            )
-        },
-        v2: {"get": _get("Open Inference Protocol V2: model metadata", _ref("ModelMetadata"))},
-        f"{v2}/ready": {
-            "get": _get("Open Inference Protocol V2: the model answers", _ref("Yes"), open_to=True)
-        },
-        "/v2": {"get": _get("Open Inference Protocol V2: server metadata", _ref("ServerMetadata"))},
-        "/v2/health/live": {"get": _get("Open Inference Protocol V2: liveness", _ref("Yes"), open_to=True)},
-        "/v2/health/ready": {"get": _get("Open Inference Protocol V2: readiness", _ref("Yes"), open_to=True)},
+        **_inference_paths(v2, example_request(manifest, row), version),
         "/health": {
             "get": _get("Liveness: 503 until the stable version has answered", _ref("Health"), open_to=True)
         },
@@ -315,26 +308,84 @@ def _ref(name: str) -> dict[str, str]:
     return {"$ref": f"#/components/schemas/{name}"}
 
 
-def _inference_schemas(manifest: ModelManifest) -> dict[str, Any]:
+def _inference_paths(model: str, example: dict[str, Any], version: str) -> dict[str, Any]:
+    """The paths of the V2 protocol; ``model`` is the model's own."""
+    infer = _post("V2: infer", "InferRequest", "InferResponse", example)
+    # The binary tensor extension: the same JSON, then the bytes of tensors.
+    raw = {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}}
+    infer["requestBody"]["content"] |= raw
+    infer["responses"]["200"]["content"] |= raw
+    infer["responses"] |= _errors(["404"])  # The body may name a version, too.
+    paths = {
+        f"{model}/infer": {"post": infer},
+        model: {"get": _get("V2: model metadata", _ref("ModelMetadata"))},
+        f"{model}/ready": {"get": _get("V2: the model answers", _ref("ModelReady"), open_to=True)},
+        "/v2": {"get": _get("V2: server metadata", _ref("ServerMetadata"))},
+        "/v2/health/live": {"get": _get("V2: liveness", _ref("ServerLive"), open_to=True)},
+        "/v2/health/ready": {"get": _get("V2: readiness", _ref("ServerReady"), open_to=True)},
+    }
+    named = {
+        "name": "version",
+        "in": "path",
+        "required": True,
+        "schema": _STRING,
+        "example": version,
+        "description": "A version that has traffic. No other one answers.",
+    }
+    for below in ("", "/ready", "/infer"):
+        (method, operation), *_ = paths[model + below].items()
+        paths[f"{model}/versions/{{version}}{below}"] = {
+            method: {
+                **operation,
+                "summary": f"{operation['summary']}, one version",
+                "parameters": [*operation.get("parameters", []), named],
+                "responses": {**operation["responses"], **_errors(["404"])},
+            }
+        }
+    for operations in paths.values():
+        for operation in operations.values():
+            for status, told in operation["responses"].items():
+                if status != "200":
+                    told["content"] = {"application/json": {"schema": _ref("V2Error")}}
+    return paths
+
+
+def _inference_schemas(manifest: ModelManifest, name: str) -> dict[str, Any]:
     """Tensors of the V2 protocol. JSON Schema cannot say that each feature is there once and equally long."""
     shape = {"type": "array", "items": {"type": "integer"}}
-    tensor = {"name": _STRING, "datatype": _STRING, "shape": shape}
+    tensor = {"name": _STRING, "datatype": {"enum": list(KNOWN_DATATYPES)}, "shape": shape}
     data = {"type": "array"}
-    given = {**tensor, "name": {"enum": list(manifest.feature_names)}, "data": data, "parameters": {}}
-    count = len(manifest.features)
+    parameters = {"type": ["object", "null"]}
+    names = list(dict.fromkeys([*manifest.feature_names, *manifest.entity]))
+    given = {**tensor, "name": {"enum": names}, "data": data, "parameters": parameters}
+    keys = f"; and, to be joined with outcomes, {', '.join(manifest.entity)}" if manifest.entity else ""
     inputs = {
         "type": "array",
-        "minItems": count,
-        "maxItems": count,
+        "minItems": len(manifest.features),
+        "maxItems": len(names),
         "description": "One tensor per feature: "
-        + ", ".join(f"{feature.name} {DATATYPES[feature.type]}" for feature in manifest.features),
-        "items": {"type": "object", "properties": given, "required": [*tensor, "data"]},
+        + ", ".join(f"{feature.name} {DATATYPES[feature.type]}" for feature in manifest.features)
+        + keys,
+        # As bytes after the JSON (binary_data_size) a tensor has no data.
+        "items": _object(given, required=list(tensor)),
+    }
+    outputs = {
+        "type": ["array", "null"],
+        "description": "Which outputs, in which order; all of them where none is named.",
+        "items": _object(
+            {"name": {"enum": output_names(manifest)}, "parameters": parameters}, required=["name"]
+        ),
     }
     request = {
         "id": {"type": ["string", "null"], "maxLength": MAX_ID_LENGTH},
         "inputs": inputs,
-        "outputs": {},
-        "parameters": {},
+        "outputs": outputs,
+        "parameters": {
+            **parameters,
+            "description": "binary_data_output: outputs as bytes after the JSON; unit: sticky key.",
+        },
+        "model_name": {"enum": [name, "", None]},
+        "model_version": _NAME_OR_NULL,
     }
     return {
         "InferRequest": _object(request, required=["inputs"]),
@@ -344,7 +395,12 @@ def _inference_schemas(manifest: ModelManifest) -> dict[str, Any]:
                 "model_version": _STRING,
                 "id": _STRING,
                 "parameters": _object({"variant": {"enum": ["stable", "canary"]}, "answer_id": _ANSWER_ID}),
-                "outputs": {"type": "array", "items": _object({**tensor, "data": data})},
+                "outputs": {
+                    "type": "array",
+                    "items": _object(
+                        {**tensor, "data": data, "parameters": {"type": "object"}}, required=list(tensor)
+                    ),
+                },
             }
         ),
         "ModelMetadata": _object(
@@ -354,17 +410,18 @@ def _inference_schemas(manifest: ModelManifest) -> dict[str, Any]:
                 "platform": _STRING,
                 "inputs": {"type": "array", "items": _object(tensor)},
                 "outputs": {"type": "array", "items": _object(tensor)},
-            }
+                "parameters": _object({"join_keys": _STRING}),
+            },
+            required=["name", "versions", "platform", "inputs", "outputs"],
         ),
         "ServerMetadata": _object(
             {"name": _STRING, "version": _STRING, "extensions": {"type": "array", "items": _STRING}}
         ),
-        "Yes": {
-            "type": "object",
-            "properties": {"live": {"const": True}, "ready": {"const": True}},
-            "minProperties": 1,
-            "additionalProperties": False,
-        },
+        "ServerLive": _object({"live": {"const": True}}),
+        "ServerReady": _object({"ready": {"const": True}}),
+        "ModelReady": _object(
+            {"name": _STRING, "version": _STRING, "ready": {"const": True}}, required=["name", "ready"]
+        ),
     }
 
 
@@ -469,7 +526,7 @@ def _post(summary: str, request: str, response: str, example: dict[str, Any]) ->
         },
         "responses": {
             **_answered("application/json", _ref(response), headers),
-            **_errors(("400", *_GUARDED)),
+            **_errors(("408", "415", *_GUARDED)),
         },
     }
 

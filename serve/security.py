@@ -1,10 +1,12 @@
 """Who may ask, how often, and how much at once. Pure apart from reading the keys file.
 
-Belongs here: API keys, roles, rate limits, the body limit. Does not belong here: which role an
-endpoint needs (``serve/endpoint.py``), the JSON of a refusal (``serve/errors.py``).
+Belongs here: API keys, roles, rate limits, the body limit. Does not belong here: which role an endpoint
+needs (``serve/endpoint.py``), what a body is (``serve/bodies.py``), the JSON of a refusal
+(``serve/errors.py``).
 
 Order, before any byte of a body is parsed: declared body length (413), key (401), role (403), rate
-(429); then the body is read and cut off at its limit (413), so a chunked body cannot pass either.
+(429); then the body is read and cut off at its limit (413), so a chunked body cannot pass either, and
+after ``BODY_TIMEOUT_S`` (408).
 
 The keys file is a JSON list, or one JSON object per line::
 
@@ -16,6 +18,7 @@ adding or removing a line works without a restart. A file that has vanished lets
 cannot be read leaves the last good keys in force, and ``/ready`` says so.
 """
 
+import asyncio
 import hashlib
 import hmac
 import json
@@ -26,7 +29,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from serve.errors import Forbidden, OtherSite, RateLimited, TooLarge, Unauthenticated
+from serve.bodies import inflated
+from serve.errors import CallerLeft, Forbidden, LateBody, OtherSite, RateLimited, TooLarge, Unauthenticated
 
 Role = Literal["observe", "predict", "operate"]
 ROLES: tuple[Role, ...] = get_args(Role)
@@ -35,6 +39,7 @@ ROLES: tuple[Role, ...] = get_args(Role)
 OWN_SITES = (b"same-origin", b"none")
 """What browsers say of a page's own requests, and of an address that a person typed."""
 CHECK_INTERVAL_S = 1.0
+BODY_TIMEOUT_S = 30.0
 _KEY_FIELDS = {"name", "sha256", "role", "requests_per_minute"}
 
 
@@ -136,6 +141,7 @@ class Protection:
         self._buckets: dict[ApiKey, TokenBucket] = {}
         self._stamp: tuple[int, int, int] | None = None
         self._looked_at = clock()
+        self._reading: dict[asyncio.Task[Any], float | None] = {}
         self.problem: str | None = None
         if self._path is not None:
             self._stamp = self._file_stamp()
@@ -173,21 +179,50 @@ class Protection:
             raise Forbidden(role=key.role, needed=role)
         self._count(key, now)
 
-    async def read_body(self, receive: Callable[[], Awaitable[Any]]) -> bytes:
-        """The whole body; TooLarge as soon as it passes the limit. ConnectionError when the caller left."""
+    async def read_body(self, receive: Callable[[], Awaitable[Any]], coding: str | None = None) -> bytes:
+        """The whole body, without its content coding; TooLarge as soon as either passes the limit.
+
+        CallerLeft when the connection ended first, LateBody when ``refuse_late_bodies`` found it.
+        """
+        task = asyncio.current_task()
+        assert task is not None
+        self._reading[task] = self._clock()
         parts: list[bytes] = []
         size = 0
-        while True:
-            message = await receive()
-            if message["type"] == "http.disconnect":
-                raise ConnectionError("the caller left before its body was complete")
-            part = message.get("body", b"")
-            size += len(part)
-            if size > self._max_body_bytes:
-                raise TooLarge("body", limit=self._max_body_bytes, unit="bytes")
-            if not message.get("more_body"):
-                return b"".join((*parts, part)) if parts else part
-            parts.append(part)
+        try:
+            while True:
+                message = await receive()
+                if message["type"] == "http.disconnect":
+                    raise CallerLeft()
+                part = message.get("body", b"")
+                size += len(part)
+                if size > self._max_body_bytes:
+                    raise TooLarge("body", limit=self._max_body_bytes, unit="bytes")
+                if not message.get("more_body"):
+                    break
+                parts.append(part)
+        except asyncio.CancelledError:
+            if self._reading[task] is not None:
+                raise
+            task.uncancel()
+            raise LateBody(timeout_s=BODY_TIMEOUT_S) from None
+        finally:
+            del self._reading[task]
+        body = b"".join((*parts, part)) if parts else part
+        return body if coding is None else inflated(body, coding, max_bytes=self._max_body_bytes)
+
+    def refuse_late_bodies(self) -> None:
+        """Ends the reading of every body that is not there after ``BODY_TIMEOUT_S``.
+
+        Called from time to time by the event loop's thread: a deadline per request would cost more than
+        reading most bodies does. Without it, callers that never send what they announce hold their places
+        for as long as they like.
+        """
+        now = self._clock()
+        for task, since in list(self._reading.items()):
+            if since is not None and now - since > BODY_TIMEOUT_S:
+                self._reading[task] = None
+                task.cancel()
 
     def _refuse_declared_length(self, declared: bytes | None) -> None:
         # A length that is no number is the HTTP server's to refuse; the read is limited anyway.

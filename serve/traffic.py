@@ -26,7 +26,7 @@ from typing import Any, NamedTuple
 from pydantic import ValidationError
 
 from serve.embedding import NotEmbedded
-from serve.errors import ApiError, NoModel, Overloaded, TimedOut
+from serve.errors import ApiError, NoModel, Overloaded, TimedOut, UnknownVersion
 from serve.evidence import Collector, Reason
 from serve.metrics import GatewayMetrics
 from serve.schema import ModelManifest, Routing, Trip
@@ -307,6 +307,37 @@ class Traffic:
         if self._acting_stable is None:
             raise NoModel("No model version answers yet.")
         return self._acting_stable
+
+    def asked(self, version: str) -> LiveVersion:
+        """The version that a request names. Raises UnknownVersion for one that has no traffic, NoModel."""
+        routing = self.routing
+        if routing is None:
+            raise NoModel("No model version answers yet.")
+        allowed = [n for n, route in routing.routes.items() if route.weight or n == routing.stable]
+        if version not in allowed:
+            raise UnknownVersion(version, allowed)
+        state = self.states[version]
+        if state.live is None or state.problem is not None:
+            raise NoModel(f"Model version {version} does not answer.")
+        if version in self.trips:
+            raise NoModel(f"Model version {version} was taken out of the traffic.")
+        return state.live
+
+    async def score_asked(self, live: LiveVersion, rows: Sequence[Row]) -> Scored:
+        """Scores of rows by the version that the request names, and by no other.
+
+        Who names a version is no draw of the routing: it is no evidence of any version. Raises as ``score``.
+        """
+        assert self.routing is not None
+        timeout_s = self.routing.timeout_s
+        started = self._clock()
+        try:
+            async with asyncio.timeout(timeout_s):
+                scores = await live.backend.score_rows(rows, timeout_s=timeout_s)
+            require_finite(scores, len(rows))
+        except Exception as error:
+            raise self._refusal(live, error) from error
+        return Scored(live, scores, self._clock() - started)
 
     async def score(self, chosen: LiveVersion, rows: Sequence[Row]) -> Scored:
         """Scores of rows that are valid for ``chosen``, and the version that gave them.

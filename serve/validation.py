@@ -1,19 +1,19 @@
 """Strict validation of requests against a model's features: every problem named, fast when there is none.
 
-Belongs here: parsing a body as JSON and checking its values. Does not belong here: HTTP codes
-(``serve/errors.py``), encoding valid values into a matrix (``serve/scoring.py``). Pure.
+Belongs here: checking the values of a body. Does not belong here: reading it as JSON (``serve/bodies.py``),
+HTTP codes (``serve/errors.py``), encoding valid values into a matrix (``serve/scoring.py``). Pure.
 
 Strict means that JSON types count: ``"1.5"`` and ``true`` are not numbers, ``1`` is not a boolean,
 ``NaN`` and ``1e999`` are nothing. An integer may be written ``3`` or ``3.0``. Every feature must be
 present; one that is not known is sent as ``null`` where the feature allows it.
 """
 
-import json
 import math
 from collections.abc import Callable, Sequence
-from typing import Any, NoReturn
+from typing import Any
 
-from serve.errors import EmptyBatch, InvalidFields, MalformedBody, Problems, TooLarge
+from serve.bodies import is_unicode, kind_of
+from serve.errors import EmptyBatch, InvalidFields, Problems, TooLarge
 from serve.schema import FeatureSpec, FeatureValue, ModelManifest
 
 Row = dict[str, FeatureValue]
@@ -27,38 +27,6 @@ MAX_KEY_LENGTH = 256
 SMALLEST_KEY, LARGEST_KEY = -(2**63), 2**63 - 1
 EXACT_INTEGER = 2**53
 """Integers beyond this are not exact as the float64 that the model takes."""
-
-
-def _refuse_constant(name: str) -> NoReturn:
-    raise ValueError(f"{name} is not JSON")
-
-
-_decode = json.JSONDecoder(parse_constant=_refuse_constant).decode
-
-
-def parse_object(body: bytes) -> dict[str, Any]:
-    """The JSON object in ``body``; MalformedBody with the position when it is something else."""
-    try:
-        document = _decode(body.decode("utf-8"))
-    except UnicodeDecodeError as error:
-        raise MalformedBody(f"The body is not UTF-8 (byte {error.start}).") from error
-    except json.JSONDecodeError as error:
-        raise MalformedBody(
-            f"The body is not JSON: {error.msg} (line {error.lineno}, column {error.colno})."
-        ) from error
-    except ValueError as error:  # NaN and Infinity, and integers of thousands of digits.
-        raise MalformedBody(f"The body is not JSON: {str(error).split(';')[0]}.") from error
-    except RecursionError as error:
-        raise MalformedBody("The body is not JSON that can be read: nested too deeply.") from error
-    if type(document) is not dict:
-        raise MalformedBody(f"The body must be a JSON object, not {kind_of(document)}.")
-    return document
-
-
-def kind_of(value: Any) -> str:
-    """The JSON type of a value, in words."""
-    kinds = {dict: "an object", list: "an array", str: "a string", bool: "a boolean", type(None): "null"}
-    return kinds.get(type(value), "a number")
 
 
 class RowValidator:
@@ -237,21 +205,15 @@ def _key_problem(value: Any) -> str | None:
     if kind is str:
         if not 0 < len(value) <= MAX_KEY_LENGTH:
             return f"must have 1 to {MAX_KEY_LENGTH} characters"
-        return None if _is_unicode(value) else "must be valid Unicode"
-    if kind is int or (kind is float and value.is_integer()):
+        return None if is_unicode(value) else "must be valid Unicode"
+    if kind is int:
         return None if SMALLEST_KEY <= value <= LARGEST_KEY else "must be within -2^63 and 2^63 - 1"
+    if kind is float and value.is_integer():
+        # 1582218195625938945.0 is read as another number; two things must not become one.
+        return None if -EXACT_INTEGER <= value <= EXACT_INTEGER else "must be an integer without a point"
     if kind is float:
         return "must be a string or an integer, not a fraction"
     return f"must be a string or an integer, not {kind_of(value)}"
-
-
-def _is_unicode(text: str) -> bool:
-    """JSON can hold half of a surrogate pair, which no file can."""
-    try:
-        text.encode("utf-8")
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 def _check(feature: FeatureSpec) -> Check:

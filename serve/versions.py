@@ -6,11 +6,12 @@ and the contract of a version that has answered. Does not belong here: choosing 
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+from serve.answers import Answer, answerer
 from serve.schema import ModelManifest
 from serve.scoring import Scorer
 from serve.validation import Row, RowValidator
@@ -76,6 +77,11 @@ class LiveVersion:
     @property
     def digest(self) -> str:
         return str(self.info["digest"])
+
+    @cached_property
+    def answer(self) -> Callable[[Any], Answer]:
+        """From a score to the answer of the HTTP contract."""
+        return answerer(self.manifest)
 
     @cached_property
     def validator(self) -> RowValidator:

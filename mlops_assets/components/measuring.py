@@ -48,6 +48,7 @@ READ_COLUMNS = (
     "variant",
     "version",
     "revision",
+    "endpoint",
     "features",
     "score",
     "scores",

@@ -58,6 +58,8 @@ CONFIDENCE = 0.95
 MAX_SLICE_VALUES = 20
 MIN_SLICE_ROWS = 50
 SHADOW = "shadow"
+ASKED_FOR = "/versions/"
+"""In the path of a request that names the version that answers it."""
 LOSS_NAMES: Mapping[Task, str] = {
     "binary": "log loss",
     "multiclass": "log loss",
@@ -197,7 +199,7 @@ def losses_by_revision(
     """Losses of labelled answers, for a rollout's ``quality``: what each version lost under each routing.
 
     ``joined``: rows of all variants and versions, as ``join_labels`` gives them, with ``answer_id``,
-    ``row``, ``revision``, ``variant`` and ``version``. Gives, by revision as text::
+    ``row``, ``revision``, ``endpoint``, ``variant`` and ``version``. Gives, by revision as text::
 
         {"12": {"loss": "log loss",
                 "versions":    {"v7": {"count": 10, "mean": 0.5, "m2": 0.1}, ...},
@@ -207,13 +209,15 @@ def losses_by_revision(
     version that answered as a shadow, its loss less the live one on the same rows. Counts are of requests,
     each with the mean over its labelled rows: rows of one request are not independent, and the tests on
     ``quality`` take what they count as independent. Labels that the task cannot use, and answers with another
-    number of scores than there are classes, are left out.
+    number of scores than there are classes, are left out; and so are answers to requests that named their
+    version: who asks for a version is no draw of the routing.
     """
     import pandas as pd
 
     scores, scored = _scores(joined, task, classes)
     target = label_codes(joined[LABEL], task=task, classes=classes)
-    kept = ~np.isnan(target) & scored
+    drawn = ~joined["endpoint"].str.contains(ASKED_FOR, regex=False).to_numpy(dtype=bool)
+    kept = ~np.isnan(target) & scored & drawn
     if not kept.any():
         return {}
     usable, target, scores = joined[kept], target[kept], scores[kept]

@@ -460,6 +460,7 @@ def answers_with_labels(world: World, requests: int, *, right: str) -> Any:
         rows.append(
             {
                 "answer_id": answer["answer_id"],
+                "endpoint": "/predict",
                 "row": 0,
                 "revision": world.told["revision"],
                 "variant": answer["variant"],

@@ -259,6 +259,7 @@ def test_scores_of_classes_may_be_json_text_as_the_compacted_log_holds_them() ->
             "answer_id": [f"r{number}" for number in range(600)],
             "row": 0,
             "revision": 12,
+            "endpoint": "/predict",
             "variant": "stable",
             "version": "v7",
         }
@@ -311,7 +312,7 @@ def test_references_leave_out_what_is_not_defined_and_survive_json() -> None:
 
 def answers(*rows: tuple[str, int, int, str, str, float, float | None]) -> pd.DataFrame:
     names = ["answer_id", "row", "revision", "variant", "version", "score", "label"]
-    return pd.DataFrame(list(rows), columns=names)
+    return pd.DataFrame(list(rows), columns=names).assign(endpoint="/predict")
 
 
 def test_losses_are_per_request_by_revision_and_version() -> None:
@@ -353,6 +354,19 @@ def test_a_shadow_is_paired_with_the_answer_to_the_same_row() -> None:
     assert quality_evidence(found, 7, "v8", "v7") is None
 
 
+def test_who_names_a_version_is_no_evidence_for_it() -> None:
+    joined = answers(
+        ("a", 0, 12, "stable", "v7", 0.5, 1.0),
+        ("b", 0, 12, "canary", "v8", 0.9, 1.0),
+        ("c", 0, 12, "canary", "v8", 0.5, 1.0),
+    )
+    joined.loc[2, "endpoint"] = "/v2/models/flights/versions/v8/infer"
+    versions = losses_by_revision(joined, "binary", ("on_time", "late"))["12"]["versions"]
+    assert (versions["v7"]["count"], versions["v8"]["count"]) == (1, 1)
+    assert versions["v8"]["mean"] == pytest.approx(-np.log(0.9))
+    assert losses_by_revision(joined.tail(1), "binary", ("on_time", "late")) == {}
+
+
 def test_a_label_outside_the_classes_has_no_loss() -> None:
     joined = answers(
         ("a", 0, 1, "stable", "v7", 0.5, 1.0),
@@ -388,7 +402,7 @@ def test_odd_scores_and_labels_have_a_finding_that_json_can_hold(task: Task, odd
             "has_keys": True,
             "request_id": [str(n) for n in range(rows)],
         }
-    ).assign(answer_id=None, row=0, revision=1, variant="stable", version="v7")
+    ).assign(answer_id=None, row=0, revision=1, endpoint="/predict", variant="stable", version="v7")
     known = performance_references(task, target, frame["score"].to_numpy(), None)
     json.dumps([one.model_dump() for one in known], allow_nan=False)
 

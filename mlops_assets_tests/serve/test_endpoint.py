@@ -110,7 +110,7 @@ def test_concurrent_requests_share_calls_and_keep_their_own_answers() -> None:
 @pytest.mark.parametrize(
     "body",
     [b"", b"{", b"\xff\xfe", b'{"features": NaN}', b'{"features": {"distance": Infinity}}', b"[" * 15_000,
-     b'{"a": ' + b"1" * 5_000 + b"}", b"\xef\xbb\xbf{}", b"[]", b'"x"', b"1", b"null", b"{}{}"],
+     b'{"a": ' + b"1" * 5_000 + b"}", b"[]", b'"x"', b"1", b"null", b"{}{}"],
 )  # fmt: skip
 @pytest.mark.parametrize("path", ["/predict", "/batch-predict", "/v2/models/flights/infer"])
 def test_a_body_that_is_no_json_object_is_refused(path: str, body: bytes) -> None:
@@ -184,7 +184,7 @@ def test_values_that_are_not_strictly_valid_are_refused(field: str, text: str, r
 @pytest.mark.parametrize(
     "changes",
     [{"distance": 0}, {"distance": 6000}, {"delay": -1e308}, {"hour": 3.0}, {"hour": None}, {"weekend": None},
-     {"carrier": "ZZ"}, {"carrier": "\ud800"}, {"carrier": None}],
+     {"carrier": "ZZ"}, {"carrier": "\x00"}, {"carrier": None}],
 )  # fmt: skip
 def test_values_at_the_edge_of_valid_are_answered(changes: dict[str, Any]) -> None:
     async def story(site: Site) -> None:
@@ -239,19 +239,6 @@ def test_an_empty_batch_is_refused() -> None:
 
 
 # -- 401, 403, 429 -----------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def keys_file(tmp_path: Any) -> str:
-    def line(name: str, role: str, **more: Any) -> str:
-        return json.dumps(
-            {"name": name, "sha256": hashlib.sha256(name.encode()).hexdigest(), "role": role, **more}
-        )
-
-    path = tmp_path / "keys.jsonl"
-    path.write_text("\n".join([line("watcher", "observe"), line("shop", "predict"), line("boss", "operate"),
-                               line("slow", "predict", requests_per_minute=2)]))  # fmt: skip
-    return str(path)
 
 
 def test_without_a_valid_key_nothing_is_parsed_and_the_way_in_is_said(keys_file: str) -> None:
@@ -349,7 +336,7 @@ def test_a_wrong_method_says_which_is_right(method: str, path: str) -> None:
     async def story(site: Site) -> None:
         answer = await site.http.request(method, path)
         refused(answer, 405, "method_not_allowed")
-        assert answer.headers["allow"] == ("POST" if path == "/predict" else "GET")
+        assert answer.headers["allow"] == ("OPTIONS, POST" if path == "/predict" else "GET, HEAD, OPTIONS")
 
     run(story)
 
@@ -685,7 +672,7 @@ def keyed(site: Site, *names: str) -> Site:
                 "entity.day": "must be within -2^63 and 2^63 - 1",
             },
         ),
-        ({"flight_id": "\ud800", "day": 1}, {"entity.flight_id": "must be valid Unicode"}),
+        ({"flight_id": 2.0**60, "day": 1}, {"entity.flight_id": "must be an integer without a point"}),
         (4711, {"entity": "must be an object of join keys, not a number"}),
         ([4711], {"entity": "must be an object of join keys, not an array"}),
     ],
@@ -794,116 +781,6 @@ def test_requests_rows_and_latency_are_counted_by_variant_and_version() -> None:
     run(story)
 
 
-# -- Open Inference Protocol -------------------------------------------------------------------------
-
-
-def tensors(rows: int = 1, **changes: Any) -> dict[str, Any]:
-    kinds = {
-        "distance": "FP64",
-        "delay": "FP64",
-        "hour": "INT64",
-        "weekend": "BOOL",
-        "carrier": "BYTES",
-        "origin": "BYTES",
-    }
-    inputs = [
-        {"name": name, "shape": [rows], "datatype": kind, "data": [ROW[name]] * rows, **changes.get(name, {})}
-        for name, kind in kinds.items()
-    ]
-    return {"inputs": inputs}
-
-
-@pytest.mark.parametrize("task", ["binary", "multiclass", "regression"])
-def test_infer_answers_the_same_as_predict(task: str) -> None:
-    async def story(site: Site) -> None:
-        answer = await site.post("/v2/models/flights/infer", {"id": "q1", **tensors(3)})
-        body, single = answer.json(), (await site.predict()).json()
-        outputs = {output["name"]: output for output in body["outputs"]}
-        assert (body["model_name"], body["model_version"], body["id"]) == ("flights", "v1", "q1")
-        assert body["parameters"] == {"variant": "stable", "answer_id": answer.headers["x-answer-id"]}
-        assert outputs["prediction"]["data"] == [single["prediction"]] * 3
-        assert outputs["prediction"]["shape"] == [3]
-        if task == "regression":
-            assert list(outputs) == ["prediction"] and outputs["prediction"]["datatype"] == "FP64"
-        elif task == "binary":
-            assert outputs["probability"]["data"] == [single["probability"]] * 3
-        else:
-            assert outputs["probability"]["shape"] == [3, 3]
-            assert outputs["probability"]["data"] == [*single["probability"].values()] * 3
-
-    run(story, Site(task))
-
-
-def test_infer_takes_column_tensors_and_narrower_numbers() -> None:
-    async def story(site: Site) -> None:
-        column = {"shape": [1, 1], "data": [[1400.5]], "datatype": "FP32"}
-        assert (await site.post("/v2/models/flights/infer", tensors(distance=column))).status_code == 200
-
-    run(story)
-
-
-@pytest.mark.parametrize(
-    ("body", "field"),
-    [
-        ({}, "inputs"),
-        ({"inputs": {}}, "inputs"),
-        ({"inputs": [1]}, "inputs[0]"),
-        ({"inputs": [{"name": []}]}, "inputs[0].name"),
-        ({"inputs": [{"name": "gate"}]}, "inputs[0].name"),
-        (tensors(distance={"datatype": "BYTES"}), "inputs[0].datatype"),
-        (tensors(distance={"datatype": ["FP64"]}), "inputs[0].datatype"),
-        (tensors(hour={"datatype": "FP64"}), "inputs[2].datatype"),
-        (tensors(distance={"shape": [2]}), "inputs[0].shape"),
-        (tensors(distance={"shape": "x"}), "inputs[0].shape"),
-        (tensors(weekend={"shape": [True]}), "inputs[3].shape"),
-        (tensors(distance={"data": 1.5}), "inputs[0].data"),
-        (tensors(distance={"data": [1.0, 2.0], "shape": [2]}), "inputs"),
-        (tensors(distance={"name": "delay"}), "distance"),
-        (tensors(distance={"name": "delay"}), "inputs[1].name"),
-        (tensors(distance={"data": ["1.5"]}), "row 0.distance"),
-        (tensors(hour={"data": [True]}), "row 0.hour"),
-        (tensors(origin={"data": [None]}), "row 0.origin"),
-        ({**tensors(), "id": 5}, "id"),
-        ({**tensors(), "colour": 5}, "colour"),
-    ],
-)
-def test_bad_tensors_are_named(body: dict[str, Any], field: str) -> None:
-    async def story(site: Site) -> None:
-        assert field in reasons(await site.post("/v2/models/flights/infer", body))
-
-    run(story)
-
-
-def test_infer_refuses_empty_and_oversized_batches_and_raw_tensors() -> None:
-    async def story(site: Site) -> None:
-        refused(await site.post("/v2/models/flights/infer", tensors(0)), 400, "empty_batch")
-        refused(await site.post("/v2/models/flights/infer", tensors(51)), 413, "too_large")
-        raw = {"inference-header-content-length": "10"}
-        refused(await site.post("/v2/models/flights/infer", tensors(), **raw), 400, "malformed_body")
-
-    run(story)
-
-
-def test_v2_metadata_describes_the_tensors() -> None:
-    async def story(site: Site) -> None:
-        body = (await site.http.get("/v2/models/flights")).json()
-        assert (body["name"], body["versions"], body["platform"]) == ("flights", ["v1"], "lightgbm-text")
-        assert {tensor["name"]: tensor["datatype"] for tensor in body["inputs"]} == {
-            "distance": "FP64",
-            "delay": "FP64",
-            "hour": "INT64",
-            "weekend": "BOOL",
-            "carrier": "BYTES",
-            "origin": "BYTES",
-        }
-        assert [output["name"] for output in body["outputs"]] == ["prediction", "probability"]
-        assert (await site.http.get("/v2/health/live")).json() == {"live": True}
-        assert (await site.http.get("/v2/health/ready")).json() == {"ready": True}
-        assert (await site.http.get("/v2")).json()["name"] == "flights"
-
-    run(story)
-
-
 # -- monitoring --------------------------------------------------------------------------------------
 
 REPORT = {
@@ -999,15 +876,16 @@ def test_every_example_of_the_openapi_document_works(task: str) -> None:
             "/predict",
             "/batch-predict",
             "/v2/models/flights/infer",
+            "/v2/models/flights/versions/{version}/infer",
             "/trip",
             "/monitoring",
         }
         for path, operation in posts.items():
             example = operation["requestBody"]["content"]["application/json"]["example"]
-            assert (await site.post(path, example)).status_code == 200
+            assert (await site.post(path.format(version="v1"), example)).status_code == 200
         gets = [path for path, operations in document["paths"].items() if "get" in operations]
         for path in gets:
-            assert (await site.http.get(path)).status_code == 200, path
+            assert (await site.http.get(path.format(version="v1"))).status_code == 200, path
 
     run(story, Site(task), routing(v1=7_000, v2=3_000))
 

@@ -186,7 +186,7 @@ def test_any_printable_id_in_a_header_is_kept(sent: str) -> None:
     run(story)
 
 
-@pytest.mark.parametrize("sent", ["x" * (MAX_ID_LENGTH + 1), "a\nb", "a\x00", "\ud800", "a\u202eb", "\u2028"])
+@pytest.mark.parametrize("sent", ["x" * (MAX_ID_LENGTH + 1), "a\nb", "a\x00", "a\u202eb", "\u2028"])
 def test_an_odd_id_in_a_v2_body_is_refused(sent: str) -> None:
     async def story(site: Site) -> None:
         assert "printable" in reasons(await site.post(V2, tensors(id=sent)))["id"]
@@ -217,5 +217,6 @@ def test_a_failure_inside_is_logged_under_both_ids(caplog: pytest.LogCaptureFixt
 
 
 def test_what_is_an_id() -> None:
-    assert is_id("a") and is_id("ü") and is_header_id("a b")
-    assert not any(map(is_id, ("", "\n", "x" * 257, "\ud800"))) and not is_header_id("ü")
+    assert is_id("a") and is_id("ü") and is_header_id(b"a b")
+    assert not any(map(is_id, ("", "\n", "x" * 257, "\ud800")))
+    assert not any(map(is_header_id, (b"", b"\n", b"x" * 257, "ü".encode(), b"\xfc", b"\x00")))

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from serve.errors import Forbidden, OtherSite, RateLimited, TooLarge, Unauthenticated
+from serve.errors import CallerLeft, Forbidden, OtherSite, RateLimited, TooLarge, Unauthenticated
 from serve.security import KeysFileError, Protection, TokenBucket, parse_keys
 
 
@@ -180,7 +180,7 @@ def test_a_caller_who_leaves_is_not_an_empty_body() -> None:
     async def receive() -> dict[str, Any]:
         return {"type": "http.disconnect"}
 
-    with pytest.raises(ConnectionError):
+    with pytest.raises(CallerLeft):
         asyncio.run(Protection(None, max_body_bytes=1).read_body(receive))
 
 

@@ -12,15 +12,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mlops_assets_tests.serve.small_models import FEATURES, ROW, package
-from serve.errors import ApiError, MalformedBody
-from serve.inference_protocol import rows_of
+from serve.bodies import parse_object
+from serve.errors import ApiError, InvalidFields, MalformedBody
+from serve.inference_protocol import read, rows_of
 from serve.schema import FeatureSpec
 from serve.scoring import Encoder
 from serve.validation import (
     RowValidator,
     batch_rows,
     example_row,
-    parse_object,
     request_entities,
     single_row,
 )
@@ -51,6 +51,7 @@ def refusal_or(call: Callable[[], Any]) -> Any:
         return call()
     except ApiError as error:
         json.loads(error.body())
+        json.loads(error.v2_body())
         return error
 
 
@@ -62,7 +63,7 @@ def as_sent(value: Any) -> bytes:
 @given(st.binary(max_size=200) | anything.map(as_sent))
 def test_any_bytes_are_an_object_or_a_refusal(body: bytes) -> None:
     outcome = refusal_or(lambda: parse_object(body))
-    assert type(outcome) in (dict, MalformedBody)
+    assert type(outcome) in (dict, MalformedBody, InvalidFields)
 
 
 @settings(max_examples=150, deadline=None)
@@ -155,7 +156,11 @@ tensors = st.fixed_dictionaries(
 @settings(max_examples=150, deadline=None)
 @given(st.fixed_dictionaries({"inputs": st.lists(tensors | anything, max_size=8) | anything}))
 def test_any_tensors_are_rows_or_a_refusal(document: dict[str, Any]) -> None:
-    outcome = refusal_or(lambda: rows_of(document, MANIFEST, VALIDATOR, max_rows=2))
+    def rows() -> Any:
+        sent = read(as_sent(document), None, name="flights", max_rows=2)
+        return rows_of(sent, MANIFEST, VALIDATOR)[0]
+
+    outcome = refusal_or(rows)
     if isinstance(outcome, ApiError):
         assert outcome.status in (400, 413)
     else:

@@ -308,17 +308,14 @@ class DatasetComponent(DeclaredComponent[DatasetDeclaration]):
         many = good is not None and len(good) > 1
         together = range_version(versions) if many else next(iter(versions.values()))
         commit = {"run_id": context.run.run_id, "data_version": together}
+        quarantine = self._quarantine_key.to_user_string()
         try:
+            # Refused before either is written: a row is in one of the two tables.
+            lake.require_writable(quarantine, left_out.schema, partition_column=column, partitions=good)
             wrote = lake.write(
                 self._key.to_user_string(), rows, partition_column=column, partitions=good, commit=commit
             )
-            table = lake.write(
-                self._quarantine_key.to_user_string(),
-                left_out,
-                partition_column=column,
-                partitions=good,
-                commit=commit,
-            )
+            table = lake.write(quarantine, left_out, partition_column=column, partitions=good, commit=commit)
         except DataError as error:
             yield from checks
             raise dg.Failure(f"{self._key.to_user_string()}: {error}", allow_retries=False) from error

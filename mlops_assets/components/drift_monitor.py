@@ -57,7 +57,7 @@ from mlops_assets.components.partition_events import range_version, report_parti
 from mlops_assets.components.served_state import MONITORED, Monitored, served_check
 from mlops_assets.components.tables import markdown_table
 from mlops_assets.data.content import content_versions
-from mlops_assets.data.schema import typed_table
+from mlops_assets.data.schema import frame_of, typed_table
 from mlops_assets.errors import DeclarationError, RegistryError, UnknownName
 from mlops_assets.monitoring.labels import Watermark
 from mlops_assets.monitoring.windows import Window, ended_windows
@@ -237,10 +237,11 @@ class DriftMonitorComponent(DeclaredComponent[DriftMonitorDeclaration]):
                 log_frame(inference_log.day(declared.served_by, datetime.fromisoformat(day).date()), day)
                 for day in days
             ]
-            whole = pd.concat(frames, ignore_index=True)
+            rows = typed_table(pd.concat(frames, ignore_index=True), logged_schema())
+            whole = frame_of(rows)
             wrote = lake.write(
                 key.to_user_string(),
-                typed_table(whole, logged_schema()),
+                rows,
                 partition_column=DAY_COLUMN,
                 partitions=days,
                 commit={"run_id": context.run.run_id},

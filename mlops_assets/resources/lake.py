@@ -99,36 +99,81 @@ class Lake(dg.ConfigurableResource):  # type: ignore[type-arg]  # generic over t
         Raises DataError when a row belongs to no named partition, and when a column has another type than in
         the table while partitions of the old type would remain.
         """
-        from deltalake import CommitProperties, write_deltalake
+        if partitions is not None and partition_column is not None:
+            _only_these(table, rows, partition_column, partitions)
+        existing, how = self._planned(table, rows.schema, partition_column, partitions)
+        how["partition_by"] = [] if partition_column is None else [partition_column]
+        uri = self._under(table)
+        if existing is None:
+            try:
+                _make_folder(uri)
+                self._commit(table, uri, rows, commit, mode="error", **how)
+            except DataError:
+                # Another run may have made the table meanwhile: then only these partitions are replaced.
+                existing, how = self._planned(table, rows.schema, partition_column, partitions)
+                if existing is None:
+                    raise
+            else:
+                return TableWrite(version=0, rows=len(rows), uri=uri)
+        self._commit(table, existing, rows, commit, mode="overwrite", **how)
+        # An open table knows its own commit's version, whatever others write meanwhile.
+        return TableWrite(version=int(existing.version()), rows=len(rows), uri=uri)
+
+    def require_writable(
+        self,
+        table: str,
+        schema: "pa.Schema",
+        *,
+        partition_column: str | None,
+        partitions: Sequence[str] | None,
+    ) -> None:
+        """DataError when ``write`` would refuse rows of ``schema`` for what the table holds now."""
+        self._planned(table, schema, partition_column, partitions)
+
+    def _planned(
+        self,
+        table: str,
+        schema: "pa.Schema",
+        partition_column: str | None,
+        partitions: Sequence[str] | None,
+    ) -> "tuple[DeltaTable | None, dict[str, Any]]":
+        """The table, and how such rows replace what it holds."""
+        if partitions is not None and partition_column is None:
+            raise ValueError("partitions need a partition_column")
+        existing = self._open_or_none(table)
+        if existing is None:
+            return None, {}
+        return existing, _replacement(table, existing, schema, partition_column, partitions)
+
+    def _commit(
+        self,
+        table: str,
+        target: "DeltaTable | str",
+        rows: "pa.Table",
+        commit: Mapping[str, str],
+        *,
+        whole: bool = False,
+        **how: Any,
+    ) -> None:
+        """One commit. ``whole``: refused when another came in between, which it would not have replaced."""
+        from deltalake import CommitProperties, PostCommitHookProperties, write_deltalake
         from deltalake.exceptions import DeltaError
 
-        uri = self._under(table)
-        existing = self._open_or_none(table)
-        arguments: dict[str, Any] = {
-            "mode": "overwrite",
-            "partition_by": [] if partition_column is None else [partition_column],
-        }
-        if partitions is not None:
-            if partition_column is None:
-                raise ValueError("partitions need a partition_column")
-            _only_these(table, rows, partition_column, partitions)
-        if existing is not None:
-            arguments |= _replacement(table, existing, rows.schema, partition_column, partitions)
-        if not uri.startswith(S3):
-            _make_folder(uri)
         try:
             write_deltalake(
-                # An open table knows its own commit's version, whatever others write meanwhile.
-                existing if existing is not None else uri,
+                target,
                 rows,
-                storage_options=None if existing is not None else self.storage_options(),
-                commit_properties=CommitProperties(custom_metadata=dict(commit)),
-                **arguments,
+                storage_options=self.storage_options() if isinstance(target, str) else None,
+                commit_properties=CommitProperties(
+                    custom_metadata=dict(commit), max_commit_retries=0 if whole else None
+                ),
+                # Delta would forget versions after 30 days, and registered models pin theirs.
+                post_commithook_properties=PostCommitHookProperties(cleanup_expired_logs=False),
+                **how,
             )
         except DeltaError as error:
+            uri = self._under(table)
             raise DataError(f"Cannot write {len(rows)} rows to table {table!r} ({uri}): {error}") from error
-        version = existing.version() if existing is not None else self.version(table)
-        return TableWrite(version=int(version), rows=len(rows), uri=uri)
 
     def read(
         self,
@@ -290,7 +335,8 @@ class Lake(dg.ConfigurableResource):  # type: ignore[type-arg]  # generic over t
 def _make_folder(uri: str) -> None:
     from pathlib import Path
 
-    Path(uri).mkdir(parents=True, exist_ok=True)
+    if not uri.startswith(S3):
+        Path(uri).mkdir(parents=True, exist_ok=True)
 
 
 def _only_these(table: str, rows: "pa.Table", column: str, partitions: Sequence[str]) -> None:
@@ -314,17 +360,13 @@ def _replacement(
     partitions: Sequence[str] | None,
 ) -> dict[str, Any]:
     """How rows of ``schema`` replace partitions of the table: some, or all and with them its types."""
-    whole = {"schema_mode": "overwrite"}
+    whole = {"schema_mode": "overwrite", "whole": True}
     if partitions is None:
         return whole
     held_by = list(existing.metadata().partition_columns)
     changed = _changed_types(existing, schema)
     if not changed and held_by == [partition_column]:
         return {"predicate": _predicate(str(partition_column), partitions), "schema_mode": "merge"}
-    held = _held_keys(existing, str(partition_column))
-    remaining = sorted(held - set(partitions))
-    if not remaining:
-        return whole
     if changed:
         what = "; ".join(
             f"column {name!r} is {old} in the table and {new} as declared" for name, old, new in changed
@@ -333,23 +375,43 @@ def _replacement(
         what = (
             f"it is partitioned by {', '.join(held_by) or 'nothing'}, and as declared by {partition_column}"
         )
+    held = _held_keys(existing, str(partition_column))
+    if held is None:
+        raise DataError(
+            f"Table {table!r} cannot change for a part of its rows: {what}, which its rows do not have, so "
+            f"nobody can say which of them would remain. Delete {existing.table_uri} to begin anew, or give "
+            "the dataset another name."
+        )
+    remaining = sorted(held - set(partitions))
+    if not remaining:
+        return whole
     span = sorted({*held, *partitions})
     raise DataError(
         f"Table {table!r} cannot change for a part of its partitions: {what}. {len(remaining)} partitions of "
         f"the old form would remain, {remaining[0]} first. Make all of them anew in one run: dg launch "
-        f"--assets 'key:\"{table}\"' --partition-range {span[0]}...{span[-1]}"
+        f"--assets 'key:\"{_made_with(table)}\"' --partition-range {span[0]}...{span[-1]}"
     )
 
 
-def _held_keys(existing: "DeltaTable", column: str) -> set[str]:
-    """The keys that rows of the table have in ``column``, whatever it is partitioned by; without it none."""
+def _made_with(table: str) -> str:
+    """The asset whose run writes the table: a quarantine is written with its dataset."""
+    kind, _, name = table.partition("/")
+    return f"datasets/{name}" if kind == "quarantine" else table
+
+
+def _held_keys(existing: "DeltaTable", column: str) -> set[str] | None:
+    """Keys of the partitions that the table holds: by ``column``, or by its own partition column.
+
+    None when it has neither, and rows: nobody can say then of which partitions they are.
+    """
     import pyarrow.compute as pc
 
-    if list(existing.metadata().partition_columns) == [column]:
-        return {str(one[column]) for one in existing.partitions()}
-    if column not in {field.name for field in existing.schema().fields}:
-        return set()
-    return set(map(str, pc.unique(existing.to_pyarrow_table(columns=[column]).column(0)).to_pylist()))
+    held_by = list(existing.metadata().partition_columns)
+    if held_by != [column] and column in {field.name for field in existing.schema().fields}:
+        return set(map(str, pc.unique(existing.to_pyarrow_table(columns=[column]).column(0)).to_pylist()))
+    if held_by:
+        return {str(one[held_by[0]]) for one in existing.partitions()}
+    return None if existing.to_pyarrow_dataset().count_rows() else set()
 
 
 def _predicate(column: str, partitions: Sequence[str]) -> str:

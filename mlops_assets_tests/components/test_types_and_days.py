@@ -118,6 +118,29 @@ def test_a_day_keeps_its_version_when_the_table_gains_a_column(use_case, load, l
         assert content_version(part) == recorded(instance, day)
 
 
+def test_a_type_that_only_the_quarantine_holds_is_refused_before_either_table_is_written(
+    use_case, load, lake, instance
+):
+    rule = "expect_column_values_to_not_be_null, kwargs: {column: y}"
+    more = f"  max_quarantine_share: 1.0\n  row_rules:\n    - {{type: {rule}}}\n"
+    csv(use_case, "x,y\n1,1\n", DAYS[0])
+    csv(use_case, "x,y\n2,\n", DAYS[1])
+    defs = load(document("day: string, x: integer, y: integer", daily=True, more=more))
+    assert materialize(defs, instance, DAYS[0], DAYS[1], (ITEMS,)).success
+    csv(use_case, "x,y\n00501,1\n", DAYS[0])
+    (use_case / "defs.yaml").unlink()
+    defs = load(document("day: string, x: string, y: integer", daily=True, more=more))
+    result = materialize(defs, instance, DAYS[0], DAYS[0], (ITEMS,))
+    assert "Table 'quarantine/items' cannot change for a part of its partitions" in failure(result)
+    assert "dg launch --assets 'key:\"datasets/items\"' --partition-range 2024-01-01...2024-01-02" in failure(
+        result
+    )
+    assert lake.read("datasets/items")["x"].tolist() == [1]
+    assert content_version(lake.read("datasets/items")) == recorded(instance, DAYS[0])
+    assert materialize(defs, instance, DAYS[0], DAYS[1], (ITEMS,)).success
+    assert lake.read("quarantine/items")["x"].tolist() == ["2"]
+
+
 def test_a_number_beyond_the_range_is_refused_with_value_and_range(use_case, load, lake, instance):
     values = pa.array([11069825858223412227], pa.uint64())
     parquet.write_table(pa.table({"x": values}), use_case / "raw.parquet")
@@ -206,6 +229,7 @@ BAD_FILES = {
     "a file of zeros": (b"\0" * 100 + b"\n", "missing: x"),
     "an open quote": (b'x\n"1\n', "an opening quote only"),
     "a value too large": (b"x\n9223372036854775808\n", "9223372036854775808"),
+    "an exponent too large": (b"x\n1e9999999999999999999\n", "1e9999999999999999999"),
 }
 
 

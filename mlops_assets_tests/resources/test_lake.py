@@ -1,7 +1,9 @@
 """A write replaces exactly what it names, in one commit, and a read gives back the same content."""
 
 import datetime
+import os
 import threading
+from pathlib import Path
 
 import dagster as dg
 import numpy as np
@@ -162,6 +164,79 @@ def test_another_partition_column_is_refused_while_old_partitions_remain(lake):
     assert lake.read(TABLE, partitions=["w1"], partition_column="week")["day"].nunique() == 2
     lake.write(TABLE, table(sales("a")), partition_column=None, partitions=None, commit=COMMIT)
     assert len(lake.read(TABLE)) == 3
+
+
+def test_a_partition_column_that_the_table_never_had_loses_no_partition(lake):
+    write(lake, sales("a", "b"), "a", "b")
+    renamed = sales("a").rename(columns={"day": "date"})
+
+    def replace(*days: str):
+        rows = table(sales(*days).rename(columns={"day": "date"}))
+        return lake.write(TABLE, rows, partition_column="date", partitions=list(days), commit=COMMIT)
+
+    with pytest.raises(DataError, match="1 partitions of the old form would remain, b first"):
+        replace("a")
+    assert amounts(lake) == {"a": 3.0, "b": 3.0}
+    replace("a", "b")
+    assert set(lake.read(TABLE)["date"]) == {"a", "b"}
+
+    plain = "datasets/plain"
+    lake.write(plain, table(sales("a", "b")), partition_column=None, partitions=None, commit=COMMIT)
+    with pytest.raises(
+        DataError, match=r"nobody can say which of them would remain. Delete .*/plain/ to begin"
+    ):
+        lake.write(plain, table(renamed), partition_column="date", partitions=["a"], commit=COMMIT)
+    assert len(lake.read(plain)) == 6
+
+
+class Overtaken(Lake):
+    """A lake in which another run writes ``other`` right after the table was opened for a write."""
+
+    def _open_or_none(self, table, version=None):
+        found = super()._open_or_none(table, version)
+        if OTHER:
+            frame, days = OTHER.pop()
+            write(Lake(uri=self.uri, s3=self.s3), frame, *days)
+        return found
+
+
+OTHER: list[tuple[pd.DataFrame, list[str]]] = []
+
+
+def test_two_runs_that_make_a_table_at_once_both_succeed(lake):
+    OTHER.append((sales("a"), ["a"]))
+    assert write(Overtaken(uri=lake.uri, s3=lake.s3), sales("b", amount=5.0), "b").version == 1
+    assert amounts(lake) == {"a": 3.0, "b": 15.0}
+
+
+def test_a_table_made_anew_is_refused_when_another_partition_came_in_between(lake):
+    write(lake, sales("a"), "a")
+    OTHER.append((sales("b"), ["b"]))
+    text = sales("a").assign(amount="00501")
+    with pytest.raises(DataError, match="Cannot write 3 rows to table"):
+        write(Overtaken(uri=lake.uri, s3=lake.s3), text, "a")
+    assert amounts(lake) == {"a": 3.0, "b": 3.0}
+    with pytest.raises(DataError, match="1 partitions of the old form would remain, b first"):
+        write(lake, text, "a")
+
+
+def test_a_write_can_be_refused_before_it_is_made(lake):
+    write(lake, sales("a", "b"), "a", "b")
+    schema = table(sales("a").assign(amount="00501")).schema
+    with pytest.raises(DataError, match="column 'amount' is number in the table and string as declared"):
+        lake.require_writable(TABLE, schema, partition_column="day", partitions=["a"])
+    lake.require_writable(TABLE, schema, partition_column="day", partitions=["a", "b"])
+
+
+def test_a_version_stays_readable_after_a_month_and_a_hundred_commits(tmp_path):
+    lake = Lake(uri=str(tmp_path))
+    write(lake, sales("a", amount=7.0), "a")
+    log = Path(lake.table_uri(TABLE)) / "_delta_log"
+    for _ in range(101):
+        for file in log.iterdir():
+            os.utime(file, (0, 0))
+        write(lake, sales("a").iloc[:0], "a")
+    assert amounts(lake, version=0) == {"a": 21.0}
 
 
 @pytest.mark.parametrize(

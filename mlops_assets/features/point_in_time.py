@@ -32,8 +32,8 @@ NEVER = np.iinfo(np.int64).max
 """Microseconds of a missing timestamp: after every event."""
 
 _THREADS = 2
-_EXACT = 2**53
-_FRACTION_BITS = 60
+_DIGITS = 53
+_EXACT = 2**_DIGITS
 
 
 def as_of_join(
@@ -272,22 +272,31 @@ def _range_sum(ordered: Floats, first: Integers, last: Integers, divisor: Floats
     """Sum over each range divided by ``divisor`` (whole numbers), rounded once.
 
     Sums of floats depend on what was added before; sums of integers do not. So the numbers are added as
-    integers: directly when they are whole, else as multiples of 2**-60.
+    integers: directly when they are whole, else as multiples of the smallest digit that any of them has.
+    Raises DataError for a result beyond what a float holds.
     """
-    if np.all(ordered == np.trunc(ordered)) and np.abs(ordered).sum() < _EXACT:
+    if np.all(ordered == np.trunc(ordered)) and np.abs(ordered).max(initial=0) < _EXACT / (len(ordered) + 1):
         whole = np.concatenate([[0], np.cumsum(ordered.astype(np.int64))])
         return (whole[last] - whole[first]) / divisor
-    scale = 2**_FRACTION_BITS
-    large: list[int] = [0]
-    for number in ordered.tolist():
-        large.append(large[-1] + int(number * scale))
-    return np.array(
-        [
-            (large[end] - large[start]) / (int(parts) * scale)
-            for start, end, parts in zip(first.tolist(), last.tolist(), divisor.tolist(), strict=True)
-        ],
-        dtype=np.float64,
-    )
+    fractions, exponents = np.frexp(ordered)
+    digits = (fractions * _EXACT).astype(np.int64)
+    least = int(exponents[digits != 0].min(initial=0))
+    sums: list[int] = [0]
+    for digit, exponent in zip(digits.tolist(), exponents.tolist(), strict=True):
+        # Zero has an exponent of its own, and may be below the least of the others.
+        sums.append(sums[-1] + (digit << (exponent - least) if digit else 0))
+    # In Python a quotient of integers is rounded once, whatever their size.
+    up, down = max(least - _DIGITS, 0), max(_DIGITS - least, 0)
+    try:
+        return np.array(
+            [
+                ((sums[end] - sums[start]) << up) / (int(parts) << down)
+                for start, end, parts in zip(first.tolist(), last.tolist(), divisor.tolist(), strict=True)
+            ],
+            dtype=np.float64,
+        )
+    except OverflowError as error:
+        raise DataError("a sum of its values is beyond the largest number, 1.8e308") from error
 
 
 def _range_maximum(ordered: Floats, first: Integers, last: Integers) -> Floats:

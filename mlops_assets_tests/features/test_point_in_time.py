@@ -2,6 +2,7 @@
 
 import math
 from datetime import timedelta
+from fractions import Fraction
 from typing import Any
 
 import numpy as np
@@ -31,14 +32,16 @@ def flights(rows: list[tuple[Any, ...]]) -> pd.DataFrame:
     return frame
 
 
-def mean_delay(frame: pd.DataFrame, window: timedelta = HOUR, **more: Any) -> list[float]:
+def mean_delay(
+    frame: pd.DataFrame, window: timedelta = HOUR, aggregate: Aggregate = "mean", **more: Any
+) -> list[float]:
     return rolling(
         frame,
         keys=["origin"],
         event_time="scheduled",
         known_at="known",
         window=window,
-        aggregate="mean",
+        aggregate=aggregate,
         value="delay",
         **more,
     ).tolist()
@@ -119,13 +122,22 @@ def test_fractions_are_summed_exactly_whatever_else_is_in_the_table() -> None:
     assert alone == pytest.approx(np.mean([0.1 * i for i in range(30)]))
 
 
+def test_a_sum_beyond_the_largest_number_is_an_error() -> None:
+    frame = flights([("EWR", -20, -10, 1e308), ("EWR", -10, -5, 1e308), ("EWR", 0, 60, 1)])
+    with pytest.raises(DataError, match="beyond the largest number"):
+        mean_delay(frame, aggregate="sum")
+    assert mean_delay(frame)[-1] == 1e308
+
+
 MINUTES = st.integers(-30, 30)
 ROWS = st.lists(
     st.tuples(
         st.sampled_from(["EWR", "JFK", None]),
         MINUTES,
         st.one_of(st.none(), MINUTES),
-        st.one_of(st.none(), st.integers(-3, 3), st.sampled_from([0.1, 0.25, -1 / 3])),
+        st.one_of(
+            st.none(), st.integers(-3, 3), st.sampled_from([0.1, 0.25, -1 / 3, 1e-20, 5e-324, 1e300, 2.0**53])
+        ),
     ),
     max_size=14,
 )
@@ -152,12 +164,13 @@ def _slow_aggregate(aggregate: str, seen: list[tuple[Any, float]]) -> float:
     delays = [delay for _, delay in seen]
     if aggregate == "count":
         return float(len(delays))
+    total = sum(map(Fraction, delays), Fraction(0))
     if aggregate == "sum":
-        return math.fsum(delays)
+        return float(total)
     if not delays:
         return math.nan
     return {
-        "mean": math.fsum(delays) / len(delays),
+        "mean": float(total / len(delays)),
         "share": sum(delay > 0.2 for delay in delays) / len(delays),
         "max": max(delays),
         "last": max(seen)[1],
@@ -188,7 +201,8 @@ def test_aggregates_are_what_the_definition_says(
         longest_delay=delay,
     )
     expected = slow(frame, aggregate, timedelta(minutes=window), delay)
-    assert found.tolist() == pytest.approx(expected, nan_ok=True, abs=1e-12)
+    # Equal to the last digit, however small or large the numbers are beside each other.
+    assert list(map(repr, found.tolist())) == list(map(repr, expected))
 
 
 @settings(max_examples=40, deadline=None)

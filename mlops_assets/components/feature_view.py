@@ -351,7 +351,12 @@ class FeatureViewComponent(DeclaredComponent[FeatureViewDeclaration]):
         column = base_partitions.column if base_partitions else None
         keep = declared.kept(datasets[declared.base])
         if asked is None or base_partitions is None or column is None:
-            return declare(compute(view, base, joined), declared.features, keep=keep)
+            return declare(
+                compute(view, base, joined),
+                declared.features,
+                keep=keep,
+                event_timestamp=declared.event_timestamp,
+            )
 
         def looks_back_on(key: str) -> list[str]:
             return _with_lookback([key], declared.lookback_days, base_partitions)
@@ -363,6 +368,7 @@ class FeatureViewComponent(DeclaredComponent[FeatureViewDeclaration]):
             computed,
             declared.features,
             keep=keep,
+            event_timestamp=declared.event_timestamp,
             partition_column=column,
             failed={**never, **failed},
         )

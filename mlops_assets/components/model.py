@@ -23,7 +23,7 @@ from mlops_assets.components.measuring import NEWEST_DATA, REFERENCE_FILE
 from mlops_assets.components.records import Record, newest_data, require
 from mlops_assets.components.tables import markdown_table
 from mlops_assets.data.schema import ColumnType, frame_of, typed_table
-from mlops_assets.errors import DeclarationError, MlopsError, UnknownName
+from mlops_assets.errors import DataError, DeclarationError, MlopsError, UnknownName
 from mlops_assets.evaluation.gate import GatePolicy, Verdict, decide
 from mlops_assets.evaluation.metrics import SELECTING, metric
 from mlops_assets.resources.alerts import Alert, Alerts
@@ -210,9 +210,28 @@ class ModelComponent(DeclaredComponent[ModelDeclaration]):
         return self.function(dotted, "label", "function") if dotted else None
 
     def labels(self, outcomes: "pd.DataFrame") -> "pd.Series[Any]":
-        """The label of each row of the label's dataset; missing where there is none (yet)."""
+        """The label of each row of the label's dataset; missing where there is none (yet).
+
+        Raises DataError when the function raises, or does not give one label per row.
+        """
+        import pandas as pd
+
         function = self._label_function()
-        return function(outcomes) if function else outcomes[str(self.declaration.label.column)]
+        if function is None:
+            return outcomes[str(self.declaration.label.column)]
+        name = str(self.declaration.label.function)
+        try:
+            made = function(outcomes.copy())
+        except Exception as error:  # the declaration's own code: whatever it raises is about these rows
+            raise DataError(f"{name} failed with {type(error).__name__}: {error}") from error
+        if not isinstance(made, pd.Series):
+            raise DataError(f"{name} returned a {type(made).__name__}, not a Series")
+        if not made.index.equals(outcomes.index):
+            raise DataError(
+                f"{name} returned {len(made)} labels for {len(outcomes)} rows; it must keep rows, order "
+                "and index"
+            )
+        return made
 
     def monitor(self, context: dg.ComponentLoadContext) -> "DriftMonitorDeclaration | None":
         """The monitor of this model, when one is declared."""

@@ -7,7 +7,7 @@ The rules are those the HTTP contract holds a request to, so a model never train
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,6 +27,8 @@ COLUMN_TYPES: Mapping[FeatureType, ColumnType] = {
     "category": "string",
 }
 
+What = Literal["feature", "column"]
+
 
 @dataclass(frozen=True)
 class Observed:
@@ -41,16 +43,21 @@ class Observed:
 
 @dataclass(frozen=True)
 class Problem:
-    """A feature that breaks its declaration: which rule, in how many rows of which partition."""
+    """A feature, or a column kept beside them, that breaks its declaration: which rule, in how many rows of
+    which partition.
+    """
 
     partition: str | None
     feature: str
     declared: str
     observed: str
     rows: int
+    what: What = "feature"
 
     def __str__(self) -> str:
-        return f"feature {self.feature!r} must be {self.declared}, but {self.rows} rows are {self.observed}"
+        return (
+            f"{self.what} {self.feature!r} must be {self.declared}, but {self.rows} rows are {self.observed}"
+        )
 
 
 @dataclass(frozen=True)
@@ -83,12 +90,14 @@ def declare(
     features: Sequence[FeatureSpec],
     *,
     keep: Mapping[str, ColumnType],
+    event_timestamp: str | None = None,
     partition_column: str | None = None,
     failed: Mapping[str, str] | None = None,
 ) -> Declared:
     """The columns ``keep``, then the features in their declared order, all in their declared types.
 
-    A feature that is also kept (a join key) appears once. ``failed`` is passed on. Raises DataError naming
+    A feature that is also kept (a join key) appears once. Every row has the time of its event, where the view
+    has one. ``failed`` is passed on. Raises DataError naming
     the features and the available columns when the frame lacks one: no row of any partition could be right.
     """
     absent = sorted({feature.name for feature in features} | set(keep) - set(computed.columns))
@@ -105,7 +114,10 @@ def declare(
     observed, problems = [], []
     for name, kind in keep.items():
         if name not in {feature.name for feature in features}:
-            problems += _misfits(name, kind, typed.misfits.get(name), partitions)
+            problems += _misfits(name, kind, typed.misfits.get(name), partitions, what="column")
+    if event_timestamp is not None and event_timestamp not in typed.misfits:
+        timeless = typed.frame[event_timestamp].isna().to_numpy(dtype=np.bool_)
+        problems += _problems(event_timestamp, "present", "missing", timeless, partitions, what="column")
     for feature in features:
         values = typed.frame[feature.name]
         misfit = typed.misfits.get(feature.name)
@@ -131,10 +143,13 @@ def stored_columns(keep: Mapping[str, ColumnType], features: Sequence[FeatureSpe
     return {**{name: kind for name, kind in keep.items() if name not in specs}, **specs}
 
 
-def _misfits(name: str, kind: str, misfit: Misfit | None, partitions: Any) -> list[Problem]:
+def _misfits(
+    name: str, kind: str, misfit: Misfit | None, partitions: Any, *, what: What = "feature"
+) -> list[Problem]:
     if misfit is None:
         return []
-    return _problems(name, f"{kind} ({misfit.reason})", f"like {misfit.example}", misfit.rows, partitions)
+    declared, observed = f"{kind} ({misfit.reason})", f"like {misfit.example}"
+    return _problems(name, declared, observed, misfit.rows, partitions, what=what)
 
 
 def _out_of_range(feature: FeatureSpec, values: "pd.Series[Any]", partitions: Any) -> list[Problem]:
@@ -156,14 +171,20 @@ def _out_of_range(feature: FeatureSpec, values: "pd.Series[Any]", partitions: An
 
 
 def _problems(
-    name: str, declared: str, observed: str, rows: NDArray[np.bool_], partitions: Any
+    name: str,
+    declared: str,
+    observed: str,
+    rows: NDArray[np.bool_],
+    partitions: Any,
+    *,
+    what: What = "feature",
 ) -> list[Problem]:
     if not rows.any():
         return []
     if partitions is None:
-        return [Problem(None, name, declared, observed, int(rows.sum()))]
+        return [Problem(None, name, declared, observed, int(rows.sum()), what)]
     counts = partitions[rows].value_counts().sort_index()
-    return [Problem(str(key), name, declared, observed, int(count)) for key, count in counts.items()]
+    return [Problem(str(key), name, declared, observed, int(count), what) for key, count in counts.items()]
 
 
 def _observed(feature: FeatureSpec, values: "pd.Series[Any]") -> Observed:

@@ -17,9 +17,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from mlops_assets.data.schema import conform
 from mlops_assets.errors import DataError
 from mlops_assets.monitoring.findings import PerformanceStatus as Status
-from mlops_assets.training.training_set import encode_target
+from mlops_assets.training.training_set import are_codes, class_name, encode_target
 from serve.schema import Task
 
 if TYPE_CHECKING:
@@ -103,16 +104,15 @@ def label_codes(
     codes = np.full(len(labels), np.nan)
     known = labels.notna().to_numpy(dtype=bool)
     if task == "regression":
-        numbers = pd.to_numeric(labels, errors="coerce").to_numpy(dtype=np.float64, na_value=np.nan)
-        codes[np.isfinite(numbers)] = numbers[np.isfinite(numbers)]
-        return codes
+        # Missing where a label does not fit, by the rules that training holds labels to.
+        return conform(pd.DataFrame({LABEL: labels}), {LABEL: "number"}).frame[LABEL].to_numpy(np.float64)
     parts = [known]
     if classes is not None:
         plain = labels.astype(object)
-        named = known & plain.map(_text).isin(list(classes)).to_numpy(dtype=bool)
-        coded = known & plain.isin([0, 1]).to_numpy(dtype=bool) & (task == "binary")
-        # 0 and 1 are codes of the two classes, unless they are names and other names are among the labels.
-        parts = [coded, named & ~coded] if not (named & ~coded).any() else [named, coded & ~named]
+        names = plain.map(lambda label: class_name(label, classes))
+        named = known & names.isin(list(classes)).to_numpy(dtype=bool)
+        coded = known & ~named & plain.isin([0, 1]).to_numpy(dtype=bool)
+        parts = [named, coded & (task == "binary" and are_codes(classes))]
     for part in parts:
         if part.any():
             codes[part] = encode_target(labels[part], task=task, classes=classes)[0]
@@ -159,15 +159,17 @@ def label_state(
     return state("judged", "enough labels came" if enough else "no more labels are waited for")
 
 
-_BETWEEN = "\x1f"
-"""Stands between the texts of several keys; the unit separator occurs in none of them."""
-
-
 def _keys_of(frame: "pd.DataFrame", join_keys: Sequence[str]) -> "pd.Series[str]":
-    first, *rest = [frame[name].map(_text) for name in join_keys]
+    first, *rest = [frame[name].map(_part) for name in join_keys]
     for more in rest:
-        first = first + _BETWEEN + more
+        first = first + more
     return first
+
+
+def _part(value: Any) -> str:
+    """A value's text with its length, so that joined ones fall apart in one way only."""
+    text = _text(value)
+    return f"{len(text)}:{text}"
 
 
 def _key_of(text: object, join_keys: Sequence[str]) -> str | None:
@@ -181,7 +183,7 @@ def _key_of(text: object, join_keys: Sequence[str]) -> str | None:
     if not isinstance(entity, dict):
         raise DataError(f"the entity {text[:80]!r} of an answer is not an object of keys")
     values = [entity.get(name) for name in join_keys]
-    return None if any(value is None for value in values) else _BETWEEN.join(map(_text, values))
+    return None if any(value is None for value in values) else "".join(map(_part, values))
 
 
 def _text(value: Any) -> str:

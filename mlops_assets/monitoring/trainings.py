@@ -24,7 +24,15 @@ from mlops_assets.training.candidates import Candidate, best, compete
 from mlops_assets.training.package import ModelPackage, package
 from mlops_assets.training.trainers import trainer
 from mlops_assets.training.training_data import training_data
-from mlops_assets.training.training_set import EVALUATE, LABEL, SPLIT, TRAIN, assemble, encode_target
+from mlops_assets.training.training_set import (
+    EVALUATE,
+    LABEL,
+    SPLIT,
+    TRAIN,
+    assemble,
+    encode_target,
+    with_labels,
+)
 from serve.schema import FeatureSpec, Task
 from serve.scoring import Scorer, scorer_from_bytes
 
@@ -101,11 +109,7 @@ def make_history(
             "a backtest walks through time, and this feature view has no event_timestamp; declare one"
         )
     keys = list(join_keys)
-    for name, frame in (("features", features), ("labels", labels)):
-        repeated = int(frame.duplicated(keys).sum())
-        if repeated:
-            raise DataError(f"{name} hold {repeated} rows with a repeated key {keys}; keys must be unique")
-    joined = features.merge(labels[[*keys, LABEL]], on=keys, how="left", validate="one_to_one")
+    joined = with_labels(features, labels, keys)
     joined[event_timestamp] = pd.to_datetime(joined[event_timestamp], utc=True)
     joined = joined.sort_values([event_timestamp, *keys], kind="stable").reset_index(drop=True)
     labelled = joined[LABEL].notna().to_numpy(dtype=bool)

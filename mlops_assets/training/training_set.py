@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from mlops_assets.data.schema import conform
 from mlops_assets.errors import DataError
 from serve.schema import Task
 
@@ -61,21 +62,21 @@ def assemble(
     not a random sample. Without one, a seeded hash of the join keys picks ``evaluation_fraction``
     of the rows, the same ones whatever their order.
 
-    Raises DataError when join keys repeat, no row is labelled, or a part ends up empty.
+    Raises DataError when join keys repeat, no row is labelled, one has no event time, or a part is empty.
     """
     import pandas as pd
 
     keys = list(join_keys)
-    for name, frame in (("features", features), ("labels", labels)):
-        repeated = int(frame.duplicated(keys).sum())
-        if repeated:
-            raise DataError(f"{name} hold {repeated} rows with a repeated key {keys}; keys must be unique")
-    outcomes = labels[[*keys, LABEL]].assign(**{LABEL: _nullable(labels[LABEL])})
-    joined = features.merge(outcomes, on=keys, how="left", validate="one_to_one")
+    joined = with_labels(features, labels, join_keys)
     labelled = joined[joined[LABEL].notna()]
     if labelled.empty:
         raise DataError(
             f"none of {len(joined)} feature rows has a label; check join keys {keys} and the label"
+        )
+    if event_timestamp and labelled[event_timestamp].isna().any():
+        raise DataError(
+            f"{int(labelled[event_timestamp].isna().sum())} labelled rows have no {event_timestamp}: nobody "
+            "can say on which side of the split they belong"
         )
     order = [event_timestamp, *keys] if event_timestamp else keys
     frame = labelled.sort_values(order, kind="stable").reset_index(drop=True)
@@ -102,6 +103,25 @@ def assemble(
     return TrainingSet(frame=frame, classes=known, unlabelled=len(joined) - len(labelled), too_old=too_old)
 
 
+def with_labels(features: "pd.DataFrame", labels: "pd.DataFrame", join_keys: Sequence[str]) -> "pd.DataFrame":
+    """``features`` with the column ``label``, missing where there is none; same rows, same order.
+
+    A missing key matches nothing. Raises DataError when keys repeat.
+    """
+    keys = list(join_keys)
+    outcomes = labels[[*keys, LABEL]].assign(**{LABEL: _nullable(labels[LABEL])})
+    complete = {
+        name: frame[frame[keys].notna().all(axis=1)]
+        for name, frame in (("features", features), ("labels", outcomes))
+    }
+    for name, frame in complete.items():
+        repeated = int(frame.duplicated(keys).sum())
+        if repeated:
+            raise DataError(f"{name} hold {repeated} rows with a repeated key {keys}; keys must be unique")
+    # pandas joins a missing key with a missing one; of the labels there are none left here.
+    return features.merge(complete["labels"], on=keys, how="left", validate="many_to_one")
+
+
 def training_set_schema(features: "pa.Schema", columns: Sequence[str]) -> "pa.Schema":
     """The columns of a training set: the feature table's ``columns`` as they are there, label and split."""
     import pyarrow as pa
@@ -125,40 +145,57 @@ def encode_target(
     """Labels as floats and the class names in code order.
 
     Regression: the numbers, no classes. Classification: codes 0..k-1. ``classes`` fixes names and
-    order (binary: negative first); labels that are already booleans or 0/1 take the two names in
-    that order. Without ``classes`` the sorted distinct labels are taken. Raises DataError naming
-    labels outside the classes, or a class count that does not fit the task.
+    order (binary: negative first). A label that is the name of a class means that class; booleans and 0/1
+    that are not take the two names of a binary task in that order. Without ``classes`` the sorted distinct
+    labels are taken. Raises DataError naming labels outside the classes, a class count that does not fit
+    the task, and labels of a regression that are no numbers.
     """
-    import pandas as pd
-
     if task == "regression":
-        numbers = pd.to_numeric(labels, errors="coerce").to_numpy(dtype=np.float64)
-        if not np.isfinite(numbers).all():
-            raise DataError(
-                f"{int((~np.isfinite(numbers)).sum())} labels of a regression are not finite numbers"
-            )
-        return numbers, None
-    if task == "binary" and set(labels.unique()) <= {0, 1}:
-        names = tuple(classes) if classes else ("false", "true")
-        codes = np.asarray(labels, dtype=np.float64)
-    else:
-        text = labels.map(class_name)
-        names = tuple(classes) if classes else tuple(sorted(text.unique()))
-        unknown = sorted(set(text.unique()) - set(names))
-        if unknown:
-            raise DataError(f"labels outside the classes: {unknown}. Allowed: {list(names)}")
-        codes = np.asarray(text.map({name: code for code, name in enumerate(names)}), dtype=np.float64)
+        return _numbers(labels), None
+    found = labels.unique().tolist()
+    coded = task == "binary" and set(found) <= {0, 1}
+    names = tuple(classes or (("false", "true") if coded else sorted(set(map(class_name, found)))))
+    named = {label: class_name(label, names) for label in found}
+    position = {name: float(code) for code, name in enumerate(names)}
+    unknown = sorted(set(named.values()) - set(names))
+    if unknown and not (coded and are_codes(names)):
+        raise DataError(f"labels outside the classes: {unknown}. Allowed: {list(names)}")
+    code_of = {label: float(int(label)) if unknown else position[name] for label, name in named.items()}
+    codes = np.asarray(labels.map(code_of), dtype=np.float64)
     fits = len(names) == 2 if task == "binary" else len(names) >= 3
     if not fits:
         raise DataError(f"task {task} does not fit {len(names)} classes {list(names)}")
     return codes, names
 
 
-def class_name(value: object) -> str:
+def _numbers(labels: "pd.Series[Any]") -> NDArray[np.float64]:
+    """Labels of a regression, by the rules of ``docs/types.md`` for a number."""
+    import pandas as pd
+
+    made = conform(pd.DataFrame({LABEL: labels}), {LABEL: "number"})
+    if LABEL in made.misfits:
+        misfit = made.misfits[LABEL]
+        raise DataError(
+            f"{int(misfit.rows.sum())} labels of a regression are no numbers, e.g. {misfit.example}: "
+            f"{misfit.reason}"
+        )
+    return made.frame[LABEL].to_numpy(dtype=np.float64)
+
+
+def are_codes(classes: Sequence[str]) -> bool:
+    """Whether 0 and 1 stand for two classes in their order: not where one is called like the other's code."""
+    return all(str(code) not in classes or list(classes).index(str(code)) == code for code in (0, 1))
+
+
+def class_name(value: object, names: Sequence[str] = ()) -> str:
     """The name of a class from a label.
 
-    ``2.0`` and ``2`` name the same class: a float column is what a missing label makes of integers.
+    ``2.0`` and ``2`` name the same class: a float column is what a missing label makes of integers. A boolean
+    is "true" or "false", as one of ``names`` spells it.
     """
+    if isinstance(value, (bool, np.bool_)):
+        own = "true" if value else "false"
+        return next((name for name in names if name.lower() == own), own)
     if isinstance(value, float) and value.is_integer():
         return str(int(value))
     return str(value)

@@ -221,6 +221,14 @@ def test_a_whole_number_that_a_model_would_not_hold_exactly_is_refused(raw, load
     assert not lake.exists("features/trips")
 
 
+def test_a_row_without_the_time_of_its_event_fails_its_day_only(trips, raw, lake, instance):
+    path = raw / "raw" / f"trips-{DAYS[1]}.csv"
+    path.write_text(path.read_text().replace(f"{DAYS[1]}T20:00:00Z,", ",", 1))
+    result = materialize(trips, instance, DAYS[0], DAYS[2], ALL)
+    assert f"{DAYS[1]}: column 'leaves' must be present, but 1 rows are missing" in failure(result)
+    assert set(read(lake)["day"]) == {DAYS[0], DAYS[2]}
+
+
 def test_a_day_that_breaks_the_declaration_keeps_what_it_held(trips, raw, lake, instance):
     assert materialize(trips, instance, DAYS[0], DAYS[2], ALL).success
     before = read(lake)

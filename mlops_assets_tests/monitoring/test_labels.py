@@ -40,6 +40,10 @@ def test_labels_that_contradict_each_other_label_nothing_and_the_same_twice_is_o
         (["late", 0, True, None], "binary", ("on_time", "late"), [1, 0, 1, None]),
         ([True, False], "binary", ("on_time", "late"), [1, 0]),
         ([1, 2, 3], "binary", ("1", "2"), [0, 1, None]),
+        ([1], "binary", ("1", "2"), [0]),
+        ([0, 1], "binary", ("1", "2"), [None, 0]),
+        ([0, 1, True], "binary", ("1", "0"), [1, 0, None]),
+        ([True, False], "binary", ("true", "false"), [0, 1]),
         ([9, 9], "binary", ("on_time", "late"), [None, None]),
         (["b", "x", "a", None], "multiclass", ("a", "b", "c"), [1, None, 0, None]),
         ([2.0, 3.0, 0.0], "multiclass", ("0", "1", "2"), [2, None, 0]),
@@ -77,6 +81,12 @@ def test_keys_are_compared_as_text_and_order_and_index_stay() -> None:
     assert joined["label"].isna().tolist() == [False, False, True, True, True, True]
     assert joined["has_keys"].tolist() == [True, True, True, False, False, False]
     assert list(asked.columns) == ["request_id", "entity"]
+
+
+def test_keys_fall_apart_in_one_way_only() -> None:
+    labels = pd.DataFrame({"a": ["x\x1fy"], "b": ["z"], "label": [1.0]})
+    asked = predictions({"a": "x", "b": "y\x1fz"}, {"a": "x\x1fy", "b": "z"})
+    assert join_labels(asked, labels, ["a", "b"])["label"].isna().tolist() == [True, False]
 
 
 def test_several_keys_have_to_agree_together() -> None:

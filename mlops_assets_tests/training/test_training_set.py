@@ -83,6 +83,29 @@ def test_booleans_take_the_two_names_in_order() -> None:
     assert codes.tolist() == [1.0, 0.0] and names == ("on_time", "late")
 
 
+@pytest.mark.parametrize(
+    ("labels", "classes", "codes"),
+    [
+        ([0, 1], ("1", "0"), [1, 0]),
+        (["0", "1"], ("1", "0"), [1, 0]),
+        ([1.0, 0.0], ("1", "0"), [0, 1]),
+        ([True, False], ("true", "false"), [0, 1]),
+        ([True, False], ("False", "True"), [1, 0]),
+        ([0, 1], ("no", "1"), [0, 1]),
+        ([0, 1], ("1", "2"), None),
+        ([0], ("1", "2"), None),
+    ],
+)
+def test_a_label_that_is_the_name_of_a_class_means_that_class(labels, classes, codes) -> None:
+    series = pd.Series(labels)
+    if codes is None:
+        with pytest.raises(DataError, match=r"labels outside the classes: \['0'\]"):
+            encode_target(series, task="binary", classes=classes)
+        return
+    found, names = encode_target(series, task="binary", classes=classes)
+    assert found.tolist() == codes and names == classes
+
+
 def test_declared_classes_fix_the_order() -> None:
     codes, names = encode_target(pd.Series(["b", "a", "c"]), task="multiclass", classes=["c", "b", "a"])
     assert codes.tolist() == [1.0, 2.0, 0.0] and names == ("c", "b", "a")
@@ -103,6 +126,35 @@ def test_three_classes_are_not_binary() -> None:
         encode_target(pd.Series(["a", "b", "c"]), task="binary", classes=None)
 
 
-def test_text_is_no_regression_target() -> None:
-    with pytest.raises(DataError, match="1 labels"):
-        encode_target(pd.Series(["1.5", "x"]), task="regression", classes=None)
+@pytest.mark.parametrize(
+    ("label", "kind"),
+    [
+        ("x", "object"),
+        (2**53 + 1, "Int64"),
+        (True, "bool"),
+        (np.inf, "float64"),
+        (pd.Timestamp("2024-01-01"), "datetime64[us]"),
+        (pd.Timedelta(days=1), "timedelta64[us]"),
+    ],
+)
+def test_what_is_no_number_is_no_regression_target(label: object, kind: str) -> None:
+    with pytest.raises(DataError, match=r"1 labels of a regression are no numbers, e\.g\. "):
+        encode_target(pd.Series([label], dtype=kind), task="regression", classes=None)  # type: ignore[call-overload]
+
+
+def test_a_missing_key_has_no_label() -> None:
+    features, labels = rows()
+    features["id"], labels["id"] = (frame["id"].astype("Int64") for frame in (features, labels))
+    features.loc[[3, 4], "id"] = pd.NA
+    labels.loc[[5, 6], "id"] = pd.NA
+    made = build(features, labels)
+    assert made.unlabelled == 4
+    assert made.frame["id"].notna().all()
+
+
+def test_a_row_without_event_time_is_an_error() -> None:
+    features, labels = rows()
+    features.loc[3, "at"] = pd.NaT
+    with pytest.raises(DataError, match="1 labelled rows have no at"):
+        build(features, labels)
+    assert build(features, labels[labels["id"] != 3]).unlabelled == 1

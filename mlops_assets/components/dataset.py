@@ -36,7 +36,7 @@ from mlops_assets.components.partition_events import (
 )
 from mlops_assets.components.tables import markdown_table
 from mlops_assets.data.content import content_version, content_versions
-from mlops_assets.data.expectation_arguments import argument_problem
+from mlops_assets.data.expectation_arguments import argument_problem, typed
 from mlops_assets.data.loading import Source, load
 from mlops_assets.data.locations import PARTITION
 from mlops_assets.data.schema import ColumnType, column_schema, frame_of, typed_table
@@ -166,9 +166,9 @@ class DatasetDeclaration(Declaration):
         known_empty = self.partitions.known_empty if self.partitions else ()
         return Rules(
             primary_key=self.primary_key,
-            row_rules=[rule.expectation() for rule in self.row_rules],
+            row_rules=[typed(rule.expectation(), self.columns) for rule in self.row_rules],
             max_quarantine_share=self.max_quarantine_share,
-            suite=[expectation.expectation() for expectation in self.suite],
+            suite=[typed(expectation.expectation(), self.columns) for expectation in self.suite],
             known_empty=frozenset(day.isoformat() for day in known_empty),
         )
 

@@ -1,6 +1,7 @@
 """What every expectation takes, and of which columns: what a declaration is checked against at loading.
 
-Belongs here: names and kinds of arguments, as data. Does not belong here: evaluating an expectation, and
+Belongs here: names and kinds of arguments, as data, and bringing them into the types of the columns. Does not
+belong here: evaluating an expectation, and
 Great Expectations itself (``data/expectations.py``): importing it takes 6 s. A test holds the names to
 Great Expectations' own.
 """
@@ -10,10 +11,10 @@ import re
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import date, datetime
-from typing import Any, get_args
+from typing import Any, TypeGuard, get_args
 
-from mlops_assets.data.conversion import ColumnType
-from mlops_assets.data.expectations import ROW_RULES, Expectation
+from mlops_assets.data.conversion import EXACT, ColumnType
+from mlops_assets.data.expectations import CHOICE_OF_ROWS, ROW_RULES, Expectation
 from mlops_assets.errors import UnknownName
 
 ANY = frozenset(get_args(ColumnType))
@@ -25,8 +26,6 @@ TEXT = frozenset({"string"})
 COLUMN, PAIR, SEVERAL = ("column",), ("column_A", "column_B"), ("column_list",)
 BOUNDS = ("min_value", "max_value")
 STRICT = ("strict_min", "strict_max")
-EVERYWHERE = ("row_condition", "condition_parser")
-"""What an expectation of a suite takes besides: Great Expectations' choice of rows."""
 
 
 @dataclass(frozen=True)
@@ -141,7 +140,7 @@ def _problems(
     expectation: Expectation, taken: Arguments, columns: Mapping[str, ColumnType] | None
 ) -> Iterator[str]:
     kwargs, name = expectation.kwargs, expectation.type
-    extra = () if name in ROW_RULES else EVERYWHERE
+    extra = () if name in ROW_RULES else CHOICE_OF_ROWS
     for given in kwargs:
         if given not in (*taken.names(), *extra):
             yield f"{name}: {UnknownName('argument', given, taken.names())}"
@@ -150,6 +149,7 @@ def _problems(
             yield f"{name} needs the argument {needed}"
     if taken.bounds:
         yield from _bound_problems(name, kwargs)
+    yield from _kind_problems(name, taken, kwargs)
     mostly = kwargs.get("mostly")
     if mostly is not None and not (_is_number(mostly) and 0 < mostly <= 1):
         yield f"{name}: mostly is {mostly!r}; it is a share greater than 0 and at most 1"
@@ -161,6 +161,73 @@ def _problems(
         yield from _pattern_problems(name, pattern)
     if columns is not None:
         yield from _column_problems(expectation, taken, columns)
+
+
+def _kind_problems(name: str, taken: Arguments, kwargs: Mapping[str, Any]) -> Iterator[str]:
+    """Arguments that Great Expectations would refuse only at run time, or read as something else."""
+    if ("condition_parser" in kwargs) > ("row_condition" in kwargs):
+        yield f"{name}: condition_parser goes with a row_condition"
+    choices = {
+        **_CHOICES,
+        "ignore_row_if": _IGNORED[taken.columns] if "ignore_row_if" in taken.optional else (),
+    }
+    for argument, given in kwargs.items():
+        if argument in choices and given not in choices[argument]:
+            yield f"{name}: {UnknownName(argument, str(given), choices[argument])}"
+        elif argument in _KINDS and given is not None and not _KINDS[argument][1](given):
+            yield f"{name}: {argument} is {given!r}; it is {_KINDS[argument][0]}"
+
+
+_PAIR_IGNORED = ("both_values_are_missing", "either_value_is_missing", "neither")
+_IGNORED: Mapping[tuple[str, ...], tuple[str, ...]] = {
+    PAIR: _PAIR_IGNORED,
+    SEVERAL: ("all_values_are_missing", "any_value_is_missing", "never"),
+}
+_CHOICES: Mapping[str, tuple[str, ...]] = {
+    "match_on": ("any", "all"),
+    "condition_parser": ("pandas", "great_expectations"),
+}
+
+
+def _are_quantile_ranges(value: object) -> bool:
+    if not isinstance(value, dict) or set(value) != {"quantiles", "value_ranges"}:
+        return False
+    shares, ranges = value["quantiles"], value["value_ranges"]
+    return (
+        isinstance(shares, list)
+        and isinstance(ranges, list)
+        and len(shares) == len(ranges) > 0
+        and all(_is_number(share) and 0 <= share <= 1 for share in shares)
+        and all(isinstance(one, (list, tuple)) and len(one) == 2 for one in ranges)
+        and all(bound is None or _is_number(bound) for one in ranges for bound in one)
+    )
+
+
+def _is_whole(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+_TRUTH = ("true or false", lambda value: isinstance(value, bool))
+_TEXT = ("text", lambda value: isinstance(value, str))
+_KINDS: Mapping[str, tuple[str, Callable[[Any], bool]]] = {
+    **dict.fromkeys((*STRICT, "strictly", "or_equal", "ties_okay", "double_sided", "bucketize_data"), _TRUTH),
+    **dict.fromkeys(("column", "column_A", "column_B", "regex", "strftime_format", "row_condition"), _TEXT),
+    **dict.fromkeys(("threshold", "sum_total"), ("a number", lambda value: _is_number(value))),
+    "value": ("a whole number", _is_whole),
+    "json_schema": ("a JSON schema", lambda value: isinstance(value, dict)),
+    "quantile_ranges": (
+        "{quantiles: [shares], value_ranges: [[from, to] for each]}",
+        _are_quantile_ranges,
+    ),
+    "value_pairs_set": (
+        "a list of pairs",
+        lambda value: (
+            isinstance(value, (list, tuple))
+            and all(isinstance(one, (list, tuple)) and len(one) == 2 for one in value)
+        ),
+    ),
+}
+"""What a value of an argument is, in words and as a test."""
 
 
 def _bound_problems(name: str, kwargs: Mapping[str, Any]) -> Iterator[str]:
@@ -213,13 +280,72 @@ def _column_problems(
             if value is not None and not fits(value):
                 what = "a count, a share or a length" if taken.counts or not kinds else f"a {kinds[0]}"
                 yield f"{name}: {bound} is {value!r}, which cannot be compared with {what}{_written(kinds)}"
+        if name == JUDGED_AS_FLOATS and not taken.counts:
+            yield from _rounded_bounds(name, expectation.kwargs, named[0], kinds)
+    for argument, value, column in _values(expectation, taken):
+        kind = columns.get(column)
+        if kind is not None and value is not None and not _IS_VALUE[kind](value):
+            yield (
+                f"{name}: {argument} holds {value!r}, which is no value of column {column!r}, declared as "
+                f"{kind}{_written([kind])}"
+            )
+
+
+JUDGED_AS_FLOATS = "expect_column_values_to_be_between"
+
+
+def _rounded_bounds(
+    name: str, kwargs: Mapping[str, Any], column: str, kinds: list[ColumnType]
+) -> Iterator[str]:
+    for bound in BOUNDS:
+        value = kwargs.get(bound)
+        if kinds == ["integer"] and _is_number(value) and abs(value) >= EXACT:
+            yield (
+                f"{name}: {bound} is {value!r}; Great Expectations compares whole numbers as floats, "
+                f"which tell them apart only below {EXACT} (2^53). Declare column {column!r} as a string, or "
+                "judge it in the transform"
+            )
+
+
+def _values(expectation: Expectation, taken: Arguments) -> Iterator[tuple[str, Any, str]]:
+    """(argument, value, column that it is a value of)."""
+    kwargs = expectation.kwargs
     for argument in taken.values:
-        for value in expectation.kwargs.get(argument) or ():
-            if kinds and value is not None and not _FITS[kinds[0]](value):
-                yield (
-                    f"{name}: {argument} holds {value!r}, which is no value of column {named[0]!r}, declared "
-                    f"as {kinds[0]}{_written(kinds)}"
-                )
+        for value in kwargs.get(argument) or ():
+            yield argument, value, str(kwargs.get(taken.columns[0]))
+    for pair in kwargs.get("value_pairs_set") or ():
+        if isinstance(pair, (list, tuple)):
+            for value, column in zip(pair, taken.columns, strict=False):
+                yield "value_pairs_set", value, str(kwargs.get(column))
+
+
+def typed(expectation: Expectation, columns: Mapping[str, ColumnType]) -> Expectation:
+    """The expectation with the values of its sets as its columns hold them: a day written as text is a date.
+
+    As text it would equal no date, and ``expect_column_values_to_not_be_in_set`` would always be met.
+    """
+    kwargs = dict(expectation.kwargs)
+    taken = ARGUMENTS[expectation.type]
+    for argument in taken.values:
+        kind = columns[kwargs["column"]]
+        kwargs[argument] = [_as(value, kind) for value in kwargs[argument]]
+    if "value_pairs_set" in kwargs:
+        kinds = [columns[kwargs[column]] for column in taken.columns]
+        kwargs["value_pairs_set"] = [
+            [_as(value, kind) for value, kind in zip(pair, kinds, strict=True)]
+            for pair in kwargs["value_pairs_set"]
+        ]
+    return Expectation(expectation.type, kwargs, expectation.severity)
+
+
+def _as(value: Any, kind: ColumnType) -> Any:
+    if kind == "date" and isinstance(value, str):
+        return date.fromisoformat(value)
+    if kind == "timestamp" and isinstance(value, str):
+        return datetime.fromisoformat(value)
+    if kind == "boolean" and value is not None:
+        return bool(value)
+    return int(value) if kind == "integer" and value is not None else value
 
 
 def _written(kinds: list[ColumnType]) -> str:
@@ -229,7 +355,7 @@ def _written(kinds: list[ColumnType]) -> str:
     return '; write it like "2024-01-31"' if kinds and kinds[0] == "date" else ""
 
 
-def _is_number(value: object) -> bool:
+def _is_number(value: object) -> TypeGuard[int | float]:
     return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
 
 
@@ -259,5 +385,13 @@ _FITS: Mapping[str, Callable[[object], bool]] = {
     "boolean": lambda value: isinstance(value, bool) or (_is_number(value) and value in (0, 1)),
     "timestamp": _is_moment,
     "date": _is_day,
+}
+"""Whether an argument can be compared with values of a column of that type."""
+_IS_VALUE: Mapping[str, Callable[[object], bool]] = {
+    **_FITS,
+    "integer": lambda value: (
+        _is_number(value) and value == int(value) and (_is_whole(value) or abs(value) < EXACT)
+    ),
+    "number": lambda value: _is_number(value) and float(value) == value,
 }
 """Whether an argument can be a value of a column of that type."""

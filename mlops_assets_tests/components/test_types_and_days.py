@@ -379,6 +379,15 @@ def test_a_row_rule_that_raises_on_one_day_fails_that_day_only(use_case, load, l
     assert DAYS[1] in failure(result)
 
 
+def test_a_day_that_a_rule_forbids_is_forbidden_however_it_is_written(use_case, load, lake, instance):
+    rule = 'expect_column_values_to_not_be_in_set, kwargs: {column: d, value_set: ["1900-01-01"]}'
+    csv(use_case, "id,d\n1,1900-01-01\n2,2024-01-02\n")
+    more = f"  max_quarantine_share: 0.5\n  row_rules:\n    - {{type: {rule}}}\n"
+    assert make(load(document("id: integer, d: date", more=more)), instance).success
+    assert lake.read("datasets/items")["id"].tolist() == [2]
+    assert lake.read("quarantine/items")["id"].tolist() == [1]
+
+
 def test_a_source_that_nobody_can_reach_fails_the_run_and_says_so(
     use_case, load, lake, instance, monkeypatch
 ):

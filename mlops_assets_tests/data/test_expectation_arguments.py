@@ -1,13 +1,15 @@
 """What a declaration may say about an expectation is what Great Expectations takes."""
 
+import datetime
+
 import pytest
 
-from mlops_assets.data.expectation_arguments import ARGUMENTS, EVERYWHERE, argument_problem
-from mlops_assets.data.expectations import ROW_RULES, SUITE, Expectation
+from mlops_assets.data.expectation_arguments import ARGUMENTS, argument_problem, typed
+from mlops_assets.data.expectations import CHOICE_OF_ROWS, ROW_RULES, SUITE, Expectation
 
 GENERAL = {
     "id", "meta", "notes", "result_format", "description", "catch_exceptions", "rendered_content", "severity",
-    "windows", "batch_id", "expectation_type", "library_metadata", *EVERYWHERE,
+    "windows", "batch_id", "expectation_type", "library_metadata", *CHOICE_OF_ROWS,
 }  # fmt: skip
 """Fields of every expectation."""
 
@@ -63,6 +65,47 @@ def test_the_arguments_are_great_expectations_own(name):
         ("expect_column_values_to_match_regex", {"column": "x", "regex": "("}, "is no regular expression"),
         ("expect_column_values_to_match_regex", {"column": "x"}, "needs the argument regex"),
         ("expect_table_row_count_to_equal", {}, "needs the argument value"),
+        ("expect_table_row_count_to_equal", {"value": "5"}, "value is '5'; it is a whole number"),
+        (
+            "expect_column_pair_values_to_be_equal",
+            {"column_A": "x", "column_B": "y", "ignore_row_if": "never"},
+            "Unknown ignore_row_if 'never'. Allowed: both_values_are_missing, either_value_is_missing",
+        ),
+        (
+            "expect_compound_columns_to_be_unique",
+            {"column_list": ["x", "y"], "ignore_row_if": "neither"},
+            "Allowed: all_values_are_missing, any_value_is_missing, never",
+        ),
+        (
+            "expect_column_values_to_be_between",
+            {"column": "x", "min_value": 0, "strict_min": "no"},
+            "strict_min is 'no'; it is true or false",
+        ),
+        (
+            "expect_column_quantile_values_to_be_between",
+            {"column": "x", "quantile_ranges": {"quantiles": [0.5], "value_ranges": [0, 1]}},
+            "it is {quantiles: [shares], value_ranges: [[from, to] for each]}",
+        ),
+        (
+            "expect_column_values_to_be_unique",
+            {"column": "x", "condition_parser": "pandas"},
+            "condition_parser goes with a row_condition",
+        ),
+        (
+            "expect_column_values_to_be_unique",
+            {"column": "x", "row_condition": "y > 1", "condition_parser": "sql"},
+            "Unknown condition_parser 'sql'. Allowed: great_expectations, pandas",
+        ),
+        (
+            "expect_column_pair_values_to_be_in_set",
+            {"column_A": "x", "column_B": "y", "value_pairs_set": [[1, 2, 3]]},
+            "it is a list of pairs",
+        ),
+        (
+            "expect_column_values_to_match_json_schema",
+            {"column": "x", "json_schema": "object"},
+            "json_schema is 'object'; it is a JSON schema",
+        ),
     ],
 )
 def test_a_wrong_argument_is_named_with_what_is_allowed(name, kwargs, problem):
@@ -114,6 +157,23 @@ COLUMNS = {"n": "integer", "x": "number", "s": "string", "t": "timestamp", "d": 
             {"column": "s", "min_value": "2"},
             "a count, a share",
         ),
+        (
+            "expect_column_values_to_be_in_set",
+            {"column": "n", "value_set": [1, 0.5]},
+            "holds 0.5, which is no",
+        ),
+        ("expect_column_values_to_be_in_set", {"column": "n", "value_set": [2.0**60]}, "which is no value"),
+        ("expect_column_values_to_be_in_set", {"column": "x", "value_set": [2**53 + 1]}, "which is no value"),
+        (
+            "expect_column_values_to_be_between",
+            {"column": "n", "max_value": 2**63 - 2},
+            "which tell them apart only below 9007199254740992 (2^53)",
+        ),
+        (
+            "expect_column_pair_values_to_be_in_set",
+            {"column_A": "d", "column_B": "n", "value_pairs_set": [["2024-01-01", "1"]]},
+            "value_pairs_set holds '1', which is no value of column 'n'",
+        ),
     ],
 )
 def test_an_argument_that_its_column_cannot_have_is_named(name, kwargs, problem):
@@ -131,6 +191,14 @@ def test_an_argument_that_its_column_cannot_have_is_named(name, kwargs, problem)
         ("expect_column_pair_values_a_to_be_greater_than_b", {"column_A": "n", "column_B": "x"}),
         ("expect_compound_columns_to_be_unique", {"column_list": ["n", "s"]}),
         ("expect_table_row_count_to_be_between", {"min_value": 0}),
+        ("expect_column_sum_to_be_between", {"column": "n", "max_value": 2**60}),
+        (
+            "expect_column_quantile_values_to_be_between",
+            {
+                "column": "x",
+                "quantile_ranges": {"quantiles": [0.5, 1], "value_ranges": [[0, None], [1, 2.5]]},
+            },
+        ),
     ],
 )
 def test_what_fits_has_no_problem(name, kwargs):
@@ -144,3 +212,18 @@ def test_a_suite_may_choose_rows_and_a_row_rule_may_not():
     assert ROW_RULES
     rule = Expectation("expect_column_values_to_not_be_null", chosen)
     assert "Unknown argument 'row_condition'" in str(argument_problem(rule, COLUMNS))
+
+
+def test_values_of_a_set_are_what_their_column_holds():
+    def values(column: str, *given: object) -> list[object]:
+        expectation = Expectation("expect_column_values_to_be_in_set", {"column": column, "value_set": given})
+        return list(typed(expectation, COLUMNS).kwargs["value_set"])
+
+    day, noon = datetime.date(2024, 1, 31), datetime.datetime(2024, 1, 31, 12, tzinfo=datetime.UTC)
+    assert values("d", "2024-01-31", day) == [day, day]
+    assert values("t", "2024-01-31T12:00:00Z", noon) == [noon, noon]
+    assert list(map(repr, values("n", 1.0, 2**60 + 1))) == ["1", str(2**60 + 1)]
+    assert list(map(repr, values("b", 1, False))) == ["True", "False"]
+    pairs = {"column_A": "d", "column_B": "s", "value_pairs_set": [["2024-01-31", "2024-01-31"]]}
+    made = typed(Expectation("expect_column_pair_values_to_be_in_set", pairs), COLUMNS)
+    assert made.kwargs["value_pairs_set"] == [[day, "2024-01-31"]]

@@ -137,6 +137,81 @@ def test_nothing_seen_is_not_met(expectation):
     assert (result.met, result.observed, result.error) == (False, "no values", None)
 
 
+@pytest.mark.parametrize(
+    "expectation",
+    [
+        Expectation("expect_column_values_to_be_unique", {"column": "value"}),
+        Expectation("expect_column_values_to_be_increasing", {"column": "value"}),
+        Expectation("expect_column_pair_values_to_be_equal", {"column_A": "value", "column_B": "value"}),
+    ],
+)
+def test_nothing_seen_is_not_met_day_by_day_either(expectation):
+    nothing = pd.DataFrame({"value": [np.nan, np.nan, np.nan]})
+    result = one(expectation, nothing)
+    assert (result.met, result.observed, result.error) == (False, "no values", None)
+
+
+CHOSEN = {"row_condition": 'shop=="x"', "condition_parser": "pandas"}
+
+
+def test_a_share_is_of_the_rows_that_the_condition_chooses():
+    data = pd.DataFrame({"value": [-1.0] * 5 + [1.0] * 95, "shop": ["x"] * 5 + ["y"] * 95})
+    kwargs = {"column": "value", "min_value": 0, "mostly": 0.9}
+    assert one(Expectation("expect_column_values_to_be_between", kwargs), data).met
+    assert not one(Expectation("expect_column_values_to_be_between", {**kwargs, **CHOSEN}), data).met
+    # A condition that no row meets asks nothing.
+    others = data.assign(shop="y")
+    assert one(Expectation("expect_column_values_to_be_between", {**kwargs, **CHOSEN}), others).met
+
+
+def test_a_missing_value_in_one_of_two_whole_numbers_is_a_value_that_differs():
+    data = pd.DataFrame(
+        {
+            "a": pd.array([1, 2, None, None, 2**53 + 1], "Int64"),
+            "b": pd.array([1, None, 3, None, 2**53], "Int64"),
+        }
+    ).assign(c=[1.0, 2.0, np.nan, np.nan, 4.0], yes=pd.array([True, None, False, None, True], "boolean"))
+
+    def broken(name: str, **kwargs: object) -> list[bool]:
+        (result,) = check_rules(data, [Expectation(name, kwargs)])
+        assert result.error is None
+        return result.broken.tolist()
+
+    equal = "expect_column_pair_values_to_be_equal"
+    assert broken(equal, column_A="a", column_B="b") == [False, True, True, False, True]
+    assert broken(equal, column_A="a", column_B="c") == [False, False, False, False, True]
+    assert broken(equal, column_A="yes", column_B="a") == [False, True, True, False, True]
+    either = {"ignore_row_if": "either_value_is_missing"}
+    assert broken(equal, column_A="a", column_B="b", **either) == [False, False, False, False, True]
+    greater = "expect_column_pair_values_a_to_be_greater_than_b"
+    assert broken(greater, column_A="a", column_B="b") == [True, True, True, False, False]
+    total = "expect_multicolumn_sum_to_equal"
+    assert broken(total, column_list=["a", "b"], sum_total=2) == [False, True, True, False, True]
+
+
+def test_a_sum_of_whole_numbers_does_not_begin_again_at_the_other_end():
+    data = pd.DataFrame({"id": pd.array([2**63 - 1, 2**63 - 1, None], "Int64")})
+    for column in (data["id"], data["id"].dropna().astype("int64")):
+        result = one(
+            Expectation("expect_column_sum_to_be_between", {"column": "id", "max_value": 0}),
+            pd.DataFrame({"id": column}),
+        )
+        assert (result.met, result.observed) == (False, str(2**64 - 2))
+
+
+def test_an_argument_that_great_expectations_refuses_is_an_error_of_its_expectation():
+    wrong = Expectation(
+        "expect_column_pair_values_to_be_equal",
+        {"column_A": "value", "column_B": "value", "ignore_row_if": "?"},
+    )
+    right = Expectation("expect_column_values_to_be_unique", {"column": "value"})
+    data = pd.DataFrame({"value": [1.0, 2.0]})
+    found = check_suite(data, [wrong, right, wrong])
+    assert [result.met for result in found] == [False, True, False]
+    assert "ignore_row_if" in str(found[0].error)
+    assert "ignore_row_if" in str(check_rules(data, [wrong])[0].error)
+
+
 def test_an_empty_frame_meets_no_expectation_about_its_values():
     empty = frame().iloc[:0]
     assert not one(Expectation("expect_table_row_count_to_be_between", {"min_value": 1}), empty).met

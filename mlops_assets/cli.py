@@ -34,7 +34,10 @@ def main() -> None:
 @main.command("up")
 @click.option("--detach", is_flag=True, help="Return once the models answer; `mlops down` stops it.")
 def up_command(detach: bool) -> None:
-    """Start everything, build the graph, deploy; Ctrl-C stops it all."""
+    """Start everything, build the graph, deploy; Ctrl-C stops it all.
+
+    A platform that is up already is completed. Exit code 3: up, but a use case failed or is missing.
+    """
     from rich.console import Console
 
     from mlops_assets.local_stack.processes import settings_from_environment
@@ -42,7 +45,7 @@ def up_command(detach: bool) -> None:
 
     start = up_detached if detach else up
     try:
-        start(settings_from_environment(), Console())
+        sys.exit(start(settings_from_environment(), Console()))
     except StopRequested:
         sys.exit(130)
 
@@ -77,19 +80,19 @@ def loop_command(full: bool, keep: bool) -> None:
 @main.command("status")
 @click.option("--json", "as_json", is_flag=True, help="Machine-readable output.")
 def status_command(as_json: bool) -> None:
-    """Per model: what answers, what is stale and why, freshness, verdict and approval."""
+    """Per model what answers, what is stale and why; documents that are missing; orphaned deployments."""
     import json
 
     from mlops_assets.defs.platform.resources import clock, model_registry, serve_client
     from mlops_assets.instance import running_instance
-    from mlops_assets.status import model_statuses, print_statuses
+    from mlops_assets.status import print_status, status_of
 
     with running_instance() as instance:
-        statuses = model_statuses(_definitions(), instance, serve_client(), model_registry(), clock().now())
+        status = status_of(_definitions(), instance, serve_client(), model_registry(), clock().now())
     if as_json:
-        click.echo(json.dumps([status.to_dict() for status in statuses], indent=2, default=str))
+        click.echo(json.dumps(status.to_dict(), indent=2, default=str))
     else:
-        print_statuses(statuses)
+        print_status(status)
 
 
 @main.command("approve")
@@ -161,6 +164,22 @@ def set_weight_command(deployment: str, percent: float, to: str, by: str, reason
 def rollback_command(deployment: str, to: str, by: str, reason: str) -> None:
     """Put traffic, alias and records back to an earlier version, together; it stays there."""
     _act(deployment, action="rollback", by=by, reason=reason, to=to)
+
+
+@main.command("retire")
+@click.argument("deployment")
+@_person
+def retire_command(deployment: str, by: str, reason: str) -> None:
+    """Take DEPLOYMENT, which no document declares any more, out of service."""
+    from mlops_assets.decisions import retire
+    from mlops_assets.defs.platform.resources import serve_client
+    from mlops_assets.instance import running_instance
+
+    client = serve_client()
+    with running_instance() as instance:
+        applications = client.declared() or client.saved()
+        run_id = retire(_definitions(), instance, deployment, applications=applications, by=by, reason=reason)
+    click.echo(f"deployments/{deployment} is retired by {by}; its data and models stay (run {run_id}).")
 
 
 def _act(deployment: str, **act: Any) -> None:
@@ -285,8 +304,13 @@ def backtest_command(
 
 
 def _definitions() -> Any:
+    import logging
+
+    from mlops_assets.components import use_cases
     from mlops_assets.definitions import defs
 
+    # `status` shows what is missing; elsewhere it would stand between a person and the answer.
+    logging.getLogger(use_cases.__name__).setLevel(logging.ERROR)
     return defs()
 
 

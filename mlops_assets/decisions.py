@@ -1,10 +1,10 @@
 """A person's decisions, recorded as materialisations of the running instance.
 
-Belongs here: launching an approval or an act of a deployment with its configuration. Does not belong here:
-what is allowed (``rollout/``), carrying it out (``components/``), printing (``cli.py``).
+Belongs here: launching an approval, an act of a deployment or its retirement with its configuration. Does not
+belong here: what is allowed (``rollout/``), carrying it out (``components/``), printing (``cli.py``).
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any, Literal
 
@@ -12,9 +12,12 @@ import dagster as dg
 
 from mlops_assets.components.drift_watch import no_drift_evaluation
 from mlops_assets.components.episode_records import episode_log, noted
+from mlops_assets.components.orphan_watch import JOB, run_config
 from mlops_assets.components.records import Record, latest
+from mlops_assets.components.retiring import Declared, orphaned
 from mlops_assets.components.rollout_watch import ACTION_TAG, ROLLOUT_TAG
 from mlops_assets.components.run_owner import OWNER_TAG, end_lost, this_process
+from mlops_assets.components.use_cases import missing_in
 from mlops_assets.errors import ApprovalError, DeploymentError, MlopsError, UnknownName
 from mlops_assets.monitoring.episodes import close
 
@@ -88,11 +91,40 @@ def close_episode(
     return log.open.number
 
 
+def retire(
+    definitions: dg.Definitions,
+    instance: dg.DagsterInstance,
+    deployment: str,
+    *,
+    applications: Sequence[Mapping[str, Any]],
+    by: str,
+    reason: str,
+) -> str:
+    """Takes an orphaned deployment out of service; id of the Dagster run. ``applications``: those declared.
+
+    Waits for an act that is being carried out. Raises UnknownName when that is no orphan, and DeploymentError
+    with the reason when it cannot be stopped.
+    """
+    declared = Declared.of(definitions.resolve_asset_graph())
+    found = [one.name for one in orphaned(declared, instance, applications)]
+    if deployment not in found:
+        known = deployment in declared.deployments
+        step = "It is declared: remove its folder first, or it would be deployed again." if known else ""
+        raise UnknownName("orphaned deployment", deployment, found, next_step=step)
+    job = definitions.resolve_job_def(JOB)
+    config = run_config(deployment, by, reason)
+    tags = {"mlops/decided_by": by}
+    return _carry_out(instance, job, config, tags, DeploymentError)
+
+
 def _key(definitions: dg.Definitions, kind: str, name: str, what: str) -> dg.AssetKey:
     graph = definitions.resolve_asset_graph()
     known = {key.path[1]: key for key in graph.materializable_asset_keys if key.path[0] == kind}
     if name not in known:
-        raise UnknownName(what, name, known)
+        key = f"{kind}/{name}"
+        lost = next((one for one in missing_in(graph) if key in one.assets), None)
+        step = f"{key} is missing: {lost.problem}" if lost else ""
+        raise UnknownName(what, name, known, next_step=step)
     return known[name]
 
 
@@ -104,16 +136,27 @@ def _materialise(
     tags: Mapping[str, str],
     error: type[MlopsError],
 ) -> str:
+    job = definitions.resolve_implicit_global_asset_job_def()
+    ops = {"ops": {key.to_python_identifier(): {"config": dict(config)}}}
+    return _carry_out(instance, job, ops, tags, error, [key])
+
+
+def _carry_out(
+    instance: dg.DagsterInstance,
+    job: dg.JobDefinition,
+    config: Mapping[str, Any],
+    tags: Mapping[str, str],
+    error: type[MlopsError],
+    selection: Sequence[dg.AssetKey] | None = None,
+) -> str:
+    """Runs the job in this process; id of the run. Raises ``error`` with the step's own words."""
     for run in instance.get_runs(filters=dg.RunsFilter(statuses=[dg.DagsterRunStatus.STARTED]), limit=100):
         end_lost(instance, run)
-    result = definitions.resolve_implicit_global_asset_job_def().execute_in_process(
+    result = job.execute_in_process(
         instance=instance,
-        asset_selection=[key],
-        run_config={
-            "ops": {key.to_python_identifier(): {"config": dict(config)}},
-            # The run's page has every event; a person at the prompt wants the outcome.
-            "loggers": {"console": {"config": {"log_level": "CRITICAL"}}},
-        },
+        asset_selection=list(selection) if selection is not None else None,
+        # The run's page has every event; a person at the prompt wants the outcome.
+        run_config={**config, "loggers": {"console": {"config": {"log_level": "CRITICAL"}}}},
         tags={**tags, OWNER_TAG: this_process()},
         raise_on_error=False,
     )

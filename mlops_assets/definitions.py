@@ -11,6 +11,8 @@ import dagster as dg
 from dagster.components.core.component_tree import ComponentTree
 
 from mlops_assets import environment
+from mlops_assets.components.orphan_watch import orphan_watch
+from mlops_assets.components.rollout_watch import LAUNCHED_BY_TAG
 from mlops_assets.components.use_cases import load_use_cases
 
 FRESHNESS: tuple[tuple[str, dg.FreshnessPolicy], ...] = (
@@ -29,7 +31,9 @@ FRESHNESS: tuple[tuple[str, dg.FreshnessPolicy], ...] = (
 
 
 def with_platform_policy(loaded: dg.Definitions) -> dg.Definitions:
-    """The definitions with a freshness policy on every materialisable asset, in one process per run."""
+    """The definitions with a freshness policy on every materialisable asset, automation for each use case and
+    a watch of orphans; a run is one process.
+    """
     policies = {kind: policy for kinds, policy in FRESHNESS for kind in kinds.split()}
 
     def apply(spec: dg.AssetSpec) -> dg.AssetSpec:
@@ -39,8 +43,28 @@ def with_platform_policy(loaded: dg.Definitions) -> dg.Definitions:
     governed = loaded.permissive_map_resolved_asset_specs(
         func=apply, selection=dg.AssetSelection.all().materializable()
     )
-    # A process per step would import every library anew: 5 s a step on two cores.
-    return dg.Definitions.merge(governed, dg.Definitions(executor=dg.in_process_executor))
+    graph = governed.resolve_asset_graph()
+    use_cases = {graph.get(key).group_name for key in graph.materializable_asset_keys}
+    platform = dg.Definitions(
+        sensors=[_automation(use_case) for use_case in sorted(use_cases)],
+        # A process per step would import every library anew: 5 s a step on two cores.
+        executor=dg.in_process_executor,
+    )
+    return dg.Definitions.merge(governed, platform, orphan_watch(graph))
+
+
+def _automation(use_case: str) -> dg.AutomationConditionSensorDefinition:
+    """What evaluates the automation conditions of one use case, running from the start.
+
+    One for each: an evaluation that fails stops no other use case, and no run mixes two of them.
+    """
+    return dg.AutomationConditionSensorDefinition(
+        f"automation_{use_case}",
+        target=dg.AssetSelection.groups(use_case),
+        default_status=dg.DefaultSensorStatus.RUNNING,
+        minimum_interval_seconds=10,
+        run_tags={LAUNCHED_BY_TAG: "automation"},
+    )
 
 
 @dg.definitions

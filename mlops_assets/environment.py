@@ -11,6 +11,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from mlops_assets.errors import UnknownName
+from mlops_assets.rollout.orphans import POLICIES, OrphanPolicy
+
 PROJECT_ROOT = Path(__file__).resolve().parent.parent
 
 
@@ -93,6 +96,11 @@ ALERT_SECRET = Variable(
     "",
     "Key that alerts to the webhook are signed with (HMAC-SHA256); empty: not signed.",
 )
+ORPHANS = Variable(
+    "MLOPS_ORPHANS",
+    "keep",
+    "Deployments that no document declares any more: `keep` them until a person retires them, or `retire`.",
+)
 GIT_SHA = Variable("MLOPS_GIT_SHA", "", "Commit recorded with models; empty: asked of git.")
 
 VARIABLES: tuple[Variable, ...] = tuple(
@@ -110,6 +118,15 @@ def clock_file() -> str:
     file = CLOCK_FILE.read()
     # Gateways and sensors work in folders of their own.
     return str(Path(file).absolute()) if file else ""
+
+
+def orphan_policy() -> OrphanPolicy:
+    """What becomes of deployments that nothing declares; UnknownName when it is no policy."""
+    policy = ORPHANS.read()
+    for known in POLICIES:
+        if policy == known:
+            return known
+    raise UnknownName(ORPHANS.name, policy, POLICIES)
 
 
 def serve_url() -> str:

@@ -1,21 +1,28 @@
-"""What is true right now, per model: what answers, what is stale and why, freshness, approval.
+"""What is true right now: per model what answers, what is stale and why; documents that are missing; orphans.
 
-Belongs here: reading the instance, the graph and the endpoint into plain values. Does not belong
-here: printing (``cli.py``) or deciding anything.
+Belongs here: reading the instance, the graph and the endpoint into plain values, and showing them. Does not
+belong here: deciding anything.
 """
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
 from mlops_assets.components.episode_records import episode_log
 from mlops_assets.components.records import current_versions, latest
+from mlops_assets.components.retiring import Declared, orphaned
 from mlops_assets.components.served_state import MONITORED, Monitored, served_now
+from mlops_assets.components.use_cases import MissingDocument, missing_in
+from mlops_assets.errors import ClusterUnreachable
 from mlops_assets.resources.model_registry import ModelRegistry
 from mlops_assets.resources.serve_client import ServeClient
+from mlops_assets.rollout import desired_state
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 CHAIN = (
     "training_sets",
@@ -58,6 +65,70 @@ class ModelStatus:
     def to_dict(self) -> dict[str, Any]:
         """Plain values, for ``--json``."""
         return asdict(self)
+
+
+@dataclass(frozen=True)
+class UndeclaredStatus:
+    """A deployment that no loaded document declares; ``use_case`` is the folder that did ("": not known)."""
+
+    deployment: str
+    use_case: str
+    endpoint: str
+    answers: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Status:
+    """Everything ``mlops status`` shows.
+
+    ``unwatched`` are deployments that answer while their document is missing. ``orphans_unknown`` says why
+    nobody knows of orphans, "" when that is known.
+    """
+
+    models: list[ModelStatus]
+    missing: list[MissingDocument]
+    unwatched: list[UndeclaredStatus]
+    orphans: list[UndeclaredStatus]
+    orphans_unknown: str = ""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, for ``--json``."""
+        return asdict(self)
+
+
+def status_of(
+    definitions: dg.Definitions,
+    instance: dg.DagsterInstance,
+    client: ServeClient,
+    registry: ModelRegistry,
+    now: datetime,
+) -> Status:
+    """The status of the platform; ``now`` is data time."""
+    graph = definitions.resolve_asset_graph()
+    unknown = ""
+    try:
+        declared = client.declared()
+    except ClusterUnreachable as error:
+        declared, unknown = [], str(error)
+
+    def undeclared(name: str, use_case: str) -> UndeclaredStatus:
+        return UndeclaredStatus(name, use_case, client.url(name), _answers(client, name))
+
+    missing = missing_in(graph)
+    lost = {key: one for one in missing for key in one.assets}
+    running = desired_state.deployments(declared)
+    found = orphaned(Declared.of(graph), instance, declared)
+    return Status(
+        models=model_statuses(definitions, instance, client, registry, now),
+        missing=missing,
+        unwatched=[
+            undeclared(name, lost[f"deployments/{name}"].use_case)
+            for name in running
+            if f"deployments/{name}" in lost
+        ],
+        orphans=[undeclared(one.name, one.use_case) for one in found],
+        orphans_unknown=unknown,
+    )
 
 
 def model_statuses(
@@ -204,13 +275,52 @@ def _episode(instance: dg.DagsterInstance, model: str) -> dict[str, Any]:
     return asdict(newest) if newest else {}
 
 
-def print_statuses(statuses: Sequence[ModelStatus]) -> None:
-    """A table per model for people."""
+def print_status(status: Status) -> None:
+    """A table per model for people, then what is missing and what nothing declares."""
     from rich.console import Console
-    from rich.table import Table
     from rich.text import Text
 
     console = Console()
+    _print_models(status.models, console)
+    for one in (one for one in status.missing if not one.because):
+        fallen = [other.what for other in status.missing if other.because == one.where]
+        console.print(Text(f"\n{one.use_case}  ", style="bold").append(f"MISSING: {one.what}", style="red"))
+        for line in one.problem.splitlines():
+            _say(console, f"  {line}")
+        if fallen:
+            _say(console, f"  with it: {', '.join(fallen)}")
+        _say(console, f"  assets:  {', '.join(_assets_with(one, status.missing))}")
+        _say(console, f"  to do:   {one.command}")
+    for left in status.unwatched:
+        _say(console, f"\n{left.deployment}: {_answering(left)} until its document is mended")
+    for orphan in status.orphans:
+        said = Text(f"\n{orphan.deployment}  ", style="bold").append("ORPHAN: ", style="yellow")
+        console.print(said.append("no document declares this deployment any more"))
+        where = f"it was declared in {orphan.use_case}; " if orphan.use_case else ""
+        _say(console, f"  {where}{_answering(orphan)}")
+        _say(console, f"  to do:   mlops retire {orphan.deployment} --by NAME --reason TEXT")
+    if status.orphans_unknown:
+        _say(console, f"\nNobody knows of orphaned deployments: {status.orphans_unknown}")
+
+
+def _answering(one: UndeclaredStatus) -> str:
+    known = one.answers["status"] == "answers"
+    told = f"{one.answers['stable']} answers" if known else one.answers["status"]
+    return f"{told} at {one.endpoint}; nothing trains it or watches it"
+
+
+def _assets_with(one: MissingDocument, missing: Sequence[MissingDocument]) -> list[str]:
+    return [key for other in missing if other is one or other.because == one.where for key in other.assets]
+
+
+def _say(console: "Console", line: str) -> None:
+    console.print(line, highlight=False, markup=False)
+
+
+def _print_models(statuses: Sequence[ModelStatus], console: "Console") -> None:
+    from rich.table import Table
+    from rich.text import Text
+
     colours = {"FRESH": "green", "STALE": "yellow", "MISSING": "red"}
     states = {"PASS": "green", "WARN": "yellow", "FAIL": "red"}
     for status in statuses:

@@ -1,7 +1,7 @@
 """When an asset materialises by itself: the automation conditions that components share.
 
 Belongs here: conditions, with what each one reacts to. Does not belong here: the sensor that
-evaluates them (``defs/platform/automation.py``).
+evaluates them (``definitions.py``).
 """
 
 from typing import Any

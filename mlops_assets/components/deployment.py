@@ -340,7 +340,9 @@ class DeploymentComponent(DeclaredComponent[DeploymentDeclaration]):
                 outcome = rolling.run(config.order(), latest(context.instance, key))
             except MlopsError as error:
                 raise dg.Failure(str(error), allow_retries=False) from error
-            yield materialisation(outcome, serve_client, declared.name, time.monotonic() - started)
+            yield materialisation(
+                outcome, serve_client, declared.name, time.monotonic() - started, use_case=group
+            )
 
         return deployment
 

@@ -20,6 +20,7 @@ from typing import Any, ClassVar, Generic, Self, TypeVar, cast
 import dagster as dg
 from pydantic import BaseModel, ConfigDict
 
+from mlops_assets import environment
 from mlops_assets.components.process_state import apart, process_restored
 from mlops_assets.errors import DeclarationError, UnknownName
 
@@ -147,8 +148,8 @@ def named(value: Any, field: str) -> Iterator[tuple[tuple[str | int, ...], str]]
 
 
 def shown(path: Path) -> Path:
-    """Relative to the working directory where possible: errors are read by people in a checkout."""
-    try:
-        return path.resolve().relative_to(Path.cwd())
-    except ValueError:
-        return path
+    """Relative to the working directory or the checkout: errors are read by people there."""
+    for folder in (Path.cwd(), environment.PROJECT_ROOT):
+        if path.resolve().is_relative_to(folder):
+            return path.resolve().relative_to(folder)
+    return path

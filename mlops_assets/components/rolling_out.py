@@ -19,6 +19,7 @@ from typing import Any
 import dagster as dg
 
 from mlops_assets.components.records import Record, latest
+from mlops_assets.components.retiring import USE_CASE, in_service
 from mlops_assets.errors import ApprovalError, ClusterUnreachable, DeploymentError, UnknownName
 from mlops_assets.resources.alerts import Alert, Alerts
 from mlops_assets.resources.model_registry import CHAMPION, ModelRegistry, RegisteredVersion
@@ -220,11 +221,15 @@ class RollingOut:
     report: Callable[[str], None]
     clock: Callable[[], float] = time.time
     losses: Callable[[], Mapping[str, Any] | None] = lambda: None
+    revisions_before: int = field(default=0, init=False)
 
     def run(self, order: Order, record: Record | None) -> Outcome:
         """Carries the order out. Raises DeploymentError or ApprovalError when nothing changed."""
         if order.action in PERSONS_ACTS:
             self._require_person(order)
+        # A deployment that was retired begins anew; its old answers keep their revisions to themselves.
+        self.revisions_before = int(record.metadata["revision"]) if record and not in_service(record) else 0
+        record = in_service(record)
         if record is None:
             # Never deployed: without an approval there is nothing to ask the cluster for.
             self.approved()
@@ -332,7 +337,9 @@ class RollingOut:
             mark = self._mark(
                 order, "initial", label, "the first version: there is nothing to compare it with"
             )
-            new = transitions.initial(self.settings, label, mark)
+            new = transitions.initial(self.settings, label, mark).model_copy(
+                update={"revision": self.revisions_before + 1}
+            )
             self.report(f"starting {target.application}")
             self._declare(desired_state.with_versions_added(applications, [target]), new, None)
             self.client.wait_until_running([self.name, target.application], report=self.report)
@@ -654,7 +661,10 @@ class RollingOut:
         if self.client.declared() or not self.client.saved():
             return ""
         self.report("the cluster is empty; declaring the saved state again")
-        names = self.client.restore(report=self.report)
+        names = self.client.declare_saved()
+        # What becomes of the others is their own affair.
+        own = [name for name in names if name == self.name or name.startswith(f"{self.name}--")]
+        self.client.wait_until_running(own, report=self.report)
         return f"the cluster had lost its state; {', '.join(names)} were declared again"
 
     def _rebuild(self, record: Record) -> Outcome:
@@ -887,9 +897,9 @@ def described(judgement: Judgement | None) -> dict[str, Any] | None:
 
 
 def materialisation(
-    outcome: Outcome, client: ServeClient, name: str, seconds: float
+    outcome: Outcome, client: ServeClient, name: str, seconds: float, *, use_case: str = ""
 ) -> dg.MaterializeResult[Any]:
-    """The record of an act."""
+    """The record of an act; ``use_case`` is the folder that declares the deployment."""
     routing = outcome.routing
     metadata: dict[str, Any] = {
         "phase": outcome.phase,
@@ -911,6 +921,7 @@ def materialisation(
         "verified": outcome.verified,
         "withdrawn": dg.MetadataValue.json(dict(outcome.withdrawn)),
         "seconds": round(seconds, 1),
+        USE_CASE: use_case,
         "desired_state": dg.MetadataValue.json(json.loads(routing.model_dump_json(exclude={"segments"}))),
     }
     for key, text in (("alert", outcome.alert), ("placement", outcome.placement)):

@@ -16,6 +16,7 @@ from typing import Any
 import dagster as dg
 
 from mlops_assets.components.records import Record, current_versions, latest
+from mlops_assets.components.retiring import in_service
 from mlops_assets.components.rolling_out import Assessment, assess, described, labelled_losses
 from mlops_assets.components.run_owner import end_lost
 from mlops_assets.errors import ClusterUnreachable
@@ -124,7 +125,7 @@ def _look(
     cursor: Cursor,
     now: float,
 ) -> tuple[Due, Assessment | None]:
-    record = latest(instance, key)
+    record = in_service(latest(instance, key))
     routing = desired_state.routing_of(client.declared(), name)
     recorded = int(record.metadata["revision"]) if record and "revision" in record.metadata else None
     if routing is None and recorded is not None:

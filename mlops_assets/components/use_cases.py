@@ -10,10 +10,11 @@ placeholder that cannot be materialised.
 
 import logging
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import dagster as dg
+from dagster._utils.warnings import suppress_dagster_warnings
 from dagster.components.core.component_tree import ComponentTree
 from dagster.components.core.defs_module import ComponentPath
 
@@ -42,6 +43,7 @@ class MissingDocument:
     """A document that is not there: ``problem`` says why, with file and line.
 
     ``because`` is the place of the document that it cannot do without, "" when the problem is its own.
+    ``upstream`` are the assets that it names.
     """
 
     where: str
@@ -50,6 +52,7 @@ class MissingDocument:
     problem: str
     because: str
     assets: tuple[str, ...]
+    upstream: tuple[str, ...] = ()
 
     @property
     def command(self) -> str:
@@ -57,6 +60,7 @@ class MissingDocument:
         return f"mend {self.because or self.where}, see that `make check` passes, then: make up"
 
 
+@suppress_dagster_warnings
 def load_use_cases(
     tree: ComponentTree, *, beside: dg.Definitions | None = None, strict: bool = False
 ) -> dg.Definitions:
@@ -74,7 +78,7 @@ def load_use_cases(
         if not found:
             break
         missing |= found
-    told = sorted(missing.values(), key=lambda one: (bool(one.because), one.where))
+    told = _with_lineage(documents, missing)
     platform = [missing[one].problem for one in missing if one.of_platform]
     if platform or (strict and told):
         raise DeclarationError("\n".join(platform or [one.problem for one in told if not one.because]))
@@ -84,9 +88,21 @@ def load_use_cases(
     return dg.Definitions.merge(*parts)
 
 
+def _with_lineage(
+    documents: Sequence[Document], missing: Mapping[Document, MissingDocument]
+) -> list[MissingDocument]:
+    """What is missing, causes before what falls with them, with those assets they name that there are."""
+    there = {key.to_user_string() for one in documents for key in one.makes}
+    told = []
+    for document, one in missing.items():
+        upstream = dict.fromkeys(need.key.to_user_string() for need in document.needs)
+        told.append(replace(one, upstream=tuple(key for key in upstream if key in there)))
+    return sorted(told, key=lambda one: (bool(one.because), one.where))
+
+
 def placeholders(missing: Sequence[MissingDocument]) -> dg.Definitions:
     """Assets that stand in the graph for what is missing, each with a check that fails with the reason."""
-    specs = [_placeholder(one, dg.AssetKey.from_user_string(key)) for one in missing for key in one.assets]
+    specs = [_placeholder(one, key) for one in missing for key in one.assets]
     return dg.Definitions(assets=specs, asset_checks=[_check(spec) for spec in specs])
 
 
@@ -102,7 +118,8 @@ def missing_in(graph: Any) -> list[MissingDocument]:
         value = node.metadata.get(MISSING)
         if value is not None:
             told = value.value
-            one = MissingDocument(**{**told, "assets": tuple(told["assets"])})
+            lists = {name: tuple(told[name]) for name in ("assets", "upstream")}
+            one = MissingDocument(**{**told, **lists})
             found[one.where, one.what] = one
     return sorted(found.values(), key=lambda one: (bool(one.because), one.where))
 
@@ -313,27 +330,17 @@ def _place(document: Document) -> str:
     return f"{stem}_{number + 1}" if isinstance(number, int) and number else stem
 
 
-def _placeholder(missing: MissingDocument, key: dg.AssetKey) -> dg.AssetSpec:
+def _placeholder(missing: MissingDocument, key: str) -> dg.AssetSpec:
+    first = key == missing.assets[0]
     return dg.AssetSpec(
-        key,
+        dg.AssetKey.from_user_string(key),
+        # One of them keeps its place in the lineage.
+        deps=[dg.AssetKey.from_user_string(other) for other in missing.upstream] if first else None,
         group_name=missing.use_case,
         kinds={"missing"},
         description=f"**Missing.** {missing.what} cannot be loaded.\n\n```\n{missing.problem}\n```\n\n"
         f"To get it back: {missing.command}.",
-        metadata={
-            MISSING: dg.MetadataValue.json(
-                {
-                    "where": missing.where,
-                    "use_case": missing.use_case,
-                    "what": missing.what,
-                    "problem": missing.problem,
-                    "because": missing.because,
-                    "assets": list(missing.assets),
-                }
-            ),
-            "problem": dg.MetadataValue.md(f"```\n{missing.problem}\n```"),
-            "document": missing.where,
-        },
+        metadata={MISSING: dg.MetadataValue.json({**asdict(missing), "assets": list(missing.assets)})},
     )
 
 

@@ -7,14 +7,15 @@ here: stopping it (``down.py``).
 import fcntl
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Literal
 
 from mlops_assets.errors import StackError
 from mlops_assets.local_stack import process_table
+from mlops_assets.local_stack.lacking import Lack
 from mlops_assets.local_stack.layout import Layout
 
 Phase = Literal["starting", "ready"]
@@ -22,12 +23,13 @@ Phase = Literal["starting", "ready"]
 
 @dataclass(frozen=True)
 class Owner:
-    """The supervising process and how far it got."""
+    """The supervising process, how far it got, and what of it all is not up."""
 
     pid: int
     started: str
     phase: Phase
     deployments: tuple[str, ...] = ()
+    lacks: tuple[Lack, ...] = ()
 
     @property
     def identity(self) -> process_table.ProcessIdentity:
@@ -44,17 +46,27 @@ def owner(layout: Layout) -> Owner | None:
         data = json.loads(_file(layout).read_text(encoding="utf-8"))
     except (FileNotFoundError, ValueError):
         return None
-    found = Owner(**{**data, "deployments": tuple(data["deployments"])})
+    lacks = tuple(Lack(**lack) for lack in data.get("lacks", ()))
+    found = Owner(**{**data, "deployments": tuple(data["deployments"]), "lacks": lacks})
     return found if process_table.is_alive(found.identity) else None
 
 
-def write(layout: Layout, phase: Phase, deployments: tuple[str, ...] = ()) -> None:
+def write(layout: Layout, phase: Phase, deployments: Sequence[str] = (), lacks: Sequence[Lack] = ()) -> None:
     """Records this process as the owner."""
     me = process_table.identity(os.getpid())
     if me is None:
         raise StackError("cannot read /proc: the local platform needs Linux.")
-    partial = _file(layout).with_suffix(".partial")
-    partial.write_text(json.dumps(asdict(Owner(me.pid, me.started, phase, deployments))), encoding="utf-8")
+    _put(layout, Owner(me.pid, me.started, phase, tuple(deployments), tuple(lacks)))
+
+
+def update(layout: Layout, running: Owner, deployments: Sequence[str], lacks: Sequence[Lack]) -> None:
+    """Records what another process made of the platform that ``running`` owns."""
+    _put(layout, replace(running, deployments=tuple(deployments), lacks=tuple(lacks)))
+
+
+def _put(layout: Layout, owner: Owner) -> None:
+    partial = _file(layout).with_suffix(f".{os.getpid()}.partial")
+    partial.write_text(json.dumps(asdict(owner)), encoding="utf-8")
     partial.replace(_file(layout))
 
 

@@ -1,7 +1,9 @@
-"""``mlops up``: from nothing to an answering model, then watch until told to stop.
+"""``mlops up``: from nothing to answering models, then watch until told to stop.
 
 Belongs here: the order of a start and what ends it. Does not belong here: single processes
 (``supervisor.py``), what must be materialised (``materialisation.py``), how it looks (``display.py``).
+
+A part of the platform that dies ends it; a use case that fails is told, and the others are up.
 """
 
 import json
@@ -11,16 +13,20 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from types import FrameType
-from typing import Any
+from typing import Any, Literal
+from urllib.error import URLError
+from urllib.request import ProxyHandler, Request, build_opener
 
 from rich.console import Console
 
 from mlops_assets.errors import StackError
-from mlops_assets.local_stack import endpoint, process_table, record
+from mlops_assets.local_stack import endpoint, lacking, process_table, record
 from mlops_assets.local_stack.display import Display
+from mlops_assets.local_stack.lacking import AGAIN, INCOMPLETE, Lack, Orphan
 from mlops_assets.local_stack.processes import (
     MARKER,
     StackSettings,
@@ -33,6 +39,7 @@ from mlops_assets.local_stack.supervisor import Supervisor
 
 POLL_S = 0.2
 ANSWER_DEADLINE_S = 60.0
+RELOAD_DEADLINE_S = 60.0
 GRAPH = "graph"
 
 
@@ -40,14 +47,16 @@ class StopRequested(KeyboardInterrupt):
     """Ctrl-C, SIGTERM or a closed terminal."""
 
 
-def up(settings: StackSettings, console: Console) -> None:
+def up(settings: StackSettings, console: Console) -> int:
     """Starts everything, prints how to use it, and returns when told to stop; nothing runs afterwards.
 
-    Returns at once when the platform is up already. Raises StackError when it cannot start or when a
-    part of it dies; StopRequested when told to stop before it was up.
+    A use case that fails is told, and the rest is up. A platform that is up already is completed instead.
+    Gives the exit code: 0, or INCOMPLETE when something was not up. Raises StackError when the platform
+    cannot start or when a part of it dies; StopRequested when told to stop before it was up.
     """
-    if _is_up_already(settings, console):
-        return
+    running = _running(settings)
+    if running is not None:
+        return complete(settings, running, console)
     layout = settings.layout
     with record.held(layout), stop_on_signals():
         supervisor = Supervisor(declared_processes(settings), layout)
@@ -58,14 +67,17 @@ def up(settings: StackSettings, console: Console) -> None:
                 console.print(f"stopped what an earlier run left behind: {command}", markup=False)
             supervisor.require_ports()
             record.write(layout, "starting")
-            deployed = bring_up(settings, supervisor, console)
-            _print_summary(settings, deployed, console)
-            record.write(layout, "ready", tuple(deployed))
-            console.print("\nUp. Ctrl-C stops everything." if console.is_terminal else "\nUp.")
+            built = bring_up(settings, supervisor, console)
+            shown = _shown(settings, built)
+            _print_summary(settings, built, shown, console)
+            record.write(layout, "ready", list(shown), built.lacks)
+            told = "Up, but for what is said above." if built.lacks else "Up."
+            console.print(f"\n{told} Ctrl-C stops everything." if console.is_terminal else f"\n{told}")
             with stopping_is_wanted():
-                while True:
-                    supervisor.check()
-                    time.sleep(1.0)
+                _watch(supervisor)
+            # Somebody may have completed it meanwhile.
+            last = record.owner(layout)
+            return INCOMPLETE if last is not None and last.lacks else 0
         finally:
             # A second Ctrl-C must not leave half of it running.
             for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
@@ -74,10 +86,13 @@ def up(settings: StackSettings, console: Console) -> None:
             console.print("Stopped; no process left.")
 
 
-def up_detached(settings: StackSettings, console: Console) -> None:
-    """Starts a supervisor in the background; returns when the models answer, else raises StackError."""
-    if _is_up_already(settings, console):
-        return
+def up_detached(settings: StackSettings, console: Console) -> int:
+    """Starts a supervisor in the background; returns the exit code when what can answer does, else raises
+    StackError.
+    """
+    running = _running(settings)
+    if running is not None:
+        return complete(settings, running, console)
     layout = settings.layout
     layout.logs.mkdir(parents=True, exist_ok=True)
     log = layout.logs / "up.log"
@@ -109,10 +124,51 @@ def up_detached(settings: StackSettings, console: Console) -> None:
                 raise
     told = f"\nRunning in the background (pid {background.pid}, log {log}). Stop it with: make down"
     console.print(told, markup=False, highlight=False, soft_wrap=True)
+    return INCOMPLETE if owner is not None and owner.lacks else 0
 
 
-def bring_up(settings: StackSettings, supervisor: Supervisor, console: Console) -> list[str]:
-    """Starts the processes and builds the graph meanwhile; names of the deployments that answer."""
+def complete(settings: StackSettings, running: record.Owner, console: Console) -> int:
+    """Builds what a running platform lacks, as failed before or declared since; the exit code."""
+    console.print(f"Up already (pid {running.pid}); looking for what is missing. `make down` stops it.")
+    with stop_on_signals(), Display(console) as display:
+        graph = _GraphBuilder(settings, display, again=True)
+        graph.start()
+        while graph.deployed is None:
+            graph.poll()
+            time.sleep(POLL_S)
+        built = graph.built()
+        _wait_for_answers(settings, built, display, lambda: None)
+    _reload_definitions(settings)
+    shown = _shown(settings, built)
+    _print_summary(settings, built, shown, console)
+    record.update(settings.layout, running, list(shown), built.lacks)
+    return INCOMPLETE if built.lacks else 0
+
+
+def _watch(supervisor: Supervisor) -> None:
+    """Until told to stop, or a part of the platform dies."""
+    while True:
+        supervisor.check()
+        time.sleep(1.0)
+
+
+@dataclass
+class Built:
+    """What a start came to: the deployments that were made, what is not up, and what nothing declares."""
+
+    deployed: list[str]
+    lacks: list[Lack]
+    orphans: list[Orphan]
+
+    def require_all(self) -> list[str]:
+        """The deployments; StackError when something is not up."""
+        if self.lacks:
+            raise StackError("\n".join(lacking.lines(self.lacks, ())))
+        return self.deployed
+
+
+def bring_up(settings: StackSettings, supervisor: Supervisor, console: Console) -> Built:
+    """Starts the processes and builds the graph meanwhile; returns when what can answer does."""
     with Display(console) as display:
         _launch(supervisor, "first", display)
         graph = _GraphBuilder(settings, display)
@@ -133,15 +189,55 @@ def bring_up(settings: StackSettings, supervisor: Supervisor, console: Console) 
         while supervisor.waiting_for:
             _show_ready(supervisor, display)
             time.sleep(POLL_S)
-        for name in graph.deployed:
-            display.begin(f"wait for {name}")
-            _wait_until(
-                lambda name=name: endpoint.is_ready(settings.serve_url, name),  # type: ignore[misc]
-                supervisor,
-                f"{settings.serve_url}/{name}/ready does not answer 200",
-            )
+        built = graph.built()
+        _wait_for_answers(settings, built, display, supervisor.check)
+    return built
+
+
+def _wait_for_answers(
+    settings: StackSettings, built: Built, display: Display, check: Callable[[], None]
+) -> None:
+    """Waits for all deployments together; one that does not answer in time is lacking."""
+    waiting = list(built.deployed)
+    for name in waiting:
+        display.begin(f"wait for {name}")
+    deadline = time.monotonic() + ANSWER_DEADLINE_S
+    while waiting:
+        check()
+        for name in [name for name in waiting if endpoint.is_ready(settings.serve_url, name)]:
             display.finish(f"wait for {name}")
-    return graph.deployed
+            waiting.remove(name)
+        if time.monotonic() > deadline:
+            break
+        time.sleep(POLL_S)
+    for name in waiting:
+        url = f"{settings.serve_url}/{name}/ready"
+        built.lacks.append(Lack(name, f"{url} does not answer 200 after {ANSWER_DEADLINE_S:.0f} s", AGAIN))
+
+
+def _shown(settings: StackSettings, built: Built) -> dict[str, endpoint.Sample]:
+    """A request that works for every deployment that answers one; one that does not is lacking."""
+    samples = {}
+    silent = {lack.use_case for lack in built.lacks}
+    for name in built.deployed:
+        try:
+            samples[name] = endpoint.sample(settings.serve_url, name)
+        except StackError as error:
+            if name not in silent:
+                built.lacks.append(Lack(name, str(error), AGAIN))
+    return samples
+
+
+def _reload_definitions(settings: StackSettings) -> None:
+    """Lets the webserver load the definitions anew: it shows what was declared when it started."""
+    query = json.dumps({"query": "mutation { reloadWorkspace { __typename } }"}).encode()
+    headers = {"Content-Type": "application/json"}
+    try:
+        request = Request(f"{settings.dagster_url}/graphql", data=query, headers=headers)  # noqa: S310
+        build_opener(ProxyHandler({})).open(request, timeout=RELOAD_DEADLINE_S).close()
+    # Whoever looks at a page that is old can reload it there; what was built is built.
+    except (URLError, OSError):
+        return
 
 
 def _launch(supervisor: Supervisor, stage: Stage, display: Display) -> None:
@@ -154,30 +250,52 @@ def _show_ready(supervisor: Supervisor, display: Display) -> None:
         display.finish(f"start {running.spec.name}", f"{running.ready_after:.1f} s")
 
 
-def _wait_until(condition: Callable[[], bool], supervisor: Supervisor, otherwise: str) -> None:
-    deadline = time.monotonic() + ANSWER_DEADLINE_S
-    while not condition():
-        supervisor.check()
-        if time.monotonic() > deadline:
-            raise StackError(f"{otherwise} after {ANSWER_DEADLINE_S:.0f} s.")
-        time.sleep(POLL_S)
-
-
 class _GraphBuilder:
-    """The child process that restores and materialises, and what it told."""
+    """The child process that restores and materialises, and what it told.
 
-    def __init__(self, settings: StackSettings, display: Display) -> None:
+    When it dies while it builds a use case, as by a crash in a library or for lack of memory, another goes on
+    without that one.
+    """
+
+    def __init__(self, settings: StackSettings, display: Display, *, again: bool = False) -> None:
         self.definitions_loaded = False
         self.complete = False
         self.deployed: list[str] | None = None
-        self._settings, self._display = settings, display
+        self._settings, self._display, self._again = settings, display, again
         self._lines: queue.Queue[str | None] = queue.Queue()
         self._log = settings.layout.logs / "graph.log"
+        self._lacks: list[Lack] = []
+        self._orphans: dict[str, Orphan] = {}
+        self._building, self._skipped = "", set[str]()
+        self._process: subprocess.Popen[str] | None = None
 
     def start(self) -> None:
+        self._launch("wb")
+        self._display.begin(GRAPH, detail="loading the definitions")
+
+    def built(self) -> Built:
+        """What it came to, once it is ``deployed``."""
+        return Built(list(self.deployed or ()), self._lacks, list(self._orphans.values()))
+
+    def poll(self) -> None:
+        """Shows what was told since the last call; StackError when it failed or ended without a word."""
+        while True:
+            try:
+                line = self._lines.get_nowait()
+            except queue.Empty:
+                return
+            if line is not None:
+                self._show(json.loads(line))
+            elif self.deployed is None:
+                self._go_on_without()
+            else:
+                return
+
+    def _launch(self, mode: Literal["wb", "ab"]) -> None:
         settings = self._settings
-        with self._log.open("wb") as sink:
-            process = subprocess.Popen(
+        options = [*(["--again"] if self._again else []), *(f"--skip={name}" for name in self._skipped)]
+        with self._log.open(mode) as sink:
+            self._process = subprocess.Popen(
                 [
                     sys.executable,
                     "-m",
@@ -185,6 +303,7 @@ class _GraphBuilder:
                     settings.definitions_module,
                     settings.ray_dashboard_url,
                     str(settings.state),
+                    *options,
                 ],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
@@ -194,21 +313,23 @@ class _GraphBuilder:
                 start_new_session=True,
                 text=True,
             )
-        threading.Thread(target=self._read, args=(process,), daemon=True).start()
-        self._display.begin(GRAPH, detail="loading the definitions")
+        threading.Thread(target=self._read, args=(self._process,), daemon=True).start()
 
-    def poll(self) -> None:
-        """Shows what was told since the last call; StackError when it failed or ended without a word."""
-        while True:
-            try:
-                line = self._lines.get_nowait()
-            except queue.Empty:
-                return
-            if line is None:
-                if self.deployed is None:
-                    raise StackError(f"building the graph ended without an answer; log: {self._log}")
-                return
-            self._show(json.loads(line))
+    def _go_on_without(self) -> None:
+        assert self._process is not None
+        code = self._process.wait()
+        if not self._building or self._building in self._skipped:
+            raise StackError(f"building the graph ended without an answer; log: {self._log}")
+        how = f"was killed by signal {-code}" if code < 0 else f"ended with exit code {code}"
+        self._lose(self._building, f"the process that built it {how}; log: {self._log}")
+        self._skipped.add(self._building)
+        self._launch("ab")
+
+    def _lose(self, use_case: str, reason: str, command: str = AGAIN) -> None:
+        lack = Lack(use_case, reason, command)
+        if lack not in self._lacks:
+            self._lacks.append(lack)
+            self._display.note(f"{use_case} ✗ {reason}")
 
     def _read(self, process: "subprocess.Popen[str]") -> None:
         assert process.stdout is not None
@@ -227,7 +348,8 @@ class _GraphBuilder:
                 self.complete = True
             case "run":
                 parts = f" {told['partitions'][0]} to {told['partitions'][1]}" if told["partitions"] else ""
-                run = f"{told['title']}: {len(told['assets'])} assets{parts}"
+                run = f"{told['title']}: {told['use_case']}, {len(told['assets'])} assets{parts}"
+                self._building = told["use_case"]
                 display.note(f"materialising {', '.join(told['assets'])}{parts}")
                 display.advance(GRAPH, done=0, total=1, detail=run)
             case "steps":
@@ -239,6 +361,16 @@ class _GraphBuilder:
                 display.advance(GRAPH, done=0, total=1, detail=told["line"])
             case "pending":
                 display.note(f"approvals/{told['model']} waits for a person: {told['reason']}")
+            case "missing":
+                with_it = f"\nwith it: {', '.join(told['with_it'])}" if told["with_it"] else ""
+                self._lose(told["use_case"], f"{told['problem']}{with_it}", told["command"])
+            case "lost":
+                run_id = told["run_id"]
+                page = f"\nrun {run_id[:8]}: {self._settings.dagster_url}/runs/{run_id}" if run_id else ""
+                self._lose(told["use_case"], f"{told['reason']}{page}")
+            case "orphan":
+                orphan = Orphan(told["deployment"], told["use_case"], told["retired"])
+                self._orphans[orphan.deployment] = orphan
             case "done":
                 self.deployed = list(told["deployed"])
                 display.finish(GRAPH, f"deployed: {', '.join(self.deployed) or 'nothing'}")
@@ -248,34 +380,38 @@ class _GraphBuilder:
                 )
 
 
-def _is_up_already(settings: StackSettings, console: Console) -> bool:
+def _running(settings: StackSettings) -> record.Owner | None:
+    """The supervisor of a platform that is up; StackError while one is only starting."""
     owner = record.owner(settings.layout)
-    if owner is None:
-        return False
-    if owner.phase != "ready":
+    if owner is not None and owner.phase != "ready":
         raise StackError(
             f"the platform in {settings.state} is being started by pid {owner.pid}; wait, or `make down`."
         )
-    console.print(f"Up already (pid {owner.pid}); `make down` stops it.")
-    _print_summary(settings, list(owner.deployments), console)
-    return True
+    return owner
 
 
-def _print_summary(settings: StackSettings, deployed: list[str], console: Console) -> None:
+def _print_summary(
+    settings: StackSettings, built: Built, samples: Mapping[str, endpoint.Sample], console: Console
+) -> None:
+    def say(text: str) -> None:
+        console.print(text, markup=False, highlight=False, soft_wrap=True)
+
     def line(what: str, url: str) -> None:
-        console.print(f"  {what:<10} {url}", markup=False, highlight=False, soft_wrap=True)
+        say(f"  {what:<10} {url}")
 
     console.print()
     line("Dagster", settings.dagster_url)
     line("MLflow", settings.mlflow_url)
-    for name in deployed:
+    for name in samples:
         line(name, f"{settings.serve_url}/{name}/predict")
         line("", f"{settings.serve_url}/{name}/docs")
     line("shell", f"source {settings.layout.environment_file}")
-    for name in deployed:
-        shown = endpoint.sample(settings.serve_url, name)
-        console.print(f"\n{shown.curl}", markup=False, highlight=False, soft_wrap=True)
-        console.print(json.dumps(shown.answer), markup=False, highlight=False, soft_wrap=True)
+    for shown in samples.values():
+        say(f"\n{shown.curl}")
+        say(json.dumps(shown.answer))
+    said = list(lacking.lines(built.lacks, built.orphans))
+    if said:
+        say("\n" + "\n".join(said))
 
 
 @contextmanager

@@ -53,6 +53,8 @@ Kind = Literal[
     "freshness_recovered",
     "log_drops",
     "sensor_failing",
+    "document_missing",
+    "orphaned_deployment",
     "retrain_failed",
     "measuring_failed",
 ]

@@ -23,6 +23,7 @@ from pydantic import Field
 
 from mlops_assets import environment
 from mlops_assets.errors import ClusterUnreachable, DeploymentError, RayRefused
+from mlops_assets.rollout import desired_state
 from mlops_assets.rollout.capacity import ClusterResources, Placement, cluster_resources, place
 from serve.schema import Device, Evidence, ModelArgs, ModelFormat, MonitoringReport
 
@@ -104,24 +105,53 @@ class ServeClient(dg.ConfigurableResource):  # type: ignore[type-arg]
             os.replace(partial, path)
         return before
 
-    def saved(self) -> list[str]:
-        """Names of the applications in the saved state; [] when nothing is saved."""
+    def saved(self) -> list[Document]:
+        """The application documents of the saved state; [] when nothing is saved."""
         path = Path(self.state_file)
         if not path.exists():
             return []
-        document = json.loads(path.read_text(encoding="utf-8"))
-        return [application["name"] for application in document["applications"]]
+        return list(json.loads(path.read_text(encoding="utf-8"))["applications"])
 
-    def restore(self, report: Callable[[str], None] = lambda line: None) -> list[str]:
-        """Declares the saved state again and waits for it; names of its applications, [] if none saved."""
+    def declare_saved(self, *, without: Collection[str] = ()) -> list[str]:
+        """Declares the saved state again, less the deployments ``without``; names of its applications, [] if
+        none was saved. It does not wait for them.
+        """
         path = Path(self.state_file)
         if not path.exists():
             return []
-        document = json.loads(path.read_text(encoding="utf-8"))
-        self.apply(document)
-        names = [application["name"] for application in document["applications"]]
-        self.wait_until_running(names, report=report)
-        return names
+        saved = json.loads(path.read_text(encoding="utf-8"))
+        applications = saved["applications"]
+        for name in without:
+            applications = desired_state.without_deployment(applications, name)
+        self.apply({**saved, "applications": applications})
+        return [application["name"] for application in applications]
+
+    def retire(self, name: str, report: Callable[[str], None] = lambda line: None) -> list[str]:
+        """Takes a deployment out of the declared state and waits until it is gone; names of the applications
+        that were its own. Every other application stays as it is.
+
+        Raises DeploymentError when there is nothing of it, or when it is not gone at the deadline.
+        """
+        # An empty cluster has lost its state: what was saved of the others must not be lost with it.
+        declared = self.declared() or self.saved()
+        own = [one["name"] for one in desired_state.of_deployment(declared, name)]
+        if not own:
+            known = ", ".join(desired_state.deployments(declared)) or "none"
+            raise DeploymentError(f"{name} is not deployed; deployed are: {known}")
+        host, port = self.http_options()
+        self.apply(
+            desired_state.document(desired_state.without_deployment(declared, name), host=host, port=port)
+        )
+        deadline = time.monotonic() + self.deadline_s
+        while left := sorted(set(own) & set(self.applications())):
+            if time.monotonic() > deadline:
+                raise DeploymentError(
+                    f"{name} is no longer declared, and Ray has not stopped {', '.join(left)} after "
+                    f"{self.deadline_s:.0f} s"
+                )
+            report(f"stopping {', '.join(left)}")
+            time.sleep(0.5)
+        return own
 
     def require_resources(
         self,
@@ -184,6 +214,30 @@ class ServeClient(dg.ConfigurableResource):  # type: ignore[type-arg]
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
         """Returns when every named application is RUNNING; DeploymentError on failure or deadline."""
+        problems = self._settle(names, report, clock, sleep, until_one_fails=True)
+        if problems:
+            raise DeploymentError("; ".join(problems.values()))
+
+    def problems(
+        self,
+        names: Collection[str],
+        *,
+        report: Callable[[str], None] = lambda line: None,
+        clock: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> dict[str, str]:
+        """Waits for the named applications: {name: why} of those that failed or are late at the deadline."""
+        return self._settle(names, report, clock, sleep, until_one_fails=False)
+
+    def _settle(
+        self,
+        names: Collection[str],
+        report: Callable[[str], None],
+        clock: Callable[[], float],
+        sleep: Callable[[float], None],
+        *,
+        until_one_fails: bool,
+    ) -> dict[str, str]:
         start = clock()
         said = ""
         # Right after a PUT an application may still read RUNNING in its old state.
@@ -191,18 +245,22 @@ class ServeClient(dg.ConfigurableResource):  # type: ignore[type-arg]
         while True:
             known = self.applications()
             states = {name: known.get(name, {}).get("status", "ABSENT") for name in names}
-            failed = [name for name, state in states.items() if state in FAILED_STATUSES]
-            if failed:
-                raise DeploymentError("; ".join(_why(name, known[name]) for name in failed))
-            if all(state == "RUNNING" for state in states.values()):
-                return
+            failed = {
+                name: _why(name, known[name]) for name, state in states.items() if state in FAILED_STATUSES
+            }
+            waiting = [name for name, state in states.items() if state != "RUNNING" and name not in failed]
+            if not waiting or (failed and until_one_fails):
+                return failed
             line = ", ".join(f"{name} {state.lower()}" for name, state in sorted(states.items()))
             if line != said:
                 report(line)
                 said = line
             if clock() - start > self.deadline_s:
-                waiting = [_why(name, known.get(name, {})) for name, s in states.items() if s != "RUNNING"]
-                raise DeploymentError(f"not running after {self.deadline_s:.0f} s: {'; '.join(waiting)}")
+                late = {
+                    name: f"not running after {self.deadline_s:.0f} s: {_why(name, known.get(name, {}))}"
+                    for name in waiting
+                }
+                return {**failed, **late}
             sleep(0.5)
 
     def wait_for_revision(

@@ -80,6 +80,24 @@ def routing_of(applications: Iterable[Mapping[str, Any]], deployment: str) -> Ro
     return None
 
 
+def deployments(applications: Iterable[Mapping[str, Any]]) -> list[str]:
+    """Names of the deployments among the applications: those that callers reach."""
+    return sorted(one["name"] for one in applications if one.get("import_path") == GATEWAY_BUILDER)
+
+
+def of_deployment(applications: Iterable[Document], deployment: str) -> list[Document]:
+    """The applications of one deployment: its gateway and its versions."""
+    prefix = application_name(deployment, "")
+    return [one for one in applications if one["name"] == deployment or one["name"].startswith(prefix)]
+
+
+def without_deployment(applications: Iterable[Document], deployment: str) -> list[Document]:
+    """The applications less those of one deployment."""
+    applications = list(applications)
+    gone = {one["name"] for one in of_deployment(applications, deployment)}
+    return [one for one in applications if one["name"] not in gone]
+
+
 def with_versions_added(applications: Iterable[Document], added: Iterable[DeployedVersion]) -> list[Document]:
     """The applications plus the added versions; versions that already run stay as they are."""
     by_name = {application["name"]: application for application in applications}

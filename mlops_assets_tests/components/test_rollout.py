@@ -19,6 +19,7 @@ import pytest
 from mlops_assets.components import rolling_out, run_owner
 from mlops_assets.components.deployment import DeploymentComponent
 from mlops_assets.components.records import Record, latest
+from mlops_assets.components.retiring import retirement
 from mlops_assets.decisions import decide_rollout
 from mlops_assets.errors import DeploymentError, UnknownName
 from mlops_assets.monitoring.performance import losses_by_revision
@@ -26,6 +27,7 @@ from mlops_assets.resources.alerts import Alerts
 from mlops_assets.resources.lake import Lake
 from mlops_assets.resources.model_registry import ModelRegistry
 from mlops_assets.resources.serve_client import ServeClient
+from mlops_assets.rollout import desired_state
 from mlops_assets.rollout.plan import Plan, Step
 from mlops_assets.rollout.transitions import RoutingSettings
 from mlops_assets_tests.serve.small_models import ROW, package
@@ -691,7 +693,8 @@ def test_what_ray_refused_is_neither_the_versions_fault_nor_done_later(world: Wo
     world.approve(1)
     world.cluster.put_fails = [1]
     assert not world.run().success
-    assert world.told["withdrawn"] == {} and "flights--v2" not in world.client.saved()
+    saved = [application["name"] for application in world.client.saved()]
+    assert world.told["withdrawn"] == {} and "flights--v2" not in saved
     start_v2_again = world.run()
     assert start_v2_again.success and world.told["target"] == "v2"
     world.cluster.put_fails = [1]
@@ -932,3 +935,51 @@ def test_two_acts_at_once_never_interleave(world: World, monkeypatch: pytest.Mon
     assert told[0] in ("successful", "failed")
     assert "moved from revision 2 to 3 meanwhile; nothing was declared" in told[1]
     assert world.http.get("/ready").json()["revision"] == 3
+
+
+# -- deployments that nothing declares any more --------------------------------------------------------
+
+
+def test_a_deployment_that_was_retired_begins_anew_where_its_revisions_ended(world: World) -> None:
+    start_v2(world)
+    gone = world.client.retire("flights")
+    world.instance.report_runless_asset_event(
+        retirement("flights", world.record, by="ana", reason="its folder was gone", applications=gone)
+    )
+    # Its documents are back; the sensor brings the approved version up, and not what answered before.
+    world.now += 120
+    world.tick()
+
+    assert (world.told["phase"], world.told["action"]) == ("successful", "initial")
+    assert world.told["stable"] == "v2"
+    assert world.told["revision"] == 3 and world.http.get("/ready").json()["revision"] == 3
+    assert world.champion() == 2 and world.tick().run_requests == []
+
+
+def test_an_orphan_keeps_its_applications_through_the_rollout_of_another(world: World) -> None:
+    orphan = [
+        {**one, "name": one["name"].replace("flights", "tea")}
+        for one in desired_state.of_deployment(world.client.declared(), "flights")
+    ]
+    orphan = [{**one, "route_prefix": "/tea"} if one["name"] == "tea" else one for one in orphan]
+    everything = [*world.client.declared(), *orphan]
+    world.client.apply(desired_state.document(everything, host="127.0.0.1", port=80))
+
+    start_v2(world)
+    world.decide("promote")
+
+    kept = desired_state.of_deployment(world.client.declared(), "tea")
+    assert sorted(one["name"] for one in kept) == ["tea", "tea--v1"]
+
+
+def test_a_lost_cluster_gets_everything_back_and_waits_for_no_other_deployment(world: World) -> None:
+    broken = {**world.cluster.declared["flights--v1"], "name": "tea--v1"}
+    everything = [*world.client.declared(), broken]
+    world.client.apply(desired_state.document(everything, host="127.0.0.1", port=80))
+    world.cluster.forget_everything()
+    world.cluster.refuses_to_start["tea--v1"] = "its package is gone"
+
+    world.tick()
+
+    assert world.told["phase"] == "successful" and world.send(1) == ["v1"]
+    assert world.cluster.status["tea--v1"][0] == "DEPLOY_FAILED"

@@ -8,10 +8,12 @@ import dagster as dg
 import pytest
 
 from mlops_assets.components.automation import AFTER_DEPLOYMENT
+from mlops_assets.components.use_cases import MissingDocument, placeholders
 from mlops_assets.errors import StackError
 from mlops_assets.local_stack import materialisation
 from mlops_assets.local_stack.layout import Layout
 from mlops_assets.local_stack.materialisation import Gap, PlannedRun, missing, planned_runs, run_all
+from mlops_assets.rollout.desired_state import GATEWAY_BUILDER
 
 DAYS = dg.DailyPartitionsDefinition("2013-01-01", end_date="2013-01-08")
 MONTHS = dg.MonthlyPartitionsDefinition("2013-01-01", end_date="2013-03-01")
@@ -23,17 +25,17 @@ def key(text):
     return dg.AssetKey(text.split("/"))
 
 
-def graph_definitions(*, seen, approved=True):
+def graph_definitions(*, seen, approved=True, days=DAYS):
     @dg.asset(key=key("datasets/planes"))
     def planes() -> None:
         seen.append("planes")
 
-    @dg.asset(key=key("datasets/flights"), partitions_def=DAYS, backfill_policy=SINGLE)
+    @dg.asset(key=key("datasets/flights"), partitions_def=days, backfill_policy=SINGLE)
     def flights(context: dg.AssetExecutionContext) -> None:
         seen.append(("flights", *context.partition_keys))
 
     @dg.asset(
-        key=key("features/flights"), partitions_def=DAYS, backfill_policy=SINGLE, deps=[planes, flights]
+        key=key("features/flights"), partitions_def=days, backfill_policy=SINGLE, deps=[planes, flights]
     )
     def features(context: dg.AssetExecutionContext) -> None:
         seen.append(("features", *context.partition_keys))
@@ -76,10 +78,14 @@ def build(monkeypatch, dashboard, tmp_path):
     """Runs everything on one instance and returns what was told, by kind."""
     with dg.instance_for_test() as instance:
 
-        def run(definitions):
+        def run(definitions, **options):
             monkeypatch.setattr(materialisation, "load", lambda module: definitions)
             told = []
-            run_all("any", dashboard, Layout(tmp_path), lambda kind, **facts: told.append((kind, facts)))
+
+            def emit(kind, **facts):
+                told.append((kind, facts))
+
+            run_all("any", dashboard, Layout(tmp_path), emit, **options)
             return told
 
         run.instance = instance
@@ -126,13 +132,156 @@ def test_an_approval_that_waits_for_a_person_is_no_failure_and_deploys_nothing(b
     assert of_kind(told, "done") == [{"deployed": []}]
 
 
-def test_a_failed_step_is_named_with_its_cause(build):
-    @dg.asset(key=key("datasets/broken"))
-    def broken() -> None:
-        raise ValueError("day 2013-01-02 has no rows")
+def use_case(name, *, fails="", seen, needs=()):
+    """A dataset, a model and a deployment in a group of that name; the kind ``fails`` raises."""
 
-    with pytest.raises(StackError, match=r"datasets__broken: .*day 2013-01-02 has no rows"):
-        build(dg.Definitions(assets=[broken]))
+    def made(kind, upstream):
+        @dg.asset(key=key(f"{kind}/{name}"), group_name=name, deps=upstream)
+        def asset() -> None:
+            if kind == fails:
+                raise ValueError(f"{name} has no rows")
+            seen.append(f"{kind}/{name}")
+
+        return asset
+
+    dataset = made("datasets", [key(each) for each in needs])
+    model = made("models", [dataset])
+    return dg.Definitions(assets=[dataset, model, made("deployments", [model])])
+
+
+def test_a_use_case_that_fails_is_told_with_its_cause_and_stops_no_other(build):
+    seen = []
+    three = dg.Definitions.merge(
+        use_case("apples", seen=seen),
+        use_case("birches", fails="datasets", seen=seen),
+        use_case("cherries", fails="models", seen=seen),
+        use_case("damsons", seen=seen),
+    )
+
+    told = build(three)
+
+    whole = [
+        f"{kind}/{name}" for name in ("apples", "damsons") for kind in ("datasets", "models", "deployments")
+    ]
+    assert sorted(seen) == sorted([*whole, "datasets/cherries"])
+    assert [run["use_case"] for run in of_kind(told, "run")] == ["apples", "birches", "cherries", "damsons"]
+    lost = of_kind(told, "lost")
+    assert [one["use_case"] for one in lost] == ["birches", "cherries"]
+    assert "datasets/birches: " in lost[0]["reason"] and "birches has no rows" in lost[0]["reason"]
+    assert "models/cherries: " in lost[1]["reason"] and lost[1]["run_id"]
+    assert of_kind(told, "done") == [{"deployed": ["apples", "damsons"]}]
+
+
+class Cluster:
+    """What a serve client says of deployments that run."""
+
+    def __init__(self, *names):
+        self.names = names
+
+    def declared(self):
+        return [{"name": name, "import_path": GATEWAY_BUILDER} for name in self.names]
+
+    def problems(self, names, report):
+        return {}
+
+
+def test_a_check_that_stops_a_use_case_is_told_in_its_own_words(build):
+    @dg.asset(
+        key=key("evaluations/apples"),
+        group_name="apples",
+        check_specs=[dg.AssetCheckSpec("gate", asset=key("evaluations/apples"), blocking=True)],
+    )
+    def judged() -> dg.MaterializeResult:
+        said = dg.AssetCheckResult(check_name="gate", passed=False, description="inconclusive: 12 rows")
+        return dg.MaterializeResult(check_results=[said])
+
+    told = build(dg.Definitions(assets=[judged]))
+
+    (lost,) = of_kind(told, "lost")
+    assert lost["reason"] == "evaluations/apples: check gate: inconclusive: 12 rows"
+
+
+def test_a_second_time_only_what_failed_is_tried_again(build):
+    seen = []
+    running = dg.Definitions(resources={"serve_client": Cluster("apples")})
+    apples = use_case("apples", seen=seen)
+    build(dg.Definitions.merge(apples, use_case("birches", fails="models", seen=seen), running), again=True)
+    seen.clear()
+
+    told = build(dg.Definitions.merge(apples, use_case("birches", seen=seen), running), again=True)
+
+    # What answers keeps answering, and what was made of the other is kept.
+    assert seen == ["models/birches", "deployments/birches"]
+    assert of_kind(told, "lost") == []
+
+
+def test_what_needs_a_use_case_that_failed_is_told_too(build):
+    seen = []
+    told = build(
+        dg.Definitions.merge(
+            use_case("apples", needs=["models/zebras"], seen=seen),
+            use_case("zebras", fails="datasets", seen=seen),
+        )
+    )
+    assert seen == []
+    assert [one["use_case"] for one in of_kind(told, "lost")] == ["zebras", "apples"]
+    assert "datasets/apples needs models/zebras" in of_kind(told, "lost")[1]["reason"]
+
+
+def test_use_cases_that_need_each_other_are_built_as_far_as_they_go(build):
+    seen = []
+    both = dg.Definitions.merge(
+        use_case("apples", needs=["datasets/birches"], seen=seen), use_case("birches", seen=seen)
+    )
+    told = build(both)
+    assert len(seen) == 6 and of_kind(told, "lost") == []
+    assert [run["use_case"] for run in of_kind(told, "run")] == ["birches", "apples"]
+
+
+def test_a_use_case_left_out_is_not_built_and_what_needs_it_says_so(build):
+    seen = []
+    both = dg.Definitions.merge(
+        use_case("apples", needs=["datasets/birches"], seen=seen), use_case("birches", seen=seen)
+    )
+    told = build(both, skip={"birches"})
+    assert seen == [] and "datasets/birches: it failed before" in of_kind(told, "lost")[0]["reason"]
+
+
+def test_what_a_run_is_making_already_is_left_to_it(build):
+    seen = []
+    definitions = use_case("apples", seen=seen)
+    build.instance.create_run_for_job(
+        definitions.resolve_implicit_global_asset_job_def(),
+        asset_selection={key("models/apples")},
+        status=dg.DagsterRunStatus.STARTED,
+    )
+
+    told = build(definitions, again=True)
+
+    assert seen == ["datasets/apples"]
+    assert "is making it" in of_kind(told, "lost")[0]["reason"]
+
+
+def test_what_cannot_be_loaded_is_told(build):
+    lost = MissingDocument("x.yaml:3", "birches", "ModelComponent b", "x.yaml:4: no", "", ("models/birches",))
+    told = build(dg.Definitions.merge(use_case("apples", seen=[]), placeholders([lost])))
+    (missing,) = of_kind(told, "missing")
+    assert (missing["use_case"], missing["problem"]) == ("birches", "x.yaml:4: no")
+    assert missing["command"] == "mend x.yaml:3, see that `make check` passes, then: make up"
+
+
+def test_later_days_of_a_use_case_that_answers_are_left_to_its_data(build):
+    seen = []
+    running = dg.Definitions(resources={"serve_client": Cluster("flights")})
+    build(dg.Definitions.merge(graph_definitions(seen=seen), running), again=True)
+    seen.clear()
+    days = dg.DailyPartitionsDefinition("2013-01-01", end_date="2013-02-01")
+    longer = graph_definitions(seen=seen, days=days)
+
+    told = build(dg.Definitions.merge(longer, use_case("apples", seen=seen), running), again=True)
+
+    assert [run["use_case"] for run in of_kind(told, "run")] == ["apples"]
+    assert not [one for one in seen if "flights" in str(one)]
 
 
 def test_only_missing_partitions_are_planned():
@@ -187,3 +336,16 @@ def test_different_partitions_are_different_runs_in_dependency_order():
         ((a, b), ("2013-01-01", "2013-01-02")),
         ((c, d), ("2013-01-01", "2013-01-01")),
     ]
+
+
+def test_two_do_not_build_the_same_graph_at_once(tmp_path):
+    layout = Layout(tmp_path)
+    layout.run.mkdir()
+    with (
+        materialisation._alone(layout),
+        pytest.raises(StackError, match="another `make up` is building"),
+        materialisation._alone(layout),
+    ):
+        pass
+    with materialisation._alone(layout):
+        pass

@@ -1,4 +1,4 @@
-"""The client's monitoring report, against a real gateway on a real port."""
+"""The client against real gateways on a real port."""
 
 import threading
 from collections.abc import Iterator
@@ -161,3 +161,43 @@ def test_the_endpoint_listens_on_the_host_of_its_url_or_on_the_one_that_is_said(
     client = of("http://10.0.0.1:8265", "http://10.0.0.1:8000")
     assert client.http_options() == ("10.0.0.1", 8000)
     assert client.model_copy(update={"serve_host": "0.0.0.0"}).http_options() == ("0.0.0.0", 8000)
+
+
+def declare_broken(client: ServeClient, cluster: SmallCluster) -> None:
+    """A second deployment, whose version cannot start."""
+    cluster.refuses_to_start["tea--v1"] = "its package is gone"
+    args = ModelArgs(version="v1", package_uri="/nowhere")
+    broken = version_application(DeployedVersion("tea", "v1", args))
+    client.apply(document([*client.declared(), broken], host="127.0.0.1", port=80))
+
+
+def test_each_application_has_its_own_problem(client: ServeClient, cluster: SmallCluster) -> None:
+    declare_broken(client, cluster)
+    names = [one["name"] for one in client.declared()]
+    assert names == ["flights", "flights--v1", "tea--v1"]
+    assert client.problems(names) == {"tea--v1": "tea--v1 is DEPLOY_FAILED (its package is gone)"}
+    with pytest.raises(DeploymentError, match="its package is gone"):
+        client.wait_until_running(names)
+
+
+def test_one_that_is_late_is_told_at_the_deadline_beside_those_that_failed(
+    client: ServeClient, cluster: SmallCluster
+) -> None:
+    declare_broken(client, cluster)
+    cluster.status["flights"] = ("DEPLOYING", "waiting for a GPU")
+    times = iter(range(0, 1_000, 10))
+    found = client.problems(
+        ["flights", "flights--v1", "tea--v1"], clock=lambda: float(next(times)), sleep=lambda _: None
+    )
+    assert set(found) == {"flights", "tea--v1"}
+    assert "not running after 15 s: flights is DEPLOYING (waiting for a GPU)" in found["flights"]
+
+
+def test_the_saved_state_is_declared_again_without_what_is_left_out(
+    client: ServeClient, cluster: SmallCluster
+) -> None:
+    declare_broken(client, cluster)
+    cluster.forget_everything()
+    assert client.declare_saved(without=["tea"]) == ["flights", "flights--v1"]
+    assert sorted(cluster.declared) == ["flights", "flights--v1"]
+    assert [one["name"] for one in client.saved()] == ["flights", "flights--v1"]

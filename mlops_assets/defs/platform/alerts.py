@@ -25,6 +25,7 @@ from mlops_assets.components.drift_watch import MEASURING, MONITOR_TAG
 from mlops_assets.components.episode_records import episode_log
 from mlops_assets.components.records import latest
 from mlops_assets.components.rollout_watch import LAUNCHED_BY_TAG
+from mlops_assets.components.use_cases import CHECK, MissingDocument, missing_in
 from mlops_assets.defs.platform.watching import (
     FAILED_TICKS,
     FailedRun,
@@ -32,6 +33,7 @@ from mlops_assets.defs.platform.watching import (
     LogState,
     LogTold,
     SensorTicks,
+    document_news,
     duration,
     failed_run_news,
     freshness_news,
@@ -48,6 +50,7 @@ FIRST_LOOK_BACK_S = 86_400.0
 RUNS_AT_ONCE = 50
 ENDPOINT_TIMEOUT_S = 5.0
 """A tick may take a minute; an endpoint that hangs must not use it up."""
+BY_HAND = "up"
 LOG_ROWS = "mlops_prediction_log_rows"
 REFEREE = "mlops_referee_reachable"
 
@@ -69,6 +72,8 @@ class HealthCursor:
     """What was told; ``runs_until`` is when the newest failed run that was looked at changed last."""
 
     sensors: list[str] = field(default_factory=list)
+    documents: list[str] = field(default_factory=list)
+    checked: list[str] = field(default_factory=list)
     logs: dict[str, LogTold] = field(default_factory=dict)
     runs_until: float | None = None
 
@@ -101,8 +106,8 @@ def freshness_alerts(context: dg.SensorEvaluationContext, alerts: Alerts) -> dg.
     name="health_alerts",
     minimum_interval_seconds=INTERVAL_S,
     default_status=dg.DefaultSensorStatus.RUNNING,
-    description="Tells of failing sensors, failed retrains and measurements, and lost prediction logs; "
-    "delivers alerts that the webhook did not take before.",
+    description="Tells of failing sensors, failed retrains and measurements, lost prediction logs and "
+    "documents that cannot be loaded; delivers alerts that the webhook did not take before.",
 )
 def health_alerts(
     context: dg.SensorEvaluationContext, alerts: Alerts, serve_client: ServeClient
@@ -118,16 +123,41 @@ def health_alerts(
     logs = log_states(context.instance, serve_client, _deployments(repository.asset_graph))
     more, cursor.logs = log_news(cursor.logs, logs)
     news += more
+    missing = missing_in(repository.asset_graph)
+    more, cursor.documents = document_news(cursor.documents, missing)
+    news += more
     said = alerts.send_all(news)
     delivered = alerts.redeliver()
+    checks, cursor.checked = failed_checks(cursor.checked, missing)
     looked = f"{len(names)} sensors, {len(logs)} prediction logs and {len(runs)} failed runs looked at"
-    return _result([looked, *_outcomes(news, said), *delivered], asdict(cursor))
+    if missing:
+        looked += f"; {len(missing)} documents are missing"
+    return _result([looked, *_outcomes(news, said), *delivered], asdict(cursor), checks)
 
 
 @dg.definitions
 def sensors() -> dg.Definitions:
     """Both sensors, running from the start."""
     return dg.Definitions(sensors=[freshness_alerts, health_alerts])
+
+
+def failed_checks(
+    told: Collection[str], missing: Sequence[MissingDocument]
+) -> tuple[list[AssetCheckEvaluation], list[str]]:
+    """The failed check of each placeholder that was not told before, and those told, for the next look."""
+    problems = {key: one.problem for one in missing for key in one.assets}
+    evaluations = [
+        AssetCheckEvaluation(
+            asset_key=dg.AssetKey.from_user_string(key),
+            check_name=CHECK,
+            passed=False,
+            metadata={},
+            description=problem,
+        )
+        for key, problem in problems.items()
+        if f"{key}: {problem}" not in told
+    ]
+    return evaluations, [f"{key}: {problem}" for key, problem in problems.items()]
 
 
 def freshness_states(instance: dg.DagsterInstance, graph: Any) -> dict[str, Freshness]:
@@ -226,7 +256,8 @@ def failed_runs(
         run = record.dagster_run
         after = max(after, record.update_timestamp.replace(tzinfo=UTC).timestamp())
         launched_by = run.tags.get(LAUNCHED_BY_TAG)
-        if launched_by is None or run.tags.get(WILL_RETRY_TAG) == "true":
+        # Who brings the platform up is looking.
+        if launched_by in (None, BY_HAND) or run.tags.get(WILL_RETRY_TAG) == "true":
             continue
         for key in sorted(run.asset_selection or ()):
             if key.path[0] == "models":
@@ -300,7 +331,8 @@ def log_states(
         except ClusterUnreachable:
             # Whoever deploys or rolls out hears of it; here nothing is known, and nothing is told.
             continue
-        except MlopsError as error:
+        # Whatever one gateway answers, the others are looked at.
+        except (MlopsError, ValueError) as error:
             states[name] = LogState(None, None, unreadable=str(error))
             continue
         _, ready = client.ready(name, timeout_s=ENDPOINT_TIMEOUT_S)
@@ -336,5 +368,7 @@ def _outcomes(alerts: Sequence[Alert], said: Sequence[str]) -> list[str]:
     return [f"{alert.kind} {alert.subject}: {sentence}" for alert, sentence in zip(alerts, said, strict=True)]
 
 
-def _result(lines: Sequence[str], cursor: Mapping[str, Any]) -> dg.SensorResult:
-    return dg.SensorResult(skip_reason="; ".join(lines), cursor=json.dumps(cursor))
+def _result(
+    lines: Sequence[str], cursor: Mapping[str, Any], events: Sequence[AssetCheckEvaluation] = ()
+) -> dg.SensorResult:
+    return dg.SensorResult(skip_reason="; ".join(lines), cursor=json.dumps(cursor), asset_events=list(events))

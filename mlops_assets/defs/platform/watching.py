@@ -1,8 +1,9 @@
 """What is news about the platform's health: plain values in, alerts and what was told out.
 
-Belongs here: when a state of freshness, a sensor, a prediction log or a failed run is worth an alert, and its
-words. Does not belong here: asking Dagster and the gateways (``alerts.py`` beside this file), delivering
-(``mlops_assets/resources/alerts.py``), drift and episodes (``mlops_assets/monitoring/``).
+Belongs here: when a state of freshness, a sensor, a prediction log, a failed run or a document that cannot be
+loaded is worth an alert, and its words. Does not belong here: asking Dagster and the gateways (``alerts.py``
+beside this file), delivering (``mlops_assets/resources/alerts.py``), drift and episodes
+(``mlops_assets/monitoring/``).
 
 Every function takes what was told before and gives what is told now. That memory only spares people a
 message: losing it tells a standing trouble once more, and forgets no new one.
@@ -12,6 +13,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
+from mlops_assets.components.use_cases import MissingDocument
 from mlops_assets.resources.alerts import Alert
 
 FAILED_TICKS = 3
@@ -232,6 +234,36 @@ def _measuring_failed(one: FailedRun) -> Alert:
 
 def _where_and_why(one: FailedRun) -> str:
     return f"failed{f' at {one.step}' if one.step else ''}: {_short(one.error)}"
+
+
+def document_news(told: Collection[str], missing: Sequence[MissingDocument]) -> tuple[list[Alert], list[str]]:
+    """An alert for each document that cannot be loaded, and the problems as told next time.
+
+    What is missing only because of it stands in the same alert. Another problem of the same document is news.
+    """
+    own = [one for one in missing if not one.because]
+    alerts = [
+        Alert(
+            kind="document_missing",
+            subject=f"documents/{one.use_case}",
+            summary=f"{one.what} is missing: {_short(one.problem)}{_with_it(one, missing)}",
+            command=one.command,
+            evidence={"where": one.where, "assets": list(one.assets), "problem": one.problem},
+            dedupe=_problem(one),
+        )
+        for one in own
+        if _problem(one) not in told
+    ]
+    return alerts, [_problem(one) for one in own]
+
+
+def _problem(one: MissingDocument) -> str:
+    return f"{one.what}: {_short(one.problem)}"
+
+
+def _with_it(one: MissingDocument, missing: Sequence[MissingDocument]) -> str:
+    fallen = [other.what for other in missing if other.because == one.where]
+    return f"; with it {', '.join(fallen)}" if fallen else ""
 
 
 def moment(at: float) -> str:

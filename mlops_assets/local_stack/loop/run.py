@@ -78,7 +78,7 @@ def loop(console: Console, *, full: bool = False, keep: bool = False) -> bool:
         record.write(layout, "starting")
         scenes.opening(teller, plan)
         outside = _Outside(settings, plan)
-        deployed = bring_up(settings, supervisor, console)
+        deployed = bring_up(settings, supervisor, console).require_all()
         if MODEL not in deployed:
             raise StackError(f"deployments/{MODEL} was not deployed; log: {layout.logs / 'graph.log'}")
         record.write(layout, "ready", tuple(deployed))

@@ -22,6 +22,7 @@ from dagster._utils.error import SerializableErrorInfo
 from mlops_assets.components.drift_watch import _alert
 from mlops_assets.components.episode_records import granted, noted
 from mlops_assets.components.monitor_fields import DriftMonitorDeclaration
+from mlops_assets.components.use_cases import MissingDocument, placeholders
 from mlops_assets.defs.platform import alerts as module
 from mlops_assets.defs.platform.alerts import freshness_alerts, health_alerts
 from mlops_assets.monitoring.episodes import EpisodeLog, Step, close, grant, open_episode, record_outcome
@@ -516,3 +517,47 @@ def test_what_the_webhook_did_not_take_is_delivered_by_the_next_tick(
     said = tick(health_alerts).skip_reason
     assert said is not None and "delivered to the webhook" in str(said.skip_message)
     assert hook.kinds() == ["freshness_failed"] * 2
+
+
+# -- documents that cannot be loaded -------------------------------------------------------------------
+
+
+def test_a_missing_document_is_told_once_and_its_placeholders_fail_their_check(
+    instance: dg.DagsterInstance, hook: Webhook, tick: Tick, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    missing = MissingDocument(
+        "shop.yaml:3", "shop", "ModelComponent shop", "shop.yaml:4: task: no", "", ("models/shop",)
+    )
+    lost = dg.Definitions.merge(DEFINITIONS, placeholders([missing]))
+    monkeypatch.setitem(globals(), "DEFINITIONS", lost)
+
+    first, second = tick(health_alerts), tick(health_alerts)
+
+    assert hook.kinds() == ["document_missing"] and "1 documents are missing" in str(first.skip_reason)
+    (check,) = first.asset_events
+    assert isinstance(check, dg.AssetCheckEvaluation) and not check.passed
+    assert (check.asset_key, check.description) == (dg.AssetKey(["models", "shop"]), "shop.yaml:4: task: no")
+    assert second.asset_events == []
+
+
+def test_one_gateway_that_answers_nonsense_keeps_the_others_watched(
+    instance: dg.DagsterInstance, hook: Webhook, tick: Tick, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fine = exposition([GatewayMetrics(deployment="tea", replica="r0").snapshot()], deployment="tea").decode()
+    told = {"flights": 'mlops_prediction_log_rows_total{outcome="dropped"} many\n', "tea": fine}
+    monkeypatch.setattr(ServeClient, "metrics", lambda self, name, **_: told[name])
+    monkeypatch.setattr(ServeClient, "ready", lambda self, name, **_: (200, {}))
+    for name in told:
+        instance.report_runless_asset_event(dg.AssetMaterialization(["deployments", name]))
+
+    states = module.log_states(instance, ServeClient(dashboard_url="", serve_url="", state_file=""), told)
+
+    assert states["tea"].unreadable is None and states["flights"].unreadable
+
+
+def test_what_failed_under_the_eyes_of_a_person_is_not_told(
+    instance: dg.DagsterInstance, hook: Webhook, tick: Tick
+) -> None:
+    retrain(instance, training=True, mlops__launched_by="up")
+    tick(health_alerts)
+    assert hook.requests == []

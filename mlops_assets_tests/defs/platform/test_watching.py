@@ -8,12 +8,14 @@ import pytest
 
 from mlops_assets.components.drift_watch import _alert
 from mlops_assets.components.monitor_fields import DriftMonitorDeclaration
+from mlops_assets.components.use_cases import MissingDocument
 from mlops_assets.defs.platform.watching import (
     FailedRun,
     Freshness,
     LogState,
     LogTold,
     SensorTicks,
+    document_news,
     duration,
     failed_run_news,
     freshness_news,
@@ -208,3 +210,27 @@ def test_a_failed_measurement_is_told_by_step_for_it_fails_again_and_again() -> 
 )
 def test_durations_read_like_a_persons(seconds: float, told: str) -> None:
     assert duration(seconds) == told
+
+
+def lost(what: str, problem: str, *, because: str = "", where: str = "shop.yaml:3") -> MissingDocument:
+    return MissingDocument(where, "shop", what, problem, because, (f"models/{what}",))
+
+
+def test_a_document_that_cannot_be_loaded_is_told_once_with_what_falls_with_it() -> None:
+    own = lost("model", "shop.yaml:4: task: no")
+    fallen = lost("deployment", "shop.yaml:9: needs models/model", because="shop.yaml:3", where="shop.yaml:9")
+
+    (alert,), told = document_news([], [own, fallen])
+
+    assert (alert.kind, alert.subject) == ("document_missing", "documents/shop")
+    assert alert.summary == "model is missing: shop.yaml:4: task: no; with it deployment"
+    assert alert.command.startswith("mend shop.yaml:3")
+    assert document_news(told, [own, fallen]) == ([], told)
+
+
+def test_another_problem_of_a_document_and_one_that_came_back_are_news() -> None:
+    _, told = document_news([], [lost("model", "shop.yaml:4: task: no")])
+    (alert,), told = document_news(told, [lost("model", "shop.yaml:5: label: no")])
+    assert "label" in alert.summary
+    assert document_news(told, []) == ([], [])
+    assert len(document_news([], [lost("model", "shop.yaml:5: label: no")])[0]) == 1

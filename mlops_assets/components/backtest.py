@@ -18,6 +18,7 @@ import dagster as dg
 from pydantic import Field, ValidationError
 
 from mlops_assets.components.automation import AFTER_DEPLOYMENT
+from mlops_assets.components.declared_table import DeclaredTable
 from mlops_assets.components.feature_view import FeatureViewDeclaration
 from mlops_assets.components.monitor_fields import DriftMonitorDeclaration
 from mlops_assets.components.records import latest
@@ -137,15 +138,18 @@ def recipe_of(
 
 
 def backtest_asset(
-    group: str, declared: DriftMonitorDeclaration, model: "ModelComponent", view: FeatureViewDeclaration
+    group: str,
+    declared: DriftMonitorDeclaration,
+    model: "ModelComponent",
+    view: FeatureViewDeclaration,
+    features: DeclaredTable,
+    labels: DeclaredTable,
 ) -> dg.AssetsDefinition:
     """``backtests/<model>``: the replay of the model's feature table and labels under the chosen regimes."""
-    features_key = dg.AssetKey(["features", view.name])
-    label_key = dg.AssetKey(["datasets", model.declaration.label.dataset])
 
     @dg.asset(
         key=dg.AssetKey(["backtests", model.declaration.name]),
-        deps=[features_key, label_key],
+        deps=[features.key, labels.key],
         group_name=group,
         kinds={"backtest"},
         # Asked for by a person; nothing that answers needs it.
@@ -161,11 +165,11 @@ def backtest_asset(
         from mlops_assets.training.training_set import LABEL
 
         try:
-            outcomes = lake.read(label_key.to_user_string())
+            outcomes = labels.read(lake)
             keys = list(view.entity.join_keys)
             monitor = overridden(declared, config.monitor)
             history = make_history(
-                lake.read(features_key.to_user_string()),
+                features.read(lake, columns=features.columns),
                 outcomes[keys].assign(**{LABEL: model.labels(outcomes)}),
                 join_keys=keys,
                 event_timestamp=view.event_timestamp,

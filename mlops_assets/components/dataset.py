@@ -17,6 +17,7 @@ import dagster as dg
 from pydantic import Field, model_validator
 
 from mlops_assets.components.code_version import code_version
+from mlops_assets.components.declared_table import DeclaredTable
 from mlops_assets.components.document import Declaration, DeclaredComponent
 from mlops_assets.components.fields import (
     ColumnName,
@@ -160,6 +161,10 @@ class DatasetDeclaration(Declaration):
                     f"{', '.join(self.columns)}"
                 )
         return self
+
+    def table(self) -> DeclaredTable:
+        """The dataset's table, as declared."""
+        return DeclaredTable(f"datasets/{self.name}", tuple(self.columns), self.partitions)
 
     def rules(self) -> Rules:
         """The same declaration for ``data/validation.py``."""

@@ -20,6 +20,7 @@ import numpy as np
 from mlops_assets.components.automation import AFTER_DEPLOYMENT
 from mlops_assets.components.backtest import backtest_asset
 from mlops_assets.components.contradictions import of_monitor, refuse
+from mlops_assets.components.declared_table import DeclaredTable
 from mlops_assets.components.deployment import DeploymentComponent, DeploymentDeclaration
 from mlops_assets.components.document import DeclaredComponent, Need, named
 from mlops_assets.components.drift_watch import (
@@ -134,7 +135,7 @@ class DriftMonitorComponent(DeclaredComponent[DriftMonitorDeclaration]):
         deployment = self._deployment(context)
         declared = self.declaration
         refuse(self, of_monitor(declared, model.declaration, view, deployment))
-        label_key = dg.AssetKey(["datasets", model.declaration.label.dataset])
+        features, labels = model.tables(context, view)
         monitored = Monitored(
             model=declared.model,
             deployment=declared.served_by,
@@ -145,8 +146,8 @@ class DriftMonitorComponent(DeclaredComponent[DriftMonitorDeclaration]):
         )
         log, performance, drift = (
             self._prediction_logs(folder.name),
-            self._performance(folder.name, model, view, label_key),
-            self._drift(folder.name, model, view, monitored),
+            self._performance(folder.name, model, view, labels),
+            self._drift(folder.name, model, view, monitored, labels),
         )
         return dg.Definitions(
             assets=[
@@ -154,14 +155,16 @@ class DriftMonitorComponent(DeclaredComponent[DriftMonitorDeclaration]):
                 log,
                 performance,
                 drift,
-                backtest_asset(folder.name, declared, model, view),
+                backtest_asset(folder.name, declared, model, view, features, labels),
             ],
             asset_checks=[
                 self._no_drift(),
                 served_check(monitored),
             ],
             sensors=[
-                measure_sensor(declared, label_key=label_key, measured=[log.key, performance.key, drift.key]),
+                measure_sensor(
+                    declared, label_key=labels.key, measured=[log.key, performance.key, drift.key]
+                ),
                 drift_sensor(declared, monitored),
             ],
         )
@@ -278,13 +281,13 @@ class DriftMonitorComponent(DeclaredComponent[DriftMonitorDeclaration]):
         return prediction_logs
 
     def _performance(
-        self, group: str, model: ModelComponent, view: FeatureViewDeclaration, label_key: dg.AssetKey
+        self, group: str, model: ModelComponent, view: FeatureViewDeclaration, labels: DeclaredTable
     ) -> dg.AssetsDefinition:
         declared, task = self.declaration, model.declaration.task
 
         @dg.asset(
             key=self._key("performance"),
-            deps=[self._key("prediction_logs"), label_key],
+            deps=[self._key("prediction_logs"), labels.key],
             group_name=group,
             kinds={"performance"},
             tags={AFTER_DEPLOYMENT: ""},
@@ -300,7 +303,7 @@ class DriftMonitorComponent(DeclaredComponent[DriftMonitorDeclaration]):
             now = clock.now()
             answering = self._served(context, model_registry)
             windows = self._windows(self._complete_until(context, now))
-            joined = self._joined(lake, model, view, label_key, now)
+            joined = self._joined(lake, model, view, labels, now)
             found: list[WindowPerformance] = []
             for version, variant, rows in _answered_as(joined):
                 try:
@@ -339,7 +342,12 @@ class DriftMonitorComponent(DeclaredComponent[DriftMonitorDeclaration]):
         return performance
 
     def _drift(
-        self, group: str, model: ModelComponent, view: FeatureViewDeclaration, monitored: Monitored
+        self,
+        group: str,
+        model: ModelComponent,
+        view: FeatureViewDeclaration,
+        monitored: Monitored,
+        labels: DeclaredTable,
     ) -> dg.AssetsDefinition:
         declared = self.declaration
 
@@ -372,7 +380,7 @@ class DriftMonitorComponent(DeclaredComponent[DriftMonitorDeclaration]):
                         MEASURED: context.run.tags.get(MEASURED_TAG, ""),
                     }
                 )
-            joined = self._joined(lake, model, view, monitored.label_key, now)
+            joined = self._joined(lake, model, view, labels, now)
             rows = joined[(joined["version"] == answering.label) & (joined["variant"] != "shadow")]
             rows = rows.assign(target=targets(rows, model.declaration.task, answering.manifest.classes))
             found: list[WindowDrift] = []
@@ -433,14 +441,14 @@ class DriftMonitorComponent(DeclaredComponent[DriftMonitorDeclaration]):
         lake: Lake,
         model: ModelComponent,
         view: FeatureViewDeclaration,
-        label_key: dg.AssetKey,
+        labels: DeclaredTable,
         now: datetime,
     ) -> "pd.DataFrame":
         """Every answer from the oldest kept window until now, with its label where it has one."""
         windows = self._windows(now)
         start = windows[0].start if windows else first_day(self.declaration)
         rows = logged(lake, self._key("prediction_logs").to_user_string(), start, now + timedelta(days=1))
-        return labelled(lake, rows, label_key.to_user_string(), model.labels, view.entity.join_keys)
+        return labelled(lake, rows, labels, model.labels, view.entity.join_keys)
 
     def _window_performance(
         self,

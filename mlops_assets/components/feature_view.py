@@ -23,6 +23,7 @@ from mlops_assets.components.dataset import (
     datasets_of,
     require_same_type,
 )
+from mlops_assets.components.declared_table import DeclaredTable
 from mlops_assets.components.document import Declaration, DeclaredComponent
 from mlops_assets.components.fields import (
     DailyPartitions,
@@ -169,6 +170,11 @@ class FeatureViewDeclaration(Declaration):
         partition = base.partitions.column if base.partitions else None
         names = [*self.entity.join_keys, self.event_timestamp, partition]
         return {name: base.columns[name] for name in names if name is not None}
+
+    def table(self, base: DatasetDeclaration) -> DeclaredTable:
+        """The view's table, as declared."""
+        columns = stored_columns(self.kept(base), self.features)
+        return DeclaredTable(f"features/{self.name}", tuple(columns), base.partitions)
 
     def computed_as(
         self, lookback: timedelta | None, transform: "Callable[[pd.DataFrame], pd.DataFrame] | None"
@@ -330,14 +336,14 @@ class FeatureViewComponent(DeclaredComponent[FeatureViewDeclaration]):
             raise DataError(next(iter(never.values())).replace("for it", f"for {next(iter(never))}"))
 
         def read(name: str, columns: Sequence[str]) -> "pd.DataFrame":
-            partitions = datasets[name].partitions
-            table = f"datasets/{name}"
+            partitions, table = datasets[name].partitions, datasets[name].table()
             if asked is None or partitions is None:
-                return lake.read(table, columns=columns)
+                return table.read(lake, columns=columns)
             wanted = _with_lookback(asked, declared.lookback_days, partitions)
-            return lake.read(table, partitions=wanted, partition_column=partitions.column, columns=columns)
+            return lake.read(
+                table.name, partitions=wanted, partition_column=partitions.column, columns=columns
+            )
 
-        # Only what is declared: the table may still hold columns of an earlier declaration.
         base = read(declared.base, list(datasets[declared.base].columns))
         joined = {}
         for name in {join.dataset for join in declared.joins}:

@@ -120,6 +120,10 @@ class DailyPartitions(Declaration):
         except ValueError:
             return False
 
+    def declares(self, key: str) -> bool:
+        """Whether a key is that of a declared day: from ``start`` on, and before ``end``."""
+        return self.start.isoformat() <= key and (self.end is None or key < self.end.isoformat())
+
     def definition(self) -> dg.DailyPartitionsDefinition:
         """Dagster's definition. Declared days are calendar days; no time zone moves them."""
         return dg.DailyPartitionsDefinition(

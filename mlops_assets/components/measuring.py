@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
+from mlops_assets.components.declared_table import DeclaredTable
 from mlops_assets.components.monitor_fields import DriftMonitorDeclaration
 from mlops_assets.components.records import latest
 from mlops_assets.monitoring import windows
@@ -175,12 +176,12 @@ def logged(lake: Lake, table: str, start: datetime, end: datetime) -> "pd.DataFr
 def labelled(
     lake: Lake,
     rows: "pd.DataFrame",
-    label_table: str,
+    label_table: DeclaredTable,
     label: Callable[["pd.DataFrame"], "pd.Series[Any]"],
     join_keys: Sequence[str],
 ) -> "pd.DataFrame":
     """The rows with ``label`` (missing where none came yet) and ``has_keys``."""
-    outcomes = lake.read(label_table) if lake.exists(label_table) else None
+    outcomes = label_table.read(lake) if lake.exists(label_table.name) else None
     keys = list(join_keys)
     if outcomes is None or rows.empty:
         import pandas as pd

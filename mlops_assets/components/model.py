@@ -16,6 +16,7 @@ from mlops_assets.components.automation import FOLLOW_CHANGED_DATA, follow_all_b
 from mlops_assets.components.code_version import code_version
 from mlops_assets.components.contradictions import of_model, refuse
 from mlops_assets.components.dataset import datasets_of, require_same_type
+from mlops_assets.components.declared_table import DeclaredTable
 from mlops_assets.components.document import Declaration, DeclaredComponent
 from mlops_assets.components.feature_view import FeatureViewComponent, FeatureViewDeclaration
 from mlops_assets.components.fields import Name
@@ -183,7 +184,7 @@ class ModelComponent(DeclaredComponent[ModelDeclaration]):
         monitor = self.monitor(context)
         return dg.Definitions(
             assets=[
-                self._training_set(group, view, monitor),
+                self._training_set(group, view, monitor, *self.tables(context, view)),
                 self._candidates(group, view),
                 self._model(group, view, monitor),
                 self._evaluation(group, view),
@@ -260,6 +261,19 @@ class ModelComponent(DeclaredComponent[ModelDeclaration]):
             )
         return views[name]
 
+    def tables(
+        self, context: dg.ComponentLoadContext, view: FeatureViewDeclaration
+    ) -> tuple[DeclaredTable, DeclaredTable]:
+        """The tables of the features and of the labels, as declared."""
+        datasets = datasets_of(context)
+        label = self.declaration.label.dataset
+        features = DeclaredTable(f"features/{view.name}")
+        if view.base in datasets:
+            features = view.table(datasets[view.base].declaration)
+        if label not in datasets:
+            return features, DeclaredTable(f"datasets/{label}")
+        return features, datasets[label].declaration.table()
+
     def _check_label(self, context: dg.ComponentLoadContext, view: FeatureViewDeclaration) -> None:
         """DeclarationError when the labels cannot be joined, or their column is no label of the task."""
         datasets = datasets_of(context)
@@ -295,7 +309,12 @@ class ModelComponent(DeclaredComponent[ModelDeclaration]):
             )
 
     def _training_set(
-        self, group: str, view: FeatureViewDeclaration, monitor: "DriftMonitorDeclaration | None"
+        self,
+        group: str,
+        view: FeatureViewDeclaration,
+        monitor: "DriftMonitorDeclaration | None",
+        features_table: DeclaredTable,
+        label_table: DeclaredTable,
     ) -> dg.AssetsDefinition:
         declared = self.declaration
         label = declared.label
@@ -324,10 +343,12 @@ class ModelComponent(DeclaredComponent[ModelDeclaration]):
 
             newest = newest_data(context.instance, label_key) or ""
             pinned = {table: lake.version(table) for table in map(_table, (features_key, label_key))}
-            features = lake.read(_table(features_key), version=pinned[_table(features_key)])
-            outcomes = lake.read(_table(label_key), version=pinned[_table(label_key)])
             keys = list(view.entity.join_keys)
             try:
+                features = features_table.read(
+                    lake, columns=features_table.columns, version=pinned[features_table.name]
+                )
+                outcomes = label_table.read(lake, version=pinned[label_table.name])
                 made = assemble(
                     features,
                     outcomes[keys].assign(**{LABEL: self.labels(outcomes)}),

@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mlops_assets.data.content import content_version, content_versions
 from mlops_assets.data.locations import PARTITION, S3, locate, read_bytes
-from mlops_assets.data.schema import ColumnType, Conformed, conform, frame_of
+from mlops_assets.data.schema import ColumnType, Conformed, Misfit, conform, frame_of
 from mlops_assets.data.sources import SourceFormat
 from mlops_assets.data.validation import Finding, schema_findings
 from mlops_assets.errors import DataError, SourceUnavailable
@@ -75,8 +76,8 @@ def load(
     findings: list[Finding] = []
     rows: pa.Table | pd.DataFrame = table
     if source.transform is not None:
-        rows, findings = _transformed_apart(source, table, partition_column, partitions)
-    conformed = conform(rows, columns)
+        rows, findings = _transformed_apart(source, table, columns, partition_column, partitions)
+    conformed = conform(rows, columns, computed=source.transform is not None)
     if partition_column is None or partitions is None:
         return Loaded(conformed.frame, schema_findings(conformed, [None] * len(conformed.frame)))
     if partition_column in conformed.missing:
@@ -86,7 +87,7 @@ def load(
         ]
         return Loaded(conformed.frame, everywhere)
     of_row = conformed.frame[partition_column]
-    _require_keys(source, of_row, is_key)
+    _require_keys(source, of_row, conformed.misfits.get(partition_column), is_key)
     wanted = of_row.isin(list(partitions)).to_numpy()
     selected = Conformed(
         frame=conformed.frame[wanted].reset_index(drop=True),
@@ -110,9 +111,16 @@ def load(
     return Loaded(selected.frame, findings)
 
 
-def _require_keys(source: Source, of_row: "pd.Series[Any]", is_key: Callable[[str], bool]) -> None:
+def _require_keys(
+    source: Source, of_row: "pd.Series[Any]", misfit: Misfit | None, is_key: Callable[[str], bool]
+) -> None:
     """DataError when rows belong to no partition that can exist: nobody would ever ask for them."""
     column = of_row.name
+    if misfit is not None:
+        raise DataError(
+            f"{int(misfit.rows.sum())} of {len(of_row)} rows of {source.path} have a {column} that is no "
+            f"text, for example {misfit.example}: {misfit.reason}. No partition can be said to be complete."
+        )
     if of_row.isna().any():
         raise DataError(
             f"{int(of_row.isna().sum())} of {len(of_row)} rows of {source.path} have no {column}, "
@@ -146,7 +154,8 @@ def _load_each(
             rows: Any = table
             if source.transform is not None:
                 rows = _transformed(source, _raw_frame(source, table))
-            frame, faults = _of_partition(rows, columns, partition_column, key)
+            conformed = conform(rows, columns, computed=source.transform is not None)
+            frame, faults = _of_partition(conformed, partition_column, key)
         except SourceUnavailable:
             raise
         except DataError as error:
@@ -161,13 +170,9 @@ def _load_each(
 
 
 def _of_partition(
-    rows: "pa.Table | pd.DataFrame",
-    columns: Mapping[str, ColumnType],
-    partition_column: str,
-    key: str,
+    conformed: Conformed, partition_column: str, key: str
 ) -> "tuple[pd.DataFrame, list[Finding]]":
     """One partition's file in the declared types; it may leave out the column that its name says."""
-    conformed = conform(rows, columns)
     if partition_column in conformed.missing:
         conformed = Conformed(
             frame=conformed.frame.assign(**{partition_column: key}),
@@ -218,15 +223,18 @@ def _raw_frame(source: Source, table: "pa.Table") -> "pd.DataFrame":
 def _transformed_apart(
     source: Source,
     table: "pa.Table",
+    columns: Mapping[str, ColumnType],
     partition_column: str | None,
     partitions: Sequence[str] | None,
 ) -> "tuple[pd.DataFrame, list[Finding]]":
     """The transformed rows, and a finding for each partition that was left out because it fails by itself.
 
-    The others are what the transform makes of the file as if those rows were not in it. Whose fault a
-    failure is can be said only where the raw rows have the partition's column and keep it: DataError
-    otherwise, and when every partition fails.
+    The others are what the transform makes of them without those rows. Whose fault a failure is can be said
+    only where the raw rows have the partition's column and keep it, and where the transform makes the same of
+    a partition alone as beside others: DataError otherwise, and when every partition fails.
     """
+    import pandas as pd
+
     try:
         return _transformed(source, _raw_frame(source, table)), []
     except DataError as error:
@@ -238,7 +246,7 @@ def _transformed_apart(
         lambda value: value.isoformat() if hasattr(value, "isoformat") else value
     )
     reasons: dict[str, str] = {}
-    good: list[str] = []
+    apart: dict[str, pd.DataFrame] = {}
     for key, rows in raw.groupby(of_row, sort=False, dropna=False):
         try:
             made = _transformed(source, rows.reset_index(drop=True))
@@ -247,10 +255,18 @@ def _transformed_apart(
             continue
         if partition_column not in made.columns or not made[partition_column].astype(str).eq(str(key)).all():
             raise failed
-        good.append(str(key))
-    if not good or not reasons:
+        apart[str(key)] = made
+    if not apart or not reasons:
         raise failed
-    whole = _transformed(source, raw[of_row.isin(good)].reset_index(drop=True))
+    whole = _transformed(source, raw[of_row.isin(list(apart))].reset_index(drop=True))
+    together = content_versions(conform(whole, columns).frame, partition_column)
+    for key, made in apart.items():
+        if len(made) and together.get(key) != content_version(conform(made, columns).frame):
+            raise DataError(
+                f"{failed} It fails on {len(reasons)} of {len(reasons) + len(apart)} days alone, but makes "
+                f"something else of {key} beside other days than alone: without the failing ones, nobody can "
+                "say what is right."
+            ) from failed
     wanted = set(partitions)
     findings = [
         Finding("schema", key, "transform", "rows that go through it", reason)

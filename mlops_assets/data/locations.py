@@ -4,6 +4,7 @@ Belongs here: turning the ``path`` of a declaration into bytes. Does not belong 
 mean (``data/sources``), the lake's tables (``resources/lake.py``).
 """
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -36,19 +37,26 @@ def locate(path: str, *, folder: Path, partition: str | None = None) -> str:
 def read_bytes(location: str, storage_options: Mapping[str, str]) -> bytes:
     """All bytes of a located file; DataError names the file and the reason it cannot be read.
 
+    A local file that is written to meanwhile is an error too: its first rows would be taken for all of them.
     SourceUnavailable when it is not the file: the store does not answer, or its bucket cannot be read.
     """
-    from pyarrow import fs
-
     try:
         if location.startswith(S3):
             return _object_bytes(location, storage_options)
-        with fs.LocalFileSystem().open_input_file(location) as stream:
-            return bytes(stream.read())
+        with Path(location).open("rb") as stream:
+            before = os.fstat(stream.fileno())
+            content = stream.read()
+            after = os.fstat(stream.fileno())
     except FileNotFoundError as error:
         raise DataError(f"Source file {location} does not exist.") from error
     except OSError as error:
         raise DataError(f"Cannot read source file {location}: {error}") from error
+    if (before.st_size, before.st_mtime_ns) != (after.st_size, after.st_mtime_ns):
+        raise DataError(
+            f"Source file {location} was written to while it was read. Try again when it is complete; a "
+            "writer that makes it under another name and renames it is never seen half-way."
+        )
+    return content
 
 
 def _object_bytes(location: str, storage_options: Mapping[str, str]) -> bytes:

@@ -80,11 +80,13 @@ class Conformed:
     misfits: Mapping[str, Misfit]
 
 
-def conform(rows: "pa.Table | pd.DataFrame", columns: Mapping[str, ColumnType]) -> Conformed:
+def conform(
+    rows: "pa.Table | pd.DataFrame", columns: Mapping[str, ColumnType], *, computed: bool = False
+) -> Conformed:
     """Values in their declared types, as ``frame_of`` gives them; undeclared columns are dropped.
 
-    What fits is kept to the last digit, and what does not is named (``docs/types.md``). Raises DataError for
-    a column whose values cannot even be looked at.
+    What fits is kept to the last digit, and what does not is named (``docs/types.md``). Of ``computed`` rows
+    no text is a number. Raises DataError for a column whose values cannot even be looked at.
     """
     import pyarrow as pa
 
@@ -97,6 +99,8 @@ def conform(rows: "pa.Table | pd.DataFrame", columns: Mapping[str, ColumnType]) 
         source: Any = rows.column(name).combine_chunks() if isinstance(rows, pa.Table) else rows[name]
         try:
             made = convert(source, kind) if isinstance(rows, pa.Table) else _convert_series(source, kind)
+            if computed and kind in _COMPUTED and made.values.null_count < len(made.values):
+                made = _without_text(source, made, kind)
         except Exception as error:  # what an object of a transform raises when it is looked at
             raise DataError(
                 f"Column {name!r} cannot be read as {a_(kind)}: {type(error).__name__}: {error}"
@@ -109,6 +113,27 @@ def conform(rows: "pa.Table | pd.DataFrame", columns: Mapping[str, ColumnType]) 
         missing=tuple(name for name in columns if name not in names),
         misfits=misfits,
     )
+
+
+_COMPUTED = ("integer", "number", "boolean")
+
+
+def _without_text(source: "pd.Series[Any]", made: Converted, kind: ColumnType) -> Converted:
+    """The same without the values that were text: '12' times two is '1212', which reads as a number too."""
+    import pyarrow.compute as pc
+
+    held = source.cat.categories.dtype if hasattr(source, "cat") else source.dtype
+    if not str(held).startswith(("object", "str", "string", "large_string")):
+        return made
+    text = np.array([isinstance(value, str) for value in source], dtype=bool)
+    if not text.any():
+        return made
+    reason = (
+        f"{a_(kind)} that a transform computes is not text, which does not add up; convert the column in the "
+        "transform. In a CSV file one value that reads as nothing else makes a whole column text: say what "
+        "it means (null_values)"
+    )
+    return Converted(pc.if_else(text, None, made.values), made.refused | text, reason)
 
 
 def column_schema(columns: Mapping[str, ColumnType]) -> "pa.Schema":

@@ -95,3 +95,70 @@ def test_no_readable_file_at_all_still_has_the_columns(tmp_path):
 def test_declared_text_keeps_its_leading_zeros(tmp_path):
     loaded = from_file(tmp_path, "day,id\n2024-01-01,007\n", columns={"day": "string", "id": "string"})
     assert loaded.frame["id"].tolist() == ["007"]
+
+
+def twice(raw: pd.DataFrame) -> pd.DataFrame:
+    return raw.assign(id=raw["id"] * 2)
+
+
+def first_two(raw: pd.DataFrame) -> pd.DataFrame:
+    return raw.head(2)
+
+
+def test_text_that_a_transform_computes_is_no_number(tmp_path):
+    rows = "2024-01-01,12\n2024-01-02,13\n"
+    assert from_file(tmp_path, f"day,id\n{rows}", transform=twice).frame["id"].tolist() == [24, 26]
+    # One text in the column, on another day: '12' times two is '1212'.
+    loaded = from_file(tmp_path, f"day,id\n{rows}2024-01-03,n/a\n", transform=twice)
+    assert loaded.frame["id"].isna().all()
+    assert [(found.partition, found.observed) for found in loaded.findings] == [
+        ("2024-01-01", "1 values that do not fit, e.g. '1212'"),
+        ("2024-01-02", "1 values that do not fit, e.g. '1313'"),
+    ]
+    assert "an integer that a transform computes is not text" in loaded.findings[0].expected
+    assert from_file(tmp_path, f"day,id\n{rows}x,n/a\n", transform=first_two).findings
+
+
+@pytest.mark.parametrize(
+    ("kind", "fields", "values"),
+    [
+        ("integer", ["007", "+5"], [7, 5]),
+        ("number", ["007", "1.50"], [7.0, 1.5]),
+        ("boolean", ["true", "0"], [True, False]),
+    ],
+)
+def test_text_that_goes_through_a_transform_is_what_it_is_declared_as(tmp_path, kind, fields, values):
+    text = f"day,x\n2024-01-01,{fields[0]}\n2024-01-02,{fields[1]}\n"
+    loaded = from_file(tmp_path, text, transform=first_two, columns={"day": "string", "x": kind})
+    assert loaded.findings == []
+    assert loaded.frame["x"].tolist() == values
+
+
+def fails_on_two(raw: pd.DataFrame) -> pd.DataFrame:
+    if (raw["id"] == 2).any():
+        raise ValueError("two")
+    return raw
+
+
+def adds_up(raw: pd.DataFrame) -> pd.DataFrame:
+    return fails_on_two(raw).assign(id=raw["id"].cumsum())
+
+
+def test_a_day_that_depends_on_a_failing_one_is_not_written(tmp_path):
+    text = "day,id\n2024-01-01,1\n2024-01-02,2\n2024-01-03,3\n"
+    days = ["2024-01-01", "2024-01-02", "2024-01-03"]
+    loaded = from_file(tmp_path, text, days, fails_on_two)
+    assert loaded.frame["id"].tolist() == [1, 3]
+    assert [found.partition for found in loaded.findings] == ["2024-01-02"]
+    with pytest.raises(DataError, match="makes something else of 2024-01-03 beside other days than alone"):
+        from_file(tmp_path, text, days, adds_up)
+
+
+def test_a_partition_column_of_another_type_is_named(tmp_path):
+    def as_time(raw: pd.DataFrame) -> pd.DataFrame:
+        return raw.assign(day=pd.to_datetime(raw["day"]))
+
+    with pytest.raises(
+        DataError, match=r"1 of 1 rows of all\.csv have a day that is no text, for example 2024"
+    ):
+        from_file(tmp_path, "day,id\n2024-01-01,1\n", transform=as_time)

@@ -1,5 +1,6 @@
 """A declared path leads to one file, or to an error that says which there are."""
 
+import io
 import sys
 from pathlib import Path
 
@@ -44,6 +45,26 @@ def test_an_absent_package_or_file_is_an_error_that_says_what_there_is():
 def test_an_absent_file_is_named():
     with pytest.raises(DataError, match=r"/use/case/raw\.csv does not exist"):
         read_bytes(locate("raw.csv", folder=FOLDER), {})
+
+
+def test_a_file_that_is_written_to_while_it_is_read_is_an_error(tmp_path, monkeypatch):
+    file = tmp_path / "raw.csv"
+    file.write_bytes(b"id\n1\n")
+
+    class Growing(io.FileIO):
+        """The writer flushes its next rows right after the read."""
+
+        def read(self, size: int = -1) -> bytes:
+            content = super().read(size)
+            with io.FileIO(file, "ab") as writer:
+                writer.write(b"2\n")
+            return content
+
+    monkeypatch.setattr(Path, "open", lambda path, _: Growing(path))
+    with pytest.raises(DataError, match=r"raw\.csv was written to while it was read"):
+        read_bytes(str(file), {})
+    monkeypatch.undo()
+    assert read_bytes(str(file), {}) == b"id\n1\n2\n"
 
 
 def test_a_template_needs_a_partition():

@@ -229,34 +229,46 @@ def _without(
 def _inferred(texts: "pa.Array[Any]", declared: ColumnType | None) -> "pa.Array[Any] | None":
     """The column as what all its texts read as without a loss; None where that is only text.
 
-    A column without a value is of the declared type, else a number: what pandas makes of one, too.
+    A column without a value is of the declared type, else a number: what pandas makes of one, too. Text with
+    a sign or leading zeros is what the column is declared as, when all of it reads so.
     """
     import pyarrow as pa
-    import pyarrow.compute as pc
 
     if texts.null_count == len(texts):
         return pa.nulls(len(texts), arrow_type(declared or "number"))
     encoded = texts.dictionary_encode()
-    distinct = encoded.dictionary
+    made = _plain(encoded.dictionary)
+    if made is None and declared in ("integer", "number", "boolean"):
+        converted = convert(encoded.dictionary, declared)
+        made = None if converted.refused.any() else converted.values
+    return None if made is None else made.take(encoded.indices)
+
+
+def _plain(distinct: "pa.Array[Any]") -> "pa.Array[Any] | None":
+    """Texts as what all of them are written like: whole numbers, decimal ones, truth, days, moments."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
 
     def all_match(pattern: str) -> bool:
         return bool(pc.all(pc.match_substring_regex(distinct, pattern)).as_py())
 
-    for pattern, kind in ((_PLAIN_WHOLE, "integer"), (_PLAIN_NUMBER, "number"), (_PLAIN_TRUTH, "boolean")):
+    kinds: tuple[tuple[str, ColumnType], ...] = (
+        (_PLAIN_WHOLE, "integer"),
+        (_PLAIN_NUMBER, "number"),
+        (_PLAIN_TRUTH, "boolean"),
+        (DAY_TEXT, "date"),
+    )
+    for pattern, kind in kinds:
         if all_match(pattern):
-            made = convert(distinct, kind)  # type: ignore[arg-type]
-            return None if made.refused.any() else made.values.take(encoded.indices)
-    if all_match(DAY_TEXT):
-        made = convert(distinct, "date")
-        return None if made.refused.any() else made.values.take(encoded.indices)
+            made = convert(distinct, kind)
+            return None if made.refused.any() else made.values
     if not all_match(MOMENT_TEXT):
         return None
     zoned = {bool(re.search(r"([Zz]|[+-]\d{2}(:?\d{2})?)$", text[16:])) for text in distinct.to_pylist()}
     micros, fits = text_microseconds(distinct)
     if len(zoned) > 1 or not np.all(fits):
         return None
-    moments = pa.array(micros).cast(pa.timestamp("us", tz="UTC" if zoned == {True} else None))
-    return moments.take(encoded.indices)
+    return pa.array(micros).cast(pa.timestamp("us", tz="UTC" if zoned == {True} else None))
 
 
 def _decompressed(content: bytes, name: str) -> bytes:

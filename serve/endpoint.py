@@ -79,6 +79,8 @@ class Request:
     entities: Sequence[Entity | None] | None = None
     asked_version: str | None = None
     """The version that the path names; it answers, whatever the routing would have drawn."""
+    at: float = 0.0
+    """When it was answered, in Unix seconds; before the answer is sent, so that no caller is ahead of it."""
     sent_id: bytes | None = None
     odd_id: bool = False
 
@@ -144,7 +146,7 @@ class Endpoint:
         self._name, self._traffic, self._protection, self._metrics = name, traffic, protection, metrics
         self._limits, self._link, self._log, self._replica = limits, link, log, replica
         self._adds_request_id, self._clock, self._wall_clock = adds_request_id, clock, wall_clock
-        self._in_flight = 0
+        self.in_flight = 0
         self._new_id = answer_ids()
         model = f"/v2/models/{name}"
         self._versions = f"{model}/versions/"
@@ -211,10 +213,10 @@ class Endpoint:
 
     async def _answer(self, request: Request, method: str, path: str) -> Response:
         try:
-            if self._in_flight >= self._limits.max_in_flight:
+            if self.in_flight >= self._limits.max_in_flight:
                 raise Overloaded("Too many requests at once.")
-            self._in_flight += 1
-            self._metrics.set_in_flight(self._in_flight)
+            self.in_flight += 1
+            self._metrics.set_in_flight(self.in_flight)
             try:
                 if len(request.headers) != len(request.scope["headers"]):
                     refuse_repeated(request.scope["headers"])
@@ -228,8 +230,8 @@ class Endpoint:
                     return _options(methods) if method == "OPTIONS" else _not_allowed(method, path, methods)
                 return await route[1](request)
             finally:
-                self._in_flight -= 1
-                self._metrics.set_in_flight(self._in_flight)
+                self.in_flight -= 1
+                self._metrics.set_in_flight(self.in_flight)
         except ApiError as error:
             return self._refusal(request, error)
         except Exception:  # The boundary: the log gets everything, the caller the request id.
@@ -410,7 +412,7 @@ class Endpoint:
         live = scored.live
         if live is not chosen:
             request.version, request.variant = live.version, self._traffic.variant_of(live)
-        request.rows, request.scored = rows, scored
+        request.rows, request.scored, request.at = rows, scored, self._wall_clock()
         self._metrics.count_answer(
             request.variant, live.version, rows=len(rows), seconds=self._clock() - request.started
         )
@@ -451,7 +453,7 @@ class Endpoint:
     ) -> Answered:
         routing = self._traffic.routing
         return Answered(
-            at=self._wall_clock(),
+            at=request.at,
             answer_id=request.answer_id,
             request_id=request.request_id,
             unit=request.unit,

@@ -119,6 +119,11 @@ class Site:
         assert len(values) == 1, (line, text)
         return values[0]
 
+    async def waiting(self, requests: int) -> None:
+        """Returns once so many requests are being answered."""
+        while self.endpoint.in_flight != requests:
+            await asyncio.sleep(0)
+
     def errors(self, code: str) -> float:
         labels = f'mlops_errors_total{{code="{code}",deployment="flights"}} '
         lines = self.metrics.text().decode().splitlines()

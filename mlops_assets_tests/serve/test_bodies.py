@@ -514,7 +514,7 @@ def test_a_body_that_does_not_come_is_refused_and_gives_its_place_back() -> None
             await asyncio.Event().wait()
 
         waiting = [asyncio.ensure_future(site.http.post("/predict", content=half())) for _ in range(3)]
-        await asyncio.sleep(0.01)
+        await site.waiting(3)
         refused(await site.predict(), 503, "overloaded")
         site.now += BODY_TIMEOUT_S - 1
         site.protection.refuse_late_bodies()
@@ -528,7 +528,7 @@ def test_a_body_that_does_not_come_is_refused_and_gives_its_place_back() -> None
         assert (await site.predict()).status_code == 200
         # Somebody else's cancellation is not taken for it.
         gone = asyncio.ensure_future(site.http.post("/predict", content=half()))
-        await asyncio.sleep(0.01)
+        await site.waiting(1)
         gone.cancel()
         with pytest.raises(asyncio.CancelledError):
             await gone

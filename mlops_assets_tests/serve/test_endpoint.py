@@ -445,7 +445,7 @@ def test_more_requests_at_once_than_the_limit_are_shed() -> None:
     async def story(site: Site) -> None:
         site.v1.hold = asyncio.Event()
         waiting = [asyncio.ensure_future(site.predict()) for _ in range(3)]
-        await asyncio.sleep(0.01)
+        await site.waiting(3)
         refused(await site.predict(), 503, "overloaded")
         site.v1.hold.set()
         assert [answer.status_code for answer in await asyncio.gather(*waiting)] == [200] * 3

@@ -80,10 +80,22 @@ def test_a_shadow_that_hangs_holds_nobody_up_and_is_shed_beyond_its_limit() -> N
             assert (await asyncio.wait_for(site.predict(), 5)).status_code == 200
         shadow = (await evidence(site))["shadows"]["v2"]
         assert (shadow["shed"], shadow["requests"]) == (7, 0)
+        site.v2.hold.set()
+        await site.traffic.mirrored()
+        assert (await evidence(site))["shadows"]["v2"]["requests"] == 3
+
+    run(story, Site(max_shadows=3), first=rollout(shadow=10_000))
+
+
+def test_a_shadow_that_hangs_is_cut_off() -> None:
+    async def story(site: Site) -> None:
+        site.v2.hold = asyncio.Event()
+        for _ in range(3):
+            assert (await site.predict()).status_code == 200
         await site.traffic.mirrored()
         assert (await evidence(site))["shadows"]["v2"]["errors"] == {"timeout": 3}
 
-    run(story, Site(max_shadows=3), first=rollout(shadow=10_000, guard={"timeout_s": 0.2}))
+    run(story, first=rollout(shadow=10_000, guard={"timeout_s": 0.05}))
 
 
 def test_a_shadow_with_a_full_queue_is_shed_and_not_blamed() -> None:

@@ -4,7 +4,8 @@ Belongs here: reading the instance, the graph and the endpoint into plain values
 belong here: deciding anything.
 """
 
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
@@ -15,6 +16,7 @@ from mlops_assets.components.episode_records import episode_log
 from mlops_assets.components.records import current_versions, latest
 from mlops_assets.components.retiring import Declared, orphaned
 from mlops_assets.components.served_state import MONITORED, Monitored, served_now
+from mlops_assets.components.successor import lost_approval_now
 from mlops_assets.components.use_cases import MissingDocument, missing_in
 from mlops_assets.errors import ClusterUnreachable
 from mlops_assets.resources.model_registry import ModelRegistry
@@ -137,8 +139,10 @@ def model_statuses(
     client: ServeClient,
     registry: ModelRegistry,
     now: datetime,
+    *,
+    clock: Callable[[], float] = time.time,
 ) -> list[ModelStatus]:
-    """The status of every model in the definitions, by name; ``now`` is data time."""
+    """The status of every model in the definitions, by name; ``now`` is data time, ``clock`` real."""
     graph = definitions.resolve_asset_graph()
     models = sorted(key.path[1] for key in graph.materializable_asset_keys if key.path[0] == "models")
     deployments = {
@@ -163,7 +167,7 @@ def model_statuses(
                 deployment=deployment,
                 endpoint=client.url(deployment) if deployment else None,
                 answers=_answers(client, deployment),
-                approval=_approval(instance, model),
+                approval=_approval(graph, instance, model, clock),
                 verdict=_verdict(instance, model),
                 rollout=_rollout(instance, deployment),
                 served=_served(graph, instance, registry, model, now),
@@ -215,8 +219,17 @@ def _answers(client: ServeClient, deployment: str | None) -> dict[str, Any]:
     return {"status": "does not answer", "http_status": status, "why": error.get("message", str(body))}
 
 
-def _approval(instance: dg.DagsterInstance, model: str) -> dict[str, str]:
-    """granted, void (something upstream changed since), or none."""
+def _approval(
+    graph: Any, instance: dg.DagsterInstance, model: str, clock: Callable[[], float]
+) -> dict[str, str]:
+    """granted, pending (something upstream changed since), lost (nobody answered), or none."""
+    monitored = _monitored(graph, model)
+    lost = lost_approval_now(instance, monitored, clock) if monitored else None
+    if lost is not None:
+        version, ruled = lost
+        to_do = f". To do: mlops approve {model} --by NAME --reason TEXT" * (ruled.verdict == "give_up")
+        reason = f"{version} passed the gate and no approval followed: {ruled.reason}{to_do}"
+        return {"state": "lost", "reason": reason}
     record = latest(instance, dg.AssetKey(["approvals", model]))
     if record is None:
         return {"state": "none", "reason": "never approved"}
@@ -253,12 +266,10 @@ def _served(
     graph: Any, instance: dg.DagsterInstance, registry: ModelRegistry, model: str, now: datetime
 ) -> dict[str, Any]:
     """Whether what answers is stale and why, and how old its data is; by the model's monitor."""
-    key = dg.AssetKey(["drift", model])
-    if key not in graph.materializable_asset_keys:
+    monitored = _monitored(graph, model)
+    if monitored is None:
         return {"stale": None, "reason": "no DriftMonitorComponent is declared for this model"}
-    found, staleness = served_now(
-        instance, registry, Monitored(**graph.get(key).metadata[MONITORED]), now=now
-    )
+    found, staleness = served_now(instance, registry, monitored, now=now)
     age = staleness.data_age
     return {
         "version": found.label if found else None,
@@ -267,6 +278,13 @@ def _served(
         "reason": staleness.reason,
         "data_age_days": round(age.total_seconds() / 86_400, 2) if age is not None else None,
     }
+
+
+def _monitored(graph: Any, model: str) -> Monitored | None:
+    """What the model's monitor declares; None without one."""
+    key = dg.AssetKey(["drift", model])
+    known = key in graph.materializable_asset_keys
+    return Monitored(**graph.get(key).metadata[MONITORED]) if known else None
 
 
 def _episode(instance: dg.DagsterInstance, model: str) -> dict[str, Any]:

@@ -7,6 +7,7 @@ declaration. Does not belong here: reading what is measured (``measuring.py``), 
 (``monitoring/``).
 """
 
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
@@ -121,6 +122,8 @@ class DriftMonitorComponent(DeclaredComponent[DriftMonitorDeclaration]):
         )
     }
     NEEDS: ClassVar = {"model": "models"}
+    clock = staticmethod(time.time)
+    """Real time, Unix seconds: by it runs are waited for and launched again."""
 
     @classmethod
     def needs(cls, attributes: Mapping[str, Any]) -> list[Need]:
@@ -143,6 +146,7 @@ class DriftMonitorComponent(DeclaredComponent[DriftMonitorDeclaration]):
             max_data_age_s=declared.max_data_age.total_seconds(),
             training_code=model.training_code(),
             approval=deployment.approval.mode if deployment else "auto",
+            relaunch=declared.relaunch.relaunch().model_dump(mode="json"),
         )
         log, performance, drift = (
             self._prediction_logs(folder.name),
@@ -165,7 +169,7 @@ class DriftMonitorComponent(DeclaredComponent[DriftMonitorDeclaration]):
                 measure_sensor(
                     declared, label_key=labels.key, measured=[log.key, performance.key, drift.key]
                 ),
-                drift_sensor(declared, monitored),
+                drift_sensor(declared, monitored, clock=self.clock),
             ],
         )
 

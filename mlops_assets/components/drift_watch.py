@@ -10,7 +10,7 @@ and ``drift/``, episodes and granted retrains in the events of ``drift_signals/`
 
 import json
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
@@ -27,14 +27,30 @@ from mlops_assets.components.episode_records import (
 )
 from mlops_assets.components.measuring import NEWEST_DATA, served
 from mlops_assets.components.monitor_fields import DriftMonitorDeclaration
-from mlops_assets.components.records import current_versions, latest, newest_data, read_version
-from mlops_assets.components.rollout_watch import LAUNCHED_BY_TAG, back_off, newest_decision, unfinished_run
+from mlops_assets.components.records import latest, newest_data, read_version
+from mlops_assets.components.rollout_watch import LAUNCHED_BY_TAG, back_off, unfinished_run
 from mlops_assets.components.served_state import CHECK as SERVED_CHECK
 from mlops_assets.components.served_state import TRAINED_UNTIL, Monitored, served_now, served_result
+from mlops_assets.components.successor import (
+    MONITOR_TAG,
+    RECONCILER,
+    RETRAINING,
+    launches_of,
+    retraining_run,
+    successor_of,
+)
 from mlops_assets.errors import ClusterUnreachable, DeploymentError
-from mlops_assets.monitoring.episodes import AttemptFacts, EpisodeLog, LoopFacts, Step, next_step
+from mlops_assets.monitoring.episodes import (
+    AttemptFacts,
+    EpisodeLog,
+    LoopFacts,
+    Step,
+    lost_approval,
+    next_step,
+)
 from mlops_assets.monitoring.findings import WindowDrift, WindowPerformance
 from mlops_assets.monitoring.governor import Outcome
+from mlops_assets.monitoring.lost import Again
 from mlops_assets.monitoring.policy import DataAge, Decision, decide
 from mlops_assets.monitoring.windows import window_of
 from mlops_assets.resources.alerts import Alert, Alerts
@@ -50,17 +66,12 @@ MEASURED, MEASURED_TAG = "measured", "mlops/measured"
 MEASURING = "measure sensor"
 SEARCHED_FILES = 200
 NO_DRIFT = "no_drift"
-RECONCILER = "reconciler"
-RUN_KEY_TAG = "dagster/run_key"
 WILL_RETRY_TAG, PARENT_TAG = "dagster/will_retry", "dagster/parent_run_id"
-APPROVAL_GRACE_S = 120.0
-"""Automation follows a promoting verdict within this time."""
 REPORT_EVERY_S = 60.0
 """A gateway that lost its referee lost the report too."""
-CHAIN = ("training_sets", "candidates", "models", "evaluations", "approvals")
+CHAIN = (*RETRAINING, "approvals")
 APPROVAL_AT = CHAIN.index("approvals")
 OUTCOMES: dict[str, Outcome] = {"promote": "promoted", "reject": "rejected", "inconclusive": "inconclusive"}
-MONITOR_TAG = "mlops/monitor"
 WORST_REPORTED = 20
 MOST_STEPS = 4
 """Decisions carried out in one tick; opening an episode and granting its first retrain are two."""
@@ -195,8 +206,14 @@ def _seen(
 # -- what a measurement leads to -------------------------------------------------------------------------
 
 
-def drift_sensor(declared: DriftMonitorDeclaration, monitored: Monitored) -> dg.SensorDefinition:
-    """The sensor ``drift_<model>``: opens and closes episodes, grants retrains, repairs lost ones."""
+def drift_sensor(
+    declared: DriftMonitorDeclaration, monitored: Monitored, *, clock: Callable[[], float] = time.time
+) -> dg.SensorDefinition:
+    """The sensor ``drift_<model>``: opens and closes episodes, grants retrains, repairs lost ones.
+
+    ``clock``: real time, Unix seconds, which runs are waited for by; data time comes from the resource.
+    """
+    real_clock = clock
     keys = chain_keys(declared)
     check_keys = [
         dg.AssetCheckKey(dg.AssetKey(["models", declared.model]), NO_DRIFT),
@@ -220,7 +237,8 @@ def drift_sensor(declared: DriftMonitorDeclaration, monitored: Monitored) -> dg.
         instance, now = context.instance, clock.now()
         decision = decision_now(instance, model_registry, declared, monitored.label_key, now)
         before = episode_log(instance, declared.model)
-        steps = list(_steps(instance, model_registry, declared, monitored, before, decision, now))
+        facts = loop_facts(instance, model_registry, declared, monitored, before, real_clock())
+        steps = list(_steps(declared, facts, before, decision, now))
         events: list[Any] = []
         requests: list[dg.RunRequest] = []
         news: list[Alert] = []
@@ -247,8 +265,13 @@ def drift_sensor(declared: DriftMonitorDeclaration, monitored: Monitored) -> dg.
                     **result,
                 )
             )
+        lost = lost_approval(facts, declared.relaunch.relaunch())
+        given_up = f"{facts.unapproved}" if lost is not None and lost.verdict == "give_up" else ""
+        if lost is not None and given_up and given_up != cursor.get("given_up"):
+            news.append(_approval_lost(declared, given_up, lost))
         report = _report(instance, declared, found.label if found else "", staleness, log, found)
-        cursor = {**cursor, "served": told, **_pushed(serve_client, declared, report, cursor)}
+        pushed = _pushed(serve_client, declared, report, cursor, real_clock())
+        cursor = {**cursor, "served": told, "given_up": given_up, **pushed}
         alerts.send_all(news)
         last = steps[-1]
         if (requests or last.log != before) and episode_log(instance, declared.model) != before:
@@ -258,7 +281,7 @@ def drift_sensor(declared: DriftMonitorDeclaration, monitored: Monitored) -> dg.
             asset_events=events,
             run_requests=requests,
             cursor=json.dumps(cursor),
-            skip_reason=None if requests else last.reason,
+            skip_reason=None if requests else "; ".join([last.reason, *_approval_waits(facts, lost)]),
         )
 
     return watch
@@ -306,18 +329,16 @@ def _metadata(instance: dg.DagsterInstance, key: dg.AssetKey, name: str) -> list
 
 
 def _steps(
-    instance: dg.DagsterInstance,
-    registry: ModelRegistry,
     declared: DriftMonitorDeclaration,
-    monitored: Monitored,
+    facts: LoopFacts,
     log: EpisodeLog,
     decision: Decision,
     now: datetime,
 ) -> Iterable[Step]:
     """What is due now, one after the other; the last one may be to wait."""
-    facts = loop_facts(instance, registry, declared, monitored, log)
+    governor, relaunch = declared.governor.governor(), declared.relaunch.relaunch()
     for _ in range(MOST_STEPS):
-        step = next_step(log, decision, facts, declared.governor.governor(), now)
+        step = next_step(log, decision, facts, governor, now, relaunch=relaunch)
         yield step
         if step.action in ("wait", "reconcile", "close", "grant"):
             # After these the facts have changed, and are only known at the next tick.
@@ -331,55 +352,38 @@ def loop_facts(
     declared: DriftMonitorDeclaration,
     monitored: Monitored,
     log: EpisodeLog,
+    now: float,
 ) -> LoopFacts:
-    """What is true now, from the event log and the registry."""
+    """What is true at ``now`` (real time, Unix seconds), from the event log, the runs and the registry."""
     found = served(instance, registry, model=declared.model, deployment=declared.served_by)
     model_key = dg.AssetKey(["models", declared.model])
     deployed = latest(instance, dg.AssetKey(["deployments", declared.served_by]))
-    told = deployed.metadata if deployed else {}
-    stable = str(told.get("stable") or "") or None
-    evaluated = latest(instance, dg.AssetKey(["evaluations", declared.model]))
-    successor = unapproved = None
-    # One that somebody reported by hand has no outcome, and is none.
-    if evaluated is not None and evaluated.metadata.get("outcome") == "promote":
-        version = f"v{int(evaluated.metadata['model_version'])}"
-        bound = [dg.AssetKey([kind, declared.model]) for kind in ("evaluations", "models", "training_sets")]
-        decided = newest_decision(instance, dg.AssetKey(["approvals", declared.model]))
-        is_bound = decided is not None and dict(decided.bound_to) == current_versions(instance, bound)
-        rejected = is_bound and decided is not None and decided.decision == "reject"
-        if version != stable and version not in (told.get("withdrawn") or {}) and not rejected:
-            successor = version
-            waited_s = time.time() - evaluated.timestamp
-            if not is_bound and monitored.approval == "auto" and waited_s > APPROVAL_GRACE_S:
-                unapproved = version
-    in_flight = None
-    for kind in CHAIN[:4]:
-        in_flight = in_flight or unfinished_run(instance, dg.AssetKey([kind, declared.model]))
+    # Lost runs are ended by this look: what comes after sees them as ended.
+    in_flight = retraining_run(instance, declared.model)
+    successor = successor_of(instance, monitored, now)
+    lost = successor if successor is not None and successor.unapproved else None
     signal = latest(instance, signal_key(declared.model))
     read = read_version(instance, model_key, signal_key(declared.model))
     return LoopFacts(
-        served=stable,
-        successor=successor,
+        served=str(deployed.metadata.get("stable") or "") or None if deployed else None,
+        successor=successor.version if successor else None,
         in_flight=in_flight,
-        attempt=_attempt(instance, declared, in_flight) if log.open and log.open.attempts else AttemptFacts(),
+        attempt=_attempt(instance, declared, in_flight, now)
+        if log.open and log.open.attempts
+        else AttemptFacts(),
         data=newest_data(instance, monitored.label_key),
         served_data=found.version.tags.get(NEWEST_DATA) if found else None,
         signal_read=signal is None or signal.data_version == read,
         signal=signal.data_version if signal else None,
-        launched=_launched(instance, declared.model),
-        unapproved=unapproved,
+        launches=launches_of(instance, declared.model),
+        unapproved=lost.version if lost else None,
+        unapproved_since=lost.passed_at if lost else None,
+        real_now=datetime.fromtimestamp(now, UTC),
     )
 
 
-def _launched(instance: dg.DagsterInstance, model: str) -> frozenset[str]:
-    """Run keys that the reconciler used already; Dagster carries each out once."""
-    tags = {MONITOR_TAG: model, LAUNCHED_BY_TAG: RECONCILER}
-    runs = instance.get_runs(filters=dg.RunsFilter(tags=tags), limit=100)
-    return frozenset(run.tags[RUN_KEY_TAG] for run in runs if RUN_KEY_TAG in run.tags)
-
-
 def _attempt(
-    instance: dg.DagsterInstance, declared: DriftMonitorDeclaration, in_flight: str | None
+    instance: dg.DagsterInstance, declared: DriftMonitorDeclaration, in_flight: str | None, now: float
 ) -> AttemptFacts:
     """What became of the newest granted retrain."""
     requested = latest(instance, requests_key(declared.model))
@@ -411,7 +415,7 @@ def _attempt(
         why = "a run read the request and no candidate came of it"
         return AttemptFacts("failed", why, request=request)
     # Automation works in real time, whatever the data's clock says.
-    unread_for = timedelta(seconds=max(0.0, time.time() - requested.timestamp))
+    unread_for = timedelta(seconds=max(0.0, now - requested.timestamp))
     return AttemptFacts(unread_for=unread_for, request=request)
 
 
@@ -485,6 +489,21 @@ def _alert(declared: DriftMonitorDeclaration, step: Step, kind: Any) -> Alert:
         version=episode.version if episode else "",
         dedupe=f"{step.episode}.{step.attempt or 0}",
     )
+
+
+def _approval_lost(declared: DriftMonitorDeclaration, version: str, lost: Again) -> Alert:
+    model = declared.model
+    return Alert(
+        kind="approval_lost",
+        subject=f"approvals/{model}",
+        summary=f"{version} passed the gate and no approval followed: {lost.reason}",
+        command=f"mlops approve {model} --by NAME --reason TEXT (or --reject)",
+        version=version,
+    )
+
+
+def _approval_waits(facts: LoopFacts, lost: Again | None) -> list[str]:
+    return [f"the approval of {facts.unapproved} was lost: {lost.reason}"] if lost is not None else []
 
 
 def no_drift_result(log: EpisodeLog) -> dict[str, Any]:
@@ -561,11 +580,12 @@ def _pushed(
     declared: DriftMonitorDeclaration,
     report: MonitoringReport | None,
     cursor: dict[str, Any],
+    now: float,
 ) -> dict[str, Any]:
     """Sends the report when it is new or was sent a while ago; what the cursor then remembers."""
     if report is None:
         return {}
-    text, now = report.model_dump_json(), time.time()
+    text = report.model_dump_json()
     if cursor.get("report") == text and now - float(cursor.get("reported_at", 0)) < REPORT_EVERY_S:
         return {}
     try:

@@ -11,7 +11,8 @@ from pydantic import BeforeValidator, Field, model_validator
 
 from mlops_assets.components.document import Declaration
 from mlops_assets.components.fields import Duration, parse_duration
-from mlops_assets.monitoring.governor import GovernorPolicy, told
+from mlops_assets.monitoring.governor import GovernorPolicy
+from mlops_assets.monitoring.lost import RelaunchPolicy, told
 from mlops_assets.monitoring.policy import DriftPolicy, SignalRule
 
 
@@ -43,6 +44,25 @@ class GovernorDeclaration(Declaration):
     def governor(self) -> GovernorPolicy:
         """The pure policy."""
         return GovernorPolicy(**self.model_dump())
+
+
+class RelaunchDeclaration(Declaration):
+    """How what automation lost is launched again: an approval, the run of a granted retrain."""
+
+    first_back_off: Limit = Field(
+        default=timedelta(minutes=2), description="After a launch that came to nothing; doubles with each."
+    )
+    longest_back_off: Limit = Field(default=timedelta(hours=1), description="The back-off's limit.")
+    launches: int = Field(default=6, ge=1, description="So many launches, then a person is told.")
+
+    @model_validator(mode="after")
+    def _limits_make_sense(self) -> "RelaunchDeclaration":
+        self.relaunch()
+        return self
+
+    def relaunch(self) -> RelaunchPolicy:
+        """The pure policy."""
+        return RelaunchPolicy(**self.model_dump())
 
 
 class LabelArrival(Declaration):
@@ -77,6 +97,7 @@ class DriftMonitorDeclaration(Declaration):
     slices: tuple[str, ...] = Field(default=(), description="Features whose values are measured one by one.")
     policy: DriftPolicy = DriftPolicy()
     governor: GovernorDeclaration = GovernorDeclaration()
+    relaunch: RelaunchDeclaration = RelaunchDeclaration()
     max_data_age: Duration = Field(
         default=timedelta(days=45), description="How old the served model's newest training row may be."
     )

@@ -11,6 +11,7 @@ import json
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import dagster as dg
@@ -20,6 +21,7 @@ from mlops_assets.components.retiring import in_service
 from mlops_assets.components.rolling_out import Assessment, assess, described, labelled_losses
 from mlops_assets.components.run_owner import end_lost
 from mlops_assets.errors import ClusterUnreachable
+from mlops_assets.monitoring.lost import Launch, RelaunchPolicy, again
 from mlops_assets.resources.serve_client import ServeClient
 from mlops_assets.rollout import desired_state
 from mlops_assets.rollout.approval import Approval, approval_of, rule_on_deployment
@@ -33,8 +35,10 @@ SENSOR = "rollout sensor"
 INTERVAL_S = 10
 APPROVAL_GRACE_S = 60.0
 """Automation follows an approval within this time; the sensor steps in only after it."""
-FIRST_BACK_OFF_S = 30.0
-LONGEST_BACK_OFF_S = 1_800.0
+ACTS = RelaunchPolicy(
+    first_back_off=timedelta(seconds=30), longest_back_off=timedelta(minutes=30), launches=None
+)
+"""A deployment is repaired for as long as it takes."""
 RUNS_AT_ONCE = 100
 
 UNFINISHED = (
@@ -280,16 +284,14 @@ def unfinished_run(instance: dg.DagsterInstance, key: dg.AssetKey) -> str | None
 
 def back_off(instance: dg.DagsterInstance, tags: Mapping[str, str], now: float) -> float:
     """Seconds left to wait after runs with these tags that failed one after the other; 0 when none did."""
-    records = instance.get_run_records(filters=dg.RunsFilter(tags=dict(tags)), limit=8)
-    failed = 0
-    for record in records:
+    failed = []
+    for record in instance.get_run_records(filters=dg.RunsFilter(tags=dict(tags)), limit=8):
         if record.dagster_run.status != dg.DagsterRunStatus.FAILURE:
             break
-        failed += 1
-    if not failed:
-        return 0.0
-    ended = records[0].end_time or now
-    return ended + min(LONGEST_BACK_OFF_S, FIRST_BACK_OFF_S * 2.0 ** (failed - 1)) - now
+        at = record.create_timestamp.replace(tzinfo=UTC)
+        failed.append(Launch("act", at, datetime.fromtimestamp(record.end_time or now, UTC)))
+    ruled = again(failed[::-1], ACTS, datetime.fromtimestamp(now, UTC))
+    return ruled.next_at.timestamp() - now if ruled.next_at is not None else 0.0
 
 
 def _text(cursor: Cursor) -> str:

@@ -4,7 +4,8 @@ Belongs here: collecting the facts from the event log and the registry, the chec
 here: the judgement on them (``monitoring/served.py``), acting on it (``drift_watch.py``).
 """
 
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -14,6 +15,7 @@ from mlops_assets.components.episode_records import episode_log
 from mlops_assets.components.measuring import Served, served
 from mlops_assets.components.records import latest, newest_data
 from mlops_assets.monitoring.episodes import EpisodeLog
+from mlops_assets.monitoring.lost import RelaunchPolicy
 from mlops_assets.monitoring.served import ServedFacts, Staleness, served_staleness
 from mlops_assets.resources.clock import Clock
 from mlops_assets.resources.model_registry import ModelRegistry
@@ -31,7 +33,7 @@ class Monitored:
     """What of a monitor's declaration says whether the served version is stale; plain values.
 
     ``training_code``: version of the code and declaration that would train the model now. ``approval``: who
-    approves.
+    approves. ``relaunch``: how what was lost is launched again, as JSON values.
     """
 
     model: str
@@ -40,6 +42,11 @@ class Monitored:
     max_data_age_s: float
     training_code: str
     approval: Mode = "auto"
+    relaunch: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def relaunch_policy(self) -> RelaunchPolicy:
+        return RelaunchPolicy.model_validate(dict(self.relaunch))
 
     @property
     def label_key(self) -> dg.AssetKey:

@@ -11,11 +11,12 @@ it travels in the metadata of the events that it leads to.
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any, Literal
 
 from mlops_assets.errors import DataError, EpisodeError
-from mlops_assets.monitoring.governor import GovernorPolicy, Grant, Outcome, permit, told
+from mlops_assets.monitoring.governor import GovernorPolicy, Grant, Outcome, permit
+from mlops_assets.monitoring.lost import Again, Launch, RelaunchPolicy, again, run_key, told
 from mlops_assets.monitoring.policy import Decision
 
 KEPT_EPISODES = 50
@@ -23,6 +24,9 @@ LOST_AFTER = 10
 """So many times the grace without any run, and the attempt counts as failed."""
 GATE = "gate"
 """``closed_by`` of an episode that ended because a candidate passed the gate."""
+
+NEVER = datetime.fromtimestamp(0, UTC)
+RELAUNCH = RelaunchPolicy()
 
 Action = Literal["open", "grant", "outcome", "close", "reconcile", "wait"]
 
@@ -143,9 +147,11 @@ class LoopFacts:
     this model's chain (training set to deployment) that has not ended. ``attempt``: of the newest attempt.
     ``data``: the newest training data, as text (any text that differs when the data does); ``served_data``:
     that of the model that answers, where known. ``signal_read``: whether the newest model was made after
-    reading the newest drift signal, whose data version is ``signal``. ``launched``: run keys that were used
-    already, whatever became of their runs. ``unapproved``: a successor under mode auto to which no approval
-    is bound, with nothing in flight, for longer than the grace. What is left out stands for a loop at rest.
+    reading the newest drift signal, whose data version is ``signal``. ``launches``: runs that were launched
+    for what was lost, oldest first, whatever became of them. ``unapproved``: a successor under mode auto to
+    which no approval is bound, with no run of either in flight, for longer than the grace; it passed the gate
+    at ``unapproved_since``. ``real_now``: real time, which launches are judged by. What is left out stands
+    for a loop at rest.
     """
 
     served: str | None
@@ -156,8 +162,10 @@ class LoopFacts:
     served_data: str | None = None
     signal_read: bool = True
     signal: str | None = None
-    launched: frozenset[str] = frozenset()
+    launches: tuple[Launch, ...] = ()
     unapproved: str | None = None
+    unapproved_since: datetime | None = None
+    real_now: datetime = NEVER
 
 
 @dataclass(frozen=True)
@@ -226,31 +234,38 @@ def next_step(
     governor: GovernorPolicy,
     now: datetime,
     *,
+    relaunch: RelaunchPolicy = RELAUNCH,
     grace: timedelta = timedelta(minutes=2),
 ) -> Step:
     """The one decision of the drift sensor. Carry it out, then ask again with ``step.log`` until it waits.
 
     ``decision``: on the windows of the version that answers. ``grace``: how long, in real time, automation
     may take to start a run for a grant before a reconciling run is launched; ten times that without any run,
-    and the attempt has failed.
+    and the attempt has failed. ``relaunch``: how often, and after which pauses, what was lost is launched.
 
     An episode opens only for the version that answers, when no successor is on its way and no run under way
     that could become one; after a person closed one on the same version, only on windows that ended since.
     A retrain is granted when the governor permits it and there is training data that no attempt (unless it
     failed) and not the answering model itself was made from. A candidate that passes the gate closes the
     episode, whoever asked for it, unless it is the episode's own version once more. An approval that was lost
-    is asked for first, whatever else is due; a run key that was used is not asked for again.
+    is asked for first, whatever else is due, until ``lost_approval`` gives up.
     """
-    lost = _lost_approval(log, facts)
-    if lost is not None:
-        return lost
+    lost = lost_approval(facts, relaunch)
+    if lost is not None and lost.verdict == "launch":
+        return _relaunch(
+            log,
+            facts,
+            f"{facts.unapproved}/approval",
+            f"{facts.unapproved} passed the gate and no approval followed: automation lost it",
+            target="approval",
+        )
     episode = log.open
     if episode is None:
         return _without_episode(log, decision, facts, now)
     number = episode.number
     attempt = episode.attempts[-1] if episode.attempts else None
     if attempt is not None and attempt.outcome == "running":
-        return _running(log, episode, attempt, facts, now, grace)
+        return _running(log, episode, attempt, facts, now, grace, relaunch)
 
     def wait(why: str, next_at: datetime | None = None) -> Step:
         told = f"episode {number} on {episode.version} is open: {why}"
@@ -295,17 +310,13 @@ def _without_episode(log: EpisodeLog, decision: Decision, facts: LoopFacts, now:
 
     last = log.newest
     if last is not None and last.closed_by == GATE and facts.in_flight is None:
-        run_key = f"{last.data_version}/unread"
+        what = f"{last.data_version}/unread"
         # A signal that somebody reported by hand is no episode: nothing was lost.
         unread = not facts.signal_read and facts.signal == last.data_version
-        if unread and run_key not in facts.launched:
-            return Step(
-                "reconcile",
-                f"{last.data_version} ended, but the newest model was made before it was opened",
-                log,
-                last.number,
-                run_key=run_key,
-            )
+        # Once only: it costs a training that the governor granted to nobody.
+        if unread and not _launches(facts, what):
+            why = f"{last.data_version} ended, but the newest model was made before it was opened"
+            return _relaunch(log, facts, what, why)
     if decision.action != "open":
         return wait(f"{decision.action}: {decision.reason}")
     if facts.served is None:
@@ -332,7 +343,13 @@ def _without_episode(log: EpisodeLog, decision: Decision, facts: LoopFacts, now:
 
 
 def _running(
-    log: EpisodeLog, episode: Episode, attempt: Attempt, facts: LoopFacts, now: datetime, grace: timedelta
+    log: EpisodeLog,
+    episode: Episode,
+    attempt: Attempt,
+    facts: LoopFacts,
+    now: datetime,
+    grace: timedelta,
+    relaunch: RelaunchPolicy,
 ) -> Step:
     request = episode.request_version
     found = facts.attempt
@@ -343,15 +360,11 @@ def _running(
     if outcome is None and facts.in_flight is None and found.unread_for is not None:
         if found.unread_for >= grace * LOST_AFTER:
             outcome, reason = "failed", f"no run read {request} within {told(grace * LOST_AFTER)}"
-        elif found.unread_for >= grace and f"{request}/unread" not in facts.launched:
-            return Step(
-                "reconcile",
-                f"no run read {request} within {told(grace)}: automation lost it",
-                log,
-                episode.number,
-                attempt.number,
-                run_key=f"{request}/unread",
-            )
+        elif found.unread_for >= grace:
+            what = f"{request}/unread"
+            if again(_launches(facts, what), relaunch, facts.real_now).verdict == "launch":
+                why = f"no run read {request} within {told(grace)}: automation lost it"
+                return _relaunch(log, facts, what, why, attempt=attempt.number)
     if outcome is None or outcome == "running":
         under_way = f"run {facts.in_flight} is under way" if facts.in_flight else "a run is expected"
         return Step("wait", f"{request} was granted: {under_way}", log, episode.number, attempt.number)
@@ -391,20 +404,46 @@ def _same_again(version: str, episode: Episode, facts: LoopFacts) -> bool:
     return version == facts.served and not newer
 
 
-def _lost_approval(log: EpisodeLog, facts: LoopFacts) -> Step | None:
-    """The step that asks for the approval of a successor again; None when none is lost, or was asked for."""
+def lost_approval(facts: LoopFacts, relaunch: RelaunchPolicy) -> Again | None:
+    """Whether the lost approval of a successor is launched again; None when none is lost.
+
+    A decision of a person ends the loss, and so does a newer version: then another one is unapproved. What
+    was launched before the version last passed the gate does not count.
+    """
     if facts.unapproved is None or facts.in_flight is not None:
         return None
-    run_key = f"{facts.unapproved}/approval"
-    if run_key in facts.launched:
-        return None
+    since = facts.unapproved_since
+    launches = [
+        one
+        for one in _launches(facts, f"{facts.unapproved}/approval")
+        if since is None or one.ended_at is None or one.at >= since
+    ]
+    return again(launches, relaunch, facts.real_now)
+
+
+def _launches(facts: LoopFacts, what: str) -> list[Launch]:
+    return [one for one in facts.launches if one.what == what]
+
+
+def _relaunch(
+    log: EpisodeLog,
+    facts: LoopFacts,
+    what: str,
+    why: str,
+    *,
+    attempt: int | None = None,
+    target: Target = "chain",
+) -> Step:
+    """The step that launches one run more for what was lost."""
+    launch = len(_launches(facts, what)) + 1
     return Step(
         "reconcile",
-        f"{facts.unapproved} passed the gate and no approval followed: automation lost it",
+        f"{why}; launch {launch}" if launch > 1 else why,
         log,
         log.newest.number if log.newest is not None else None,
-        run_key=run_key,
-        target="approval",
+        attempt,
+        run_key=run_key(what, launch),
+        target=target,
     )
 
 

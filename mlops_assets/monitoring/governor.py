@@ -11,6 +11,8 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from mlops_assets.monitoring.lost import doubled, told
+
 DAY = timedelta(days=1)
 
 Outcome = Literal["running", "promoted", "rejected", "inconclusive", "failed"]
@@ -101,14 +103,7 @@ def permit(
 
 def back_off(policy: GovernorPolicy, unsuccessful: int) -> timedelta:
     """The pause after so many unsuccessful attempts in a row (0: none): doubles up to the longest."""
-    if unsuccessful <= 0:
-        return timedelta(0)
-    pause = policy.first_back_off
-    for _ in range(unsuccessful - 1):
-        if not timedelta(0) < pause < policy.longest_back_off:
-            break
-        pause *= 2
-    return min(pause, policy.longest_back_off)
+    return doubled(policy.first_back_off, policy.longest_back_off, unsuccessful)
 
 
 _Limit = tuple[datetime, str] | None
@@ -160,13 +155,3 @@ def _budget(policy: GovernorPolicy, grants: Sequence[Grant], now: datetime) -> _
         frees_it + DAY,
         f"{len(recent)} retrains within 24 hours, the daily budget is {policy.daily_budget}",
     )
-
-
-def told(length: timedelta) -> str:
-    """A length of time in its largest whole unit: ``7 days``, ``90 minutes``."""
-    seconds = length.total_seconds()
-    for size, unit in ((86_400, "day"), (3_600, "hour"), (60, "minute")):
-        if seconds >= size and seconds % size == 0:
-            count = seconds / size
-            return f"{count:g} {unit}{'s' if count != 1 else ''}"
-    return f"{seconds:g} seconds"

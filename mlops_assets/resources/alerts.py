@@ -56,6 +56,7 @@ Kind = Literal[
     "document_missing",
     "orphaned_deployment",
     "retrain_failed",
+    "approval_lost",
     "measuring_failed",
 ]
 Delivery = Literal["sending", "delivered", "logged", "failed", "refused", "suppressed"]

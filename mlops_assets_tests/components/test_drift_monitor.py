@@ -3,6 +3,7 @@
 import contextlib
 import json
 import shutil
+import time
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -14,6 +15,7 @@ import pandas as pd
 import pytest
 from dagster.components.testing import create_defs_folder_sandbox
 
+from mlops_assets.components.drift_monitor import DriftMonitorComponent
 from mlops_assets.components.drift_watch import decision_now
 from mlops_assets.components.episode_records import episode_log
 from mlops_assets.components.monitor_fields import DriftMonitorDeclaration
@@ -29,7 +31,7 @@ from mlops_assets.resources.inference_log import InferenceLog
 from mlops_assets.resources.lake import Lake
 from mlops_assets.resources.model_registry import CHAMPION, ModelRegistry
 from mlops_assets.resources.serve_client import ServeClient
-from mlops_assets.status import asset_statuses
+from mlops_assets.status import asset_statuses, model_statuses
 from serve.inference_log import Answered, PredictionLog
 from serve.schema import PredictionLogArgs
 from serve.scoring import load_package
@@ -83,6 +85,8 @@ attributes:
 DAY = timedelta(days=1)
 FIRST_DAY = datetime(2024, 1, 1, tzinfo=UTC)
 ROWS = 300
+AHEAD: dict[Path, float] = {}
+"""By how many seconds real time is ahead of the machine's, by the folder of a shop."""
 GONE = "v9"
 """A version that answered once and is in no registry any more."""
 CHAIN = ("training_sets", "candidates", "models", "evaluations")
@@ -192,6 +196,10 @@ class Shop:
         self.instance.report_runless_asset_event(event)
         self.registry.set_alias("shop", CHAMPION, version)
 
+    def wait(self, seconds: float) -> None:
+        """Real time passes."""
+        AHEAD[self.folder] = AHEAD.get(self.folder, 0.0) + seconds
+
     # -- Dagster -------------------------------------------------------------------------------------
 
     def run(self, *kinds: str, tags: Any = None) -> dg.ExecuteInProcessResult:
@@ -235,6 +243,15 @@ class Shop:
         found = latest(self.instance, dg.AssetKey([kind, "shop"]))
         return found.data_version if found else ""
 
+    def status(self) -> dict[str, Any]:
+        client = self.resources["serve_client"]
+        assert isinstance(client, ServeClient)
+        clock = DriftMonitorComponent.clock
+        [found] = model_statuses(
+            self.definitions, self.instance, client, self.registry, self.now, clock=clock
+        )
+        return found.to_dict()
+
     def staleness(self, kind: str) -> tuple[str, list[str]]:
         key = dg.AssetKey([kind, "shop"])
         [found] = asset_statuses(self.definitions.resolve_asset_graph(), self.instance, [key])
@@ -277,8 +294,11 @@ def definitions_of(folder: Path) -> Iterator[dg.Definitions]:
         (sandbox.defs_folder_path / "shop").mkdir()
         text = YAML.replace("raw.csv", str(folder / "raw.csv"))
         (sandbox.defs_folder_path / "shop" / "defs.yaml").write_text(text, encoding="utf-8")
-        with sandbox.build_all_defs() as loaded:
-            yield loaded
+        with pytest.MonkeyPatch.context() as patch:
+            ahead = staticmethod(lambda: time.time() + AHEAD.get(folder, 0.0))
+            patch.setattr(DriftMonitorComponent, "clock", ahead)
+            with sandbox.build_all_defs() as loaded:
+                yield loaded
 
 
 def instance_in(folder: Path) -> dg.DagsterInstance:
@@ -395,12 +415,11 @@ def test_a_rejected_retrain_is_tried_again_with_newer_data_only(shop: Shop) -> N
     assert shop.version("drift_signals") == "episode-1"
 
 
-def test_a_request_that_nobody_read_is_launched_once(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_request_that_nobody_read_is_launched_once(shop: Shop) -> None:
     live(shop, 30, 3, older=1.0)
     shop.measure()
     shop.tick("drift_shop")
-    later = shop.record("retrain_requests").timestamp + 600
-    monkeypatch.setattr("mlops_assets.components.drift_watch.time.time", lambda: later)
+    shop.wait(600)
 
     (request,) = shop.tick("drift_shop").run_requests or []
 
@@ -592,6 +611,41 @@ def test_a_successor_whose_approval_is_rejected_is_none(shop: Shop) -> None:
 
     assert shop.version("drift_signals") == "episode-2"
     assert shop.version("retrain_requests") == "episode-2.1"
+
+
+def test_a_lost_approval_is_launched_again_until_a_person_is_told_and_decides(shop: Shop) -> None:
+    shop.labels(*(visits(FIRST_DAY + n * DAY, older=1.0) for n in range(30, 33)))
+    shop.retrain()
+    assert shop.record("evaluations").metadata["outcome"] == "promote"
+    job = shop.definitions.resolve_implicit_global_asset_job_def()
+    wanted, keys = ("approvals", "deployments"), list[str]()
+    for _ in range(6):
+        assert not shop.tick("drift_shop").run_requests  # Not before it is due.
+        shop.wait(3_700)
+        [request] = shop.tick("drift_shop").run_requests or []
+        assert request.asset_selection == [dg.AssetKey([kind, "shop"]) for kind in wanted]
+        keys.append(str(request.run_key))
+        tags = {**request.tags, "dagster/run_key": keys[-1]}
+        run = shop.instance.create_run_for_job(
+            job, tags=tags, asset_selection=frozenset(request.asset_selection)
+        )
+        assert not shop.tick("drift_shop").run_requests  # Its run is under way.
+        shop.instance.report_run_failed(run)
+        AHEAD[shop.folder] = 0.0
+
+    assert keys == ["v2/approval", *(f"v2/approval/{number}" for number in range(2, 7))]
+    shop.wait(86_400)
+    told = shop.tick("drift_shop")
+    assert not told.run_requests and "6 of 6 launches came to nothing" in str(told.skip_reason)
+    shop.tick("drift_shop")
+    assert shop.alerts().count("approval_lost") == 1
+    found = shop.status()["approval"]
+    assert found["state"] == "lost" and "mlops approve shop --by NAME" in found["reason"]
+
+    decide_approval(shop.definitions, shop.instance, "shop", approver="ana", reason="read the plots")
+
+    assert shop.status()["approval"]["state"] == "granted"
+    assert "the approval of" not in str(shop.tick("drift_shop").skip_reason)
 
 
 def test_a_version_that_answered_for_a_part_of_a_window_is_not_judged_by_it(shop: Shop) -> None:

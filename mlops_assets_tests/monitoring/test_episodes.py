@@ -14,11 +14,13 @@ from mlops_assets.monitoring.episodes import (
     Step,
     close,
     grant,
+    lost_approval,
     next_step,
     open_episode,
     record_outcome,
 )
 from mlops_assets.monitoring.governor import GovernorPolicy, Outcome
+from mlops_assets.monitoring.lost import Launch, RelaunchPolicy
 from mlops_assets.monitoring.policy import Decision, SignalState
 
 NOW = datetime(2013, 6, 3, 12, tzinfo=UTC)
@@ -46,6 +48,11 @@ def step(
     log: EpisodeLog, decision: Decision = QUIET, facts: LoopFacts = AT_REST, now: datetime = NOW
 ) -> Step:
     return next_step(log, decision, facts, GOVERNOR, now)
+
+
+def launched(*what: str) -> tuple[Launch, ...]:
+    """A launch for each that ended now, in real time."""
+    return tuple(Launch(one, NOW, NOW) for one in what)
 
 
 # -- transitions -------------------------------------------------------------------------------------------
@@ -298,7 +305,7 @@ def test_a_signal_that_the_model_never_read_is_reconciled_after_the_gate_only() 
     [
         replace(AT_REST, signal_read=False, signal="by-hand-1"),
         replace(AT_REST, signal_read=False),
-        replace(AT_REST, signal_read=False, signal="episode-1", launched=frozenset({"episode-1/unread"})),
+        replace(AT_REST, signal_read=False, signal="episode-1", launches=launched("episode-1/unread")),
     ],
 )
 def test_a_signal_by_hand_or_one_that_was_launched_already_is_no_dead_end(facts: LoopFacts) -> None:
@@ -308,28 +315,77 @@ def test_a_signal_by_hand_or_one_that_was_launched_already_is_no_dead_end(facts:
     assert found.action == "open" and found.episode == 2
 
 
-def test_a_request_whose_run_key_is_used_up_waits_and_fails_in_the_end() -> None:
+def test_a_request_that_was_launched_and_is_unread_still_is_launched_again_and_fails_in_the_end() -> None:
     def unread(minutes: float) -> Step:
         attempt = AttemptFacts(unread_for=minutes * MINUTE)
-        facts = replace(AT_REST, attempt=attempt, launched=frozenset({"episode-1.1/unread"}))
-        return step(attempted(), facts=facts)
+        launches = launched("episode-1.1/unread")
+        return step(attempted(), facts=replace(AT_REST, attempt=attempt, launches=launches, real_now=NOW))
 
-    assert unread(2).action == "wait" and unread(20).action == "outcome"
+    assert unread(3).action == "wait"
+    late = replace(AT_REST, attempt=AttemptFacts(unread_for=5 * MINUTE), real_now=NOW + 2 * MINUTE)
+    again = step(attempted(), facts=replace(late, launches=launched("episode-1.1/unread")))
+    assert again.action == "reconcile" and again.run_key == "episode-1.1/unread/2"
+    assert again.reason.endswith("automation lost it; launch 2")
+    assert unread(20).action == "outcome"
+
+
+LOST = replace(AT_REST, successor="v8", unapproved="v8", unapproved_since=NOW - 5 * MINUTE, real_now=NOW)
 
 
 @pytest.mark.parametrize(
     "log", [EpisodeLog(), opened(), attempted(), close(opened(), by=GATE, reason="passed", now=NOW)]
 )
-def test_a_lost_approval_is_asked_for_once_in_any_state(log: EpisodeLog) -> None:
-    lost = replace(AT_REST, successor="v8", unapproved="v8")
-    found = step(log, drifting(), lost)
+def test_a_lost_approval_is_asked_for_first_in_any_state(log: EpisodeLog) -> None:
+    found = step(log, drifting(), LOST)
     assert (found.action, found.target, found.run_key) == ("reconcile", "approval", "v8/approval")
     assert "v8 passed the gate and no approval followed" in found.reason and found.log == log
-    asked = step(log, drifting(), replace(lost, launched=frozenset({"v8/approval"})))
+    # Until the next launch is due, the loop goes on as if nothing was lost.
+    asked = step(log, drifting(), replace(LOST, launches=launched("v8/approval")))
     assert asked == step(log, drifting(), replace(AT_REST, successor="v8"))
-    assert step(log, drifting(), replace(lost, in_flight="abc")).action != "reconcile"
-    # Another version's key does not stand for this one's.
-    assert step(log, drifting(), replace(lost, launched=frozenset({"v7/approval"}))) == found
+    assert step(log, drifting(), replace(LOST, in_flight="abc")).action != "reconcile"
+    # Another version's launches do not stand for this one's.
+    assert step(log, drifting(), replace(LOST, launches=launched("v7/approval"))) == found
+
+
+def test_a_lost_approval_is_launched_again_with_back_off_until_a_person_is_needed() -> None:
+    launches: tuple[Launch, ...] = ()
+    real, keys = NOW, []
+    for _ in range(1_000):
+        facts = replace(LOST, launches=launches, real_now=real)
+        found = step(EpisodeLog(), facts=facts)
+        if found.action == "reconcile":
+            assert found.run_key is not None
+            keys.append((found.run_key, (real - NOW) / MINUTE))
+            launches = (*launches, Launch("v8/approval", real, real))
+        real += MINUTE
+    assert keys == [
+        ("v8/approval", 0),
+        ("v8/approval/2", 2),
+        ("v8/approval/3", 6),
+        ("v8/approval/4", 14),
+        ("v8/approval/5", 30),
+        ("v8/approval/6", 62),
+    ]
+    given_up = lost_approval(replace(LOST, launches=launches, real_now=real), RelaunchPolicy())
+    assert given_up is not None and given_up.verdict == "give_up"
+
+
+def test_a_lost_approval_is_never_launched_beside_its_own_run() -> None:
+    under_way = (Launch("v8/approval", NOW - 9 * DAY),)
+    assert step(EpisodeLog(), facts=replace(LOST, launches=under_way)).action == "wait"
+
+
+def test_a_decision_or_a_newer_version_ends_a_lost_approval() -> None:
+    used = tuple(Launch("v8/approval", NOW - 4 * MINUTE, NOW - 3 * MINUTE) for _ in range(6))
+    decided = replace(AT_REST, launches=used, real_now=NOW)
+    assert lost_approval(decided, RelaunchPolicy()) is None
+    newer = replace(LOST, successor="v9", unapproved="v9", launches=used)
+    found = step(EpisodeLog(), facts=newer)
+    assert (found.action, found.run_key) == ("reconcile", "v9/approval")
+    # The same version passed the gate once more: it is another loss, and no run key is used twice.
+    passed_again = replace(LOST, launches=used, unapproved_since=NOW - MINUTE)
+    found = step(EpisodeLog(), facts=passed_again)
+    assert (found.action, found.run_key) == ("reconcile", "v8/approval/7")
 
 
 def test_every_other_reconciling_run_is_of_the_chain() -> None:

@@ -19,7 +19,7 @@ from mlops_assets.monitoring.episodes import (
     open_episode,
     record_outcome,
 )
-from mlops_assets.monitoring.governor import GovernorPolicy, Grant, Outcome, back_off, permit, told
+from mlops_assets.monitoring.governor import GovernorPolicy, Grant, Outcome, back_off, permit
 from mlops_assets.monitoring.policy import Decision
 
 NOW = datetime(2013, 6, 3, 12, tzinfo=UTC)
@@ -113,11 +113,6 @@ def test_the_limit_that_lasts_longest_is_told() -> None:
     policy = GovernorPolicy(daily_budget=1)
     found = permit(policy, [granted(1, 1, HOUR, "promoted")], episode=2, in_flight=None, now=NOW)
     assert found.next_at == NOW - HOUR + 7 * DAY and "cooldown" in found.reason
-
-
-def test_lengths_are_told_in_whole_units() -> None:
-    lengths = [DAY, 90 * timedelta(minutes=1), 2 * HOUR, timedelta(seconds=45)]
-    assert [told(length) for length in lengths] == ["1 day", "90 minutes", "2 hours", "45 seconds"]
 
 
 def drifting(version: str = "v7") -> Decision:

@@ -21,10 +21,11 @@ from dagster._core.scheduler.instigation import InstigatorState, InstigatorStatu
 from dagster._core.storage.tags import WILL_RETRY_TAG
 
 from mlops_assets import environment
-from mlops_assets.components.drift_watch import MEASURING, MONITOR_TAG
+from mlops_assets.components.drift_watch import MEASURING
 from mlops_assets.components.episode_records import episode_log
 from mlops_assets.components.records import latest
 from mlops_assets.components.rollout_watch import LAUNCHED_BY_TAG
+from mlops_assets.components.successor import MONITOR_TAG
 from mlops_assets.components.use_cases import CHECK, MissingDocument, missing_in
 from mlops_assets.defs.platform.watching import (
     FAILED_TICKS,

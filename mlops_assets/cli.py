@@ -214,6 +214,20 @@ def close_episode_command(model: str, by: str, reason: str) -> None:
     click.echo(f"Episode {episode} of {model} is closed by {by}: {reason}.")
 
 
+@main.command("retrain")
+@click.argument("model")
+@click.option("--override", is_flag=True, help="Go on beyond the governor's limits; it is recorded.")
+@_person
+def retrain_command(model: str, by: str, reason: str, override: bool) -> None:
+    """Ask MODEL's governor for one retrain, from the training set to the deployment."""
+    from mlops_assets.decisions import ask_for_retrain
+    from mlops_assets.instance import running_instance
+
+    with running_instance() as instance:
+        told = ask_for_retrain(_definitions(), instance, model, by=by, reason=reason, override=override)
+    click.echo(f"{told}. The sensor drift_{model} launches it.")
+
+
 @main.command("explain")
 @click.argument("asked", metavar="ID")
 @click.option("--deployment", default=None, help="Where to look; left out: everywhere.")

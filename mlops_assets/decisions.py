@@ -4,14 +4,15 @@ Belongs here: launching an approval, an act of a deployment or its retirement wi
 belong here: what is allowed (``rollout/``), carrying it out (``components/``), printing (``cli.py``).
 """
 
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from typing import Any, Literal
 
 import dagster as dg
 
 from mlops_assets.components.drift_watch import no_drift_evaluation
-from mlops_assets.components.episode_records import episode_log, noted
+from mlops_assets.components.episode_records import asked, asked_now, episode_log, newest_answer, noted
 from mlops_assets.components.orphan_watch import JOB, run_config
 from mlops_assets.components.records import Record, latest
 from mlops_assets.components.retiring import Declared, orphaned
@@ -19,7 +20,10 @@ from mlops_assets.components.rollout_watch import ACTION_TAG, ROLLOUT_TAG
 from mlops_assets.components.run_owner import OWNER_TAG, end_lost, this_process
 from mlops_assets.components.use_cases import missing_in
 from mlops_assets.errors import ApprovalError, DeploymentError, MlopsError, UnknownName
-from mlops_assets.monitoring.episodes import close
+from mlops_assets.monitoring.episodes import Ask, close
+
+ASKED_EVERY_S = 1.0
+ANSWERED_WITHIN_S = 60.0
 
 
 def decide_approval(
@@ -89,6 +93,42 @@ def close_episode(
     for event in (noted(model, closed, f"closed by {by}: {reason}"), no_drift_evaluation(model, closed)):
         instance.report_runless_asset_event(event)
     return log.open.number
+
+
+def ask_for_retrain(
+    definitions: dg.Definitions,
+    instance: dg.DagsterInstance,
+    model: str,
+    *,
+    by: str,
+    reason: str,
+    override: bool = False,
+    wait_s: float = ANSWERED_WITHIN_S,
+    sleep: Callable[[float], None] = time.sleep,
+) -> str:
+    """Asks the governor of a model for a retrain, and waits for the answer; what was granted, in words.
+
+    Raises UnknownName for a model without a monitor, and MlopsError when the governor refuses (with the
+    limit, until when and what to do) or does not answer within ``wait_s``: then the request stands.
+    """
+    _key(definitions, "drift", model, "model with a drift monitor")
+    if not by.strip() or not reason.strip():
+        raise MlopsError(f"{model}: a request needs a name and a reason: --by NAME --reason TEXT")
+    instance.report_runless_asset_event(asked(model, Ask(by, reason, override)))
+    waited = 0.0
+    while asked_now(instance, model) is not None:
+        if waited >= wait_s:
+            raise MlopsError(
+                f"{model}: nobody answered within {wait_s:g} s. The request stands, and the sensor "
+                f"drift_{model} answers it as soon as it runs: mlops status"
+            )
+        sleep(ASKED_EVERY_S)
+        waited += ASKED_EVERY_S
+    answer = newest_answer(instance, model)
+    assert answer is not None
+    if answer.ruling == "refused":
+        raise MlopsError(answer.reason)
+    return answer.reason
 
 
 def retire(

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
-from mlops_assets.components.episode_records import episode_log
+from mlops_assets.components.episode_records import asked_now, episode_log, newest_answer
 from mlops_assets.components.records import current_versions, latest
 from mlops_assets.components.retiring import Declared, orphaned
 from mlops_assets.components.served_state import MONITORED, Monitored, served_now
@@ -62,6 +62,7 @@ class ModelStatus:
     rollout: dict[str, Any] = field(default_factory=dict)
     served: dict[str, Any] = field(default_factory=dict)
     episode: dict[str, Any] = field(default_factory=dict)
+    request: dict[str, Any] = field(default_factory=dict)
     assets: list[AssetStatus] = field(default_factory=list)
 
     def to_dict(self) -> dict[str, Any]:
@@ -172,6 +173,7 @@ def model_statuses(
                 rollout=_rollout(instance, deployment),
                 served=_served(graph, instance, registry, model, now),
                 episode=_episode(instance, model),
+                request=_request(instance, model),
                 assets=asset_statuses(graph, instance, keys),
             )
         )
@@ -293,6 +295,17 @@ def _episode(instance: dg.DagsterInstance, model: str) -> dict[str, Any]:
     return asdict(newest) if newest else {}
 
 
+def _request(instance: dg.DagsterInstance, model: str) -> dict[str, Any]:
+    """The newest retrain that a person asked for: waiting, granted or refused; empty without one."""
+    waiting = asked_now(instance, model)
+    if waiting is not None:
+        ask = waiting.ask
+        reason = f"{ask.who} asked for a retrain ({ask.reason}); the sensor drift_{model} answers"
+        return {"state": "waiting", "reason": reason, "at": None}
+    answer = newest_answer(instance, model)
+    return {"state": answer.ruling, "reason": answer.reason, "at": answer.at} if answer else {}
+
+
 def print_status(status: Status) -> None:
     """A table per model for people, then what is missing and what nothing declares."""
     from rich.console import Console
@@ -358,6 +371,8 @@ def _print_models(statuses: Sequence[ModelStatus], console: "Console") -> None:
         console.print(f"  served:   {_served_line(status.served)}", highlight=False, markup=False)
         if status.episode:
             console.print(f"  episode:  {_episode_line(status.episode)}", highlight=False, markup=False)
+        if status.request:
+            console.print(f"  request:  {_request_line(status.request)}", highlight=False, markup=False)
         for line in _serving_lines(answers):
             console.print(f"  {line}", highlight=False, markup=False)
         console.print(f"  verdict:  {status.verdict['outcome']}: {status.verdict['reason']}", highlight=False)
@@ -395,6 +410,11 @@ def _episode_line(episode: dict[str, Any]) -> str:
     retrains = f"; retrains: {', '.join(attempts)}" if attempts else "; no retrain yet"
     state = f"closed by {episode['closed_by']}: {episode['close_reason']}" if episode["closed_at"] else "open"
     return f"{episode['number']} on {episode['version']} ({episode['reason']}), {state}{retrains}"
+
+
+def _request_line(request: dict[str, Any]) -> str:
+    at = f" ({datetime.fromtimestamp(request['at']):%Y-%m-%d %H:%M})" if request["at"] else ""
+    return f"{request['state']}{at}: {request['reason']}"
 
 
 def _serving_lines(answers: dict[str, Any]) -> list[str]:

@@ -47,15 +47,6 @@ def follow_all_but(signal: dg.AssetKey) -> dg.AutomationCondition[Any]:
     return (news.since_last_handled() & present & _IDLE).with_label("follow changed data")
 
 
-def follow_requests(requests: dg.AssetKey) -> dg.AutomationCondition[Any]:
-    """Follows every new data version of ``requests``, and nothing else upstream: new data alone retrains
-    nobody. A request that was never made must not count as missing.
-    """
-    changed = dg.AutomationCondition.data_version_changed()
-    asked: dg.AutomationCondition[Any] = dg.AutomationCondition.asset_matches(requests, changed)
-    return (asked.since_last_handled() & _IDLE).with_label("follow granted retrains")
-
-
 FOLLOW_PAST_THE_GATE = (
     FOLLOW_CHANGED_DATA
     & (

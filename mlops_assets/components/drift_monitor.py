@@ -204,8 +204,9 @@ class DriftMonitorComponent(DeclaredComponent[DriftMonitorDeclaration]):
                 requests_key(model),
                 group_name=group,
                 kinds={"retrain_request"},
-                description=f"Granted retrains of {model}; automation follows each with one "
-                "run from the training set to the deployment. Report a materialisation to ask for one.",
+                description=f"Granted retrains of {model}; the sensor drift_{model} follows each with one "
+                "run from the training set to the deployment. What is reported here by hand is a request: "
+                "the governor answers it.",
             ),
         ]
 

@@ -18,10 +18,14 @@ from typing import Any
 import dagster as dg
 
 from mlops_assets.components.episode_records import (
+    Asked,
+    asked_now,
     episode_log,
     granted,
+    newest_grant,
     noted,
     opened,
+    refused,
     requests_key,
     signal_key,
 )
@@ -66,6 +70,7 @@ MEASURED, MEASURED_TAG = "measured", "mlops/measured"
 MEASURING = "measure sensor"
 SEARCHED_FILES = 200
 NO_DRIFT = "no_drift"
+GOVERNOR = "governor"
 WILL_RETRY_TAG, PARENT_TAG = "dagster/will_retry", "dagster/parent_run_id"
 REPORT_EVERY_S = 60.0
 """A gateway that lost its referee lost the report too."""
@@ -237,14 +242,15 @@ def drift_sensor(
         instance, now = context.instance, clock.now()
         decision = decision_now(instance, model_registry, declared, monitored.label_key, now)
         before = episode_log(instance, declared.model)
-        facts = loop_facts(instance, model_registry, declared, monitored, before, real_clock())
+        asked_for = asked_now(instance, declared.model)
+        facts = loop_facts(instance, model_registry, declared, monitored, before, real_clock(), asked_for)
         steps = list(_steps(declared, facts, before, decision, now))
         events: list[Any] = []
         requests: list[dg.RunRequest] = []
         news: list[Alert] = []
         for step in steps:
             manual = monitored.approval == "manual"
-            made, asked, alert = _carried_out(declared, keys, step, decision, manual=manual)
+            made, asked, alert = _carried_out(declared, keys, step, decision, asked_for, manual=manual)
             events += made
             requests += asked
             news += [alert] if alert else []
@@ -340,7 +346,7 @@ def _steps(
     for _ in range(MOST_STEPS):
         step = next_step(log, decision, facts, governor, now, relaunch=relaunch)
         yield step
-        if step.action in ("wait", "reconcile", "close", "grant"):
+        if step.action in ("wait", "reconcile", "close", "grant", "refuse"):
             # After these the facts have changed, and are only known at the next tick.
             return
         log = step.log
@@ -353,6 +359,7 @@ def loop_facts(
     monitored: Monitored,
     log: EpisodeLog,
     now: float,
+    asked_for: Asked | None,
 ) -> LoopFacts:
     """What is true at ``now`` (real time, Unix seconds), from the event log, the runs and the registry."""
     found = served(instance, registry, model=declared.model, deployment=declared.served_by)
@@ -375,6 +382,7 @@ def loop_facts(
         served_data=found.version.tags.get(NEWEST_DATA) if found else None,
         signal_read=signal is None or signal.data_version == read,
         signal=signal.data_version if signal else None,
+        asked=asked_for.ask if asked_for else None,
         launches=launches_of(instance, declared.model),
         unapproved=lost.version if lost else None,
         unapproved_since=lost.passed_at if lost else None,
@@ -386,15 +394,20 @@ def _attempt(
     instance: dg.DagsterInstance, declared: DriftMonitorDeclaration, in_flight: str | None, now: float
 ) -> AttemptFacts:
     """What became of the newest granted retrain."""
-    requested = latest(instance, requests_key(declared.model))
-    if requested is None:
+    newest = newest_grant(instance, declared.model)
+    if newest is None:
         return AttemptFacts()
-    # One that somebody reported by hand takes the place of the newest attempt.
-    request = requested.data_version if requested.data_version.startswith("episode-") else None
+    requested, reported_since = newest
+    request = requested.data_version
     set_key = dg.AssetKey(["training_sets", declared.model])
     made = latest(instance, set_key)
     read = read_version(instance, set_key, requests_key(declared.model))
-    is_read = made is not None and read == requested.data_version and made.timestamp >= requested.timestamp
+    # After a report by hand, Dagster names that one as what was read; the run is the grant's all the same.
+    is_read = (
+        made is not None
+        and (read == requested.data_version or reported_since)
+        and made.timestamp >= requested.timestamp
+    )
     if in_flight is not None:
         return AttemptFacts("running", f"run {in_flight} is under way", request=request)
     since = made.timestamp if is_read and made is not None else requested.timestamp
@@ -441,6 +454,7 @@ def _carried_out(
     keys: Sequence[dg.AssetKey],
     step: Step,
     decision: Decision,
+    asked_for: Asked | None,
     *,
     manual: bool,
 ) -> tuple[list[Any], list[dg.RunRequest], Alert | None]:
@@ -454,7 +468,15 @@ def _carried_out(
         failing = no_drift_evaluation(model, step.log)
         return [opened(model, step.log, metadata), failing], [], _alert(declared, step, "episode_opened")
     if step.action == "grant":
-        return [granted(model, step.log, step.reason)], [], None
+        newest = step.log.newest
+        request = newest.request_version if newest is not None else ""
+        run = _run_of_chain(declared, keys, f"{request}/granted", GOVERNOR, manual=manual)
+        # A grant to the open episode answers no request that came meanwhile.
+        answered = asked_for if step.asked else None
+        return [granted(model, step.log, step.reason, answered)], [run], None
+    if step.action == "refuse" and asked_for is not None:
+        reason = f"{step.reason}. To do: {_to_go_on(model, step)}"
+        return [refused(model, asked_for, reason)], [], _retrain_refused(declared, step)
     if step.action == "outcome":
         attempt = step.log.newest.attempts[-1] if step.log.newest else None
         failed = attempt is not None and attempt.outcome == "failed"
@@ -464,13 +486,42 @@ def _carried_out(
         passing = no_drift_evaluation(model, step.log)
         return [noted(model, step.log, step.reason), passing], [], _alert(declared, step, "episode_closed")
     if step.action == "reconcile":
-        tags = {MONITOR_TAG: model, LAUNCHED_BY_TAG: RECONCILER}
         wanted = keys[APPROVAL_AT:] if step.target == "approval" else keys
-        if manual:
-            # An approval that a person has to give fails the run that asks for it.
-            wanted = keys[:APPROVAL_AT]
-        return [], [dg.RunRequest(run_key=step.run_key, asset_selection=list(wanted), tags=tags)], None
+        return [], [_run_of_chain(declared, wanted, step.run_key, RECONCILER, manual=manual)], None
     return [], [], None
+
+
+def _run_of_chain(
+    declared: DriftMonitorDeclaration,
+    wanted: Sequence[dg.AssetKey],
+    run_key: str | None,
+    by: str,
+    *,
+    manual: bool,
+) -> dg.RunRequest:
+    # An approval that a person has to give fails the run that asks for it.
+    selected = [key for key in wanted if key.path[0] not in ("approvals", "deployments") or not manual]
+    tags = {MONITOR_TAG: declared.model, LAUNCHED_BY_TAG: by}
+    return dg.RunRequest(run_key=run_key, asset_selection=selected, tags=tags)
+
+
+def _to_go_on(model: str, step: Step) -> str:
+    """The command of the person whose request was refused."""
+    command = f"mlops retrain {model} --by NAME --reason TEXT"
+    if step.may_override:
+        return f"ask again later, or go on with: {command} --override"
+    return f"mlops status; then ask again with: {command}"
+
+
+def _retrain_refused(declared: DriftMonitorDeclaration, step: Step) -> Alert:
+    return Alert(
+        kind="retrain_refused",
+        subject=f"retrain_requests/{declared.model}",
+        summary=step.reason,
+        command=_to_go_on(declared.model, step),
+        # A script that asks every minute is told of once for each limit it runs into.
+        dedupe=step.reason,
+    )
 
 
 def _alert(declared: DriftMonitorDeclaration, step: Step, kind: Any) -> Alert:
@@ -508,9 +559,10 @@ def _approval_waits(facts: LoopFacts, lost: Again | None) -> list[str]:
 
 def no_drift_result(log: EpisodeLog) -> dict[str, Any]:
     """Passed, severity and description of the check ``no_drift``."""
-    episode = log.open
+    drift = log.of_drift
+    episode = drift.open
     if episode is None:
-        last = log.newest
+        last = drift.newest
         told = f"; episode {last.number} was closed: {last.close_reason}" if last else ""
         return {
             "passed": True,
@@ -571,7 +623,7 @@ def _report(
             }
             for one in worst
         },
-        episode_open=log.open is not None,
+        episode_open=log.of_drift.open is not None,
     )
 
 

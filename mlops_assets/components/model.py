@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 import dagster as dg
 from pydantic import Field, model_validator
 
-from mlops_assets.components.automation import FOLLOW_CHANGED_DATA, follow_all_but, follow_requests
+from mlops_assets.components.automation import FOLLOW_CHANGED_DATA, follow_all_but
 from mlops_assets.components.code_version import code_version
 from mlops_assets.components.contradictions import of_model, refuse
 from mlops_assets.components.dataset import datasets_of, require_same_type
@@ -326,8 +326,7 @@ class ModelComponent(DeclaredComponent[ModelDeclaration]):
         @dg.asset(
             key=self._key("training_sets"),
             deps=[features_key, label_key, *([requests] if monitor else [])],
-            # New data alone does not retrain: a granted request does, or a person.
-            automation_condition=follow_requests(requests) if monitor else None,
+            # No data and no event retrains by itself: the drift sensor does, for a grant, or a person.
             group_name=group,
             kinds={"training_set", "deltalake"},
             description=f"Labelled rows of features/{view.name}, split by time into train and evaluate.",

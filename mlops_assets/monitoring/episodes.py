@@ -28,7 +28,7 @@ GATE = "gate"
 NEVER = datetime.fromtimestamp(0, UTC)
 RELAUNCH = RelaunchPolicy()
 
-Action = Literal["open", "grant", "outcome", "close", "reconcile", "wait"]
+Action = Literal["open", "grant", "refuse", "outcome", "close", "reconcile", "wait"]
 
 Target = Literal["chain", "approval"]
 """What a reconciling run carries out: the chain from the training set on, or approval and deployment only."""
@@ -36,7 +36,10 @@ Target = Literal["chain", "approval"]
 
 @dataclass(frozen=True)
 class Attempt:
-    """One granted retrain. ``data``: the training data it was granted for, as text. Times: ISO 8601, zone."""
+    """One granted retrain. ``data``: the training data it was granted for, as text. Times: ISO 8601, zone.
+
+    ``asked_by``: the person who asked for it, "" for none; ``overrode``: the limits that person overrode.
+    """
 
     number: int
     granted_at: str
@@ -44,11 +47,36 @@ class Attempt:
     outcome: Outcome = "running"
     ended_at: str | None = None
     reason: str = ""
+    asked_by: str = ""
+    overrode: str = ""
+
+
+@dataclass(frozen=True)
+class Ask:
+    """A retrain that a person asks for. ``override`` counts only together with ``by`` and ``reason``.
+
+    A request that was merely reported names nobody: it asks, and overrides nothing.
+    """
+
+    by: str = ""
+    reason: str = ""
+    override: bool = False
+
+    @property
+    def who(self) -> str:
+        return self.by or "somebody"
+
+    @property
+    def overrides(self) -> bool:
+        return self.override and bool(self.by) and bool(self.reason)
 
 
 @dataclass(frozen=True)
 class Episode:
-    """One episode on ``version``. Open while ``closed_at`` is None."""
+    """One episode on ``version``. Open while ``closed_at`` is None.
+
+    ``asked_by``: it is no drift; a person asked for its one retrain, and it ends with that.
+    """
 
     number: int
     opened_at: str
@@ -58,6 +86,7 @@ class Episode:
     closed_at: str | None = None
     closed_by: str | None = None
     close_reason: str = ""
+    asked_by: str = ""
 
     @property
     def is_open(self) -> bool:
@@ -88,6 +117,11 @@ class EpisodeLog:
     def open(self) -> Episode | None:
         """The open episode, if there is one."""
         return self.newest if self.newest is not None and self.newest.is_open else None
+
+    @property
+    def of_drift(self) -> "EpisodeLog":
+        """The log without what people asked for."""
+        return EpisodeLog(tuple(one for one in self.episodes if not one.asked_by))
 
     @property
     def grants(self) -> list[Grant]:
@@ -150,8 +184,8 @@ class LoopFacts:
     reading the newest drift signal, whose data version is ``signal``. ``launches``: runs that were launched
     for what was lost, oldest first, whatever became of them. ``unapproved``: a successor under mode auto to
     which no approval is bound, with no run of either in flight, for longer than the grace; it passed the gate
-    at ``unapproved_since``. ``real_now``: real time, which launches are judged by. What is left out stands
-    for a loop at rest.
+    at ``unapproved_since``. ``asked``: a person's request that was not answered yet. ``real_now``: real time,
+    which launches are judged by. What is left out stands for a loop at rest.
     """
 
     served: str | None
@@ -165,6 +199,7 @@ class LoopFacts:
     launches: tuple[Launch, ...] = ()
     unapproved: str | None = None
     unapproved_since: datetime | None = None
+    asked: Ask | None = None
     real_now: datetime = NEVER
 
 
@@ -175,6 +210,8 @@ class Step:
     ``episode`` and ``attempt``: numbers it is about. ``next_at``: when time alone will change the answer.
     ``run_key``: of action reconcile, the key of the one run to launch for an event that automation lost; one
     key launches one run for ever, so the step may be carried out again. ``target``: what that run is of.
+    ``may_override``: of action refuse, whether a person's word would do. ``asked``: it answers a
+    person's request.
     """
 
     action: Action
@@ -185,24 +222,29 @@ class Step:
     run_key: str | None = None
     next_at: datetime | None = None
     target: Target = "chain"
+    may_override: bool = False
+    asked: bool = False
 
 
-def open_episode(log: EpisodeLog, *, version: str, reason: str, now: datetime) -> EpisodeLog:
+def open_episode(
+    log: EpisodeLog, *, version: str, reason: str, now: datetime, asked_by: str = ""
+) -> EpisodeLog:
     """The log with one more episode, open. EpisodeError when one is open."""
     if log.open is not None:
         raise EpisodeError(f"{log.open.data_version} on {log.open.version} is open: close it first")
     number = log.newest.number + 1 if log.newest is not None else 1
-    made = Episode(number, _text(now), version, reason)
+    made = Episode(number, _text(now), version, reason, asked_by=asked_by)
     return EpisodeLog((*log.episodes, made)[-KEPT_EPISODES:])
 
 
-def grant(log: EpisodeLog, *, data: str, now: datetime) -> EpisodeLog:
+def grant(log: EpisodeLog, *, data: str, now: datetime, asked_by: str = "", overrode: str = "") -> EpisodeLog:
     """The log with one more attempt of the open episode. EpisodeError when none is open or one is running."""
     episode = _open(log, "granted a retrain")
     if episode.attempts and episode.attempts[-1].outcome == "running":
         raise EpisodeError(f"attempt {episode.request_version} is running: one at a time")
     number = episode.attempts[-1].number + 1 if episode.attempts else 1
-    return _with(log, replace(episode, attempts=(*episode.attempts, Attempt(number, _text(now), data))))
+    made = Attempt(number, _text(now), data, asked_by=asked_by, overrode=overrode)
+    return _with(log, replace(episode, attempts=(*episode.attempts, made)))
 
 
 def record_outcome(log: EpisodeLog, outcome: Outcome, *, reason: str, ended_at: datetime) -> EpisodeLog:
@@ -249,6 +291,9 @@ def next_step(
     failed) and not the answering model itself was made from. A candidate that passes the gate closes the
     episode, whoever asked for it, unless it is the episode's own version once more. An approval that was lost
     is asked for first, whatever else is due, until ``lost_approval`` gives up.
+
+    What a person asks for passes the same governor: it is granted as an attempt of the open episode, or as
+    an episode of its own, or refused. Only an explicit override lifts limits, and none lifts one at a time.
     """
     lost = lost_approval(facts, relaunch)
     if lost is not None and lost.verdict == "launch":
@@ -261,11 +306,16 @@ def next_step(
         )
     episode = log.open
     if episode is None:
+        if facts.asked is not None:
+            return _judged(log, facts.asked, facts, governor, now)
         return _without_episode(log, decision, facts, now)
     number = episode.number
     attempt = episode.attempts[-1] if episode.attempts else None
     if attempt is not None and attempt.outcome == "running":
-        return _running(log, episode, attempt, facts, now, grace, relaunch)
+        found = _running(log, episode, attempt, facts, now, grace, relaunch)
+        if found.action == "wait" and facts.asked is not None:
+            return _judged(log, facts.asked, facts, governor, now)
+        return found
 
     def wait(why: str, next_at: datetime | None = None) -> Step:
         told = f"episode {number} on {episode.version} is open: {why}"
@@ -275,6 +325,14 @@ def next_step(
     if passed:
         after = close(log, by=GATE, reason=passed, now=now)
         return Step("close", f"episode {number} ends: {passed}", after, number)
+    if episode.asked_by:
+        became = attempt.outcome if attempt else "not made"
+        ended = f"the retrain that {episode.asked_by} asked for was {became}"
+        ended = f"{ended}: {attempt.reason}" if attempt and attempt.reason else ended
+        after = close(log, by=episode.asked_by, reason=ended, now=now)
+        return Step("close", f"episode {number} ends: {ended}", after, number)
+    if facts.asked is not None:
+        return _judged(log, facts.asked, facts, governor, now)
     if facts.served is None:
         return wait("nothing answers, so there is nothing to replace")
     if facts.in_flight is not None:
@@ -299,6 +357,52 @@ def next_step(
     )
 
 
+def _judged(log: EpisodeLog, ask: Ask, facts: LoopFacts, governor: GovernorPolicy, now: datetime) -> Step:
+    """The answer to a person's request: granted, or refused with the limit and until when."""
+    episode = log.open
+    number = episode.number if episode is not None else None
+    told_by = f"{ask.who} asked for a retrain" + (f" ({ask.reason})" if ask.reason else "")
+
+    def refuse(why: str, next_at: datetime | None = None, *, may_override: bool = False) -> Step:
+        reason = f"{told_by}: refused, {why}"
+        return Step("refuse", reason, log, number, next_at=next_at, may_override=may_override, asked=True)
+
+    following = log.newest.number + 1 if log.newest is not None else 1
+    permitted = permit(governor, log.grants, episode=number or following, in_flight=facts.in_flight, now=now)
+    if not permitted.allowed and permitted.next_at is None:
+        return refuse(permitted.reason)
+    if facts.served is None:
+        return refuse("nothing answers, so there is nothing to replace")
+    if facts.data is None:
+        return refuse("it is not known what data there is to train on")
+    limits = []
+    if facts.successor is not None:
+        limits.append(f"{facts.successor} passed the gate and is on its way")
+    stale_data = _used_before(log, facts)
+    if stale_data:
+        limits.append(f"{stale_data}; newer data is waited for")
+    if not permitted.allowed:
+        limits.append(permitted.reason)
+    reached = "; ".join(limits)
+    if limits and not ask.overrides:
+        unnamed = "; an override needs by and reason" if ask.override else ""
+        return refuse(f"{reached}{unnamed}", permitted.next_at, may_override=True)
+    if episode is None:
+        log = open_episode(log, version=facts.served, reason=told_by, now=now, asked_by=ask.who)
+    after = grant(log, data=facts.data, now=now, asked_by=ask.who, overrode=reached)
+    made = after.open
+    assert made is not None
+    overrode = f"; {ask.by} overrode: {reached}" if reached else ""
+    return Step(
+        "grant",
+        f"retrain {made.request_version} is granted for {facts.served}: {told_by}{overrode}",
+        after,
+        made.number,
+        made.attempts[-1].number,
+        asked=True,
+    )
+
+
 def version_number(version: str) -> int | None:
     """7 of "v7"; None for a text of another form."""
     return int(version[1:]) if version[:1] == "v" and version[1:].isdecimal() else None
@@ -308,7 +412,7 @@ def _without_episode(log: EpisodeLog, decision: Decision, facts: LoopFacts, now:
     def wait(why: str) -> Step:
         return Step("wait", why, log)
 
-    last = log.newest
+    last = log.of_drift.newest
     if last is not None and last.closed_by == GATE and facts.in_flight is None:
         what = f"{last.data_version}/unread"
         # A signal that somebody reported by hand is no episode: nothing was lost.
@@ -383,6 +487,8 @@ def _passed(episode: Episode, attempt: Attempt | None, facts: LoopFacts) -> str:
     """Which candidate passed the gate since the episode opened, in words; empty when none did."""
     if attempt is not None and attempt.outcome == "promoted":
         return attempt.reason or f"attempt {episode.request_version} passed the gate"
+    if episode.asked_by:
+        return ""
     if facts.successor is not None and not _same_again(facts.successor, episode, facts):
         return f"{facts.successor} passed the gate"
     served, own = version_number(facts.served or ""), version_number(episode.version)

@@ -73,7 +73,7 @@ def permit(
     in_flight: str | None,
     now: datetime,
 ) -> Permit:
-    """Whether episode ``episode`` may have one more retrain at ``now``.
+    """Whether episode ``episode`` may have one more retrain at ``now``; of a person's request no less.
 
     ``grants``: all grants that are remembered, of every episode, oldest first; ``in_flight``: the run that is
     under way, if any. A time that is further ahead of ``now`` than a limit is long was written by a clock

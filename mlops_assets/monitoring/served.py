@@ -77,10 +77,11 @@ def served_staleness(facts: ServedFacts, now: datetime) -> Staleness:
 
 def _drift(facts: ServedFacts) -> str:
     """An episode is over for the graph when a candidate passes; for callers only when that one answers."""
-    episode = facts.episodes.open
+    drift = facts.episodes.of_drift
+    episode = drift.open
     if episode is not None:
         return f"episode {episode.number} on {episode.version} is open: {episode.reason}"
-    for past in reversed(facts.episodes.episodes):
+    for past in reversed(drift.episodes):
         if past.version == facts.version:
             if past.closed_by != GATE:
                 return ""

@@ -56,6 +56,7 @@ Kind = Literal[
     "document_missing",
     "orphaned_deployment",
     "retrain_failed",
+    "retrain_refused",
     "approval_lost",
     "measuring_failed",
 ]

@@ -9,7 +9,6 @@ from mlops_assets.components.automation import (
     FOLLOW_CHANGED_DATA,
     FOLLOW_PAST_THE_GATE,
     follow_all_but,
-    follow_requests,
 )
 
 
@@ -118,7 +117,7 @@ def test_a_passed_gate_is_followed(instance: dg.DagsterInstance) -> None:
 REQUESTS, SIGNAL = dg.AssetKey("requests"), dg.AssetKey("signal")
 
 
-@dg.asset(deps=[REQUESTS], automation_condition=follow_requests(REQUESTS))
+@dg.asset(deps=[REQUESTS])
 def training_set() -> dg.MaterializeResult[None]:
     return dg.MaterializeResult(data_version=dg.DataVersion("same"))
 
@@ -150,39 +149,20 @@ def report(instance: dg.DagsterInstance, key: dg.AssetKey, version: str) -> None
     instance.report_runless_asset_event(dg.AssetMaterialization(key, tags=tags))
 
 
-def test_a_signal_alone_retrains_nobody(instance: dg.DagsterInstance) -> None:
+@pytest.mark.parametrize("reported", [SIGNAL, REQUESTS])
+def test_no_reported_event_retrains_anybody(instance: dg.DagsterInstance, reported: dg.AssetKey) -> None:
+    dg.materialize([training_set, retrained, deployed], instance=instance)
+    before, _ = retraining_tick(instance)
+    for number in range(2):
+        report(instance, reported, f"by-hand-{number}")
+        before, requested_now = retraining_tick(instance, before)
+        assert requested_now == set()
+
+
+def test_a_new_training_set_runs_what_follows(instance: dg.DagsterInstance) -> None:
+    # Neither the signal nor the requests ever had an event: that must not hold anything up.
     dg.materialize([training_set, retrained, deployed], instance=instance)
     quiet, _ = retraining_tick(instance)
-    report(instance, SIGNAL, "episode-1")
+    report(instance, training_set.key, "another")
 
-    after, requested_now = retraining_tick(instance, quiet)
-
-    assert requested_now == set()
-    assert retraining_tick(instance, after)[1] == set()
-
-
-def test_a_granted_request_runs_the_whole_chain_once(instance: dg.DagsterInstance) -> None:
-    # Neither the signal nor the requests ever had an event before: that must not hold anything up.
-    dg.materialize([training_set, retrained, deployed], instance=instance)
-    quiet, _ = retraining_tick(instance)
-    report(instance, REQUESTS, "episode-1.1")
-
-    after, requested_now = retraining_tick(instance, quiet)
-
-    assert requested_now == {"training_set", "retrained", "deployed"}
-    dg.materialize([training_set, retrained, deployed], instance=instance)
-    report(instance, REQUESTS, "episode-1.1")
-    assert retraining_tick(instance, after)[1] == set()
-
-
-def test_the_next_grant_runs_it_again(instance: dg.DagsterInstance) -> None:
-    dg.materialize([training_set, retrained, deployed], instance=instance)
-    quiet, _ = retraining_tick(instance)
-    report(instance, REQUESTS, "episode-1.1")
-    after, _ = retraining_tick(instance, quiet)
-    dg.materialize([training_set, retrained, deployed], instance=instance)
-    idle, requested_now = retraining_tick(instance, after)
-    assert requested_now == set()
-    report(instance, REQUESTS, "episode-1.2")
-
-    assert retraining_tick(instance, idle)[1] == {"training_set", "retrained", "deployed"}
+    assert retraining_tick(instance, quiet)[1] == {"retrained", "deployed"}

@@ -20,7 +20,7 @@ from mlops_assets.components.drift_watch import decision_now
 from mlops_assets.components.episode_records import episode_log
 from mlops_assets.components.monitor_fields import DriftMonitorDeclaration
 from mlops_assets.components.records import Record, latest
-from mlops_assets.decisions import close_episode, decide_approval
+from mlops_assets.decisions import ask_for_retrain, close_episode, decide_approval
 from mlops_assets.errors import ApprovalError, MlopsError
 from mlops_assets.explain import explain
 from mlops_assets.monitoring.policy import AgeRule, DriftPolicy
@@ -227,6 +227,10 @@ class Shop:
             self.instance.report_runless_asset_event(event)
         return result
 
+    def world_goes_on(self) -> None:
+        """What happens while a command waits."""
+        self.tick("drift_shop")
+
     def measure(self) -> None:
         """The run that the measuring sensor asks for."""
         (request,) = self.tick("measure_shop").run_requests or []
@@ -362,7 +366,7 @@ def test_drift_opens_one_episode_and_the_model_is_stale_with_it_as_the_cause(sho
     assert not shop.check("deployments", "served")[0]
     assert shop.alerts() == ["episode_opened"]
     assert "prediction" in str(shop.record("drift_signals").metadata["reason"])
-    assert not result.run_requests  # Automation follows the request.
+    assert [one.run_key for one in result.run_requests or []] == ["episode-1.1/granted"]
     # Looking again changes nothing.
     again = shop.tick("drift_shop")
     assert not again.asset_events and shop.version("retrain_requests") == "episode-1.1"
@@ -579,18 +583,75 @@ def test_old_data_alone_opens_an_episode_where_the_policy_says_so(shop: Shop) ->
     assert shop.version("drift_signals") == ""
 
 
-def test_a_request_by_hand_leaves_the_episodes_as_they_are(shop: Shop) -> None:
-    live(shop, 30, 3, older=1.0)
-    shop.measure()
+def by_hand(shop: Shop, **metadata: Any) -> None:
+    """What the button, or a POST, reports: no run, no log of episodes."""
+    key = dg.AssetKey(["retrain_requests", "shop"])
+    shop.instance.report_runless_asset_event(dg.AssetMaterialization(key, metadata=metadata))
+
+
+def test_a_request_by_hand_is_answered_once_by_the_governor(shop: Shop) -> None:
+    graph = shop.definitions.resolve_asset_graph()
+    assert graph.get(dg.AssetKey(["training_sets", "shop"])).automation_condition is None
+    shop.labels(visits(shop.now))
+    by_hand(shop)
+    assert shop.status()["request"]["state"] == "waiting"
+
+    [granted] = shop.tick("drift_shop").run_requests or []
+
+    assert granted.run_key == "episode-1.1/granted" and granted.asset_selection is not None
+    assert dg.AssetKey(["deployments", "shop"]) in granted.asset_selection
+    assert shop.version("retrain_requests") == "episode-1.1" and shop.version("drift_signals") == ""
+    assert "somebody asked for a retrain" in shop.status()["request"]["reason"]
+    # Beside a retrain nobody gets another one, whoever says so, and it is told.
+    for _ in range(150):
+        by_hand(shop, by="ana", reason="prices", override=True)
+    refused = shop.tick("drift_shop")
+    assert not refused.run_requests and shop.alerts() == ["retrain_refused"]
+    assert not shop.tick("drift_shop").asset_events
+    told = shop.status()["request"]
+    assert told["state"] == "refused"
+    assert "ana asked for a retrain (prices): refused, attempt 1.1 has not ended" in told["reason"]
+    assert episode_log(shop.instance, "shop").grants[-1].outcome == "running"
+
+    # The run that the grant led to is still known for what it is.
+    shop.retrain()
     shop.tick("drift_shop")
-    before = episode_log(shop.instance, "shop")
+    log = episode_log(shop.instance, "shop")
+    assert log.newest is not None and not log.newest.is_open and log.newest.attempts[0].outcome != "failed"
+    with pytest.raises(MlopsError, match=r"refused, .* To do: .* mlops retrain shop .* --override"):
+        asking(shop, override=False)
+    assert "ana overrode: " in asking(shop, override=True)
+    assert shop.version("retrain_requests") == "episode-2.1"
+    assert shop.check("models", "no_drift")[0]
 
-    by_hand = dg.AssetMaterialization(
-        dg.AssetKey(["retrain_requests", "shop"]), tags={"dagster/data_version": "by-hand-1"}
+
+def asking(shop: Shop, *, override: bool) -> str:
+    """``mlops retrain``, with the sensor ticking while it waits."""
+    return ask_for_retrain(
+        shop.definitions,
+        shop.instance,
+        "shop",
+        by="ana",
+        reason="prices",
+        override=override,
+        sleep=lambda seconds: shop.world_goes_on(),
     )
-    shop.instance.report_runless_asset_event(by_hand)
 
-    assert episode_log(shop.instance, "shop") == before and before.open is not None
+
+def test_a_request_that_nobody_answers_stands_and_says_so(shop: Shop) -> None:
+    with pytest.raises(MlopsError, match="nobody answered within 3 s"):
+        ask_for_retrain(
+            shop.definitions,
+            shop.instance,
+            "shop",
+            by="ana",
+            reason="prices",
+            wait_s=3.0,
+            sleep=lambda seconds: None,
+        )
+    assert shop.status()["request"]["state"] == "waiting"
+    with pytest.raises(MlopsError, match="needs a name and a reason"):
+        ask_for_retrain(shop.definitions, shop.instance, "shop", by=" ", reason="prices")
 
 
 def test_a_successor_whose_approval_is_rejected_is_none(shop: Shop) -> None:
@@ -749,19 +810,6 @@ def test_the_rejection_of_one_version_is_not_that_of_the_next(shop: Shop) -> Non
 
     # v3 passed and waits for its approval: nothing is retrained beside it.
     assert shop.version("drift_signals") == "episode-2"
-
-
-def test_a_thousand_requests_by_hand_do_not_flush_the_governors_memory(shop: Shop) -> None:
-    live(shop, 30, 3, older=1.0)
-    shop.measure()
-    shop.tick("drift_shop")
-    before = episode_log(shop.instance, "shop")
-    key = dg.AssetKey(["retrain_requests", "shop"])
-    for number in range(250):
-        tags = {"dagster/data_version": f"by-hand-{number}"}
-        shop.instance.report_runless_asset_event(dg.AssetMaterialization(key, tags=tags))
-
-    assert episode_log(shop.instance, "shop") == before
 
 
 def test_old_data_opens_an_episode_only_where_newer_data_is_there(shop: Shop) -> None:

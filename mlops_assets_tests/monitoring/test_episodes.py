@@ -8,6 +8,7 @@ import pytest
 from mlops_assets.errors import DataError, EpisodeError
 from mlops_assets.monitoring.episodes import (
     GATE,
+    Ask,
     AttemptFacts,
     EpisodeLog,
     LoopFacts,
@@ -267,6 +268,119 @@ def test_a_version_that_passed_the_gate_without_a_grant_closes_the_episode_too()
 
 def test_a_rollback_to_an_older_version_ends_no_episode() -> None:
     assert step(opened(), facts=replace(AT_REST, served="v6")).action == "grant"
+
+
+# -- what people ask for -----------------------------------------------------------------------------------
+
+ASK = Ask("ana", "the price list changed")
+ASKED = replace(AT_REST, asked=ASK)
+OVERRIDDEN = replace(AT_REST, asked=replace(ASK, override=True))
+
+
+def test_a_request_is_granted_as_an_episode_of_its_own_and_counts_for_every_limit() -> None:
+    found = step(EpisodeLog(), facts=ASKED)
+    assert found.action == "grant"
+    assert found.reason == (
+        "retrain episode-1.1 is granted for v7: ana asked for a retrain (the price list changed)"
+    )
+    assert found.log.open is not None and found.log.open.asked_by == "ana"
+    assert found.log.of_drift == EpisodeLog() and EpisodeLog.loads(found.log.dumps()) == found.log
+    ended = record_outcome(found.log, "rejected", reason="worse", ended_at=NOW)
+    closed = step(ended, drifting(), AT_REST)
+    assert closed.action == "close"
+    assert closed.reason == "episode 1 ends: the retrain that ana asked for was rejected: worse"
+    # The governor remembers it: drift and the next request wait for the cooldown like after any other.
+    newer = replace(AT_REST, data="2013-06-02")
+    drift = step(step(closed.log, drifting(), newer).log, drifting(), newer)
+    assert drift.action == "wait" and "cooldown of 7 days" in drift.reason
+    assert step(closed.log, facts=replace(newer, asked=ASK)).action == "refuse"
+
+
+def test_a_request_that_passes_the_gate_ends_by_the_gate() -> None:
+    granted = step(EpisodeLog(), facts=ASKED).log
+    promoted = record_outcome(granted, "promoted", reason="v8 passed the gate", ended_at=NOW)
+    found = step(promoted, facts=replace(AT_REST, successor="v8"))
+    assert found.action == "close" and found.log.newest is not None
+    assert found.log.newest.closed_by == GATE
+
+
+def refused_by_hand() -> list[tuple[EpisodeLog, LoopFacts, timedelta, str, datetime | None]]:
+    back_off, asked_again = attempted("failed"), replace(ASKED, data="2013-06-02")
+    cooling = close(attempted("rejected"), by="ada", reason="season", now=NOW)
+    spent = EpisodeLog()
+    for number in (1, 2):
+        spent = open_episode(spent, version="v7", reason="said", now=NOW)
+        spent = grant(spent, data=str(number), now=NOW)
+        spent = close(record_outcome(spent, "failed", reason="", ended_at=NOW), by="ada", reason="", now=NOW)
+    trained = replace(ASKED, served_data=AT_REST.data)
+    return [
+        (back_off, asked_again, DAY / 2, "back-off of 1 day", NOW + DAY),
+        (cooling, asked_again, DAY, "cooldown of 7 days", NOW + 7 * DAY),
+        (spent, asked_again, DAY / 2, "cooldown of 7 days", NOW + 7 * DAY),
+        (EpisodeLog(), trained, DAY, "v7 was trained on all the data there is; newer data is waited", None),
+        (EpisodeLog(), replace(ASKED, successor="v8"), DAY, "v8 passed the gate and is on its way", None),
+    ]
+
+
+@pytest.mark.parametrize(("log", "facts", "later", "says", "until"), refused_by_hand())
+def test_a_request_is_held_to_each_limit_unless_a_person_overrides_it_by_name(
+    log: EpisodeLog, facts: LoopFacts, later: timedelta, says: str, until: datetime | None
+) -> None:
+    found = step(log, facts=facts, now=NOW + later)
+    assert found.action == "refuse" and found.may_override and found.log == log
+    assert "ana asked for a retrain (the price list changed): refused, " in found.reason
+    assert says in found.reason and found.next_at == until
+    nameless = Ask(reason="because", override=True)
+    unnamed = step(log, facts=replace(facts, asked=nameless), now=NOW + later)
+    assert unnamed.action == "refuse" and "an override needs by and reason" in unnamed.reason
+    overridden = step(log, facts=replace(facts, asked=OVERRIDDEN.asked), now=NOW + later)
+    assert overridden.action == "grant" and "; ana overrode: " in overridden.reason
+    assert overridden.log.open is not None
+    assert says in overridden.log.open.attempts[-1].overrode
+
+
+def test_the_daily_budget_refuses_requests_too() -> None:
+    policy = GovernorPolicy(cooldown=timedelta(0), daily_budget=1)
+    spent = close(attempted("rejected"), by="ada", reason="season", now=NOW)
+    found = next_step(spent, QUIET, replace(ASKED, data="2013-06-02"), policy, NOW + DAY / 2)
+    assert found.action == "refuse" and "the daily budget is 1" in found.reason
+    assert found.next_at == NOW + DAY
+
+
+@pytest.mark.parametrize(
+    ("log", "facts", "says"),
+    [
+        (attempted(), OVERRIDDEN, "attempt 1.1 has not ended: one at a time"),
+        (EpisodeLog(), replace(OVERRIDDEN, in_flight="abc"), "run abc is under way: one at a time"),
+        (EpisodeLog(), replace(OVERRIDDEN, served=None), "nothing answers"),
+        (EpisodeLog(), replace(OVERRIDDEN, data=None), "not known what data"),
+    ],
+)
+def test_no_override_puts_two_retrains_beside_each_other_or_makes_up_data(
+    log: EpisodeLog, facts: LoopFacts, says: str
+) -> None:
+    found = step(log, facts=facts)
+    assert found.action == "refuse" and not found.may_override and says in found.reason
+
+
+def test_a_request_that_names_nobody_is_judged_like_any_other() -> None:
+    found = step(EpisodeLog(), facts=replace(AT_REST, asked=Ask()))
+    assert found.action == "grant" and "somebody asked for a retrain" in found.reason
+
+
+def test_what_ended_is_recorded_before_a_request_is_judged() -> None:
+    ended = AttemptFacts("rejected", "said", "v8", NOW)
+    assert step(attempted(), facts=replace(ASKED, attempt=ended)).action == "outcome"
+
+
+def test_a_request_leaves_what_a_person_closed_closed() -> None:
+    closed = close(opened(), by="ada", reason="the season", now=NOW)
+    asked = step(closed, facts=OVERRIDDEN, now=NOW + DAY).log
+    failed = record_outcome(asked, "failed", reason="", ended_at=NOW + DAY)
+    after = step(failed, drifting(since=NOW), now=NOW + DAY).log
+    found = step(after, drifting(since=NOW), now=NOW + 30 * DAY)
+    assert found.action == "wait" and "ada closed episode 1 on v7" in found.reason
+    assert step(after, drifting(since=NOW + DAY), now=NOW + 30 * DAY).action == "open"
 
 
 # -- lost events -------------------------------------------------------------------------------------------

@@ -10,6 +10,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from pydantic import ValidationError
 
 from mlops_assets.monitoring.episodes import (
+    Ask,
     AttemptFacts,
     EpisodeLog,
     LoopFacts,
@@ -177,6 +178,7 @@ class Loop(RuleBasedStateMachine):
         self.attempt = AttemptFacts()
         self.granted_at: list[datetime] = []
         self.overlaps = 0
+        self.asked: Ask | None = None
 
     def facts(self) -> LoopFacts:
         return LoopFacts(
@@ -185,7 +187,13 @@ class Loop(RuleBasedStateMachine):
             in_flight=self.running,
             attempt=self.attempt,
             data=str(self.data),
+            asked=self.asked,
         )
+
+    @rule(override=st.booleans())
+    def person_asks(self, override: bool) -> None:
+        self.asked = Ask("ana", "said", override)
+        self.tick()
 
     @rule()
     def tick(self) -> None:
@@ -193,13 +201,16 @@ class Loop(RuleBasedStateMachine):
         for _ in range(10):
             step = next_step(self.log, action, self.facts(), self.policy, self.now)
             self.log = EpisodeLog.loads(step.log.dumps())
-            if step.action in ("wait", "reconcile"):
+            if step.action in ("wait", "reconcile", "refuse"):
+                self.asked = None if step.action == "refuse" else self.asked
                 return
             if step.action == "grant":
+                self.asked = None
                 self.overlaps += self.running is not None
                 assert self.log.open is not None
                 self.running = self.log.open.request_version
-                self.granted_at.append(self.now)
+                if not self.log.open.attempts[-1].overrode:
+                    self.granted_at.append(self.now)
                 self.attempt = AttemptFacts("running", request=self.running)
         raise AssertionError("the decision never came to rest")
 

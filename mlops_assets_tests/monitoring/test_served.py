@@ -99,3 +99,10 @@ def test_data_may_be_exactly_as_old_as_declared_and_says_whether_there_is_newer(
 def test_versions_are_compared_by_number() -> None:
     assert kinds(replace(FRESH, version="v10", newest_stable="v9")) == []
     assert kinds(replace(FRESH, version="v9", newest_stable="v10")) == ["rollback"]
+
+
+def test_a_retrain_that_a_person_asked_for_is_no_drift() -> None:
+    asked = open_episode(EpisodeLog(), version="v7", reason="asked", now=NOW, asked_by="ana")
+    assert kinds(replace(FRESH, episodes=asked)) == []
+    ended = close(asked, by=GATE, reason="v8 passed the gate", now=NOW)
+    assert kinds(replace(FRESH, episodes=ended)) == []

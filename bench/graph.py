@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-DATA = 'key:"datasets/*" or key:"features/*"'
-BEFORE_DEPLOYMENT = 'not key:"deployments/*"'
+DATA = "kind:dataset or kind:features"
+BEFORE_DEPLOYMENT = "not kind:deployment"
 YEAR = "2013-01-01...2013-12-31"
 
 

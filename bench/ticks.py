@@ -20,6 +20,7 @@ from typing import Any
 import dagster as dg
 from dagster.components.testing import create_defs_folder_sandbox
 
+from mlops_assets.components.asset_keys import asset_key, read_key
 from mlops_assets.definitions import with_platform_policy
 from mlops_assets.resources.alerts import Alerts
 from mlops_assets.resources.clock import Clock
@@ -33,8 +34,8 @@ FLIGHTS = Path(__file__).resolve().parent.parent / "mlops_assets/defs/flights/de
 USE_CASES = ("flights", "second", "third")
 TICKS = 5
 METADATA: dict[str, dict[str, Any]] = {
-    "evaluations": {"outcome": "promote", "model_version": 1},
-    "approvals": {"decision": "approve", "approver": "the gate", "reason": "better", "bound_to": {}},
+    "evaluation": {"outcome": "promote", "model_version": 1},
+    "approval": {"decision": "approve", "approver": "the gate", "reason": "better", "bound_to": {}},
 }
 """What the sensors read of a materialisation."""
 
@@ -68,7 +69,7 @@ def ticks(folder: Path) -> dict[str, float]:
             quiet = [_evaluated(definitions, instance, cursor) for _ in range(TICKS)]
             found["automation, no news"] = _median([one[0] for one in quiet])
             changed = dg.AssetMaterialization(
-                dg.AssetKey(["datasets", "flights"]),
+                asset_key("dataset", "flights"),
                 partition="2013-12-24",
                 tags={"dagster/data_version": "changed"},
             )
@@ -112,7 +113,7 @@ def _report_a_year(graph: Any, instance: dg.DagsterInstance) -> None:
                 dg.AssetMaterialization(
                     key,
                     partition=partition,
-                    metadata=METADATA.get(key.path[0], {}),
+                    metadata=METADATA.get(read_key(key).kind, {}),
                     tags={"dagster/data_version": f"{key.to_user_string()} {partition}"},
                 )
             )

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
+from mlops_assets.components.asset_keys import assets_of
 from mlops_assets.components.backtest import REPORT
 from mlops_assets.components.records import latest
 from mlops_assets.components.run_owner import OWNER_TAG, this_process
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 def run_backtest(
     definitions: dg.Definitions, instance: dg.DagsterInstance, model: str, config: Mapping[str, Any]
 ) -> tuple["Backtest", str]:
-    """Materialises ``backtests/<model>`` with ``BacktestConfig`` values; what was found, and the run's id.
+    """Materialises the backtest of a model with ``BacktestConfig`` values; what was found, and the run's id.
 
     What is being trained is told on standard error. Raises UnknownName for a model without a drift monitor,
     and DataError with the reason when nothing could be replayed.
@@ -30,7 +31,7 @@ def run_backtest(
     from mlops_assets.monitoring.backtest import Backtest
 
     graph = definitions.resolve_asset_graph()
-    known = {key.path[1]: key for key in graph.materializable_asset_keys if key.path[0] == "backtests"}
+    known = assets_of(graph, "backtest")
     if model not in known:
         raise UnknownName(
             "model with a drift monitor", model, known, next_step="Declare a DriftMonitorComponent for it."

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from mlops_assets.asset_names import asset_name
 from mlops_assets.errors import MlopsError
 
 if TYPE_CHECKING:
@@ -114,7 +115,10 @@ def approve_command(model: str, approver: str, reason: str, reject: bool) -> Non
             reason=reason,
             decision="reject" if reject else "approve",
         )
-    click.echo(f"approvals/{model} approved by {approver} (run {run_id}). The deployment follows by itself.")
+    click.echo(
+        f"{asset_name('approval', model)} approved by {approver} (run {run_id}). "
+        "The deployment follows by itself."
+    )
 
 
 def _person(command: Any) -> Any:
@@ -179,7 +183,9 @@ def retire_command(deployment: str, by: str, reason: str) -> None:
     with running_instance() as instance:
         applications = client.declared() or client.saved()
         run_id = retire(_definitions(), instance, deployment, applications=applications, by=by, reason=reason)
-    click.echo(f"deployments/{deployment} is retired by {by}; its data and models stay (run {run_id}).")
+    click.echo(
+        f"{asset_name('deployment', deployment)} is retired by {by}; its data and models stay (run {run_id})."
+    )
 
 
 def _act(deployment: str, **act: Any) -> None:
@@ -190,12 +196,12 @@ def _act(deployment: str, **act: Any) -> None:
         record = decide_rollout(_definitions(), instance, deployment, **act)
     if record.metadata["phase"] == "error":
         raise click.ClickException(
-            f"deployments/{deployment}: {record.metadata['reason']}. {record.metadata['stable']} answers "
-            f"everything (run {record.run_id})."
+            f"{asset_name('deployment', deployment)}: {record.metadata['reason']}. "
+            f"{record.metadata['stable']} answers everything (run {record.run_id})."
         )
     weights = ", ".join(f"{version} {share:g} %" for version, share in record.metadata["weights"].items())
     click.echo(
-        f"deployments/{deployment} is at revision {record.metadata['revision']}: {weights}. "
+        f"{asset_name('deployment', deployment)} is at revision {record.metadata['revision']}: {weights}. "
         f"{record.metadata['verified']} (run {record.run_id})."
     )
 

@@ -11,6 +11,8 @@ from typing import Any, Literal
 
 import dagster as dg
 
+from mlops_assets.asset_names import Kind, asset_name
+from mlops_assets.components.asset_keys import assets_of
 from mlops_assets.components.drift_watch import no_drift_evaluation
 from mlops_assets.components.episode_records import asked, asked_now, episode_log, newest_answer, noted
 from mlops_assets.components.orphan_watch import JOB, run_config
@@ -35,12 +37,12 @@ def decide_approval(
     reason: str,
     decision: Literal["approve", "reject"] = "approve",
 ) -> str:
-    """Materialises ``approvals/<model>`` with the decision; id of the Dagster run.
+    """Materialises the approval of a model with the decision; id of the Dagster run.
 
     Raises UnknownName for a model that needs no approval, and ApprovalError with the ruling when the
     approval is not allowed (the gate did not promote, or the decision is a rejection).
     """
-    key = _key(definitions, "approvals", model, "model with an approval")
+    key = _key(definitions, "approval", model, "model with an approval")
     config = {"decision": decision, "approver": approver, "reason": reason}
     return _materialise(definitions, instance, key, config, {"mlops/decided_by": approver}, ApprovalError)
 
@@ -56,12 +58,12 @@ def decide_rollout(
     to: str = "",
     weight: float | None = None,
 ) -> Record:
-    """Materialises ``deployments/<deployment>`` with a person's act; what was recorded.
+    """Materialises a deployment with a person's act; what was recorded.
 
     Waits for an act that is being carried out. Raises UnknownName for a deployment nobody declared, and
     DeploymentError with the reason when the act is refused or fails: then nothing changed.
     """
-    key = _key(definitions, "deployments", deployment, "deployment")
+    key = _key(definitions, "deployment", deployment, "deployment")
     config: dict[str, Any] = {"action": action, "by": by, "reason": reason, "to": to}
     if weight is not None:
         config["weight"] = weight
@@ -157,11 +159,11 @@ def retire(
     return _carry_out(instance, job, config, tags, DeploymentError)
 
 
-def _key(definitions: dg.Definitions, kind: str, name: str, what: str) -> dg.AssetKey:
+def _key(definitions: dg.Definitions, kind: Kind, name: str, what: str) -> dg.AssetKey:
     graph = definitions.resolve_asset_graph()
-    known = {key.path[1]: key for key in graph.materializable_asset_keys if key.path[0] == kind}
+    known = assets_of(graph, kind)
     if name not in known:
-        key = f"{kind}/{name}"
+        key = asset_name(kind, name)
         lost = next((one for one in missing_in(graph) if key in one.assets), None)
         step = f"{key} is missing: {lost.problem}" if lost else ""
         raise UnknownName(what, name, known, next_step=step)

@@ -11,6 +11,7 @@ import dagster as dg
 from dagster.components.core.component_tree import ComponentTree
 
 from mlops_assets import environment
+from mlops_assets.components.asset_keys import KIND_TAG
 from mlops_assets.components.orphan_watch import orphan_watch
 from mlops_assets.components.rollout_watch import LAUNCHED_BY_TAG
 from mlops_assets.components.use_cases import load_use_cases
@@ -18,12 +19,12 @@ from mlops_assets.components.use_cases import load_use_cases
 FRESHNESS: tuple[tuple[str, dg.FreshnessPolicy], ...] = (
     # Data arrives daily; half a day of slack before it counts as late.
     (
-        "datasets features",
+        "dataset features",
         dg.FreshnessPolicy.time_window(fail_window=timedelta(hours=36), warn_window=timedelta(hours=26)),
     ),
     # A model is retrained at least monthly.
     (
-        "training_sets candidates models evaluations approvals deployments",
+        "training_set candidates model evaluation approval deployment",
         dg.FreshnessPolicy.time_window(fail_window=timedelta(days=35), warn_window=timedelta(days=31)),
     ),
 )
@@ -37,7 +38,7 @@ def with_platform_policy(loaded: dg.Definitions) -> dg.Definitions:
     policies = {kind: policy for kinds, policy in FRESHNESS for kind in kinds.split()}
 
     def apply(spec: dg.AssetSpec) -> dg.AssetSpec:
-        policy = policies.get(spec.key.path[0])
+        policy = policies.get(spec.tags.get(KIND_TAG, ""))
         return dg.apply_freshness_policy(spec, policy, overwrite_existing=False) if policy else spec
 
     governed = loaded.permissive_map_resolved_asset_specs(

@@ -17,6 +17,8 @@ from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
+from mlops_assets.asset_names import asset_name, asset_of_table
+from mlops_assets.components.asset_keys import assets_of
 from mlops_assets.components.records import DATA_VERSION_TAG
 from mlops_assets.errors import MlopsError, RegistryError, UnknownName
 from mlops_assets.resources.inference_log import InferenceLog
@@ -180,12 +182,12 @@ def explain(
 def _models(definitions: dg.Definitions) -> dict[str, str]:
     """{deployment: model} as declared."""
     graph = definitions.resolve_asset_graph()
+    approvals = assets_of(graph, "approval")
     return {
-        key.path[1]: parent.path[1]
-        for key in graph.materializable_asset_keys
-        if key.path[0] == "deployments"
-        for parent in graph.get(key).parent_keys
-        if parent.path[0] == "approvals"
+        name: model
+        for name, key in assets_of(graph, "deployment").items()
+        for model, approval in approvals.items()
+        if approval in graph.get(key).parent_keys
     }
 
 
@@ -286,7 +288,7 @@ class _Trace:
 
     def _declared(self, deployment: str, revision: int) -> Link:
         """The earliest materialisation that records the revision; later ones of it say how it went on."""
-        asset, what = f"deployments/{deployment}", "declared by"
+        asset, what = asset_name("deployment", deployment), "declared by"
         events = list(self._events(asset))
         matching = [event for event in events if event.metadata.get("revision") == revision]
         if not matching:
@@ -377,13 +379,17 @@ class _Trace:
         """The materialisation that made this content first: the registered run's, else the oldest."""
         if not version.digest:
             return None
-        same = [event for event in self._events(f"models/{model}") if event.data_version == version.digest]
+        same = [
+            event
+            for event in self._events(asset_name("model", model))
+            if event.data_version == version.digest
+        ]
         run_id = version.tags.get("dagster_run_id")
         made = [event for event in same if run_id and event.run_id == run_id] or same
         return made[-1] if made else None
 
     def _training(self, model: str, version: RegisteredVersion, trained: _Event | None) -> list[Link]:
-        asset = f"models/{model}"
+        asset = asset_name("model", model)
         if trained is not None:
             shown = {
                 name: trained.metadata.get(name) for name in ("model_version", "trainer", "why", "train_rows")
@@ -424,7 +430,7 @@ class _Trace:
 
     def _data(self, model: str, version: RegisteredVersion, trained: _Event | None) -> list[Link]:
         """The training set, and the tables it was made from."""
-        asset, what = f"training_sets/{model}", "training set"
+        asset, what = asset_name("training_set", model), "training set"
         wanted = version.tags.get("training_set_version") or str(
             trained.metadata.get("training_set_version", "") if trained else ""
         )
@@ -453,19 +459,21 @@ class _Trace:
             told = f"none of {count} materialisations of {asset} has data version {wanted[:12]}"
             link = Link(what, False, told, {"version": wanted})
         else:
-            link = Link(what, False, f"neither the registered version nor models/{model} names one")
+            link = Link(
+                what, False, f"neither the registered version nor {asset_name('model', model)} names one"
+            )
         if not pinned:
             return [link, Link("data", False, f"no tables are recorded as pinned by {asset}")]
         until = made[0].timestamp if made else None
-        request = made[0].inputs.get(f"retrain_requests/{model}", "") if made else ""
-        tables = [self._table(table, delta, until) for table, delta in sorted(pinned.items())]
+        request = made[0].inputs.get(asset_name("retrain_request", model), "") if made else ""
+        tables = [self._table(asset_of_table(table), delta, until) for table, delta in sorted(pinned.items())]
         return [*self._drift_episode(model, request), link, *tables]
 
     def _drift_episode(self, model: str, request: str) -> list[Link]:
         """Why it was retrained: the granted request that its training set read; [] when it read none."""
         if not request.startswith("episode-"):
             return []
-        asset, what = f"retrain_requests/{model}", "drift episode"
+        asset, what = asset_name("retrain_request", model), "drift episode"
         granted = next((one for one in self._events(asset) if one.data_version == request), None)
         if granted is None:
             return [Link(what, False, f"{request} was read, and {asset} records no such request")]
@@ -475,15 +483,15 @@ class _Trace:
                 True,
                 f"{request}, {_time(granted.timestamp)}: {granted.metadata.get('reason')}",
                 {"request": request, "reason": granted.metadata.get("reason")},
-                self._asset_url(f"drift_signals/{model}"),
+                self._asset_url(asset_name("drift_signal", model)),
             )
         ]
 
-    def _table(self, table: str, delta_version: int, until: float | None) -> Link:
-        """The write that made a table what it was at a Delta version."""
+    def _table(self, asset: str, delta_version: int, until: float | None) -> Link:
+        """The write that made the table of an asset what it was at a Delta version."""
         matching: list[_Event] = []
         seen = 0
-        for event in self._events(table, until=until):
+        for event in self._events(asset, until=until):
             seen += 1
             recorded = event.metadata.get("delta_version")
             if recorded == delta_version:
@@ -492,33 +500,33 @@ class _Trace:
                 break
         if not matching:
             return Link(
-                f"data {table}",
+                f"data {asset}",
                 False,
                 f"Delta version {delta_version} was read; none of the last {seen} materialisations of "
-                f"{table} records that version",
-                {"table": table, "delta_version": delta_version},
+                f"{asset} records that version",
+                {"asset": asset, "delta_version": delta_version},
             )
         event = matching[0]
         partitions = sorted({one.partition for one in matching if one.partition is not None})
         written = f", which wrote {_span(partitions)}" if partitions else ""
         content = f" version {event.data_version[:12]}" if len(partitions) <= 1 else ""
         return Link(
-            f"data {table}",
+            f"data {asset}",
             True,
-            f"{table}{content}, Delta version {delta_version}{written}, {event.made}",
+            f"{asset}{content}, Delta version {delta_version}{written}, {event.made}",
             {
-                "table": table,
+                "asset": asset,
                 "delta_version": delta_version,
                 "data_versions": {one.partition or "": one.data_version for one in reversed(matching)},
                 "inputs": event.inputs,
                 "run_id": event.run_id,
             },
-            self._asset_url(table),
+            self._asset_url(asset),
         )
 
     def _approval(self, model: str, version: int, digest: str, at: datetime) -> Link:
         """The newest approval of this version that was there when it answered."""
-        asset, what = f"approvals/{model}", "approval"
+        asset, what = asset_name("approval", model), "approval"
         events = [event for event in self._events(asset) if event.metadata.get("model_version") == version]
         before = [event for event in events if event.timestamp <= at.timestamp()]
         if not before:
@@ -526,7 +534,7 @@ class _Trace:
             told = f"no materialisation of {asset} before the answer approves version {version}{later}"
             return Link(what, False, told)
         event = before[0]
-        bound = dict(event.metadata.get("bound_to") or {}).get(f"models/{model}")
+        bound = dict(event.metadata.get("bound_to") or {}).get(asset_name("model", model))
         if digest and bound is not None and bound != digest:
             told = (
                 f"{asset} for version {version}, {event.made}, is bound to content {bound[:12]}; the "

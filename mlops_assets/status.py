@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
+from mlops_assets.asset_names import Kind, asset_name
+from mlops_assets.components.asset_keys import asset_key, assets_of
 from mlops_assets.components.episode_records import asked_now, episode_log, newest_answer
 from mlops_assets.components.records import current_versions, latest
 from mlops_assets.components.retiring import Declared, orphaned
@@ -26,13 +28,13 @@ from mlops_assets.rollout import desired_state
 if TYPE_CHECKING:
     from rich.console import Console
 
-CHAIN = (
-    "training_sets",
+CHAIN: tuple[Kind, ...] = (
+    "training_set",
     "candidates",
-    "models",
-    "evaluations",
-    "approvals",
-    "deployments",
+    "model",
+    "evaluation",
+    "approval",
+    "deployment",
     "performance",
     "drift",
 )
@@ -125,9 +127,9 @@ def status_of(
         models=model_statuses(definitions, instance, client, registry, now),
         missing=missing,
         unwatched=[
-            undeclared(name, lost[f"deployments/{name}"].use_case)
+            undeclared(name, lost[asset_name("deployment", name)].use_case)
             for name in running
-            if f"deployments/{name}" in lost
+            if asset_name("deployment", name) in lost
         ],
         orphans=[undeclared(one.name, one.use_case) for one in found],
         orphans_unknown=unknown,
@@ -145,21 +147,20 @@ def model_statuses(
 ) -> list[ModelStatus]:
     """The status of every model in the definitions, by name; ``now`` is data time, ``clock`` real."""
     graph = definitions.resolve_asset_graph()
-    models = sorted(key.path[1] for key in graph.materializable_asset_keys if key.path[0] == "models")
+    approvals = assets_of(graph, "approval")
     deployments = {
-        key.path[1]: [
-            parent.path[1] for parent in graph.get(key).parent_keys if parent.path[0] == "approvals"
-        ]
-        for key in graph.materializable_asset_keys
-        if key.path[0] == "deployments"
+        model: name
+        for name, key in reversed(assets_of(graph, "deployment").items())
+        for model, approval in approvals.items()
+        if approval in graph.get(key).parent_keys
     }
     statuses = []
-    for model in models:
-        deployment = next((name for name, served in deployments.items() if model in served), None)
+    for model in assets_of(graph, "model"):
+        deployment = deployments.get(model)
         keys = [
             key
             for kind in CHAIN
-            if (key := dg.AssetKey([kind, (deployment or model) if kind == "deployments" else model]))
+            if (key := asset_key(kind, (deployment or model) if kind == "deployment" else model))
             in graph.materializable_asset_keys
         ]
         statuses.append(
@@ -232,7 +233,7 @@ def _approval(
         to_do = f". To do: mlops approve {model} --by NAME --reason TEXT" * (ruled.verdict == "give_up")
         reason = f"{version} passed the gate and no approval followed: {ruled.reason}{to_do}"
         return {"state": "lost", "reason": reason}
-    record = latest(instance, dg.AssetKey(["approvals", model]))
+    record = latest(instance, asset_key("approval", model))
     if record is None:
         return {"state": "none", "reason": "never approved"}
     bound = dict(record.metadata["bound_to"])
@@ -248,7 +249,7 @@ def _approval(
 
 
 def _verdict(instance: dg.DagsterInstance, model: str) -> dict[str, Any]:
-    record = latest(instance, dg.AssetKey(["evaluations", model]))
+    record = latest(instance, asset_key("evaluation", model))
     if record is None:
         return {"outcome": "none", "reason": "never evaluated"}
     return {"outcome": record.metadata["outcome"], "reason": record.metadata["reason"]}
@@ -256,7 +257,7 @@ def _verdict(instance: dg.DagsterInstance, model: str) -> dict[str, Any]:
 
 def _rollout(instance: dg.DagsterInstance, deployment: str | None) -> dict[str, Any]:
     """The last recorded act of the deployment, and versions that are not rolled out again by themselves."""
-    record = latest(instance, dg.AssetKey(["deployments", deployment])) if deployment else None
+    record = latest(instance, asset_key("deployment", deployment)) if deployment else None
     if record is None:
         return {"phase": "none", "reason": "never deployed"}
     told = record.metadata

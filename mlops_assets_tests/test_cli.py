@@ -9,6 +9,7 @@ import pytest
 from click.testing import CliRunner
 
 from mlops_assets import cli, decisions, instance
+from mlops_assets.components.asset_keys import asset_key
 from mlops_assets.components.records import Record
 
 
@@ -29,7 +30,7 @@ def acted(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
         yield
 
     def recorded(*_: Any, **__: Any) -> Record:
-        return Record(dg.AssetKey(["deployments", "flights"]), "v1@4", "run-1", 0.0, metadata)
+        return Record(asset_key("deployment", "flights"), "v1@4", "run-1", 0.0, metadata)
 
     monkeypatch.setattr(instance, "running_instance", no_instance)
     monkeypatch.setattr(cli, "_definitions", dg.Definitions)

@@ -5,6 +5,7 @@ from typing import Any
 import dagster as dg
 import pytest
 
+from mlops_assets.components.asset_keys import asset_key, name_tags
 from mlops_assets.definitions import with_platform_policy
 from mlops_assets.defs.platform.resources import resources
 
@@ -17,10 +18,16 @@ class Raises(dg.AutomationCondition[Any]):
 
 
 def use_case(name: str, condition: dg.AutomationCondition[Any]) -> dg.Definitions:
-    @dg.asset(key=["datasets", name], group_name=name)
+    @dg.asset(key=asset_key("dataset", name), tags=name_tags("dataset", name), group_name=name)
     def dataset() -> None: ...
 
-    @dg.asset(key=["models", name], group_name=name, deps=[dataset], automation_condition=condition)
+    @dg.asset(
+        key=asset_key("model", name),
+        tags=name_tags("model", name),
+        group_name=name,
+        deps=[dataset],
+        automation_condition=condition,
+    )
     def model() -> None: ...
 
     return dg.Definitions(assets=[dataset, model])
@@ -52,7 +59,7 @@ def test_automation_that_cannot_be_evaluated_stops_no_other_use_case() -> None:
             ).total_requested
 
         assert evaluated("birches") == 1
-        with pytest.raises(Exception, match="conditions for models/apples"):
+        with pytest.raises(Exception, match="conditions for apples_model"):
             evaluated("apples")
 
 

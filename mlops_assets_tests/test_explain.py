@@ -12,6 +12,7 @@ import dagster as dg
 import pytest
 from rich.console import Console
 
+from mlops_assets.components.asset_keys import asset_key, name_tags
 from mlops_assets.errors import MlopsError, UnknownName
 from mlops_assets.explain import Explanation, Link, UnknownRequest, explain, print_explanation
 from mlops_assets.resources.inference_log import InferenceLog
@@ -72,10 +73,14 @@ def write(log: InferenceLog, deployment: str, *answers: Answered) -> None:
 
 
 def declared() -> dg.Definitions:
-    @dg.asset(key=["approvals", "toy"])
+    @dg.asset(key=asset_key("approval", "toy"), tags=name_tags("approval", "toy"))
     def approval() -> None: ...
 
-    @dg.asset(key=["deployments", "shop"], deps=[["approvals", "toy"]])
+    @dg.asset(
+        key=asset_key("deployment", "shop"),
+        tags=name_tags("deployment", "shop"),
+        deps=[asset_key("approval", "toy")],
+    )
     def deployment() -> None: ...
 
     return dg.Definitions(assets=[approval, deployment])
@@ -91,7 +96,7 @@ def report(
 ) -> None:
     instance.report_runless_asset_event(
         dg.AssetMaterialization(
-            asset_key=asset.split("/"),
+            asset_key=dg.AssetKey(asset),
             partition=partition,
             metadata={
                 name: dg.MetadataValue.json(value) if isinstance(value, dict) else value
@@ -103,9 +108,9 @@ def report(
 
 
 def train(instance: dg.DagsterInstance, digest: str, version: int, training_set: str) -> str:
-    """A real run that materialises ``models/toy``; its id."""
+    """A real run that materialises ``toy_model``; its id."""
 
-    @dg.asset(key=["models", "toy"])
+    @dg.asset(key=asset_key("model", "toy"), tags=name_tags("model", "toy"))
     def model() -> dg.MaterializeResult[Any]:
         return dg.MaterializeResult(
             data_version=dg.DataVersion(digest),
@@ -123,14 +128,14 @@ def train(instance: dg.DagsterInstance, digest: str, version: int, training_set:
 def approve(instance: dg.DagsterInstance, version: int, digest: str, approver: str = "ana") -> None:
     report(
         instance,
-        "approvals/toy",
+        "toy_approval",
         f"approval-{version}-{approver}",
         decision="approve",
         approver=approver,
         reason="the gate promotes it",
         mode="manual",
         model_version=version,
-        bound_to={"models/toy": digest},
+        bound_to={"toy_model": digest},
     )
 
 
@@ -141,18 +146,18 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     registry = ModelRegistry(tracking_uri=store, ui_url="http://mlflow")
     with dg.DagsterInstance.ephemeral() as instance:
         digests, runs = {}, {}
-        report(instance, "features/toy", "f-old", partition="2026-01-01", delta_version=3)
-        report(instance, "features/toy", "f-1", partition="2026-01-01", delta_version=4)
-        report(instance, "features/toy", "f-2", partition="2026-01-02", delta_version=4)
+        report(instance, "toy_features", "f-old", partition="2026-01-01", delta_version=3)
+        report(instance, "toy_features", "f-1", partition="2026-01-01", delta_version=4)
+        report(instance, "toy_features", "f-2", partition="2026-01-02", delta_version=4)
         for number, version in ((1, SET_1), (2, SET_2)):
-            report(instance, "datasets/toy", f"d-{number}", delta_version=6 + number)
+            report(instance, "toy", f"d-{number}", delta_version=6 + number)
             made = packaged(seed=number)
             register(store, folder / str(number), "toy", made)
             digests[number] = made.digest
-            pinned = {"features/toy": 4, "datasets/toy": 6 + number}
+            pinned = {"toy_features": 4, "toy": 6 + number}
             report(
                 instance,
-                "training_sets/toy",
+                "toy_training_set",
                 version,
                 train_rows=300 * number,
                 pinned_tables=pinned,
@@ -180,7 +185,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
         ):
             report(
                 instance,
-                "deployments/shop",
+                "shop_deployment",
                 f"at-{revision}",
                 revision=revision,
                 phase=phase,
@@ -249,7 +254,7 @@ def test_an_answer_goes_back_to_everything_that_made_it(world: World) -> None:
         "v2": 10,
     }
     assert [later["phase"] for later in declared_by.facts["later"]] == ["inconclusive"]
-    assert declared_by.url == "http://dagster/assets/deployments/shop"
+    assert declared_by.url == "http://dagster/assets/shop_deployment"
 
     for version, number, training_set in (("v1", 1, SET_1), ("v2", 2, SET_2)):
         back = links(found, version)
@@ -259,8 +264,8 @@ def test_an_answer_goes_back_to_everything_that_made_it(world: World) -> None:
             "model",
             "Dagster run that trained it",
             "training set",
-            "data datasets/toy",
-            "data features/toy",
+            "data toy",
+            "data toy_features",
             "approval",
         ]
         assert back["registered model"].facts["digest"] == world.digests[number]
@@ -275,22 +280,22 @@ def test_an_answer_goes_back_to_everything_that_made_it(world: World) -> None:
             training_set,
             300 * number,
         )
-        assert back["data features/toy"].facts["data_versions"] == {"2026-01-01": "f-1", "2026-01-02": "f-2"}
+        assert back["data toy_features"].facts["data_versions"] == {"2026-01-01": "f-1", "2026-01-02": "f-2"}
         assert back["approval"].facts["approver"] == "ana"
 
 
 def test_the_data_that_a_version_was_not_trained_on_is_not_given_for_it(world: World) -> None:
     for version, read in (("v1", "d-1"), ("v2", "d-2")):
         back = links(world.explain("both"), version)
-        assert back["data datasets/toy"].facts["data_versions"] == {"": read}
+        assert back["data toy"].facts["data_versions"] == {"": read}
     # v2 pinned Delta version 8; where only 7 is recorded, that is not it.
     with dg.DagsterInstance.ephemeral() as instance:
-        report(instance, "datasets/toy", "d-1", delta_version=7)
+        report(instance, "toy", "d-1", delta_version=7)
         bare = World(instance, world.registry, world.log, world.definitions, {}, {})
         said = links(bare.explain("both"), "v2")
-    assert not said["data datasets/toy"].found
-    assert said["data datasets/toy"].said == (
-        "Delta version 8 was read; none of the last 1 materialisations of datasets/toy records that version"
+    assert not said["data toy"].found
+    assert said["data toy"].said == (
+        "Delta version 8 was read; none of the last 1 materialisations of toy records that version"
     )
 
 
@@ -299,16 +304,15 @@ def test_without_any_record_every_link_says_why(world: World) -> None:
         empty = ModelRegistry(tracking_uri=world.registry.tracking_uri)
         found = World(instance, empty, world.log, world.definitions, {}, {}).explain("fallback")
     assert found.answers[0].fell_back_from == "v2"
-    assert "none of 0 materialisations of deployments/shop records revision 6; none is recorded" in (
+    assert "none of 0 materialisations of shop_deployment records revision 6; none is recorded" in (
         found.answers[0].declared_by.said
     )
     back = links(found, "v1")
     assert {what for what, link in back.items() if link.found} == {"registered model", "MLflow run"}
-    assert "none of 0 materialisations of models/toy has data version" in back["model"].said
+    assert "none of 0 materialisations of toy_model has data version" in back["model"].said
     assert back["Dagster run that trained it"].said.endswith("but this Dagster instance does not hold it")
     assert (
-        "none of 0 materialisations of training_sets/toy has data version set-one"
-        in back["training set"].said
+        "none of 0 materialisations of toy_training_set has data version set-one" in back["training set"].said
     )
     assert back["registered model"].url is back["MLflow run"].url is None
     assert len(found.missing) == 7
@@ -325,7 +329,7 @@ def test_a_version_that_someone_else_registered_says_what_it_lacks(world: World)
     assert back["registered model"].found
     assert "was registered without a run" in back["MLflow run"].said
     assert "carries no digest" in back["model"].said
-    assert "neither the registered version nor models/toy names" in back["Dagster run that trained it"].said
+    assert "neither the registered version nor toy_model names" in back["Dagster run that trained it"].said
     assert "no tables are recorded as pinned" in back["data"].said
     assert "approves version 3" in back["approval"].said
 

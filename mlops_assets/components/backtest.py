@@ -1,4 +1,4 @@
-"""``backtests/<model>``: what each way of retraining would have been worth on the model's own history.
+"""``<model>_backtest``: what each way of retraining would have been worth on the model's own history.
 
 Belongs here: the asset that reads the history from the lake, replays it as its configuration says, and shows
 the comparison. Does not belong here: the replay (``monitoring/backtest.py``), its table and plot
@@ -17,6 +17,8 @@ from typing import TYPE_CHECKING, Any
 import dagster as dg
 from pydantic import Field, ValidationError
 
+from mlops_assets.asset_names import asset_name
+from mlops_assets.components.asset_keys import asset_key, name_tags
 from mlops_assets.components.automation import AFTER_DEPLOYMENT
 from mlops_assets.components.declared_table import DeclaredTable
 from mlops_assets.components.feature_view import FeatureViewDeclaration
@@ -145,15 +147,15 @@ def backtest_asset(
     features: DeclaredTable,
     labels: DeclaredTable,
 ) -> dg.AssetsDefinition:
-    """``backtests/<model>``: the replay of the model's feature table and labels under the chosen regimes."""
+    """``<model>_backtest``: the replay of the model's feature table and labels under the chosen regimes."""
 
     @dg.asset(
-        key=dg.AssetKey(["backtests", model.declaration.name]),
+        key=asset_key("backtest", model.declaration.name),
         deps=[features.key, labels.key],
         group_name=group,
         kinds={"backtest"},
         # Asked for by a person; nothing that answers needs it.
-        tags={AFTER_DEPLOYMENT: ""},
+        tags={**name_tags("backtest", model.declaration.name), AFTER_DEPLOYMENT: ""},
         description="What never, monthly, weekly and drift-triggered retraining would have been worth on the "
         "model's own history, decided by the code that decides in production.",
     )
@@ -193,7 +195,9 @@ def backtest_asset(
                 report=context.log.info,
             )
         except MlopsError as error:
-            raise dg.Failure(f"backtests/{model.declaration.name}: {error}", allow_retries=False) from error
+            raise dg.Failure(
+                f"{asset_name('backtest', model.declaration.name)}: {error}", allow_retries=False
+            ) from error
         return dg.MaterializeResult(
             data_version=dg.DataVersion(_version(found)), metadata=backtest_metadata(found)
         )
@@ -247,7 +251,7 @@ def _span(history: "History", config: BacktestConfig) -> tuple[datetime, datetim
 
 
 def _winner(instance: dg.DagsterInstance, model: str) -> int | None:
-    record = latest(instance, dg.AssetKey(["candidates", model]))
+    record = latest(instance, asset_key("candidates", model))
     position = record.metadata.get("winner_position") if record else None
     return None if position is None else int(position)
 

@@ -1,6 +1,6 @@
 """``DatasetComponent``: raw files become a checked table, day by day, and its quarantine.
 
-Belongs here: the assets ``datasets/<name>`` and ``quarantine/<name>``, their checks, events and metadata.
+Belongs here: the assets dataset and quarantine of a name, their checks, events and metadata.
 Does not belong here: reading (``data/loading.py``), judging (``data/validation.py``), tables
 (``resources/lake.py``).
 
@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 import dagster as dg
 from pydantic import Field, model_validator
 
+from mlops_assets.asset_names import AssetName, table_name
+from mlops_assets.components.asset_keys import asset_key, name_tags
 from mlops_assets.components.code_version import code_version
 from mlops_assets.components.declared_table import DeclaredTable
 from mlops_assets.components.document import Declaration, DeclaredComponent
@@ -164,7 +166,7 @@ class DatasetDeclaration(Declaration):
 
     def table(self) -> DeclaredTable:
         """The dataset's table, as declared."""
-        return DeclaredTable(f"datasets/{self.name}", tuple(self.columns), self.partitions)
+        return DeclaredTable(AssetName("dataset", self.name), tuple(self.columns), self.partitions)
 
     def rules(self) -> Rules:
         """The same declaration for ``data/validation.py``."""
@@ -199,7 +201,7 @@ class DatasetComponent(DeclaredComponent[DatasetDeclaration]):
     """
 
     Declaration = DatasetDeclaration
-    MAKES: ClassVar = {"name": ("datasets", "quarantine")}
+    MAKES: ClassVar = {"name": ("dataset", "quarantine")}
 
     def build_defs(self, context: dg.ComponentLoadContext) -> dg.Definitions:
         folder = context.path if context.path.is_dir() else context.path.parent
@@ -216,11 +218,11 @@ class DatasetComponent(DeclaredComponent[DatasetDeclaration]):
 
     @property
     def _key(self) -> dg.AssetKey:
-        return dg.AssetKey(["datasets", self.declaration.name])
+        return asset_key("dataset", self.declaration.name)
 
     @property
     def _quarantine_key(self) -> dg.AssetKey:
-        return dg.AssetKey(["quarantine", self.declaration.name])
+        return asset_key("quarantine", self.declaration.name)
 
     def _dataset(self, folder: Path) -> dg.AssetsDefinition:
         declared = self.declaration
@@ -234,6 +236,7 @@ class DatasetComponent(DeclaredComponent[DatasetDeclaration]):
             group_name=folder.name,
             description=declared.description,
             kinds={"dataset", "deltalake", declared.source.format},
+            tags=name_tags("dataset", declared.name),
             partitions_def=declared.partitions.definition() if declared.partitions else None,
             backfill_policy=dg.BackfillPolicy.single_run() if declared.partitions else None,
             code_version=code_version(declared, [transform] if transform else []),
@@ -276,8 +279,9 @@ class DatasetComponent(DeclaredComponent[DatasetDeclaration]):
             deps=[self._key],
             group_name=folder.name,
             kinds={"quarantine", "deltalake"},
+            tags=name_tags("quarantine", name),
             partitions_def=self.declaration.partitions.definition() if self.declaration.partitions else None,
-            description=f"Rows left out of datasets/{name}, with the rules they broke. Written with it.",
+            description=f"Rows left out of {name}, with the rules they broke. Written with it.",
         )
 
     def _write(
@@ -313,13 +317,12 @@ class DatasetComponent(DeclaredComponent[DatasetDeclaration]):
         many = good is not None and len(good) > 1
         together = range_version(versions) if many else next(iter(versions.values()))
         commit = {"run_id": context.run.run_id, "data_version": together}
-        quarantine = self._quarantine_key.to_user_string()
+        stored = table_name("dataset", self.declaration.name)
+        quarantine = table_name("quarantine", self.declaration.name)
         try:
             # Refused before either is written: a row is in one of the two tables.
             lake.require_writable(quarantine, left_out.schema, partition_column=column, partitions=good)
-            wrote = lake.write(
-                self._key.to_user_string(), rows, partition_column=column, partitions=good, commit=commit
-            )
+            wrote = lake.write(stored, rows, partition_column=column, partitions=good, commit=commit)
             table = lake.write(quarantine, left_out, partition_column=column, partitions=good, commit=commit)
         except DataError as error:
             yield from checks

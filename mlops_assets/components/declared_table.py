@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING
 
 import dagster as dg
 
+from mlops_assets.asset_names import AssetName, table_name
+from mlops_assets.components.asset_keys import asset_key
 from mlops_assets.components.fields import DailyPartitions
 from mlops_assets.resources.lake import Lake
 
@@ -22,18 +24,24 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class DeclaredTable:
-    """Name, columns and days of a table. Without a document of this project's kind (``columns`` is None, when
-    plain definitions make it) it is all that the table holds.
+    """The asset that writes a table, its columns and days.
+
+    Without a document (``columns`` is None: plain definitions make it) it is all that the table holds.
     """
 
-    name: str
+    asset: AssetName
     columns: tuple[str, ...] | None = None
     partitions: DailyPartitions | None = None
 
     @property
     def key(self) -> dg.AssetKey:
-        """The asset that writes it."""
-        return dg.AssetKey.from_user_string(self.name)
+        """The key of the asset that writes it."""
+        return asset_key(*self.asset)
+
+    @property
+    def name(self) -> str:
+        """What the lake calls it."""
+        return table_name(*self.asset)
 
     def read(
         self, lake: Lake, *, columns: Sequence[str] | None = None, version: int | None = None

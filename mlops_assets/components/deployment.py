@@ -1,6 +1,6 @@
 """``DeploymentComponent``: an approved model becomes a Ray Serve application, step by judged step.
 
-Belongs here: the assets ``approvals/<model>`` and ``deployments/<name>`` and the rollout sensor, wired
+Belongs here: the assets approval of a model and deployment of a name and the rollout sensor, wired
 from a declaration. Does not belong here: what an approval allows (``rollout/approval.py``), what a
 rollout does next (``rollout/plan.py``), carrying it out (``components/rolling_out.py``), the watch
 (``components/rollout_watch.py``), the cluster (``resources/serve_client.py``).
@@ -15,6 +15,8 @@ from typing import Any, ClassVar, Literal
 import dagster as dg
 from pydantic import Field, model_validator
 
+from mlops_assets.asset_names import AssetName, asset_name
+from mlops_assets.components.asset_keys import asset_key, name_tags
 from mlops_assets.components.automation import FOLLOW_PAST_THE_GATE
 from mlops_assets.components.contradictions import of_deployment, refuse
 from mlops_assets.components.document import Declaration, DeclaredComponent, Need, named
@@ -165,8 +167,8 @@ class DeploymentComponent(DeclaredComponent[DeploymentDeclaration]):
     """
 
     Declaration = DeploymentDeclaration
-    MAKES: ClassVar = {"name": ("deployments",), "model": ("approvals",)}
-    NEEDS: ClassVar = {"model": "models"}
+    MAKES: ClassVar = {"name": ("deployment",), "model": ("approval",)}
+    NEEDS: ClassVar = {"model": "model"}
     clock = staticmethod(time.time)
     """Unix seconds, for the sensor and the acts."""
     _labels_within: timedelta | None = None
@@ -176,7 +178,7 @@ class DeploymentComponent(DeclaredComponent[DeploymentDeclaration]):
     def needs(cls, attributes: Mapping[str, Any]) -> list[Need]:
         judged = [name for _, name in named(attributes, "analysis.metric")]
         by_labels = [
-            Need(dg.AssetKey(["drift", model]), path, optional=True)
+            Need(AssetName("drift", model), path, optional=True)
             for path, model in named(attributes, "model")
             if QUALITY in judged
         ]
@@ -212,15 +214,15 @@ class DeploymentComponent(DeclaredComponent[DeploymentDeclaration]):
 
     @property
     def _approval_key(self) -> dg.AssetKey:
-        return dg.AssetKey(["approvals", self.declaration.model])
+        return asset_key("approval", self.declaration.model)
 
     def _bound_keys(self) -> list[dg.AssetKey]:
         """What an approval is bound to; the evaluation comes first."""
         model = self.declaration.model
         return [
-            dg.AssetKey(["evaluations", model]),
-            dg.AssetKey(["models", model]),
-            dg.AssetKey(["training_sets", model]),
+            asset_key("evaluation", model),
+            asset_key("model", model),
+            asset_key("training_set", model),
         ]
 
     def _approval(self, group: str) -> dg.AssetsDefinition:
@@ -232,8 +234,9 @@ class DeploymentComponent(DeclaredComponent[DeploymentDeclaration]):
             deps=bound,
             group_name=group,
             kinds={"approval"},
+            tags=name_tags("approval", model),
             description=(
-                f"Approval of models/{model} (mode {mode}), bound to the data versions of the model, its "
+                f"Approval of {model} (mode {mode}), bound to the data versions of the model, its "
                 "evaluation and its training set. It is void as soon as one of them changes."
             ),
             code_version="1",
@@ -302,13 +305,14 @@ class DeploymentComponent(DeclaredComponent[DeploymentDeclaration]):
 
     def _deployment(self, group: str) -> dg.AssetsDefinition:
         declared = self.declaration
-        key = dg.AssetKey(["deployments", declared.name])
+        key = asset_key("deployment", declared.name)
 
         @dg.asset(
             key=key,
             deps=[self._approval_key],
             group_name=group,
             kinds={"deployment", "ray"},
+            tags=name_tags("deployment", declared.name),
             description=declared.description
             or f"The Ray Serve application that answers /{declared.name}/predict with the approved model. "
             "Every materialisation is one step of a rollout: weights before and after, and why.",
@@ -440,13 +444,14 @@ class DeploymentComponent(DeclaredComponent[DeploymentDeclaration]):
         passed = gate is not None and gate.event is not None and gate.event.dagster_event is not None
         if not passed or not gate.event.dagster_event.asset_check_evaluation_data.passed:  # type: ignore[union-attr]
             raise ApprovalError(
-                f"check gate of evaluations/{model} did not pass; see the check for the verdict"
+                f"check gate of {asset_name('evaluation', model)} did not pass; see the check for the verdict"
             )
         version = registry.version(model, int(approval.metadata["model_version"]))
         digest = require(instance, bound[1]).data_version
         if version.digest != digest:
             raise ApprovalError(
-                f"models/{model} holds content {digest[:12]}, but the approved v{version.version} in the "
-                f"registry holds {version.digest[:12]}; materialise evaluations/{model} again"
+                f"{asset_name('model', model)} holds content {digest[:12]}, but v{version.version}, which is "
+                f"approved, holds {version.digest[:12]} in the registry; materialise "
+                f"{asset_name('evaluation', model)} again"
             )
         return version

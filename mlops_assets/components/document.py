@@ -21,6 +21,8 @@ import dagster as dg
 from pydantic import BaseModel, ConfigDict
 
 from mlops_assets import environment
+from mlops_assets.asset_names import AssetName, Kind, misread
+from mlops_assets.components.asset_keys import asset_key
 from mlops_assets.components.process_state import apart, process_restored
 from mlops_assets.errors import DeclarationError, UnknownName
 
@@ -41,18 +43,22 @@ class Need:
     ``optional``: the document stands without it, unless the one that makes it is there and cannot be loaded.
     """
 
-    key: dg.AssetKey
+    asset: AssetName
     path: tuple[str | int, ...]
     optional: bool = False
+
+    @property
+    def key(self) -> dg.AssetKey:
+        return asset_key(*self.asset)
 
 
 class DeclaredComponent(dg.Component, Generic[D]):
     """A component whose attributes are one pydantic ``declaration``."""
 
     Declaration: ClassVar[type[BaseModel]]
-    MAKES: ClassVar[Mapping[str, tuple[str, ...]]]
+    MAKES: ClassVar[Mapping[str, tuple[Kind, ...]]]
     """Kinds of the assets it makes, by the field that names them; first the one that only it may make."""
-    NEEDS: ClassVar[Mapping[str, str]] = {}
+    NEEDS: ClassVar[Mapping[str, Kind]] = {}
     """Kind of the asset that a field names, by the field (dots lead into fields and lists)."""
 
     def __init__(self, declaration: D, context: dg.ComponentLoadContext) -> None:
@@ -67,7 +73,16 @@ class DeclaredComponent(dg.Component, Generic[D]):
     def load(cls, attributes: BaseModel | None, context: dg.ComponentLoadContext) -> Self:
         if attributes is None:
             raise DeclarationError(f"{cls.__name__} needs attributes", where=str(context.path))
-        return cls(cast(Any, attributes), context)
+        loaded = cls(cast(Any, attributes), context)
+        loaded._refuse_misread_names()
+        return loaded
+
+    def _refuse_misread_names(self) -> None:
+        for field, kinds in self.MAKES.items():
+            for path, name in named(self.declaration.model_dump(), field):
+                for kind in kinds:
+                    if problem := misread(kind, name):
+                        raise DeclarationError(f"{field}: {problem}", where=self.where(*path))
 
     @abstractmethod
     def build_defs(self, context: dg.ComponentLoadContext) -> dg.Definitions: ...
@@ -80,10 +95,10 @@ class DeclaredComponent(dg.Component, Generic[D]):
         return f"{shown(Path(position.filename))}:{position.start.line}"
 
     @classmethod
-    def makes(cls, attributes: Mapping[str, Any]) -> list[dg.AssetKey]:
-        """Keys of the assets that a document with these attributes makes, whether it can be loaded or not."""
+    def makes(cls, attributes: Mapping[str, Any]) -> list[AssetName]:
+        """The assets that a document with these attributes makes, whether it can be loaded or not."""
         return [
-            dg.AssetKey([kind, name])
+            AssetName(kind, name)
             for field, kinds in cls.MAKES.items()
             for _, name in named(attributes, field)
             for kind in kinds
@@ -93,7 +108,7 @@ class DeclaredComponent(dg.Component, Generic[D]):
     def needs(cls, attributes: Mapping[str, Any]) -> list[Need]:
         """What a document with these attributes needs of others, as far as it can be read."""
         return [
-            Need(dg.AssetKey([kind, name]), path)
+            Need(AssetName(kind, name), path)
             for field, kind in cls.NEEDS.items()
             for path, name in named(attributes, field)
         ]

@@ -1,7 +1,7 @@
 """``DriftMonitorComponent``: what a deployment answered, measured, until its model is stale.
 
-Belongs here: the assets ``prediction_logs/``, ``performance/`` and ``drift/<model>``, the external assets
-``drift_signals/`` and ``retrain_requests/<model>``, the checks ``no_drift`` and ``served``, wired from a
+Belongs here: the assets prediction log, performance and drift of a model, its external assets drift signal
+and retrain request, the checks ``no_drift`` and ``served``, wired from a
 declaration. Does not belong here: reading what is measured (``measuring.py``), the sensors
 (``drift_watch.py``), what is true of the version that answers (``served_state.py``), arithmetic and decisions
 (``monitoring/``).
@@ -18,6 +18,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import dagster as dg
 import numpy as np
 
+from mlops_assets.asset_names import AssetName, Kind, asset_name, table_name
+from mlops_assets.components.asset_keys import asset_key, name_tags
 from mlops_assets.components.automation import AFTER_DEPLOYMENT
 from mlops_assets.components.backtest import backtest_asset
 from mlops_assets.components.contradictions import of_monitor, refuse
@@ -114,21 +116,21 @@ class DriftMonitorComponent(DeclaredComponent[DriftMonitorDeclaration]):
     MAKES: ClassVar = {
         "model": (
             "drift",
-            "prediction_logs",
+            "prediction_log",
             "performance",
-            "backtests",
-            "drift_signals",
-            "retrain_requests",
+            "backtest",
+            "drift_signal",
+            "retrain_request",
         )
     }
-    NEEDS: ClassVar = {"model": "models"}
+    NEEDS: ClassVar = {"model": "model"}
     clock = staticmethod(time.time)
     """Real time, Unix seconds: by it runs are waited for and launched again."""
 
     @classmethod
     def needs(cls, attributes: Mapping[str, Any]) -> list[Need]:
         by = "deployment" if attributes.get("deployment") else "model"
-        served_by = [Need(dg.AssetKey(["deployments", name]), path) for path, name in named(attributes, by)]
+        served_by = [Need(AssetName("deployment", name), path) for path, name in named(attributes, by)]
         return [*super().needs(attributes), *served_by]
 
     def build_defs(self, context: dg.ComponentLoadContext) -> dg.Definitions:
@@ -173,8 +175,8 @@ class DriftMonitorComponent(DeclaredComponent[DriftMonitorDeclaration]):
             ],
         )
 
-    def _key(self, kind: str) -> dg.AssetKey:
-        return dg.AssetKey([kind, self.declaration.model])
+    def _key(self, kind: Kind) -> dg.AssetKey:
+        return asset_key(kind, self.declaration.model)
 
     def _model(self, context: dg.ComponentLoadContext) -> ModelComponent:
         models = {
@@ -198,7 +200,8 @@ class DriftMonitorComponent(DeclaredComponent[DriftMonitorDeclaration]):
                 signal_key(model),
                 group_name=group,
                 kinds={"drift_signal"},
-                description=f"Drift episodes of {model}. A new one makes models/{model} stale, and says why.",
+                tags=name_tags("drift_signal", model),
+                description=f"Drift episodes of {model}. A new one makes the model stale, and says why.",
             ),
             dg.AssetSpec(
                 requests_key(model),
@@ -214,14 +217,14 @@ class DriftMonitorComponent(DeclaredComponent[DriftMonitorDeclaration]):
 
     def _prediction_logs(self, group: str) -> dg.AssetsDefinition:
         declared = self.declaration
-        key = self._key("prediction_logs")
+        key = self._key("prediction_log")
 
         @dg.asset(
             key=key,
             deps=[],
             group_name=group,
             kinds={"prediction_log", "deltalake"},
-            tags={AFTER_DEPLOYMENT: ""},
+            tags={**name_tags("prediction_log", declared.model), AFTER_DEPLOYMENT: ""},
             description=f"Every answer of {declared.served_by}, by day (UTC), each exactly once.",
             partitions_def=dg.DailyPartitionsDefinition(
                 start_date=declared.logs_since.isoformat(), end_offset=1
@@ -248,7 +251,7 @@ class DriftMonitorComponent(DeclaredComponent[DriftMonitorDeclaration]):
             rows = typed_table(pd.concat(frames, ignore_index=True), logged_schema())
             whole = frame_of(rows)
             wrote = lake.write(
-                key.to_user_string(),
+                table_name("prediction_log", declared.model),
                 rows,
                 partition_column=DAY_COLUMN,
                 partitions=days,
@@ -292,10 +295,10 @@ class DriftMonitorComponent(DeclaredComponent[DriftMonitorDeclaration]):
 
         @dg.asset(
             key=self._key("performance"),
-            deps=[self._key("prediction_logs"), labels.key],
+            deps=[self._key("prediction_log"), labels.key],
             group_name=group,
             kinds={"performance"},
-            tags={AFTER_DEPLOYMENT: ""},
+            tags={**name_tags("performance", declared.model), AFTER_DEPLOYMENT: ""},
             description=f"How good the answers of {declared.served_by} were, by window, as labels arrive.",
             code_version="1",
         )
@@ -359,10 +362,10 @@ class DriftMonitorComponent(DeclaredComponent[DriftMonitorDeclaration]):
         @dg.asset(
             key=self._key("drift"),
             # Not of performance: an odd label must not blind it.
-            deps=[self._key("prediction_logs"), monitored.label_key],
+            deps=[self._key("prediction_log"), monitored.label_key],
             group_name=group,
             kinds={"drift", "evidently"},
-            tags={AFTER_DEPLOYMENT: ""},
+            tags={**name_tags("drift", declared.model), AFTER_DEPLOYMENT: ""},
             description=f"Answers of {declared.served_by} against the training set of the version that gave "
             "them, by window, with thresholds calibrated on that training set.",
             code_version="1",
@@ -438,7 +441,7 @@ class DriftMonitorComponent(DeclaredComponent[DriftMonitorDeclaration]):
             return "nothing answers"
         return (
             f"{answering.label} was trained without a monitor, so nothing to compare with was stored; train "
-            f"anew with: dg launch --assets 'key:\"training_sets/{self.declaration.model}\"+'"
+            f"anew with: dg launch --assets 'key:\"{asset_name('training_set', self.declaration.model)}\"+'"
         )
 
     def _joined(
@@ -452,7 +455,9 @@ class DriftMonitorComponent(DeclaredComponent[DriftMonitorDeclaration]):
         """Every answer from the oldest kept window until now, with its label where it has one."""
         windows = self._windows(now)
         start = windows[0].start if windows else first_day(self.declaration)
-        rows = logged(lake, self._key("prediction_logs").to_user_string(), start, now + timedelta(days=1))
+        rows = logged(
+            lake, table_name("prediction_log", self.declaration.model), start, now + timedelta(days=1)
+        )
         return labelled(lake, rows, labels, model.labels, view.entity.join_keys)
 
     def _window_performance(
@@ -530,7 +535,7 @@ class DriftMonitorComponent(DeclaredComponent[DriftMonitorDeclaration]):
         from mlops_assets.training.training_set import EVALUATE, LABEL, SPLIT
         from serve.scoring import load_package
 
-        table = self._key("training_sets").to_user_string()
+        table = table_name("training_set", self.declaration.model)
         frame = lake.read(table, version=int(answering.version.tags["training_set_delta"]))
         unseen = frame[frame[SPLIT] == EVALUATE]
         trained = frame[frame[SPLIT] != EVALUATE]
@@ -548,7 +553,7 @@ class DriftMonitorComponent(DeclaredComponent[DriftMonitorDeclaration]):
         model = self.declaration.model
 
         @dg.asset_check(
-            asset=self._key("models"),
+            asset=self._key("model"),
             name=NO_DRIFT,
             description="No drift episode of the version that answers is open.",
         )
@@ -559,7 +564,7 @@ class DriftMonitorComponent(DeclaredComponent[DriftMonitorDeclaration]):
 
     def _complete_until(self, context: dg.AssetExecutionContext, now: datetime) -> datetime:
         """Now, or the earlier instant until which the log was read."""
-        known = read_until(context.instance, self._key("prediction_logs"))
+        known = read_until(context.instance, self._key("prediction_log"))
         return now if known is None else min(now, known)
 
     def _windows(self, now: datetime) -> list[Window]:

@@ -4,8 +4,8 @@ Belongs here: reading facts from the event log and the cluster, and turning a pu
 and alerts. Does not belong here: the decision (``monitoring/episodes.py``), measuring (``measuring.py``), the
 form of episode events (``episode_records.py``).
 
-The sensors keep no truth of their own. What was measured stands in the materialisations of ``performance/``
-and ``drift/``, episodes and granted retrains in the events of ``drift_signals/`` and ``retrain_requests/``.
+The sensors keep no truth of their own. What was measured stands in the materialisations of performance
+and drift, episodes and granted retrains in the events of the drift signal and the retrain request.
 """
 
 import json
@@ -17,6 +17,8 @@ from typing import Any
 
 import dagster as dg
 
+from mlops_assets.asset_names import Kind, asset_name
+from mlops_assets.components.asset_keys import asset_key, read_key
 from mlops_assets.components.episode_records import (
     Asked,
     asked_now,
@@ -66,7 +68,7 @@ from serve.schema import MonitoringReport
 
 INTERVAL_S = 10
 MEASURED, MEASURED_TAG = "measured", "mlops/measured"
-"""Metadata key of ``drift/<model>`` and tag of the run: what the measurement was launched on."""
+"""Metadata key of ``<model>_drift`` and tag of the run: what the measurement was launched on."""
 MEASURING = "measure sensor"
 SEARCHED_FILES = 200
 NO_DRIFT = "no_drift"
@@ -74,8 +76,8 @@ GOVERNOR = "governor"
 WILL_RETRY_TAG, PARENT_TAG = "dagster/will_retry", "dagster/parent_run_id"
 REPORT_EVERY_S = 60.0
 """A gateway that lost its referee lost the report too."""
-CHAIN = (*RETRAINING, "approvals")
-APPROVAL_AT = CHAIN.index("approvals")
+CHAIN: tuple[Kind, ...] = (*RETRAINING, "approval")
+APPROVAL_AT = CHAIN.index("approval")
 OUTCOMES: dict[str, Outcome] = {"promote": "promoted", "reject": "rejected", "inconclusive": "inconclusive"}
 WORST_REPORTED = 20
 MOST_STEPS = 4
@@ -84,8 +86,8 @@ MOST_STEPS = 4
 
 def chain_keys(declared: DriftMonitorDeclaration) -> list[dg.AssetKey]:
     """What one retrain makes, from the training set to the deployment."""
-    made = [dg.AssetKey([kind, declared.model]) for kind in CHAIN]
-    return [*made, dg.AssetKey(["deployments", declared.served_by])]
+    made = [asset_key(kind, declared.model) for kind in CHAIN]
+    return [*made, asset_key("deployment", declared.served_by)]
 
 
 # -- when to measure -------------------------------------------------------------------------------------
@@ -95,7 +97,7 @@ def chain_keys(declared: DriftMonitorDeclaration) -> list[dg.AssetKey]:
 class Measured:
     """What a measurement was launched on. ``at`` is data time, ISO; ``day`` the newest day it read.
 
-    It travels as a tag of the run into the metadata of ``drift/<model>``: only what was measured counts as
+    It travels as a tag of the run into the metadata of ``<model>_drift``: only what was measured counts as
     measured, however many runs failed since.
     """
 
@@ -198,7 +200,7 @@ def _seen(
     # A gateway whose clock is ahead must not hide what the others write.
     newest = [file for file in log.last_files(declared.served_by, SEARCHED_FILES) if file.hour <= now]
     labels = instance.get_latest_materialization_event(label_key)
-    record = latest(instance, dg.AssetKey(["deployments", declared.served_by]))
+    record = latest(instance, asset_key("deployment", declared.served_by))
     return Measured(
         at=now.isoformat(),
         day=newest[0].hour.date().isoformat() if newest else "",
@@ -221,8 +223,8 @@ def drift_sensor(
     real_clock = clock
     keys = chain_keys(declared)
     check_keys = [
-        dg.AssetCheckKey(dg.AssetKey(["models", declared.model]), NO_DRIFT),
-        dg.AssetCheckKey(dg.AssetKey(["deployments", declared.served_by]), SERVED_CHECK),
+        dg.AssetCheckKey(asset_key("model", declared.model), NO_DRIFT),
+        dg.AssetCheckKey(asset_key("deployment", declared.served_by), SERVED_CHECK),
     ]
 
     @dg.sensor(
@@ -314,11 +316,11 @@ def decision_now(
         age = DataAge(found.label, now - trained, declared.max_data_age, now)
     drift = [
         WindowDrift.from_dict(window)
-        for window in _metadata(instance, dg.AssetKey(["drift", declared.model]), "windows")
+        for window in _metadata(instance, asset_key("drift", declared.model), "windows")
     ]
     performance = [
         WindowPerformance.from_dict(window)
-        for window in _metadata(instance, dg.AssetKey(["performance", declared.model]), "windows")
+        for window in _metadata(instance, asset_key("performance", declared.model), "windows")
     ]
     version = found.label if found else ""
     return decide(
@@ -363,8 +365,8 @@ def loop_facts(
 ) -> LoopFacts:
     """What is true at ``now`` (real time, Unix seconds), from the event log, the runs and the registry."""
     found = served(instance, registry, model=declared.model, deployment=declared.served_by)
-    model_key = dg.AssetKey(["models", declared.model])
-    deployed = latest(instance, dg.AssetKey(["deployments", declared.served_by]))
+    model_key = asset_key("model", declared.model)
+    deployed = latest(instance, asset_key("deployment", declared.served_by))
     # Lost runs are ended by this look: what comes after sees them as ended.
     in_flight = retraining_run(instance, declared.model)
     successor = successor_of(instance, monitored, now)
@@ -399,7 +401,7 @@ def _attempt(
         return AttemptFacts()
     requested, reported_since = newest
     request = requested.data_version
-    set_key = dg.AssetKey(["training_sets", declared.model])
+    set_key = asset_key("training_set", declared.model)
     made = latest(instance, set_key)
     read = read_version(instance, set_key, requests_key(declared.model))
     # After a report by hand, Dagster names that one as what was read; the run is the grant's all the same.
@@ -411,7 +413,7 @@ def _attempt(
     if in_flight is not None:
         return AttemptFacts("running", f"run {in_flight} is under way", request=request)
     since = made.timestamp if is_read and made is not None else requested.timestamp
-    judged = latest(instance, dg.AssetKey(["evaluations", declared.model]))
+    judged = latest(instance, asset_key("evaluation", declared.model))
     if is_read and judged is not None and judged.timestamp >= since and "outcome" in judged.metadata:
         return AttemptFacts(
             OUTCOMES[str(judged.metadata["outcome"])],
@@ -463,7 +465,7 @@ def _carried_out(
     if step.action == "open":
         metadata = {
             "signals": dg.MetadataValue.json([asdict(signal) for signal in decision.signals]),
-            "drift": dg.MetadataValue.asset(dg.AssetKey(["drift", model])),
+            "drift": dg.MetadataValue.asset(asset_key("drift", model)),
         }
         failing = no_drift_evaluation(model, step.log)
         return [opened(model, step.log, metadata), failing], [], _alert(declared, step, "episode_opened")
@@ -500,7 +502,7 @@ def _run_of_chain(
     manual: bool,
 ) -> dg.RunRequest:
     # An approval that a person has to give fails the run that asks for it.
-    selected = [key for key in wanted if key.path[0] not in ("approvals", "deployments") or not manual]
+    selected = [key for key in wanted if read_key(key).kind not in ("approval", "deployment") or not manual]
     tags = {MONITOR_TAG: declared.model, LAUNCHED_BY_TAG: by}
     return dg.RunRequest(run_key=run_key, asset_selection=selected, tags=tags)
 
@@ -516,7 +518,7 @@ def _to_go_on(model: str, step: Step) -> str:
 def _retrain_refused(declared: DriftMonitorDeclaration, step: Step) -> Alert:
     return Alert(
         kind="retrain_refused",
-        subject=f"retrain_requests/{declared.model}",
+        subject=asset_name("retrain_request", declared.model),
         summary=step.reason,
         command=_to_go_on(declared.model, step),
         # A script that asks every minute is told of once for each limit it runs into.
@@ -534,7 +536,7 @@ def _alert(declared: DriftMonitorDeclaration, step: Step, kind: Any) -> Alert:
     episode = step.log.newest
     return Alert(
         kind=kind,
-        subject=f"models/{model}",
+        subject=asset_name("model", model),
         summary=step.reason,
         command=commands[kind],
         version=episode.version if episode else "",
@@ -546,7 +548,7 @@ def _approval_lost(declared: DriftMonitorDeclaration, version: str, lost: Again)
     model = declared.model
     return Alert(
         kind="approval_lost",
-        subject=f"approvals/{model}",
+        subject=asset_name("approval", model),
         summary=f"{version} passed the gate and no approval followed: {lost.reason}",
         command=f"mlops approve {model} --by NAME --reason TEXT (or --reject)",
         version=version,
@@ -584,7 +586,7 @@ def no_drift_result(log: EpisodeLog) -> dict[str, Any]:
 
 def no_drift_evaluation(model: str, log: EpisodeLog) -> dg.AssetCheckEvaluation:
     """The same as an event that needs no run."""
-    key = dg.AssetKey(["models", model])
+    key = asset_key("model", model)
     return dg.AssetCheckEvaluation(asset_key=key, check_name=NO_DRIFT, **no_drift_result(log))
 
 
@@ -604,7 +606,7 @@ def _report(
         return None
     windows = [
         WindowDrift.from_dict(window)
-        for window in _metadata(instance, dg.AssetKey(["drift", declared.model]), "windows")
+        for window in _metadata(instance, asset_key("drift", declared.model), "windows")
     ]
     judged = [window for window in windows if window.judged and window.version == version]
     worst = judged[-1].worst(WORST_REPORTED) if judged else ()

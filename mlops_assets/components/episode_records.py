@@ -1,10 +1,10 @@
 """The log of drift episodes, and what people ask for, as they stand in Dagster's events.
 
-Belongs here: reading and writing both as events of ``drift_signals/`` and ``retrain_requests/<model>``. Does
+Belongs here: reading and writing both as events of the drift signal and the retrain request. Does
 not belong here: what an episode is and what comes next (``monitoring/episodes.py``).
 
-An opened episode and a granted retrain are materialisations, whose data versions make ``models/`` and
-``training_sets/`` stale; everything else is an observation, which makes nothing stale. Each carries the whole
+An opened episode and a granted retrain are materialisations, whose data versions make the model and the
+training set stale; everything else is an observation, which makes nothing stale. Each carries the whole
 log, so the newest one is the truth and nothing has to be replayed.
 
 A request is an observation that ``mlops retrain`` makes, or a materialisation without a log, which anybody
@@ -18,6 +18,7 @@ from typing import Any, Literal
 
 import dagster as dg
 
+from mlops_assets.components.asset_keys import asset_key
 from mlops_assets.components.records import DATA_VERSION_TAG, Record
 from mlops_assets.monitoring.episodes import Ask, Episode, EpisodeLog
 
@@ -48,12 +49,12 @@ class Answer:
 
 def signal_key(model: str) -> dg.AssetKey:
     """The external asset whose data version is the newest episode."""
-    return dg.AssetKey(["drift_signals", model])
+    return asset_key("drift_signal", model)
 
 
 def requests_key(model: str) -> dg.AssetKey:
     """The external asset whose data version is the newest granted retrain."""
-    return dg.AssetKey(["retrain_requests", model])
+    return asset_key("retrain_request", model)
 
 
 def episode_log(instance: dg.DagsterInstance, model: str, *, before: float | None = None) -> EpisodeLog:
@@ -85,7 +86,7 @@ def _newest_log(fetch: Callable[..., Any], wanted: dg.AssetRecordsFilter) -> tup
 
 
 def opened(model: str, log: EpisodeLog, metadata: Mapping[str, Any]) -> dg.AssetMaterialization:
-    """The event that makes ``models/<model>`` stale."""
+    """The event that makes ``<model>_model`` stale."""
     episode = _newest(log)
     return dg.AssetMaterialization(
         signal_key(model),

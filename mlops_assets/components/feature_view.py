@@ -1,6 +1,6 @@
 """``FeatureViewComponent``: datasets become the features of an entity, as known before each event.
 
-Belongs here: the asset ``features/<name>``, its check, events and metadata, and what a declaration may say.
+Belongs here: the asset features of a name, its check, events and metadata, and what a declaration may say.
 Does not belong here: joins and aggregates (``features/point_in_time.py``), whether values are valid
 (``features/declared.py``), tables (``resources/lake.py``).
 
@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import dagster as dg
 from pydantic import Field, model_validator
 
+from mlops_assets.asset_names import AssetName, table_name
+from mlops_assets.components.asset_keys import asset_key, name_tags
 from mlops_assets.components.automation import FOLLOW_CHANGED_PARTITIONS
 from mlops_assets.components.code_version import code_version
 from mlops_assets.components.dataset import (
@@ -174,7 +176,7 @@ class FeatureViewDeclaration(Declaration):
     def table(self, base: DatasetDeclaration) -> DeclaredTable:
         """The view's table, as declared."""
         columns = stored_columns(self.kept(base), self.features)
-        return DeclaredTable(f"features/{self.name}", tuple(columns), base.partitions)
+        return DeclaredTable(AssetName("features", self.name), tuple(columns), base.partitions)
 
     def computed_as(
         self, lookback: timedelta | None, transform: "Callable[[pd.DataFrame], pd.DataFrame] | None"
@@ -223,7 +225,7 @@ class FeatureViewComponent(DeclaredComponent[FeatureViewDeclaration]):
 
     Declaration = FeatureViewDeclaration
     MAKES: ClassVar = {"name": ("features",)}
-    NEEDS: ClassVar = {"base": "datasets", "joins.dataset": "datasets"}
+    NEEDS: ClassVar = {"base": "dataset", "joins.dataset": "dataset"}
 
     def build_defs(self, context: dg.ComponentLoadContext) -> dg.Definitions:
         folder = context.path if context.path.is_dir() else context.path.parent
@@ -234,11 +236,11 @@ class FeatureViewComponent(DeclaredComponent[FeatureViewDeclaration]):
 
     @property
     def _key(self) -> dg.AssetKey:
-        return dg.AssetKey(["features", self.declaration.name])
+        return asset_key("features", self.declaration.name)
 
     @property
     def _base_key(self) -> dg.AssetKey:
-        return dg.AssetKey(["datasets", self.declaration.base])
+        return asset_key("dataset", self.declaration.base)
 
     def _features(self, group: str, datasets: Mapping[str, DatasetDeclaration]) -> dg.AssetsDefinition:
         declared = self.declaration
@@ -253,6 +255,7 @@ class FeatureViewComponent(DeclaredComponent[FeatureViewDeclaration]):
             group_name=group,
             description=declared.description,
             kinds={"features", "deltalake", "duckdb"},
+            tags=name_tags("features", declared.name),
             partitions_def=partitions.definition() if partitions else None,
             backfill_policy=dg.BackfillPolicy.single_run() if partitions else None,
             automation_condition=FOLLOW_CHANGED_PARTITIONS,
@@ -290,7 +293,7 @@ class FeatureViewComponent(DeclaredComponent[FeatureViewDeclaration]):
                 mapping = dg.TimeWindowPartitionMapping(
                     start_offset=-self.declaration.lookback_days, allow_nonexistent_upstream_partitions=True
                 )
-            deps.append(dg.AssetDep(dg.AssetKey(["datasets", name]), partition_mapping=mapping))
+            deps.append(dg.AssetDep(asset_key("dataset", name), partition_mapping=mapping))
         return deps
 
     def _unread(
@@ -406,7 +409,7 @@ class FeatureViewComponent(DeclaredComponent[FeatureViewDeclaration]):
             versions = _versions(frame_of(rows), column, good)
             together = next(iter(versions.values())) if len(versions) == 1 else range_version(versions)
             wrote = lake.write(
-                name,
+                table_name("features", self.declaration.name),
                 rows,
                 partition_column=column,
                 partitions=good,

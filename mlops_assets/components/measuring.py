@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
+from mlops_assets.components.asset_keys import asset_key
 from mlops_assets.components.declared_table import DeclaredTable
 from mlops_assets.components.monitor_fields import DriftMonitorDeclaration
 from mlops_assets.components.records import latest
@@ -143,7 +144,7 @@ def served(
     instance: dg.DagsterInstance, registry: ModelRegistry, *, model: str, deployment: str
 ) -> Served | None:
     """The version that answers as stable by the last recorded act of the deployment, or None."""
-    record = latest(instance, dg.AssetKey(["deployments", deployment]))
+    record = latest(instance, asset_key("deployment", deployment))
     if record is None or not record.metadata.get("stable"):
         return None
     version = registry.version(model, int(str(record.metadata["stable"]).removeprefix("v")))

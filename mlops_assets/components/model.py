@@ -1,6 +1,6 @@
 """``ModelComponent``: features and labels become a judged model.
 
-Belongs here: the assets ``training_sets/``, ``candidates/``, ``models/`` and ``evaluations/<name>``
+Belongs here: the assets training set, candidates, model and evaluation of a name
 with the gate's blocking check, wired from a declaration. Does not belong here: joining and splitting
 (``training/training_set.py``), training (``training/``), judging (``evaluation/``), MLflow
 (``resources/``).
@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 import dagster as dg
 from pydantic import Field, model_validator
 
+from mlops_assets.asset_names import AssetName, Kind, asset_name, table_name
+from mlops_assets.components.asset_keys import asset_key, name_tags
 from mlops_assets.components.automation import FOLLOW_CHANGED_DATA, follow_all_but
 from mlops_assets.components.code_version import code_version
 from mlops_assets.components.contradictions import of_model, refuse
@@ -173,8 +175,8 @@ class ModelComponent(DeclaredComponent[ModelDeclaration]):
     """
 
     Declaration = ModelDeclaration
-    MAKES: ClassVar = {"name": ("models", "training_sets", "candidates", "evaluations")}
-    NEEDS: ClassVar = {"feature_view": "features", "label.dataset": "datasets"}
+    MAKES: ClassVar = {"name": ("model", "training_set", "candidates", "evaluation")}
+    NEEDS: ClassVar = {"feature_view": "features", "label.dataset": "dataset"}
 
     def build_defs(self, context: dg.ComponentLoadContext) -> dg.Definitions:
         group = context.path.name
@@ -191,8 +193,8 @@ class ModelComponent(DeclaredComponent[ModelDeclaration]):
             ]
         )
 
-    def _key(self, kind: str) -> dg.AssetKey:
-        return dg.AssetKey([kind, self.declaration.name])
+    def _key(self, kind: Kind) -> dg.AssetKey:
+        return asset_key(kind, self.declaration.name)
 
     def _trainers(self) -> list[Callable[..., Any]]:
         """The training functions, whose source is part of what a trained model is."""
@@ -267,11 +269,11 @@ class ModelComponent(DeclaredComponent[ModelDeclaration]):
         """The tables of the features and of the labels, as declared."""
         datasets = datasets_of(context)
         label = self.declaration.label.dataset
-        features = DeclaredTable(f"features/{view.name}")
+        features = DeclaredTable(AssetName("features", view.name))
         if view.base in datasets:
             features = view.table(datasets[view.base].declaration)
         if label not in datasets:
-            return features, DeclaredTable(f"datasets/{label}")
+            return features, DeclaredTable(AssetName("dataset", label))
         return features, datasets[label].declaration.table()
 
     def _check_label(self, context: dg.ComponentLoadContext, view: FeatureViewDeclaration) -> None:
@@ -318,18 +320,19 @@ class ModelComponent(DeclaredComponent[ModelDeclaration]):
     ) -> dg.AssetsDefinition:
         declared = self.declaration
         label = declared.label
-        features_key = dg.AssetKey(["features", view.name])
-        label_key = dg.AssetKey(["datasets", label.dataset])
+        features_key = asset_key("features", view.name)
+        label_key = asset_key("dataset", label.dataset)
         function = self._label_function()
-        requests = self._key("retrain_requests")
+        requests = self._key("retrain_request")
 
         @dg.asset(
-            key=self._key("training_sets"),
+            key=self._key("training_set"),
             deps=[features_key, label_key, *([requests] if monitor else [])],
             # No data and no event retrains by itself: the drift sensor does, for a grant, or a person.
             group_name=group,
             kinds={"training_set", "deltalake"},
-            description=f"Labelled rows of features/{view.name}, split by time into train and evaluate.",
+            tags=name_tags("training_set", declared.name),
+            description=f"Labelled rows of {view.name}, split by time into train and evaluate.",
             code_version=code_version(
                 declared,
                 [*([function] if function else []), assemble],
@@ -341,7 +344,7 @@ class ModelComponent(DeclaredComponent[ModelDeclaration]):
             from mlops_assets.training.plots import training_set_plot
 
             newest = newest_data(context.instance, label_key) or ""
-            pinned = {table: lake.version(table) for table in map(_table, (features_key, label_key))}
+            pinned = {table: lake.version(table) for table in (features_table.name, label_table.name)}
             keys = list(view.entity.join_keys)
             try:
                 features = features_table.read(
@@ -361,12 +364,14 @@ class ModelComponent(DeclaredComponent[ModelDeclaration]):
                     seed=declared.seed,
                 )
             except MlopsError as error:
-                raise dg.Failure(f"training_sets/{declared.name}: {error}", allow_retries=False) from error
-            held = lake.columns(_table(features_key), version=pinned[_table(features_key)])
+                raise dg.Failure(
+                    f"{asset_name('training_set', declared.name)}: {error}", allow_retries=False
+                ) from error
+            held = lake.columns(features_table.name, version=pinned[features_table.name])
             rows = typed_table(made.frame, training_set_schema(held, list(features.columns)))
             version = content_version(frame_of(rows))
             wrote = lake.write(
-                _table(self._key("training_sets")),
+                table_name("training_set", self.declaration.name),
                 rows,
                 partition_column=None,
                 partitions=None,
@@ -399,9 +404,10 @@ class ModelComponent(DeclaredComponent[ModelDeclaration]):
 
         @dg.asset(
             key=self._key("candidates"),
-            deps=[self._key("training_sets")],
+            deps=[self._key("training_set")],
             group_name=group,
             kinds={"candidates", "mlflow"},
+            tags=name_tags("candidates", declared.name),
             description=f"Candidates trained and judged side by side on {declared.folds} time-ordered folds.",
             code_version=code_version(declared, self._trainers(), fields=CANDIDATES_FIELDS),
             automation_condition=FOLLOW_CHANGED_DATA,
@@ -491,14 +497,15 @@ class ModelComponent(DeclaredComponent[ModelDeclaration]):
         self, group: str, view: FeatureViewDeclaration, monitor: "DriftMonitorDeclaration | None"
     ) -> dg.AssetsDefinition:
         declared = self.declaration
-        signal = self._key("drift_signals")
+        signal = self._key("drift_signal")
 
         @dg.asset(
-            key=self._key("models"),
+            key=self._key("model"),
             # Staleness is not transitive: what makes the model stale must stand among its own inputs.
-            deps=[self._key("candidates"), self._key("training_sets"), *([signal] if monitor else [])],
+            deps=[self._key("candidates"), self._key("training_set"), *([signal] if monitor else [])],
             group_name=group,
             kinds={"model", "mlflow"},
+            tags=name_tags("model", declared.name),
             description=declared.description
             or f"The winning candidate, trained on the whole training part: model {declared.name}.",
             code_version=code_version(declared, self._trainers(), fields=MODEL_FIELDS),
@@ -581,13 +588,14 @@ class ModelComponent(DeclaredComponent[ModelDeclaration]):
 
     def _evaluation(self, group: str, view: FeatureViewDeclaration) -> dg.AssetsDefinition:
         declared = self.declaration
-        key = self._key("evaluations")
+        key = self._key("evaluation")
 
         @dg.asset(
             key=key,
-            deps=[self._key("models"), self._key("training_sets")],
+            deps=[self._key("model"), self._key("training_set")],
             group_name=group,
             kinds={"evaluation"},
+            tags=name_tags("evaluation", declared.name),
             description="Challenger against champion and baseline on the newest labelled rows; the verdict.",
             code_version=code_version(declared, [decide], fields=EVALUATION_FIELDS),
             automation_condition=FOLLOW_CHANGED_DATA,
@@ -608,7 +616,7 @@ class ModelComponent(DeclaredComponent[ModelDeclaration]):
 
             record, data = self._training_data(context, lake, view, split=EVALUATE)
             _, train = self._training_data(context, lake, view)
-            trained = require(context.instance, self._key("models"))
+            trained = require(context.instance, self._key("model"))
             challenger = model_registry.version(declared.name, int(trained.metadata["model_version"]))
             champion = model_registry.by_alias(declared.name, CHAMPION)
             judged = judge(
@@ -736,8 +744,10 @@ class ModelComponent(DeclaredComponent[ModelDeclaration]):
         """One part of the pinned training set as matrix and target, with its record."""
         from mlops_assets.training.training_data import training_data
 
-        record = require(context.instance, self._key("training_sets"))
-        frame = lake.read(_table(self._key("training_sets")), version=int(record.metadata["delta_version"]))
+        record = require(context.instance, self._key("training_set"))
+        frame = lake.read(
+            table_name("training_set", self.declaration.name), version=int(record.metadata["delta_version"])
+        )
         classes = record.metadata["classes"]
         return record, training_data(
             frame,
@@ -747,10 +757,6 @@ class ModelComponent(DeclaredComponent[ModelDeclaration]):
             join_keys=view.entity.join_keys,
             event_timestamp=view.event_timestamp,
         )
-
-
-def _table(key: dg.AssetKey) -> str:
-    return key.to_user_string()
 
 
 def _scorer(version: RegisteredVersion, lake: Lake) -> "Scorer":
@@ -779,11 +785,12 @@ def _rejection(
     """What people hear of a challenger that the gate does not let past."""
     return Alert(
         kind="gate_rejected",
-        subject=f"models/{challenger.name}",
+        subject=asset_name("model", challenger.name),
         version=f"v{challenger.version}",
         summary=f"{verdict.outcome}: {verdict.reason}. v{champion.version} keeps answering",
-        command=f"look at evaluations/{challenger.name} (plots, slices); an open episode tries again with "
-        f"newer data, by hand: dg launch --assets 'key:\"training_sets/{challenger.name}\"'",
+        command=f"look at {asset_name('evaluation', challenger.name)} (plots, slices); an open episode tries "
+        f"again with newer data, by hand: dg launch --assets "
+        f"'key:\"{asset_name('training_set', challenger.name)}\"'",
         evidence={
             "outcome": verdict.outcome,
             "champion": f"v{champion.version}",

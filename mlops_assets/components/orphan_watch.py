@@ -12,6 +12,8 @@ from typing import Any
 import dagster as dg
 
 from mlops_assets import environment
+from mlops_assets.asset_names import asset_name
+from mlops_assets.components.asset_keys import asset_key
 from mlops_assets.components.records import latest
 from mlops_assets.components.retiring import Declared, orphaned, retirement
 from mlops_assets.components.rollout_watch import LAUNCHED_BY_TAG
@@ -59,10 +61,11 @@ def _job(declared: Declared) -> dg.JobDefinition:
         name = config.deployment
         if name in declared.deployments:
             raise dg.Failure(
-                f"deployments/{name} is declared: it would be deployed again. Remove its documents first",
+                f"{asset_name('deployment', name)} is declared: it would be deployed again. "
+                "Remove its documents first",
                 allow_retries=False,
             )
-        before = latest(context.instance, dg.AssetKey(["deployments", name]))
+        before = latest(context.instance, asset_key("deployment", name))
         try:
             gone = serve_client.retire(name, report=context.log.info)
         except MlopsError as error:
@@ -129,7 +132,7 @@ def _alert(orphan: Deployed, policy: OrphanPolicy) -> Alert:
     then = "it is retired by itself soon" if policy == "retire" else "it answers until somebody retires it"
     return Alert(
         kind="orphaned_deployment",
-        subject=f"deployments/{orphan.name}",
+        subject=asset_name("deployment", orphan.name),
         summary=f"no document declares it any more{where}; nothing trains or watches it, and {then}",
         command=f"mlops retire {orphan.name} --by NAME --reason TEXT, or bring its documents back",
         evidence={"use_case": orphan.use_case, "policy": policy},

@@ -34,6 +34,7 @@ from dagster_shared.yaml_utils.source_position import ValueAndSourcePositionTree
 from pydantic import ValidationError
 
 import mlops_assets.components
+from mlops_assets.asset_names import AssetName
 from mlops_assets.components.document import DeclaredComponent, Need, shown
 from mlops_assets.components.process_state import process_restored
 from mlops_assets.errors import DeclarationError, MlopsError, UnknownName
@@ -76,7 +77,7 @@ class Document:
         return self.use_case == PLATFORM
 
     @property
-    def makes(self) -> list[dg.AssetKey]:
+    def makes(self) -> list[AssetName]:
         """The assets it makes, as far as it says so itself: [] for plain definitions."""
         return self._declared.makes(self.attributes) if self._declared else []
 

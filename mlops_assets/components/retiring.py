@@ -11,8 +11,10 @@ from typing import Any
 
 import dagster as dg
 
+from mlops_assets.asset_names import read_asset_name
+from mlops_assets.components.asset_keys import asset_key, assets_of
 from mlops_assets.components.records import Record, latest
-from mlops_assets.components.use_cases import DOCUMENTS, missing_in
+from mlops_assets.components.use_cases import missing_in
 from mlops_assets.rollout import desired_state
 from mlops_assets.rollout.orphans import Deployed, orphans
 
@@ -32,13 +34,15 @@ class Declared:
     @staticmethod
     def of(graph: Any) -> "Declared":
         missing = missing_in(graph)
-        keys = {key.to_user_string() for key in graph.materializable_asset_keys}
-        keys |= {key for one in missing for key in one.assets}
-        kind = "deployments/"
+        lost = [read_asset_name(key) for one in missing for key in one.assets]
         return Declared(
-            deployments=frozenset(key.removeprefix(kind) for key in keys if key.startswith(kind)),
+            deployments=frozenset(
+                {*assets_of(graph, "deployment"), *(name for kind, name in lost if kind == "deployment")}
+            ),
             unread=frozenset(
-                one.use_case for one in missing if any(key.startswith(f"{DOCUMENTS}/") for key in one.assets)
+                one.use_case
+                for one in missing
+                if any(read_asset_name(key).kind == "document" for key in one.assets)
             ),
         )
 
@@ -48,7 +52,7 @@ def orphaned(
 ) -> list[Deployed]:
     """The deployments among declared applications that no document declares."""
     deployed = [
-        Deployed(name, _use_case(latest(instance, dg.AssetKey(["deployments", name]))))
+        Deployed(name, _use_case(latest(instance, asset_key("deployment", name))))
         for name in desired_state.deployments(applications)
     ]
     return orphans(deployed, declared.deployments, declared.unread)
@@ -66,7 +70,7 @@ def retirement(
     told = before.metadata if before else {}
     revision = int(told.get("revision") or 0)
     return dg.AssetMaterialization(
-        asset_key=dg.AssetKey(["deployments", name]),
+        asset_key=asset_key("deployment", name),
         description=f"retired by {by}: {reason}",
         metadata={
             "phase": RETIRED,

@@ -1,4 +1,4 @@
-"""What one run of ``deployments/<name>`` does: exactly one act, declared, verified over HTTP, recorded.
+"""What one run of ``<name>_deployment`` does: exactly one act, declared, verified over HTTP, recorded.
 
 Belongs here: carrying an act out against the cluster and the registry, and what the record says. Does not
 belong here: which act is due (``rollout/plan.py``), the routing it declares (``rollout/transitions.py``),
@@ -18,6 +18,8 @@ from typing import Any
 
 import dagster as dg
 
+from mlops_assets.asset_names import asset_name
+from mlops_assets.components.asset_keys import asset_key
 from mlops_assets.components.records import Record, latest
 from mlops_assets.components.retiring import USE_CASE, in_service
 from mlops_assets.errors import ApprovalError, ClusterUnreachable, DeploymentError, UnknownName
@@ -148,11 +150,11 @@ def assess(
 
 
 def labelled_losses(instance: dg.DagsterInstance, model: str) -> Mapping[str, Any] | None:
-    """What ``performance/<model>`` last recorded of the losses of every version, by revision.
+    """What ``<model>_performance`` last recorded of the losses of every version, by revision.
 
     None before the first record, e.g. of a model that has no monitor.
     """
-    record = latest(instance, dg.AssetKey(["performance", model]))
+    record = latest(instance, asset_key("performance", model))
     found = record.metadata.get("losses") if record else None
     return found if isinstance(found, Mapping) else None
 
@@ -253,7 +255,7 @@ class RollingOut:
             raise DeploymentError(
                 f"{self.name}: an earlier act declared revision {routing.revision} and is not recorded yet; "
                 f"the rollout sensor finishes it within a minute (at once: dg launch --assets "
-                f"'key:\"deployments/{self.name}\"'). Then try again"
+                f"'key:\"{asset_name('deployment', self.name)}\"'). Then try again"
             )
         acts: dict[str, Callable[[], Outcome]] = {
             "follow": lambda: self._follow(order, routing, record, withdrawn, restored),
@@ -697,7 +699,7 @@ class RollingOut:
         if routing is None:
             raise DeploymentError(
                 f"{self.name} is not deployed; deploy it with: "
-                f"dg launch --assets 'key:\"deployments/{self.name}\"'"
+                f"dg launch --assets 'key:\"{asset_name('deployment', self.name)}\"'"
             )
         return routing
 
@@ -828,7 +830,7 @@ class RollingOut:
         return self.alerts.send(
             Alert(
                 kind=kind,
-                subject=f"deployments/{self.name}",
+                subject=asset_name("deployment", self.name),
                 version=label,
                 summary=reason,
                 dedupe=reason,

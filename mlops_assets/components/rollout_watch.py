@@ -16,6 +16,8 @@ from typing import Any
 
 import dagster as dg
 
+from mlops_assets.asset_names import asset_name
+from mlops_assets.components.asset_keys import asset_key, read_key
 from mlops_assets.components.records import Record, current_versions, latest
 from mlops_assets.components.retiring import in_service
 from mlops_assets.components.rolling_out import Assessment, assess, described, labelled_losses
@@ -81,21 +83,23 @@ def rollout_sensor(
     *, name: str, model: str, plan: Plan, bound: Sequence[dg.AssetKey], clock: Callable[[], float] = time.time
 ) -> dg.SensorDefinition:
     """The sensor ``rollout_<name>``, running from the start."""
-    key = dg.AssetKey(["deployments", name])
-    approval_key = dg.AssetKey(["approvals", model])
+    key = asset_key("deployment", name)
+    approval_key = asset_key("approval", model)
 
     @dg.sensor(
         name=f"rollout_{name}",
         target=dg.AssetSelection.assets(key),
         minimum_interval_seconds=INTERVAL_S,
         default_status=dg.DefaultSensorStatus.RUNNING,
-        description=f"Advances, pauses or aborts the rollout of deployments/{name}, and repairs it.",
+        description=f"Advances, pauses or aborts the rollout of the deployment {name}, and repairs it.",
     )
     def watch(context: dg.SensorEvaluationContext, serve_client: ServeClient) -> dg.SensorResult:
         instance = context.instance
         busy = unfinished_run(instance, key)
         if busy is not None:
-            return dg.SensorResult(skip_reason=f"run {busy} of deployments/{name} is not finished")
+            return dg.SensorResult(
+                skip_reason=f"run {busy} of {asset_name('deployment', name)} is not finished"
+            )
         now = clock()
         # A person's refused command says nothing about the sensor's own acts.
         wait_s = back_off(instance, {ROLLOUT_TAG: name, LAUNCHED_BY_TAG: SENSOR}, now)
@@ -140,7 +144,7 @@ def _look(
     rejected = _rejected_target(instance, approval_key, routing)
     if routing is not None and rejected is not None:
         return Due("abort", rejected, routing.revision), None
-    approved, why_not = _approved(instance, approval_key, bound, model=approval_key.path[1], now=now)
+    approved, why_not = _approved(instance, approval_key, bound, model=read_key(approval_key).name, now=now)
     withdrawn = dict(record.metadata.get("withdrawn") or {}) if record else {}
     start, why = needs_start(routing, approved, withdrawn)
     if start:
@@ -155,7 +159,7 @@ def _look(
         record,
         now=now,
         failures=cursor.failures(),
-        losses=lambda: labelled_losses(instance, approval_key.path[1]),
+        losses=lambda: labelled_losses(instance, read_key(approval_key).name),
     )
     decision = looked.decision
     return (

@@ -11,6 +11,7 @@ from typing import Any
 
 import dagster as dg
 
+from mlops_assets.components.asset_keys import asset_key
 from mlops_assets.components.episode_records import episode_log
 from mlops_assets.components.measuring import Served, served
 from mlops_assets.components.records import latest, newest_data
@@ -25,7 +26,7 @@ CHECK = "served"
 TRAINED_UNTIL, TRAINING_CODE = "trained_until", "training_code"
 """Tags of a registered version."""
 MONITORED = "mlops/monitored"
-"""Metadata key of ``drift/<model>``: what ``Monitored.told`` gives."""
+"""Metadata key of ``<model>_drift``: what ``Monitored.told`` gives."""
 
 
 @dataclass(frozen=True)
@@ -50,11 +51,11 @@ class Monitored:
 
     @property
     def label_key(self) -> dg.AssetKey:
-        return dg.AssetKey(["datasets", self.label_dataset])
+        return asset_key("dataset", self.label_dataset)
 
     @property
     def deployment_key(self) -> dg.AssetKey:
-        return dg.AssetKey(["deployments", self.deployment])
+        return asset_key("deployment", self.deployment)
 
     def told(self) -> dict[str, Any]:
         """Plain values; ``Monitored(**told)`` is this again."""
@@ -94,7 +95,7 @@ def served_now(
 
 
 def served_check(monitored: Monitored) -> dg.AssetChecksDefinition:
-    """The check ``served`` on ``deployments/<name>``: what answers is not stale."""
+    """The check ``served`` on ``<name>_deployment``: what answers is not stale."""
 
     @dg.asset_check(
         asset=monitored.deployment_key,

@@ -10,6 +10,8 @@ from datetime import UTC, datetime
 
 import dagster as dg
 
+from mlops_assets.asset_names import Kind
+from mlops_assets.components.asset_keys import asset_key
 from mlops_assets.components.records import current_versions, latest
 from mlops_assets.components.rollout_watch import (
     LAUNCHED_BY_TAG,
@@ -26,7 +28,9 @@ RECONCILER = "reconciler"
 RUN_KEY_TAG = "dagster/run_key"
 APPROVAL_GRACE_S = 120.0
 """Automation follows a promoting verdict within this time."""
-RETRAINING = ("training_sets", "candidates", "models", "evaluations")
+BOUND: tuple[Kind, ...] = ("evaluation", "model", "training_set")
+"""What an approval is bound to."""
+RETRAINING: tuple[Kind, ...] = ("training_set", "candidates", "model", "evaluation")
 """What one retrain makes, up to the verdict."""
 RUNS_READ = 200
 
@@ -46,15 +50,15 @@ def successor_of(instance: dg.DagsterInstance, monitored: Monitored, now: float)
     ``now``: real time, Unix seconds.
     """
     model = monitored.model
-    evaluated = latest(instance, dg.AssetKey(["evaluations", model]))
+    evaluated = latest(instance, asset_key("evaluation", model))
     # One that somebody reported by hand has no outcome, and is none.
     if evaluated is None or evaluated.metadata.get("outcome") != "promote":
         return None
     deployed = latest(instance, monitored.deployment_key)
     told = deployed.metadata if deployed else {}
     version = f"v{int(evaluated.metadata['model_version'])}"
-    approval_key = dg.AssetKey(["approvals", model])
-    bound = [dg.AssetKey([kind, model]) for kind in ("evaluations", "models", "training_sets")]
+    approval_key = asset_key("approval", model)
+    bound = [asset_key(kind, model) for kind in BOUND]
     decided = newest_decision(instance, approval_key)
     is_bound = decided is not None and dict(decided.bound_to) == current_versions(instance, bound)
     rejected = is_bound and decided is not None and decided.decision == "reject"
@@ -73,7 +77,7 @@ def successor_of(instance: dg.DagsterInstance, monitored: Monitored, now: float)
 def retraining_run(instance: dg.DagsterInstance, model: str) -> str | None:
     """Id of a run that makes anything from the training set to the verdict and has not ended, or None."""
     for kind in RETRAINING:
-        run = unfinished_run(instance, dg.AssetKey([kind, model]))
+        run = unfinished_run(instance, asset_key(kind, model))
         if run is not None:
             return run
     return None

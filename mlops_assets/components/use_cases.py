@@ -18,6 +18,8 @@ from dagster._utils.warnings import suppress_dagster_warnings
 from dagster.components.core.component_tree import ComponentTree
 from dagster.components.core.defs_module import ComponentPath
 
+from mlops_assets.asset_names import AssetName, Kind, asset_name
+from mlops_assets.components.asset_keys import read_key
 from mlops_assets.components.reading import Document, declaration, problem_of, read_documents
 from mlops_assets.errors import DeclarationError, UnknownName
 
@@ -25,15 +27,9 @@ MISSING = "mlops/missing"
 """Metadata key of a placeholder: the ``MissingDocument`` it stands for, as plain values."""
 CHECK = "document_loads"
 """The check of a placeholder; it always fails."""
-DOCUMENTS = "documents"
-"""Kind of the placeholder of a document that does not even tell which assets it would make."""
 
-SINGULAR = {
-    "datasets": "dataset",
-    "features": "feature view",
-    "models": "model",
-    "deployments": "deployment",
-}
+CALLED: Mapping[Kind, str] = {"features": "feature view"}
+"""What a kind is called in messages, where that is not its own word."""
 
 logger = logging.getLogger(__name__)
 
@@ -92,10 +88,10 @@ def _with_lineage(
     documents: Sequence[Document], missing: Mapping[Document, MissingDocument]
 ) -> list[MissingDocument]:
     """What is missing, causes before what falls with them, with those assets they name that there are."""
-    there = {key.to_user_string() for one in documents for key in one.makes}
+    there = {asset_name(*made) for one in documents for made in one.makes}
     told = []
     for document, one in missing.items():
-        upstream = dict.fromkeys(need.key.to_user_string() for need in document.needs)
+        upstream = dict.fromkeys(asset_name(*need.asset) for need in document.needs)
         told.append(replace(one, upstream=tuple(key for key in upstream if key in there)))
     return sorted(told, key=lambda one: (bool(one.because), one.where))
 
@@ -166,9 +162,9 @@ class _Round:
         return [one for one in self._documents if one not in self._known]
 
     def _lose(self, document: Document, problem: str, because: str = "") -> None:
-        nameless = f"{DOCUMENTS}/{_place(document)}"
-        assets = document.makes
-        kept = {key for one in self._present if one is not document for key in one.makes}
+        nameless = asset_name("document", _place(document))
+        assets = [asset_name(*made) for made in document.makes]
+        kept = {asset_name(*made) for one in self._present if one is not document for made in one.makes}
         self._found[document] = self._known[document] = MissingDocument(
             where=document.where,
             use_case=document.use_case,
@@ -176,7 +172,7 @@ class _Round:
             problem=problem,
             because=because,
             # What another document makes in its stead is not missing.
-            assets=tuple(key.to_user_string() for key in assets if key not in kept) or (nameless,),
+            assets=tuple(dict.fromkeys(word for word in assets if word not in kept)) or (nameless,),
         )
 
     def _unreadable(self) -> None:
@@ -188,22 +184,22 @@ class _Round:
         """Assets that two documents make: the one in the folder of that name keeps them; without such a
         one, both lose what only one may make.
         """
-        makers: dict[dg.AssetKey, list[Document]] = {}
+        makers: dict[str, dict[Document, AssetName]] = {}
         for one in self._present:
-            for key in one.makes:
-                makers.setdefault(key, []).append(one)
-        for key, several in makers.items():
+            for made in one.makes:
+                makers.setdefault(asset_name(*made), {})[one] = made
+        for word, several in makers.items():
             if len(several) < 2:
                 continue
-            at_home = [one for one in several if one.use_case == key.path[-1]]
+            at_home = [one for one, made in several.items() if one.use_case == made.name]
             keeps = at_home[0] if len(at_home) == 1 else None
-            if keeps is None and any(key != one.makes[0] for one in several):
+            if keeps is None and any(made != one.makes[0] for one, made in several.items()):
                 continue  # What two such documents say together is refused by name when they are built.
             for one in several:
                 if one is not keeps and one not in self._known:
                     others = ", ".join(other.where for other in several if other is not one)
                     rest = "; it keeps them, for its folder has that name" if keeps else ""
-                    self._lose(one, f"{one.where}: {key.to_user_string()} is declared by {others} too{rest}")
+                    self._lose(one, f"{one.where}: {word} is declared by {others} too{rest}")
 
     def _unloadable(self) -> None:
         for one in self._present:
@@ -220,11 +216,11 @@ class _Round:
             except Exception as error:  # noqa: BLE001 (of whatever kind, it is this document's)
                 failed[one] = problem_of(error, one.where)
         # One that needs another which failed may be whole: that shows when the other is gone.
-        made_by_failed = {key for one in failed for key in one.makes}
+        made_by_failed = {made for one in failed for made in one.makes}
         roots = [
             one
             for one in failed
-            if not any(need.key in made_by_failed for need in one.needs if not need.optional)
+            if not any(need.asset in made_by_failed for need in one.needs if not need.optional)
         ]
         for one in roots or failed:
             self._lose(one, failed[one])
@@ -270,18 +266,18 @@ class _Round:
         unknown = {one.attributes.get("name"): told for one, told in self._known.items() if not one.makes}
         for need in document.needs:
             culprit = lost.get(need.key)
-            if culprit is None and need.key not in self._made(need.key.path[0]):
-                culprit = unknown.get(need.key.path[1])
+            if culprit is None and need.asset not in self._made(need.asset.kind):
+                culprit = unknown.get(need.asset.name)
             if culprit is not None:
                 return self._blamed(document.line_of(need.path), need.key, culprit)
         for key in self._upstream(document):
             if key in lost:
                 return self._blamed(document.where, key, lost[key])
         for need in document.needs:
-            known = self._made(need.key.path[0])
-            if not need.optional and need.key not in known:
-                kind = SINGULAR[need.key.path[0]]
-                wrong = UnknownName(kind, need.key.path[1], [key.path[1] for key in known])
+            kind, name = need.asset
+            known = self._made(kind)
+            if not need.optional and need.asset not in known:
+                wrong = UnknownName(CALLED.get(kind, kind), name, [made.name for made in known])
                 return f"{document.line_of(need.path)}: {wrong}", ""
         return None
 
@@ -291,11 +287,11 @@ class _Round:
         reason = first if not culprit.because else f"see {root}"
         return f"{where}: needs {key.to_user_string()}, which is missing ({reason})", root
 
-    def _made(self, kind: str) -> set[dg.AssetKey]:
+    def _made(self, kind: Kind) -> set[AssetName]:
         """Assets of a kind that a present document makes, plain definitions included."""
-        declared = {key for one in self._present for key in one.makes}
-        plain = {key for one in self._present if not one.makes for key in _keys(self._built(one))}
-        return {key for key in declared | plain if key.path[0] == kind}
+        declared = {made for one in self._present for made in one.makes}
+        plain = {read_key(key) for one in self._present if not one.makes for key in _keys(self._built(one))}
+        return {made for made in declared | plain if made.kind == kind}
 
     def _upstream(self, document: Document) -> Iterable[dg.AssetKey]:
         """What plain definitions depend on; of documents their needs say it."""

@@ -31,6 +31,7 @@ import dagster as dg
 
 from mlops_assets import environment
 from mlops_assets.components import run_owner
+from mlops_assets.components.asset_keys import asset_key, assets_of, read_key
 from mlops_assets.components.automation import AFTER_DEPLOYMENT
 from mlops_assets.components.records import latest
 from mlops_assets.components.retiring import Declared, in_service, orphaned, retirement
@@ -41,7 +42,6 @@ from mlops_assets.local_stack.supervisor import answers
 from mlops_assets.resources.clock import Clock
 from mlops_assets.rollout import desired_state
 
-DEPLOYMENTS, APPROVALS = "deployments", "approvals"
 UNDER_WAY = (
     dg.DagsterRunStatus.STARTING,
     dg.DagsterRunStatus.STARTED,
@@ -212,15 +212,15 @@ def run_all(
         definitions = load(module)
         graph = definitions.resolve_asset_graph()
         _tell_missing(missing_documents(definitions), emit)
-        declared = [key for key in sorted(graph.materializable_asset_keys) if key.path[0] == DEPLOYMENTS]
+        declared = list(assets_of(graph, "deployment").values())
         deployed = _deployed(instance, declared)
         if declared and len(deployed) == len(declared) and layout.desired_state.exists():
             emit("complete")
-        emit("declared", deployments=[key.path[1] for key in declared])
+        emit("declared", deployments=[read_key(key).name for key in declared])
         _wait_for(f"{dashboard_url}/api/serve/applications/", emit)
         restored = _restore(definitions, graph, instance, layout, emit, again=again)
         _build(definitions, graph, instance, declared, restored, emit, again=again, skip=skip)
-        emit("done", deployed=[key.path[1] for key in _deployed(instance, declared)])
+        emit("done", deployed=[read_key(key).name for key in _deployed(instance, declared)])
 
 
 def _build(
@@ -235,7 +235,7 @@ def _build(
     skip: Collection[str],
 ) -> None:
     """Materialises what is missing, use case by use case; what fails is told, and what needs it left out."""
-    answering = {key for key in _deployed(instance, declared) if key.path[1] in restored}
+    answering = {key for key in _deployed(instance, declared) if read_key(key).name in restored}
     lost = {key for key in declared if key not in answering and latest(instance, key) is not None}
     now = Clock(file=environment.clock_file()).now()
     gaps = missing(graph, instance, now=now, lost=lost)
@@ -374,12 +374,14 @@ def _execute(
     }
     made = {event.step_key for event in events if event.event_type == dg.DagsterEventType.STEP_SUCCESS}
     checks = _failed_checks(events)
+    graph = definitions.resolve_asset_graph()
+    approvals = {key: model for model, key in assets_of(graph, "approval").items()}
     waiting, reasons = [], {}
     for key in run.assets:
         message = failures.get(key.to_python_identifier())
-        if message is not None and key.path[0] == APPROVALS:
+        if message is not None and key in approvals:
             waiting.append(key)
-            emit("pending", model=key.path[1], reason=message)
+            emit("pending", model=approvals[key], reason=message)
         elif message is not None:
             name, told = key.to_user_string(), checks.get(key, message)
             reasons[key] = told if told.startswith(name) else f"{name}: {told}"
@@ -450,7 +452,7 @@ def _restore(
         if one in retired:
             applications = [each["name"] for each in desired_state.of_deployment(saved, one.name)]
             reason = f"no document declares it, and {environment.ORPHANS.name} says retire"
-            record = latest(instance, dg.AssetKey([DEPLOYMENTS, one.name]))
+            record = latest(instance, asset_key("deployment", one.name))
             event = retirement(one.name, record, by="make up", reason=reason, applications=applications)
             instance.report_runless_asset_event(event)
         emit("orphan", deployment=one.name, use_case=one.use_case, retired=one in retired)

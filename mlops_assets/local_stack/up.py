@@ -23,6 +23,7 @@ from urllib.request import ProxyHandler, Request, build_opener
 
 from rich.console import Console
 
+from mlops_assets.asset_names import asset_name
 from mlops_assets.errors import StackError
 from mlops_assets.local_stack import endpoint, lacking, process_table, record
 from mlops_assets.local_stack.display import Display
@@ -360,7 +361,7 @@ class _GraphBuilder:
             case "note":
                 display.advance(GRAPH, done=0, total=1, detail=told["line"])
             case "pending":
-                display.note(f"approvals/{told['model']} waits for a person: {told['reason']}")
+                display.note(f"{asset_name('approval', told['model'])} waits for a person: {told['reason']}")
             case "missing":
                 with_it = f"\nwith it: {', '.join(told['with_it'])}" if told["with_it"] else ""
                 self._lose(told["use_case"], f"{told['problem']}{with_it}", told["command"])

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 import dagster as dg
 from pydantic import Field
 
+from mlops_assets.asset_names import asset_name, asset_of_table, read_asset_name
 from mlops_assets.data.locations import S3, s3_filesystem
 from mlops_assets.data.schema import frame_of, type_name
 from mlops_assets.errors import DataError
@@ -68,7 +69,7 @@ class S3Config(dg.Config):
 
 
 class Lake(dg.ConfigurableResource):  # type: ignore[type-arg]  # generic over the value it yields: itself
-    """Delta tables named like asset keys (``datasets/flights``) under one root."""
+    """Delta tables by kind and name (``datasets/flights``) under one root."""
 
     uri: str = Field(description="Root of all tables: a local path or s3://bucket/prefix.")
     s3: S3Config = Field(
@@ -311,7 +312,7 @@ class Lake(dg.ConfigurableResource):  # type: ignore[type-arg]  # generic over t
             known = ", ".join(self._tables(kind)) or "none"
             raise DataError(
                 f"There is no table {table!r} under {self.uri}. Tables of kind {kind!r}: {known}. "
-                f"Materialize it with: dg launch --assets 'key:\"{table}\"'"
+                f"Materialize it with: dg launch --assets 'key:\"{_made_with(table)}\"'"
             )
         return found
 
@@ -395,8 +396,8 @@ def _replacement(
 
 def _made_with(table: str) -> str:
     """The asset whose run writes the table: a quarantine is written with its dataset."""
-    kind, _, name = table.partition("/")
-    return f"datasets/{name}" if kind == "quarantine" else table
+    kind, name = read_asset_name(asset_of_table(table))
+    return asset_name("dataset" if kind == "quarantine" else kind, name)
 
 
 def _held_keys(existing: "DeltaTable", column: str) -> set[str] | None:

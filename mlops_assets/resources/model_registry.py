@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 import dagster as dg
 from pydantic import Field
 
+from mlops_assets.asset_names import asset_name
 from mlops_assets.errors import RegistryError
 from mlops_assets.resources import mlflow_store
 from serve.schema import ModelManifest
@@ -71,7 +72,8 @@ class RegisteredVersion:
         if "manifest" not in self.tags:
             raise RegistryError(
                 f"model {self.name!r} version {self.version} carries no manifest: it was not registered "
-                f"by this platform. Register one with: dg launch --assets 'key:\"models/{self.name}\"'"
+                f"by this platform. Register one with: dg launch --assets "
+                f"'key:\"{asset_name('model', self.name)}\"'"
             )
         return dict(json.loads(self.tags["manifest"]))
 

@@ -10,6 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from mlops_assets.asset_names import asset_name
+
 Mode = Literal["auto", "manual"]
 Decision = Literal["approve", "reject"]
 
@@ -81,9 +83,11 @@ def rule_on_deployment(approval: Approval | None, current: Mapping[str, str], *,
     An approval is void as soon as one data version it is bound to is no longer the current one.
     """
     if approval is None:
-        return Ruling(False, f"approvals/{model} was never given; materialise it first")
+        return Ruling(False, f"{asset_name('approval', model)} was never given; materialise it first")
     if approval.decision != "approve":
-        return Ruling(False, f"approvals/{model} is a rejection by {approval.approver}: {approval.reason}")
+        return Ruling(
+            False, f"{asset_name('approval', model)} is a rejection by {approval.approver}: {approval.reason}"
+        )
     changed = sorted(
         key for key in {*approval.bound_to, *current} if approval.bound_to.get(key) != current.get(key)
     )
@@ -92,8 +96,11 @@ def rule_on_deployment(approval: Approval | None, current: Mapping[str, str], *,
             f"{key} was {_short(approval.bound_to.get(key))}, is {_short(current.get(key))}"
             for key in changed
         )
-        return Ruling(False, f"approvals/{model} is void, something upstream changed: {facts}; approve again")
-    return Ruling(True, f"approvals/{model} by {approval.approver} holds: {approval.reason}")
+        return Ruling(
+            False,
+            f"{asset_name('approval', model)} is void, something upstream changed: {facts}; approve again",
+        )
+    return Ruling(True, f"{asset_name('approval', model)} by {approval.approver} holds: {approval.reason}")
 
 
 def _short(version: str | None) -> str:

@@ -16,13 +16,14 @@ import numpy as np
 import pandas as pd
 from dagster.components.testing import create_defs_folder_sandbox
 
+from mlops_assets.components.asset_keys import asset_key
 from mlops_assets.components.records import latest
 from mlops_assets.resources.alerts import Alerts
 from mlops_assets.resources.experiment_tracking import ExperimentTracker
 from mlops_assets.resources.lake import Lake
 from mlops_assets.resources.model_registry import ModelRegistry
 
-KINDS = ("datasets", "features", "training_sets", "candidates", "models", "evaluations")
+KINDS = ("dataset", "features", "training_set", "candidates", "model", "evaluation")
 ROWS = 240
 CASES: dict[str, tuple[str, list[dict[str, Any]]]] = {
     "apples": (
@@ -121,7 +122,7 @@ def build(store: Path, names: Sequence[str], instance: dg.DagsterInstance) -> di
         loaded = stack.enter_context(sandbox.build_all_defs())
         definitions = dg.Definitions.merge(loaded, dg.Definitions(resources=resources(store)))
         job = definitions.resolve_implicit_global_asset_job_def()
-        keys = [dg.AssetKey([kind, name]) for name in names for kind in KINDS]
+        keys = [asset_key(kind, name) for name in names for kind in KINDS]
         job.execute_in_process(
             instance=instance,
             asset_selection=keys,

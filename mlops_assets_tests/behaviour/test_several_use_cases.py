@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 from threadpoolctl import threadpool_info
 
+from mlops_assets.asset_names import asset_name, read_asset_name
 from mlops_assets_tests.behaviour.several import CASES, KINDS, build, resources
 
 pytestmark = pytest.mark.timeout(300)
@@ -38,8 +39,12 @@ def in_order(store: Path) -> dict[str, str]:
         return build(store, NAMES, instance)
 
 
+def of(name: str, built: dict[str, str]) -> dict[str, str]:
+    return {key: version for key, version in built.items() if read_asset_name(key).name == name}
+
+
 def test_four_use_cases_are_built_in_one_run(in_order: dict[str, str]) -> None:
-    assert sorted(in_order) == sorted(f"{kind}/{name}" for kind in KINDS for name in NAMES)
+    assert sorted(in_order) == sorted(asset_name(kind, name) for kind in KINDS for name in NAMES)
 
 
 def test_the_other_way_round_they_are_the_same(in_order: dict[str, str], tmp_path: Path) -> None:
@@ -51,7 +56,7 @@ def test_the_other_way_round_they_are_the_same(in_order: dict[str, str], tmp_pat
         (run,) = instance.get_runs()
         started = instance.all_logs(run.run_id, of_type={dg.DagsterEventType.STEP_START})
         steps = [entry.get_dagster_event().step_key for entry in started]
-    assert steps.index("models__damsons") < steps.index("candidates__apples")
+    assert steps.index("damsons_model") < steps.index("apples_candidates")
 
 
 def test_a_use_case_leaves_the_process_as_it_found_it(in_order: dict[str, str], tmp_path: Path) -> None:
@@ -61,7 +66,9 @@ def test_a_use_case_leaves_the_process_as_it_found_it(in_order: dict[str, str], 
         after = process_state()
 
     assert {name: value for name, value in after.items() if before[name] != value} == {}
-    assert alone == {key: version for key, version in in_order.items() if key.endswith("/birches")}
+    assert alone == {
+        key: version for key, version in in_order.items() if read_asset_name(key).name == "birches"
+    }
 
 
 def test_each_models_runs_are_in_its_own_experiment(in_order: dict[str, str], store: Path) -> None:
@@ -93,7 +100,9 @@ def test_two_processes_on_one_store_do_not_disturb_each_other(
 
     for name in names:
         made = json.loads((tmp_path / name).read_text(encoding="utf-8"))
-        assert made == {key: version for key, version in in_order.items() if key.endswith(f"/{name}")}
+        assert made == {
+            key: version for key, version in in_order.items() if read_asset_name(key).name == name
+        }
 
 
 def process_state() -> dict[str, Any]:

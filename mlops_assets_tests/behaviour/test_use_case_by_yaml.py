@@ -12,6 +12,8 @@ import pandas as pd
 import pytest
 from sklearn.datasets import load_diabetes, load_iris
 
+from mlops_assets.asset_names import asset_name
+from mlops_assets.components.asset_keys import asset_key
 from mlops_assets.components.records import Record, latest
 from mlops_assets.decisions import decide_approval
 from mlops_assets.definitions import with_platform_policy
@@ -142,7 +144,7 @@ def materialise(
 
 
 def record(instance: dg.DagsterInstance, key: str) -> Record:
-    found = latest(instance, dg.AssetKey(key.split("/")))
+    found = latest(instance, dg.AssetKey(key))
     assert found is not None
     return found
 
@@ -171,7 +173,7 @@ def test_yaml_alone_becomes_an_answering_endpoint(
     result = materialise(definitions, instance)
 
     assert result.success, why_failed(result)
-    deployed = record(instance, f"deployments/{name}")
+    deployed = record(instance, asset_name("deployment", name))
     assert deployed.metadata["phase"] == "successful" and deployed.metadata["weights"] == {"v1": 100.0}
     row = pd.read_csv(use_case / "raw.csv").iloc[60].drop(["row_id", "outcome"]).to_dict()
     answer = httpx.post(f"{ray_cluster.http_url}/{name}/predict", json={"features": row}, timeout=10)
@@ -191,8 +193,8 @@ def test_yaml_alone_becomes_an_answering_endpoint(
 
     # The same again changes nothing: same versions, nothing stale, the same revision answers.
     assert materialise(definitions, instance).success
-    assert record(instance, f"deployments/{name}").data_version == deployed.data_version
-    assert record(instance, f"models/{name}").metadata["model_version"] == 1
+    assert record(instance, asset_name("deployment", name)).data_version == deployed.data_version
+    assert record(instance, asset_name("model", name)).metadata["model_version"] == 1
 
 
 @pytest.mark.ray
@@ -205,20 +207,20 @@ def test_manual_approval_waits_for_a_person_and_is_void_after_a_change(
     pending = materialise(definitions, instance)
 
     assert not pending.success and "mlops approve iris --by" in why_failed(pending)
-    assert latest(instance, dg.AssetKey(["deployments", "iris"])) is None
+    assert latest(instance, asset_key("deployment", "iris")) is None
     decide_approval(definitions, instance, "iris", approver="ana", reason="read the plots")
-    assert materialise(definitions, instance, 'key:"deployments/iris"').success
-    assert record(instance, "approvals/iris").metadata["approver"] == "ana"
+    assert materialise(definitions, instance, 'key:"iris_deployment"').success
+    assert record(instance, "iris_approval").metadata["approver"] == "ana"
 
     frame = pd.read_csv(use_case / "raw.csv")
     frame[frame["row_id"] != 3].to_csv(use_case / "raw.csv", index=False)
-    kinds = ("datasets", "features", "training_sets", "candidates", "models")
-    chain = " or ".join(f'key:"{kind}/*"' for kind in kinds)
+    kinds = ("dataset", "features", "training_set", "candidates", "model")
+    chain = " or ".join(f"kind:{kind}" for kind in kinds)
     assert materialise(definitions, instance, chain).success
-    void = materialise(definitions, instance, 'key:"deployments/iris"')
+    void = materialise(definitions, instance, 'key:"iris_deployment"')
 
     assert not void.success
-    assert "void" in why_failed(void) and "training_sets/iris" in why_failed(void)
+    assert "void" in why_failed(void) and "iris_training_set" in why_failed(void)
 
 
 def test_a_model_that_learned_nothing_is_never_deployed(
@@ -229,14 +231,14 @@ def test_a_model_that_learned_nothing_is_never_deployed(
     result = materialise(definitions, instance)
 
     assert not result.success
-    evaluation = record(instance, "evaluations/iris")
+    evaluation = record(instance, "iris_evaluation")
     assert evaluation.metadata["outcome"] in ("reject", "inconclusive")
     assert "of the class shares" in evaluation.metadata["reason"]
-    assert latest(instance, dg.AssetKey(["approvals", "iris"])) is None
+    assert latest(instance, asset_key("approval", "iris")) is None
     with pytest.raises(ApprovalError, match="the gate says"):
         decide_approval(definitions, instance, "iris", approver="boss", reason="ship it anyway")
-    alone = materialise(definitions, instance, 'key:"deployments/iris"')
-    assert not alone.success and "approvals/iris was never given" in why_failed(alone)
+    alone = materialise(definitions, instance, 'key:"iris_deployment"')
+    assert not alone.success and "iris_approval was never given" in why_failed(alone)
     # Of a first model nobody waits for a repair.
     assert not (tmp_path / "alerts.jsonl").exists()
 
@@ -245,7 +247,7 @@ def test_a_retrained_model_that_the_gate_stops_is_told_with_the_evidence(
     unserved: Callable[[str], dg.Definitions], use_case: Path, tmp_path: Path, instance: dg.DagsterInstance
 ) -> None:
     definitions = unserved(write(use_case, "iris"))
-    to_the_gate = '+key:"evaluations/iris"'
+    to_the_gate = '+key:"iris_evaluation"'
     assert materialise(definitions, instance, to_the_gate).success
     (definitions.resources or {})["model_registry"].set_alias("iris", CHAMPION, 1)
     write(use_case, "iris", shuffled=True)
@@ -253,8 +255,8 @@ def test_a_retrained_model_that_the_gate_stops_is_told_with_the_evidence(
     assert not materialise(definitions, instance, to_the_gate).success
 
     (line,) = (tmp_path / "alerts.jsonl").read_text(encoding="utf-8").splitlines()
-    alert, evaluation = json.loads(line), record(instance, "evaluations/iris").metadata
-    assert (alert["kind"], alert["subject"], alert["version"]) == ("gate_rejected", "models/iris", "v2")
+    alert, evaluation = json.loads(line), record(instance, "iris_evaluation").metadata
+    assert (alert["kind"], alert["subject"], alert["version"]) == ("gate_rejected", "iris_model", "v2")
     assert alert["summary"] == f"{evaluation['outcome']}: {evaluation['reason']}. v1 keeps answering"
     assert alert["evidence"]["measurements"]["baseline"]["passed"] is not True
     assert evaluation["alert"] == "logged; no webhook is set"

@@ -1,4 +1,4 @@
-"""``backtests/<model>`` from YAML: what it reads, replays, shows and refuses."""
+"""``<model>_backtest`` from YAML: what it reads, replays, shows and refuses."""
 
 import json
 from collections.abc import Callable
@@ -12,6 +12,7 @@ import pandas as pd
 import pytest
 
 from mlops_assets.backtesting import overrides, run_backtest
+from mlops_assets.components.asset_keys import asset_key
 from mlops_assets.components.backtest import overridden, recipe_of
 from mlops_assets.components.model import ModelDeclaration
 from mlops_assets.components.monitor_fields import DriftMonitorDeclaration
@@ -119,7 +120,7 @@ def shop(use_case: Path, load: Load, instance: dg.DagsterInstance, tmp_path: Pat
         ),
     }
     loaded = dg.Definitions.merge(load(YAML), dg.Definitions(resources=unused))
-    keys = [dg.AssetKey([kind, "shop"]) for kind in ("datasets", "quarantine", "features", "training_sets")]
+    keys = [asset_key(kind, "shop") for kind in ("dataset", "quarantine", "features", "training_set")]
     known = loaded.resolve_asset_graph().materializable_asset_keys
     made = loaded.resolve_implicit_global_asset_job_def().execute_in_process(
         instance=instance, asset_selection=[key for key in keys if key in known]
@@ -143,7 +144,7 @@ def test_what_cannot_be_replayed_is_said_in_a_sentence(shop: dg.Definitions, ins
 
 
 def test_a_backtest_is_an_asset_that_only_a_person_makes(shop: dg.Definitions, instance: Any) -> None:
-    key = dg.AssetKey(["backtests", "shop"])
+    key = asset_key("backtest", "shop")
     node = shop.resolve_asset_graph().get(key)
     assert node.automation_condition is None and node.group_name == "shop"
     found, run_id = run_backtest(
@@ -171,7 +172,7 @@ def test_another_policy_is_tried_without_touching_the_document(shop: dg.Definiti
 
 
 def test_the_replayed_training_set_is_the_one_that_production_makes(shop: dg.Definitions, lake: Lake) -> None:
-    """The same rows train and judge as in ``training_sets/shop``, once everything is known."""
+    """The same rows train and judge as in ``shop_training_set``, once everything is known."""
     outcomes, features = lake.read("datasets/shop"), lake.read("features/shop")
     history = make_history(
         features,

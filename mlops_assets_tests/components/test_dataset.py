@@ -4,10 +4,11 @@ import dagster as dg
 import pandas as pd
 import pytest
 
+from mlops_assets.components.asset_keys import asset_key
 from mlops_assets.resources.lake import Lake
 
-SALES = dg.AssetKey(["datasets", "sales"])
-QUARANTINE = dg.AssetKey(["quarantine", "sales"])
+SALES = asset_key("dataset", "sales")
+QUARANTINE = asset_key("quarantine", "sales")
 DAYS = [f"2024-01-0{day}" for day in range(1, 6)]
 YAML = """
 type: mlops_assets.components.DatasetComponent

@@ -6,18 +6,20 @@ import dagster as dg
 import pyarrow as pa
 import pytest
 
+from mlops_assets.asset_names import AssetName
+from mlops_assets.components.asset_keys import asset_key
 from mlops_assets.components.declared_table import DeclaredTable
 from mlops_assets.components.fields import DailyPartitions
 from mlops_assets.errors import DataError
 
 DAYS = ["2024-01-01", "2024-01-02", "2024-01-03", "2024-01-04"]
-NAME = "datasets/items"
+NAME = AssetName("dataset", "items")
 
 
 @pytest.fixture
 def table(lake):
     rows = pa.table({"day": DAYS, "id": [1, 2, 3, 4], "old": ["a", "b", "c", "d"]})
-    lake.write(NAME, rows, partition_column="day", partitions=DAYS, commit={})
+    lake.write("datasets/items", rows, partition_column="day", partitions=DAYS, commit={})
     return lake
 
 
@@ -36,7 +38,7 @@ def test_days_and_columns_of_an_earlier_declaration_are_not_read(table):
 
 def test_without_a_document_it_is_all_there_is(table):
     assert sorted(DeclaredTable(NAME).read(table).columns) == ["day", "id", "old"]
-    assert DeclaredTable(NAME).key == dg.AssetKey(["datasets", "items"])
+    assert DeclaredTable(NAME).key == asset_key("dataset", "items")
     assert len(DeclaredTable(NAME, ("day",), days()).read(table)) == 4
 
 
@@ -64,8 +66,8 @@ attributes:
   candidates: [{trainer: ridge}]
   evaluation_fraction: 0.5
 """
-MADE = [dg.AssetKey([kind, "items"]) for kind in ("datasets", "features")]
-TRAINED = dg.AssetKey(["training_sets", "items"])
+MADE = [asset_key(kind, "items") for kind in ("dataset", "features")]
+TRAINED = asset_key("training_set", "items")
 
 
 def test_a_later_start_takes_the_days_before_it_out_of_the_training_set(use_case, load, lake, instance):

@@ -15,6 +15,7 @@ import pandas as pd
 import pytest
 from dagster.components.testing import create_defs_folder_sandbox
 
+from mlops_assets.components.asset_keys import asset_key
 from mlops_assets.components.drift_monitor import DriftMonitorComponent
 from mlops_assets.components.drift_watch import decision_now
 from mlops_assets.components.episode_records import episode_log
@@ -89,7 +90,7 @@ AHEAD: dict[Path, float] = {}
 """By how many seconds real time is ahead of the machine's, by the folder of a shop."""
 GONE = "v9"
 """A version that answered once and is in no registry any more."""
-CHAIN = ("training_sets", "candidates", "models", "evaluations")
+CHAIN = ("training_set", "candidates", "model", "evaluation")
 
 
 def visits(day: datetime, *, older: float = 0.0, opposite: bool = False) -> pd.DataFrame:
@@ -151,7 +152,7 @@ class Shop:
         """What these visits came to is known from now on."""
         self.raw = pd.concat([self.raw, *days], ignore_index=True)
         self.raw.to_csv(self.raw_file, index=False)
-        assert self.run("datasets", "features").success
+        assert self.run("dataset", "features").success
 
     def answer(self, day: pd.DataFrame, version: str = "v1", variant: str = "stable") -> None:
         """The model answers the visits of a day, as a gateway would log it."""
@@ -192,7 +193,7 @@ class Shop:
             "revision": version,
             **metadata,
         }
-        event = dg.AssetMaterialization(dg.AssetKey(["deployments", "shop"]), metadata=told)
+        event = dg.AssetMaterialization(asset_key("deployment", "shop"), metadata=told)
         self.instance.report_runless_asset_event(event)
         self.registry.set_alias("shop", CHAMPION, version)
 
@@ -203,7 +204,7 @@ class Shop:
     # -- Dagster -------------------------------------------------------------------------------------
 
     def run(self, *kinds: str, tags: Any = None) -> dg.ExecuteInProcessResult:
-        return self.execute([dg.AssetKey([kind, "shop"]) for kind in kinds], tags)
+        return self.execute([asset_key(kind, "shop") for kind in kinds], tags)
 
     def execute(self, keys: list[dg.AssetKey], tags: Any = None) -> dg.ExecuteInProcessResult:
         return self.definitions.resolve_implicit_global_asset_job_def().execute_in_process(
@@ -239,12 +240,12 @@ class Shop:
         assert done.success, [event.message for event in done.all_events if event.is_step_failure]
 
     def record(self, kind: str) -> Record:
-        found = latest(self.instance, dg.AssetKey([kind, "shop"]))
+        found = latest(self.instance, asset_key(kind, "shop"))
         assert found is not None
         return found
 
     def version(self, kind: str) -> str:
-        found = latest(self.instance, dg.AssetKey([kind, "shop"]))
+        found = latest(self.instance, asset_key(kind, "shop"))
         return found.data_version if found else ""
 
     def status(self) -> dict[str, Any]:
@@ -257,12 +258,12 @@ class Shop:
         return found.to_dict()
 
     def staleness(self, kind: str) -> tuple[str, list[str]]:
-        key = dg.AssetKey([kind, "shop"])
+        key = asset_key(kind, "shop")
         [found] = asset_statuses(self.definitions.resolve_asset_graph(), self.instance, [key])
         return found.staleness, found.causes
 
     def check(self, kind: str, name: str) -> tuple[bool, str]:
-        key = dg.AssetCheckKey(dg.AssetKey([kind, "shop"]), name)
+        key = dg.AssetCheckKey(asset_key(kind, "shop"), name)
         found = self.instance.get_latest_asset_check_evaluation_record(key)
         assert found is not None and found.event is not None and found.event.dagster_event is not None
         evaluation = found.event.dagster_event.asset_check_evaluation_data
@@ -344,8 +345,8 @@ def test_quiet_days_open_nothing(shop: Shop) -> None:
     assert [window["judged"] for window in windows] == [True, True, True]
     judged = [one for one in shop.record("performance").metadata["windows"] if one["status"] == "judged"]
     assert judged and all(one["share"] == 1.0 for one in judged)
-    assert shop.staleness("models")[0] == "FRESH"
-    assert shop.check("deployments", "served")[0]
+    assert shop.staleness("model")[0] == "FRESH"
+    assert shop.check("deployment", "served")[0]
     assert shop.alerts() == []
     # Nothing new: nothing is measured again.
     assert not shop.tick("measure_shop").run_requests
@@ -357,19 +358,19 @@ def test_drift_opens_one_episode_and_the_model_is_stale_with_it_as_the_cause(sho
 
     result = shop.tick("drift_shop")
 
-    assert shop.version("drift_signals") == "episode-1"
-    assert shop.version("retrain_requests") == "episode-1.1"
-    status, causes = shop.staleness("models")
-    assert status == "STALE" and causes == ["has a new dependency data version: drift_signals/shop"]
-    passed, told = shop.check("models", "no_drift")
+    assert shop.version("drift_signal") == "episode-1"
+    assert shop.version("retrain_request") == "episode-1.1"
+    status, causes = shop.staleness("model")
+    assert status == "STALE" and causes == ["has a new dependency data version: shop_drift_signal"]
+    passed, told = shop.check("model", "no_drift")
     assert not passed and "Episode 1 on v1" in told and "prediction" in told
-    assert not shop.check("deployments", "served")[0]
+    assert not shop.check("deployment", "served")[0]
     assert shop.alerts() == ["episode_opened"]
-    assert "prediction" in str(shop.record("drift_signals").metadata["reason"])
+    assert "prediction" in str(shop.record("drift_signal").metadata["reason"])
     assert [one.run_key for one in result.run_requests or []] == ["episode-1.1/granted"]
     # Looking again changes nothing.
     again = shop.tick("drift_shop")
-    assert not again.asset_events and shop.version("retrain_requests") == "episode-1.1"
+    assert not again.asset_events and shop.version("retrain_request") == "episode-1.1"
 
 
 def test_a_passed_gate_closes_the_episode_and_the_model_is_fresh(shop: Shop) -> None:
@@ -378,20 +379,20 @@ def test_a_passed_gate_closes_the_episode_and_the_model_is_fresh(shop: Shop) -> 
     shop.tick("drift_shop")
 
     shop.retrain()
-    assert shop.record("evaluations").metadata["outcome"] == "promote"
+    assert shop.record("evaluation").metadata["outcome"] == "promote"
     shop.tick("drift_shop")
 
     newest = episode_log(shop.instance, "shop").newest
     assert newest is not None and not newest.is_open and newest.attempts[0].outcome == "promoted"
-    assert shop.check("models", "no_drift")[0]
-    assert shop.staleness("models")[0] == "FRESH"
+    assert shop.check("model", "no_drift")[0]
+    assert shop.staleness("model")[0] == "FRESH"
     assert shop.alerts() == ["episode_opened", "episode_closed"]
     # v1 still answers and still drifts, but its successor is on its way.
     shop.tick("drift_shop")
-    assert shop.version("drift_signals") == "episode-1"
+    assert shop.version("drift_signal") == "episode-1"
     shop.deployed(2)
     shop.tick("drift_shop")
-    assert shop.check("deployments", "served")[0], shop.check("deployments", "served")
+    assert shop.check("deployment", "served")[0], shop.check("deployment", "served")
 
 
 def test_a_rejected_retrain_is_tried_again_with_newer_data_only(shop: Shop) -> None:
@@ -399,9 +400,9 @@ def test_a_rejected_retrain_is_tried_again_with_newer_data_only(shop: Shop) -> N
     live(shop, 30, 3, opposite=True)
     shop.measure()
     shop.tick("drift_shop")
-    assert shop.version("retrain_requests") == "episode-1.1"
+    assert shop.version("retrain_request") == "episode-1.1"
     shop.retrain()
-    outcome = shop.record("evaluations").metadata["outcome"]
+    outcome = shop.record("evaluation").metadata["outcome"]
     assert outcome in ("reject", "inconclusive")
 
     shop.tick("drift_shop")
@@ -411,12 +412,12 @@ def test_a_rejected_retrain_is_tried_again_with_newer_data_only(shop: Shop) -> N
     )
     shop.at(shop.now + 3 * DAY)
     shop.tick("drift_shop")
-    assert shop.version("retrain_requests") == "episode-1.1"
+    assert shop.version("retrain_request") == "episode-1.1"
 
     live(shop, 36, 1, opposite=True)
     shop.tick("drift_shop")
-    assert shop.version("retrain_requests") == "episode-1.2"
-    assert shop.version("drift_signals") == "episode-1"
+    assert shop.version("retrain_request") == "episode-1.2"
+    assert shop.version("drift_signal") == "episode-1"
 
 
 def test_a_request_that_nobody_read_is_launched_once(shop: Shop) -> None:
@@ -429,7 +430,7 @@ def test_a_request_that_nobody_read_is_launched_once(shop: Shop) -> None:
 
     assert request.run_key == "episode-1.1/unread"
     assert request.asset_selection is not None
-    assert dg.AssetKey(["deployments", "shop"]) in request.asset_selection
+    assert asset_key("deployment", "shop") in request.asset_selection
     (again,) = shop.tick("drift_shop").run_requests or []
     assert again.run_key == request.run_key  # Dagster carries a run key out once.
 
@@ -451,7 +452,7 @@ def test_a_failed_run_is_told_and_tried_again(shop: Shop) -> None:
     (Path(broken) / "gone").rename(Path(broken) / "features" / "shop")
     shop.at(shop.now + 2 * DAY)
     shop.tick("drift_shop")
-    assert shop.version("retrain_requests") == "episode-1.2"
+    assert shop.version("retrain_request") == "episode-1.2"
 
 
 def test_a_person_closes_an_episode(shop: Shop) -> None:
@@ -463,9 +464,9 @@ def test_a_person_closes_an_episode(shop: Shop) -> None:
         shop.definitions, shop.instance, "shop", by="ana", reason="a promotion, over soon", now=shop.now
     )
 
-    assert number == 1 and shop.check("models", "no_drift")[0]
+    assert number == 1 and shop.check("model", "no_drift")[0]
     shop.tick("drift_shop")
-    assert shop.version("drift_signals") == "episode-1"
+    assert shop.version("drift_signal") == "episode-1"
     with pytest.raises(MlopsError, match="no drift episode is open"):
         close_episode(shop.definitions, shop.instance, "shop", by="ana", reason="again", now=shop.now)
 
@@ -500,7 +501,7 @@ def test_a_window_that_ends_while_a_run_measures_is_not_judged_by_a_part_of_its_
     seen = visits(day)
     shop.answer(seen[:200])
     shop.at(day + timedelta(hours=14))
-    assert shop.run("prediction_logs", tags={"dagster/partition": f"{day:%Y-%m-%d}"}).success
+    assert shop.run("prediction_log", tags={"dagster/partition": f"{day:%Y-%m-%d}"}).success
     # The rest of the day is answered and the day ends, before the same run goes on.
     shop.answer(seen[200:].assign(visit=seen["visit"][200:] + "-late"))
     shop.at(day + DAY)
@@ -530,13 +531,13 @@ def test_the_log_is_compacted_and_each_answer_counts_once(shop: Shop) -> None:
     shop.at(FIRST_DAY + 31 * DAY)
     shop.measure()
 
-    record = shop.instance.get_latest_materialization_event(dg.AssetKey(["prediction_logs", "shop"]))
+    record = shop.instance.get_latest_materialization_event(asset_key("prediction_log", "shop"))
     assert record is not None
-    table = shop.lake.read("prediction_logs/shop")
+    table = shop.lake.read("shop_prediction_log")
     assert len(table) == ROWS and set(table["dt"]) == {"2024-01-31"}
     shop.labels(day)  # News, so the day is read again.
     shop.measure()
-    assert shop.lake.read("prediction_logs/shop").shape == table.shape
+    assert shop.lake.read("shop_prediction_log").shape == table.shape
 
 
 def test_a_version_without_a_reference_says_so(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -546,7 +547,7 @@ def test_a_version_without_a_reference_says_so(shop: Shop, monkeypatch: pytest.M
 
     told = shop.record("drift").metadata
     assert told["windows"] == [] and "trained without a monitor" in told["reason"]
-    assert not shop.tick("drift_shop").run_requests and shop.version("drift_signals") == ""
+    assert not shop.tick("drift_shop").run_requests and shop.version("drift_signal") == ""
 
 
 def test_an_answer_goes_back_to_the_episode_that_retrained_its_model(shop: Shop) -> None:
@@ -574,24 +575,24 @@ def test_old_data_alone_opens_an_episode_where_the_policy_says_so(shop: Shop) ->
     live(shop, 30, 1)
     shop.measure()
     shop.tick("drift_shop")
-    assert shop.version("drift_signals") == ""
+    assert shop.version("drift_signal") == ""
 
     shop.at(shop.now + 60 * DAY)
     assert "days old" in str(shop.tick("drift_shop").skip_reason)  # The default only warns.
 
-    assert not shop.check("deployments", "served")[0]
-    assert shop.version("drift_signals") == ""
+    assert not shop.check("deployment", "served")[0]
+    assert shop.version("drift_signal") == ""
 
 
 def by_hand(shop: Shop, **metadata: Any) -> None:
     """What the button, or a POST, reports: no run, no log of episodes."""
-    key = dg.AssetKey(["retrain_requests", "shop"])
+    key = asset_key("retrain_request", "shop")
     shop.instance.report_runless_asset_event(dg.AssetMaterialization(key, metadata=metadata))
 
 
 def test_a_request_by_hand_is_answered_once_by_the_governor(shop: Shop) -> None:
     graph = shop.definitions.resolve_asset_graph()
-    assert graph.get(dg.AssetKey(["training_sets", "shop"])).automation_condition is None
+    assert graph.get(asset_key("training_set", "shop")).automation_condition is None
     shop.labels(visits(shop.now))
     by_hand(shop)
     assert shop.status()["request"]["state"] == "waiting"
@@ -599,8 +600,8 @@ def test_a_request_by_hand_is_answered_once_by_the_governor(shop: Shop) -> None:
     [granted] = shop.tick("drift_shop").run_requests or []
 
     assert granted.run_key == "episode-1.1/granted" and granted.asset_selection is not None
-    assert dg.AssetKey(["deployments", "shop"]) in granted.asset_selection
-    assert shop.version("retrain_requests") == "episode-1.1" and shop.version("drift_signals") == ""
+    assert asset_key("deployment", "shop") in granted.asset_selection
+    assert shop.version("retrain_request") == "episode-1.1" and shop.version("drift_signal") == ""
     assert "somebody asked for a retrain" in shop.status()["request"]["reason"]
     # Beside a retrain nobody gets another one, whoever says so, and it is told.
     for _ in range(150):
@@ -621,8 +622,8 @@ def test_a_request_by_hand_is_answered_once_by_the_governor(shop: Shop) -> None:
     with pytest.raises(MlopsError, match=r"refused, .* To do: .* mlops retrain shop .* --override"):
         asking(shop, override=False)
     assert "ana overrode: " in asking(shop, override=True)
-    assert shop.version("retrain_requests") == "episode-2.1"
-    assert shop.check("models", "no_drift")[0]
+    assert shop.version("retrain_request") == "episode-2.1"
+    assert shop.check("model", "no_drift")[0]
 
 
 def asking(shop: Shop, *, override: bool) -> str:
@@ -660,7 +661,7 @@ def test_a_successor_whose_approval_is_rejected_is_none(shop: Shop) -> None:
     shop.tick("drift_shop")
     shop.retrain()
     shop.tick("drift_shop")
-    assert shop.record("evaluations").metadata["outcome"] == "promote"
+    assert shop.record("evaluation").metadata["outcome"] == "promote"
 
     with pytest.raises(ApprovalError):
         decide_approval(
@@ -670,21 +671,21 @@ def test_a_successor_whose_approval_is_rejected_is_none(shop: Shop) -> None:
     shop.labels(visits(shop.now - DAY, older=1.0))
     shop.tick("drift_shop")
 
-    assert shop.version("drift_signals") == "episode-2"
-    assert shop.version("retrain_requests") == "episode-2.1"
+    assert shop.version("drift_signal") == "episode-2"
+    assert shop.version("retrain_request") == "episode-2.1"
 
 
 def test_a_lost_approval_is_launched_again_until_a_person_is_told_and_decides(shop: Shop) -> None:
     shop.labels(*(visits(FIRST_DAY + n * DAY, older=1.0) for n in range(30, 33)))
     shop.retrain()
-    assert shop.record("evaluations").metadata["outcome"] == "promote"
+    assert shop.record("evaluation").metadata["outcome"] == "promote"
     job = shop.definitions.resolve_implicit_global_asset_job_def()
-    wanted, keys = ("approvals", "deployments"), list[str]()
+    wanted, keys = ("approval", "deployment"), list[str]()
     for _ in range(6):
         assert not shop.tick("drift_shop").run_requests  # Not before it is due.
         shop.wait(3_700)
         [request] = shop.tick("drift_shop").run_requests or []
-        assert request.asset_selection == [dg.AssetKey([kind, "shop"]) for kind in wanted]
+        assert request.asset_selection == [asset_key(kind, "shop") for kind in wanted]
         keys.append(str(request.run_key))
         tags = {**request.tags, "dagster/run_key": keys[-1]}
         run = shop.instance.create_run_for_job(
@@ -779,11 +780,11 @@ def test_a_label_that_the_model_never_heard_of_is_no_label(shop: Shop) -> None:
 def test_an_evaluation_reported_by_hand_is_none(shop: Shop) -> None:
     live(shop, 30, 3, older=1.0)
     shop.measure()
-    shop.instance.report_runless_asset_event(dg.AssetMaterialization(dg.AssetKey(["evaluations", "shop"])))
+    shop.instance.report_runless_asset_event(dg.AssetMaterialization(asset_key("evaluation", "shop")))
 
     shop.tick("drift_shop")
 
-    assert shop.version("drift_signals") == "episode-1"
+    assert shop.version("drift_signal") == "episode-1"
 
 
 def test_the_rejection_of_one_version_is_not_that_of_the_next(shop: Shop) -> None:
@@ -799,9 +800,9 @@ def test_the_rejection_of_one_version_is_not_that_of_the_next(shop: Shop) -> Non
     shop.labels(visits(shop.now, older=1.0))
     shop.at(shop.now + 2 * DAY)
     shop.tick("drift_shop")
-    assert shop.version("retrain_requests") == "episode-2.1"
+    assert shop.version("retrain_request") == "episode-2.1"
     shop.retrain()
-    assert shop.record("evaluations").metadata["outcome"] == "promote"
+    assert shop.record("evaluation").metadata["outcome"] == "promote"
 
     shop.tick("drift_shop")
     shop.labels(visits(shop.now, older=1.0))
@@ -809,14 +810,14 @@ def test_the_rejection_of_one_version_is_not_that_of_the_next(shop: Shop) -> Non
     shop.tick("drift_shop")
 
     # v3 passed and waits for its approval: nothing is retrained beside it.
-    assert shop.version("drift_signals") == "episode-2"
+    assert shop.version("drift_signal") == "episode-2"
 
 
 def test_old_data_opens_an_episode_only_where_newer_data_is_there(shop: Shop) -> None:
     declared = DriftMonitorDeclaration(
         model="shop", logs_since=FIRST_DAY.date(), policy=DriftPolicy(age=AgeRule(action="open"))
     )
-    label_key = dg.AssetKey(["datasets", "shop"])
+    label_key = asset_key("dataset", "shop")
     later = shop.now + 100 * DAY
 
     nothing_newer = decision_now(shop.instance, shop.registry, declared, label_key, later)

@@ -8,10 +8,11 @@ import pytest
 from dagster._core.definitions.data_version import CachingStaleStatusResolver
 from dagster._core.loader import LoadingContextForTest
 
+from mlops_assets.components.asset_keys import asset_key
 from mlops_assets_tests.components.test_dataset import checks, failure, materialize
 
-TRIPS, WEATHER, PLANES = (dg.AssetKey(["datasets", name]) for name in ("trips", "weather", "planes"))
-FEATURES = dg.AssetKey(["features", "trips"])
+TRIPS, WEATHER, PLANES = (asset_key("dataset", name) for name in ("trips", "weather", "planes"))
+FEATURES = asset_key("features", "trips")
 ALL = (TRIPS, WEATHER, PLANES, FEATURES)
 DAYS = [f"2024-01-0{day}" for day in range(1, 7)]
 DATASETS = """
@@ -157,10 +158,10 @@ def test_a_change_makes_the_days_that_look_back_on_it_stale_and_the_same_again_d
 def test_a_day_the_base_never_had_is_an_error_that_says_how_to_make_it(trips, lake, instance):
     assert materialize(trips, instance, DAYS[1], DAYS[1], (TRIPS, WEATHER, PLANES)).success
     result = materialize(trips, instance, DAYS[2], DAYS[2], (FEATURES,))
-    assert "datasets/trips was never materialised for 2024-01-03; make it with: dg launch" in failure(result)
+    assert "trips was never materialised for 2024-01-03; make it with: dg launch" in failure(result)
     result = materialize(trips, instance, DAYS[1], DAYS[2], (FEATURES,))
     assert not result.success
-    assert "2024-01-03: datasets/trips was never materialised for it; make it with" in failure(result)
+    assert "2024-01-03: trips was never materialised for it; make it with" in failure(result)
     assert set(read(lake)["day"]) == {DAYS[1]}
     assert instance.get_materialized_partitions(FEATURES) == {DAYS[1]}
     result = materialize(trips, instance, DAYS[1], DAYS[1], (FEATURES,))

@@ -9,6 +9,7 @@ import httpx
 import pytest
 
 from mlops_assets.components import orphan_watch as module
+from mlops_assets.components.asset_keys import asset_key, name_tags
 from mlops_assets.components.orphan_watch import JOB, SENSOR, orphan_watch, run_config
 from mlops_assets.components.records import latest
 from mlops_assets.components.retiring import USE_CASE, Declared, in_service, orphaned
@@ -31,7 +32,7 @@ from mlops_assets_tests.small_serve import SmallCluster, small_cluster
 from serve.schema import GatewayArgs, ModelArgs, Routing
 from serve.scoring import write_package
 
-TEA, FLIGHTS = dg.AssetKey(["deployments", "tea"]), dg.AssetKey(["deployments", "flights"])
+TEA, FLIGHTS = asset_key("deployment", "tea"), asset_key("deployment", "flights")
 
 
 @pytest.fixture
@@ -76,7 +77,7 @@ def location(
     """A code location that declares these deployments, each in a group of its name."""
 
     def deployment(name: str) -> dg.AssetsDefinition:
-        @dg.asset(key=["deployments", name], group_name=name)
+        @dg.asset(key=asset_key("deployment", name), tags=name_tags("deployment", name), group_name=name)
         def made() -> None: ...
 
         return made
@@ -111,9 +112,9 @@ def test_a_deployment_is_an_orphan_only_where_no_document_can_declare_it(
 
     for missing, orphans in (
         ((), ["tea"]),
-        ((lost("deployments/tea", "approvals/tea"),), []),
-        ((lost("documents/tea"),), []),
-        ((lost("documents/other", use_case="other"),), ["tea"]),
+        ((lost("tea_deployment", "tea_approval"),), []),
+        ((lost("tea_document"),), []),
+        ((lost("other_document", use_case="other"),), ["tea"]),
     ):
         declared = location(client, tmp_path, "flights", missing=missing)
         assert found(declared, instance, client) == orphans
@@ -213,7 +214,7 @@ def test_an_orphan_is_told_once_and_kept(
         assert tick().run_requests == []
         tick.now += 2 * GRACE_S
     (alert,) = told(tmp_path)
-    assert (alert["kind"], alert["subject"]) == ("orphaned_deployment", "deployments/tea")
+    assert (alert["kind"], alert["subject"]) == ("orphaned_deployment", "tea_deployment")
     assert "declared in tea" in alert["summary"] and "mlops retire tea" in alert["command"]
     assert names(client) == ["flights", "flights--v1", "tea", "tea--v1"]
 
@@ -257,11 +258,11 @@ def test_status_shows_what_is_missing_what_still_answers_and_orphans(
     from mlops_assets.resources.model_registry import ModelRegistry
 
     own = MissingDocument(
-        "shop.yaml:3", "shop", "ModelComponent flights", "shop.yaml:4: task: no", "", ("models/flights",)
+        "shop.yaml:3", "shop", "ModelComponent flights", "shop.yaml:4: task: no", "", ("flights_model",)
     )
     fallen = MissingDocument(
-        "shop.yaml:9", "shop", "DeploymentComponent flights", "shop.yaml:9: needs models/flights",
-        "shop.yaml:3", ("deployments/flights", "approvals/flights"),
+        "shop.yaml:9", "shop", "DeploymentComponent flights", "shop.yaml:9: needs flights_model",
+        "shop.yaml:3", ("flights_deployment", "flights_approval"),
     )  # fmt: skip
     definitions = location(client, tmp_path, missing=(own, fallen))
     registry = ModelRegistry(tracking_uri=f"sqlite:///{tmp_path}/mlflow.db")

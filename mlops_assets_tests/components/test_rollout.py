@@ -17,6 +17,7 @@ import httpx
 import pytest
 
 from mlops_assets.components import rolling_out, run_owner
+from mlops_assets.components.asset_keys import asset_key
 from mlops_assets.components.deployment import DeploymentComponent
 from mlops_assets.components.records import Record, latest
 from mlops_assets.components.retiring import retirement
@@ -52,7 +53,7 @@ attributes:
   model: flights
   gateway_replicas: 2
 """
-KEY = dg.AssetKey(["deployments", "flights"])
+KEY = asset_key("deployment", "flights")
 
 
 @pytest.fixture
@@ -119,26 +120,26 @@ class World:
             },
         )
         version = int(created.version)
-        self.report("training_sets", f"set-{seed}", {})
-        self.report("models", digest, {"model_version": version})
+        self.report("training_set", f"set-{seed}", {})
+        self.report("model", digest, {"model_version": version})
         verdict = {"outcome": "promote", "reason": "better", "model_version": version}
-        self.report("evaluations", f"evaluation-{seed}", verdict)
+        self.report("evaluation", f"evaluation-{seed}", verdict)
         self.instance.report_runless_asset_event(
             dg.AssetCheckEvaluation(
-                asset_key=dg.AssetKey(["evaluations", "flights"]),
+                asset_key=asset_key("evaluation", "flights"),
                 check_name="gate",
                 passed=True,
                 metadata={},
                 blocking=True,
             )
         )
-        assert self.run("approvals").success
+        assert self.run("approval").success
         return version
 
     def report(self, kind: str, data_version: str, metadata: dict[str, Any]) -> None:
         self.instance.report_runless_asset_event(
             dg.AssetMaterialization(
-                asset_key=dg.AssetKey([kind, "flights"]),
+                asset_key=asset_key(kind, "flights"),
                 metadata=metadata,
                 tags={"dagster/data_version": data_version},
             )
@@ -146,8 +147,8 @@ class World:
 
     # -- runs ----------------------------------------------------------------------------------------
 
-    def run(self, kind: str = "deployments", tags: Any = None, **config: Any) -> dg.ExecuteInProcessResult:
-        key = dg.AssetKey([kind, "flights"])
+    def run(self, kind: str = "deployment", tags: Any = None, **config: Any) -> dg.ExecuteInProcessResult:
+        key = asset_key(kind, "flights")
         run_config = {"ops": {key.to_python_identifier(): {"config": config}}} if config else {}
         return self.definitions.resolve_implicit_global_asset_job_def().execute_in_process(
             instance=self.instance,
@@ -708,7 +709,7 @@ def test_what_ray_refused_is_neither_the_versions_fault_nor_done_later(world: Wo
 
 def test_a_rejection_takes_an_approval_back(world: World) -> None:
     world.approve(1)
-    assert not world.run("approvals", decision="reject", approver="ana", reason="biased").success
+    assert not world.run("approval", decision="reject", approver="ana", reason="biased").success
     refused = world.run()
     assert not refused.success and "is a rejection by ana: biased" in why_failed(refused)
     world.now += 3_600
@@ -717,7 +718,7 @@ def test_a_rejection_takes_an_approval_back(world: World) -> None:
 
 def test_a_rejection_ends_the_rollout_of_that_version(world: World) -> None:
     start_v2(world)
-    assert not world.run("approvals", decision="reject", approver="ana", reason="biased").success
+    assert not world.run("approval", decision="reject", approver="ana", reason="biased").success
     world.tick()
     assert world.told["action"] == "abort" and "rejected by ana: biased" in world.told["reason"]
 

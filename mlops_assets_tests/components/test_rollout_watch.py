@@ -4,10 +4,11 @@ import dagster as dg
 import pytest
 
 from mlops_assets.components import rollout_watch, run_owner
+from mlops_assets.components.asset_keys import asset_key
 from mlops_assets.components.rollout_watch import unfinished_run
 
-KEY = dg.AssetKey(["training_sets", "shop"])
-OTHER = dg.AssetKey(["datasets", "shop"])
+KEY = asset_key("training_set", "shop")
+OTHER = asset_key("dataset", "shop")
 
 
 @pytest.fixture
@@ -41,7 +42,7 @@ def test_a_run_is_found_behind_any_number_of_waiting_ones(
         run(instance, job, OTHER, "NOT_STARTED")
 
     assert unfinished_run(instance, KEY) == started
-    assert unfinished_run(instance, dg.AssetKey(["models", "shop"])) is None
+    assert unfinished_run(instance, asset_key("model", "shop")) is None
 
 
 def test_the_search_goes_on_behind_runs_whose_process_is_gone(

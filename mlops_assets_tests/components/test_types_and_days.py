@@ -10,10 +10,11 @@ import pyarrow as pa
 import pytest
 from pyarrow import parquet
 
+from mlops_assets.components.asset_keys import asset_key
 from mlops_assets.data.content import content_version
 from mlops_assets_tests.components.test_dataset import checks, failure, materialize
 
-ITEMS = dg.AssetKey(["datasets", "items"])
+ITEMS = asset_key("dataset", "items")
 DAYS = ["2024-01-01", "2024-01-02", "2024-01-03"]
 ID = 1582218195625938945
 
@@ -89,9 +90,7 @@ def test_another_type_is_stored_when_every_day_is_made_anew_and_refused_before(
     result = materialize(defs, instance, DAYS[1], DAYS[1], (ITEMS,))
     assert not result.success
     assert f"column 'x' is {before} in the table and {after} as declared" in failure(result)
-    assert "dg launch --assets 'key:\"datasets/items\"' --partition-range 2024-01-01...2024-01-02" in failure(
-        result
-    )
+    assert "dg launch --assets 'key:\"items\"' --partition-range 2024-01-01...2024-01-02" in failure(result)
 
     assert materialize(defs, instance, DAYS[0], DAYS[1], (ITEMS,)).success
     table = lake.read("datasets/items").set_index("day")
@@ -132,9 +131,7 @@ def test_a_type_that_only_the_quarantine_holds_is_refused_before_either_table_is
     defs = load(document("day: string, x: string, y: integer", daily=True, more=more))
     result = materialize(defs, instance, DAYS[0], DAYS[0], (ITEMS,))
     assert "Table 'quarantine/items' cannot change for a part of its partitions" in failure(result)
-    assert "dg launch --assets 'key:\"datasets/items\"' --partition-range 2024-01-01...2024-01-02" in failure(
-        result
-    )
+    assert "dg launch --assets 'key:\"items\"' --partition-range 2024-01-01...2024-01-02" in failure(result)
     assert lake.read("datasets/items")["x"].tolist() == [1]
     assert content_version(lake.read("datasets/items")) == recorded(instance, DAYS[0])
     assert materialize(defs, instance, DAYS[0], DAYS[1], (ITEMS,)).success

@@ -10,6 +10,8 @@ import dagster as dg
 import pytest
 from dagster.components.testing import DefsFolderSandbox, create_defs_folder_sandbox
 
+from mlops_assets.asset_names import asset_name
+from mlops_assets.components.asset_keys import asset_key, read_key
 from mlops_assets.components.reading import COMPONENTS, read_documents
 from mlops_assets.components.use_cases import (
     CHECK,
@@ -63,9 +65,9 @@ attributes:
   model: {name}
   logs_since: "2024-01-01"
 """
-MODEL_KINDS = ("training_sets", "candidates", "models", "evaluations")
+MODEL_KINDS = ("training_set", "candidates", "model", "evaluation")
 WHOLE = DATASET + VIEW + MODEL + DEPLOYMENT
-KINDS = ("datasets", "features", *MODEL_KINDS, "approvals", "deployments")
+KINDS = ("dataset", "features", *MODEL_KINDS, "approval", "deployment")
 
 
 def whole(name: str) -> str:
@@ -100,11 +102,11 @@ def load(sandbox: DefsFolderSandbox) -> Iterator[Load]:
 def materialisable(definitions: dg.Definitions) -> set[str]:
     """Without quarantines, which come with their datasets."""
     keys = definitions.resolve_asset_graph().materializable_asset_keys
-    return {key.to_user_string() for key in keys if key.path[0] != "quarantine"}
+    return {key.to_user_string() for key in keys if read_key(key).kind != "quarantine"}
 
 
 def all_of(name: str) -> set[str]:
-    return {f"{kind}/{name}" for kind in KINDS}
+    return {asset_name(kind, name) for kind in KINDS}
 
 
 def only(definitions: dg.Definitions) -> MissingDocument:
@@ -120,7 +122,9 @@ def test_every_component_says_which_assets_it_makes(sandbox: DefsFolderSandbox, 
                 continue
             built = dg.Definitions.merge(tree.build_defs(document.loc), resources())
             specs = built.resolve_all_asset_specs()
-            assert {spec.key for spec in specs if spec.group_name == "shop"} == set(document.makes)
+            assert {spec.key for spec in specs if spec.group_name == "shop"} == {
+                asset_key(*made) for made in document.makes
+            }
 
 
 def test_nothing_is_missing_where_everything_loads(load: Load) -> None:
@@ -155,19 +159,19 @@ def test_a_broken_document_costs_what_needs_it_and_nothing_else(load: Load, mist
 
     loaded = load(shop=whole("shop"), fruit=whole("fruit").replace(right, wrong, 1))
 
-    assert materialisable(loaded) == all_of("shop") | {"datasets/fruit"}
+    assert materialisable(loaded) == all_of("shop") | {"fruit"}
     missing = missing_documents(loaded)
     assert f"fruit/defs.yaml:{line}: " in missing[0].problem and said in missing[0].problem
     assert missing[0].use_case == "fruit" and not missing[0].because
     if mistake in ("no mapping", "an unknown type"):
-        assert missing[0].assets == ("documents/fruit_2",)
+        assert missing[0].assets == ("fruit_2_document",)
         assert all(one.because == missing[0].where for one in missing[1:])
         return
     # What it would have made stands in the graph, and so does what falls with it.
     assert {key for one in missing for key in one.assets} == all_of("fruit") - materialisable(loaded)
     model, deployment = missing[1], missing[2]
-    assert model.because == missing[0].where and "needs features/fruit, which is missing" in model.problem
-    assert deployment.because == missing[0].where and "needs models/fruit" in deployment.problem
+    assert model.because == missing[0].where and "needs fruit_features, which is missing" in model.problem
+    assert deployment.because == missing[0].where and "needs fruit_model" in deployment.problem
 
 
 def test_all_that_is_wrong_is_named_where_documents_are_checked(load: Load) -> None:
@@ -214,7 +218,7 @@ def test_a_broken_monitor_leaves_its_model_and_deployment_standing(load: Load) -
     loaded = load(shop=text.replace('"2024-01-01"', "someday"))
     assert materialisable(loaded) == all_of("shop")
     assert only(loaded).what == "DriftMonitorComponent shop"
-    assert "drift/shop" in only(loaded).assets
+    assert "shop_drift" in only(loaded).assets
 
 
 def test_a_rollout_judged_by_labels_falls_with_the_monitor_that_joins_them(load: Load) -> None:
@@ -227,10 +231,10 @@ def test_a_rollout_judged_by_labels_falls_with_the_monitor_that_joins_them(load:
 
     loaded = load(shop=text.replace('"2024-01-01"', "someday"))
 
-    assert "deployments/shop" not in materialisable(loaded)
-    assert "models/shop" in materialisable(loaded)
+    assert "shop_deployment" not in materialisable(loaded)
+    assert "shop_model" in materialisable(loaded)
     (fallen,) = [one for one in missing_documents(loaded) if one.because]
-    assert "needs drift/shop" in fallen.problem and fallen.because == only(loaded).where
+    assert "needs shop_drift" in fallen.problem and fallen.because == only(loaded).where
 
 
 def test_a_copied_use_case_does_not_take_the_place_of_the_one_it_was_copied_from(load: Load) -> None:
@@ -238,17 +242,17 @@ def test_a_copied_use_case_does_not_take_the_place_of_the_one_it_was_copied_from
 
     nodes = loaded.resolve_asset_graph()
     assert materialisable(loaded) == all_of("shop")
-    assert {nodes.get(dg.AssetKey(["models", "shop"])).group_name} == {"shop"}
+    assert {nodes.get(asset_key("model", "shop")).group_name} == {"shop"}
     told = missing_documents(loaded)
     assert len(told) == 4 and {one.use_case for one in told} == {"a_copy"}
-    assert "datasets/shop is declared by" in told[0].problem and "shop/defs.yaml:1 too" in told[0].problem
+    assert "shop is declared by" in told[0].problem and "shop/defs.yaml:1 too" in told[0].problem
 
 
 def test_of_two_that_claim_a_name_neither_stands(load: Load) -> None:
     loaded = load(one=DATASET.format(name="shop"), two=DATASET.format(name="shop"), tea=whole("tea"))
     assert materialisable(loaded) == all_of("tea")
     assert [one.use_case for one in missing_documents(loaded)] == ["one", "two"]
-    assert all("datasets/shop is declared by" in one.problem for one in missing_documents(loaded))
+    assert all("shop is declared by" in one.problem for one in missing_documents(loaded))
 
 
 def test_a_function_whose_module_cannot_be_imported_is_named_with_both_lines(
@@ -268,8 +272,8 @@ def test_a_function_whose_module_cannot_be_imported_is_named_with_both_lines(
 
         loaded = load(shop=whole("shop"), fruit=text)
 
-        assert {"models/shop", "features/fruit"} <= materialisable(loaded)
-        assert "models/fruit" not in materialisable(loaded)
+        assert {"shop_model", "fruit_features"} <= materialisable(loaded)
+        assert "fruit_model" not in materialisable(loaded)
         assert f"fruit/defs.yaml:20: cannot import {dotted!r}: " in only(loaded).problem
         assert said in only(loaded).problem
 
@@ -278,22 +282,22 @@ def test_a_python_file_of_definitions_is_a_document_too(sandbox: DefsFolderSandb
     folder = sandbox.defs_folder_path / "plain"
     folder.mkdir()
     (folder / "good.py").write_text(
-        "import dagster as dg\n@dg.asset(key=['datasets', 'plain'])\ndef plain(): ...\n", encoding="utf-8"
+        "import dagster as dg\n@dg.asset(key='plain')\ndef plain(): ...\n", encoding="utf-8"
     )
     (folder / "bad.py").write_text("import dagster as dg\n\nraise ValueError('no')\n", encoding="utf-8")
     (folder / "falls.py").write_text(
-        "import dagster as dg\n@dg.asset(deps=[['models', 'fruit']])\ndef report(): ...\n", encoding="utf-8"
+        "import dagster as dg\n@dg.asset(deps=['fruit_model'])\ndef report(): ...\n", encoding="utf-8"
     )
     text = whole("fruit").replace("dataset: fruit", "dataset: plain").replace("task: binary", "task: b")
 
     loaded = load(fruit=text, shop=whole("shop").replace("dataset: shop", "dataset: plain"))
 
-    assert {"datasets/plain", "models/shop"} <= materialisable(loaded)
+    assert {"plain", "shop_model"} <= materialisable(loaded)
     assert "report" not in materialisable(loaded)
     told = {one.where.rpartition("/defs/")[2]: one for one in missing_documents(loaded)}
     assert "plain/bad.py:3: ValueError: no" in told["plain/bad.py:3"].problem
-    assert told["plain/bad.py:3"].assets == ("documents/plain_bad",)
-    assert "needs models/fruit" in told["plain/falls.py:1"].problem
+    assert told["plain/bad.py:3"].assets == ("plain_bad_document",)
+    assert "needs fruit_model" in told["plain/falls.py:1"].problem
 
 
 def test_what_only_shows_when_everything_is_put_together_is_told_of_the_document_that_brings_it(
@@ -302,12 +306,12 @@ def test_what_only_shows_when_everything_is_put_together_is_told_of_the_document
     folder = sandbox.defs_folder_path / "zoo"
     folder.mkdir()
     (folder / "same.py").write_text(
-        "import dagster as dg\n@dg.asset(key=['models', 'shop'])\ndef same(): ...\n", encoding="utf-8"
+        "import dagster as dg\n@dg.asset(key='shop_model')\ndef same(): ...\n", encoding="utf-8"
     )
     loaded = load(shop=whole("shop"))
     assert materialisable(loaded) == all_of("shop")
     assert only(loaded).where.endswith("zoo/same.py:1")
-    assert "Duplicate asset key: AssetKey(['models', 'shop'])" in only(loaded).problem
+    assert "Duplicate asset key: AssetKey(['shop_model'])" in only(loaded).problem
 
 
 def test_an_empty_file_and_one_that_is_no_text_are_told(sandbox: DefsFolderSandbox, load: Load) -> None:
@@ -330,7 +334,7 @@ def test_a_broken_platform_is_not_passed_over(sandbox: DefsFolderSandbox, load: 
 def test_a_placeholder_cannot_be_materialised_and_its_check_fails_with_the_reason(load: Load) -> None:
     loaded = load(shop=whole("shop").replace("task: binary", "task: binray"))
     graph = loaded.resolve_asset_graph()
-    node = graph.get(dg.AssetKey(["models", "shop"]))
+    node = graph.get(asset_key("model", "shop"))
     assert not node.is_materializable and node.group_name == "shop"
     assert "shop/defs.yaml:18: task: Input should be 'binary'" in (node.description or "")
 

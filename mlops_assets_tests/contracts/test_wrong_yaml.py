@@ -100,6 +100,23 @@ def test_a_mistake_is_named_with_file_line_and_what_is_allowed(
     assert said in found
 
 
+def test_a_name_that_makes_the_key_of_another_kind_is_refused_with_both_places(
+    sandbox: DefsFolderSandbox,
+) -> None:
+    second = """---
+type: mlops_assets.components.DatasetComponent
+attributes:
+  name: shop_model
+  source: {format: csv, path: raw.csv}
+  columns: {row_id: integer}
+  primary_key: [row_id]
+"""
+    alone = errors(sandbox, RIGHT.replace("name: shop\n  source", "name: shop_drift\n  source", 1))
+    assert "defs.yaml:3: name: the key shop_drift is that of the drift of 'shop'" in alone
+    found = errors(sandbox, RIGHT + second)
+    assert "defs.yaml:29: shop_model is declared by" in found and "defs.yaml:15 too" in found
+
+
 GOOD_STEPS = "  steps: [{shadow: 100, min_requests: 9}, {set_weight: 100}]\n"
 
 

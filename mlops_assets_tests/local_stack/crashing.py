@@ -5,9 +5,11 @@ import signal
 
 import dagster as dg
 
+from mlops_assets.components.asset_keys import asset_key, name_tags
+
 
 def _deployment(name: str) -> dg.AssetsDefinition:
-    @dg.asset(key=["deployments", name], group_name=name)
+    @dg.asset(key=asset_key("deployment", name), tags=name_tags("deployment", name), group_name=name)
     def made() -> None:
         if name == "birches":
             os.kill(os.getpid(), signal.SIGKILL)

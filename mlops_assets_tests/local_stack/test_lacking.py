@@ -9,12 +9,12 @@ def test_nothing_is_said_when_everything_is_up() -> None:
 
 def test_each_use_case_stands_with_its_reason_and_what_to_do() -> None:
     lacks = [
-        Lack("spoiled", "datasets/spoiled: no rows\nrun 1234: http://there", "make up"),
+        Lack("spoiled", "spoiled: no rows\nrun 1234: http://there", "make up"),
         Lack("typo", "defs.yaml:3: no YAML", "mend defs.yaml:3"),
     ]
     assert list(lines(lacks, [])) == [
         "NOT UP: spoiled, typo. Everything else is.",
-        "  spoiled    datasets/spoiled: no rows",
+        "  spoiled    spoiled: no rows",
         "             run 1234: http://there",
         "             to do: make up",
         "  typo       defs.yaml:3: no YAML",

@@ -7,6 +7,8 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 import dagster as dg
 import pytest
 
+from mlops_assets.asset_names import asset_name, read_asset_name
+from mlops_assets.components.asset_keys import asset_key, name_tags
 from mlops_assets.components.automation import AFTER_DEPLOYMENT
 from mlops_assets.components.use_cases import MissingDocument, placeholders
 from mlops_assets.errors import StackError
@@ -22,34 +24,42 @@ LATER = datetime(2014, 1, 1, tzinfo=UTC)
 
 
 def key(text):
-    return dg.AssetKey(text.split("/"))
+    return dg.AssetKey(text)
+
+
+def tags(text):
+    return name_tags(*read_asset_name(text))
 
 
 def graph_definitions(*, seen, approved=True, days=DAYS):
-    @dg.asset(key=key("datasets/planes"))
+    @dg.asset(key=key("planes"), tags=tags("planes"))
     def planes() -> None:
         seen.append("planes")
 
-    @dg.asset(key=key("datasets/flights"), partitions_def=days, backfill_policy=SINGLE)
+    @dg.asset(key=key("flights"), tags=tags("flights"), partitions_def=days, backfill_policy=SINGLE)
     def flights(context: dg.AssetExecutionContext) -> None:
         seen.append(("flights", *context.partition_keys))
 
     @dg.asset(
-        key=key("features/flights"), partitions_def=days, backfill_policy=SINGLE, deps=[planes, flights]
+        key=key("flights_features"),
+        tags=tags("flights_features"),
+        partitions_def=days,
+        backfill_policy=SINGLE,
+        deps=[planes, flights],
     )
     def features(context: dg.AssetExecutionContext) -> None:
         seen.append(("features", *context.partition_keys))
 
-    @dg.asset(key=key("models/flights"), deps=[features])
+    @dg.asset(key=key("flights_model"), tags=tags("flights_model"), deps=[features])
     def model(context: dg.AssetExecutionContext) -> None:
         seen.append(("model", len(context.instance.get_materialized_partitions(features.key))))
 
-    @dg.asset(key=key("approvals/flights"), deps=[model])
+    @dg.asset(key=key("flights_approval"), tags=tags("flights_approval"), deps=[model])
     def approval() -> None:
         if not approved:
-            raise dg.Failure("models/flights waits for a person", allow_retries=False)
+            raise dg.Failure("flights_model waits for a person", allow_retries=False)
 
-    @dg.asset(key=key("deployments/flights"), deps=[approval])
+    @dg.asset(key=key("flights_deployment"), tags=tags("flights_deployment"), deps=[approval])
     def deployment() -> None:
         seen.append("deployed")
 
@@ -117,7 +127,7 @@ def test_a_lost_deployment_is_made_again_and_nothing_else(build):
     told = build(graph_definitions(seen=seen))
 
     assert seen == ["deployed"]
-    assert of_kind(told, "run")[0]["assets"] == ["deployments/flights"]
+    assert of_kind(told, "run")[0]["assets"] == ["flights_deployment"]
 
 
 def test_an_approval_that_waits_for_a_person_is_no_failure_and_deploys_nothing(build):
@@ -136,39 +146,41 @@ def use_case(name, *, fails="", seen, needs=()):
     """A dataset, a model and a deployment in a group of that name; the kind ``fails`` raises."""
 
     def made(kind, upstream):
-        @dg.asset(key=key(f"{kind}/{name}"), group_name=name, deps=upstream)
+        @dg.asset(key=asset_key(kind, name), tags=name_tags(kind, name), group_name=name, deps=upstream)
         def asset() -> None:
             if kind == fails:
                 raise ValueError(f"{name} has no rows")
-            seen.append(f"{kind}/{name}")
+            seen.append(asset_name(kind, name))
 
         return asset
 
-    dataset = made("datasets", [key(each) for each in needs])
-    model = made("models", [dataset])
-    return dg.Definitions(assets=[dataset, model, made("deployments", [model])])
+    dataset = made("dataset", [key(each) for each in needs])
+    model = made("model", [dataset])
+    return dg.Definitions(assets=[dataset, model, made("deployment", [model])])
 
 
 def test_a_use_case_that_fails_is_told_with_its_cause_and_stops_no_other(build):
     seen = []
     three = dg.Definitions.merge(
         use_case("apples", seen=seen),
-        use_case("birches", fails="datasets", seen=seen),
-        use_case("cherries", fails="models", seen=seen),
+        use_case("birches", fails="dataset", seen=seen),
+        use_case("cherries", fails="model", seen=seen),
         use_case("damsons", seen=seen),
     )
 
     told = build(three)
 
     whole = [
-        f"{kind}/{name}" for name in ("apples", "damsons") for kind in ("datasets", "models", "deployments")
+        asset_name(kind, name)
+        for name in ("apples", "damsons")
+        for kind in ("dataset", "model", "deployment")
     ]
-    assert sorted(seen) == sorted([*whole, "datasets/cherries"])
+    assert sorted(seen) == sorted([*whole, "cherries"])
     assert [run["use_case"] for run in of_kind(told, "run")] == ["apples", "birches", "cherries", "damsons"]
     lost = of_kind(told, "lost")
     assert [one["use_case"] for one in lost] == ["birches", "cherries"]
-    assert "datasets/birches: " in lost[0]["reason"] and "birches has no rows" in lost[0]["reason"]
-    assert "models/cherries: " in lost[1]["reason"] and lost[1]["run_id"]
+    assert "birches: " in lost[0]["reason"] and "birches has no rows" in lost[0]["reason"]
+    assert "cherries_model: " in lost[1]["reason"] and lost[1]["run_id"]
     assert of_kind(told, "done") == [{"deployed": ["apples", "damsons"]}]
 
 
@@ -187,9 +199,10 @@ class Cluster:
 
 def test_a_check_that_stops_a_use_case_is_told_in_its_own_words(build):
     @dg.asset(
-        key=key("evaluations/apples"),
+        key=key("apples_evaluation"),
+        tags=tags("apples_evaluation"),
         group_name="apples",
-        check_specs=[dg.AssetCheckSpec("gate", asset=key("evaluations/apples"), blocking=True)],
+        check_specs=[dg.AssetCheckSpec("gate", asset=key("apples_evaluation"), blocking=True)],
     )
     def judged() -> dg.MaterializeResult:
         said = dg.AssetCheckResult(check_name="gate", passed=False, description="inconclusive: 12 rows")
@@ -198,20 +211,20 @@ def test_a_check_that_stops_a_use_case_is_told_in_its_own_words(build):
     told = build(dg.Definitions(assets=[judged]))
 
     (lost,) = of_kind(told, "lost")
-    assert lost["reason"] == "evaluations/apples: check gate: inconclusive: 12 rows"
+    assert lost["reason"] == "apples_evaluation: check gate: inconclusive: 12 rows"
 
 
 def test_a_second_time_only_what_failed_is_tried_again(build):
     seen = []
     running = dg.Definitions(resources={"serve_client": Cluster("apples")})
     apples = use_case("apples", seen=seen)
-    build(dg.Definitions.merge(apples, use_case("birches", fails="models", seen=seen), running), again=True)
+    build(dg.Definitions.merge(apples, use_case("birches", fails="model", seen=seen), running), again=True)
     seen.clear()
 
     told = build(dg.Definitions.merge(apples, use_case("birches", seen=seen), running), again=True)
 
     # What answers keeps answering, and what was made of the other is kept.
-    assert seen == ["models/birches", "deployments/birches"]
+    assert seen == ["birches_model", "birches_deployment"]
     assert of_kind(told, "lost") == []
 
 
@@ -219,19 +232,19 @@ def test_what_needs_a_use_case_that_failed_is_told_too(build):
     seen = []
     told = build(
         dg.Definitions.merge(
-            use_case("apples", needs=["models/zebras"], seen=seen),
-            use_case("zebras", fails="datasets", seen=seen),
+            use_case("apples", needs=["zebras_model"], seen=seen),
+            use_case("zebras", fails="dataset", seen=seen),
         )
     )
     assert seen == []
     assert [one["use_case"] for one in of_kind(told, "lost")] == ["zebras", "apples"]
-    assert "datasets/apples needs models/zebras" in of_kind(told, "lost")[1]["reason"]
+    assert "apples needs zebras_model" in of_kind(told, "lost")[1]["reason"]
 
 
 def test_use_cases_that_need_each_other_are_built_as_far_as_they_go(build):
     seen = []
     both = dg.Definitions.merge(
-        use_case("apples", needs=["datasets/birches"], seen=seen), use_case("birches", seen=seen)
+        use_case("apples", needs=["birches"], seen=seen), use_case("birches", seen=seen)
     )
     told = build(both)
     assert len(seen) == 6 and of_kind(told, "lost") == []
@@ -241,10 +254,10 @@ def test_use_cases_that_need_each_other_are_built_as_far_as_they_go(build):
 def test_a_use_case_left_out_is_not_built_and_what_needs_it_says_so(build):
     seen = []
     both = dg.Definitions.merge(
-        use_case("apples", needs=["datasets/birches"], seen=seen), use_case("birches", seen=seen)
+        use_case("apples", needs=["birches"], seen=seen), use_case("birches", seen=seen)
     )
     told = build(both, skip={"birches"})
-    assert seen == [] and "datasets/birches: it failed before" in of_kind(told, "lost")[0]["reason"]
+    assert seen == [] and "birches: it failed before" in of_kind(told, "lost")[0]["reason"]
 
 
 def test_what_a_run_is_making_already_is_left_to_it(build):
@@ -252,18 +265,18 @@ def test_what_a_run_is_making_already_is_left_to_it(build):
     definitions = use_case("apples", seen=seen)
     build.instance.create_run_for_job(
         definitions.resolve_implicit_global_asset_job_def(),
-        asset_selection={key("models/apples")},
+        asset_selection={key("apples_model")},
         status=dg.DagsterRunStatus.STARTED,
     )
 
     told = build(definitions, again=True)
 
-    assert seen == ["datasets/apples"]
+    assert seen == ["apples"]
     assert "is making it" in of_kind(told, "lost")[0]["reason"]
 
 
 def test_what_cannot_be_loaded_is_told(build):
-    lost = MissingDocument("x.yaml:3", "birches", "ModelComponent b", "x.yaml:4: no", "", ("models/birches",))
+    lost = MissingDocument("x.yaml:3", "birches", "ModelComponent b", "x.yaml:4: no", "", ("birches_model",))
     told = build(dg.Definitions.merge(use_case("apples", seen=[]), placeholders([lost])))
     (missing,) = of_kind(told, "missing")
     assert (missing["use_case"], missing["problem"]) == ("birches", "x.yaml:4: no")
@@ -288,24 +301,22 @@ def test_only_missing_partitions_are_planned():
     seen = []
     definitions = graph_definitions(seen=seen)
     with dg.instance_for_test() as instance:
-        instance.report_runless_asset_event(dg.AssetMaterialization(key("datasets/planes")))
+        instance.report_runless_asset_event(dg.AssetMaterialization(key("planes")))
         for day in ("2013-01-01", "2013-01-02", "2013-01-07"):
-            instance.report_runless_asset_event(
-                dg.AssetMaterialization(key("datasets/flights"), partition=day)
-            )
+            instance.report_runless_asset_event(dg.AssetMaterialization(key("flights"), partition=day))
 
         gaps = missing(definitions.resolve_asset_graph(), instance, now=LATER)
 
-    assert key("datasets/planes") not in gaps
-    assert gaps[key("datasets/flights")].partitions == (
+    assert key("planes") not in gaps
+    assert gaps[key("flights")].partitions == (
         "2013-01-03",
         "2013-01-04",
         "2013-01-05",
         "2013-01-06",
     )
-    assert planned_runs(
-        {key("datasets/flights"): gaps[key("datasets/flights")]}, {key("datasets/flights"): []}
-    ) == [PlannedRun((key("datasets/flights"),), ("2013-01-03", "2013-01-06"))]
+    assert planned_runs({key("flights"): gaps[key("flights")]}, {key("flights"): []}) == [
+        PlannedRun((key("flights"),), ("2013-01-03", "2013-01-06"))
+    ]
 
 
 def test_days_that_are_not_over_are_not_missing():
@@ -313,11 +324,11 @@ def test_days_that_are_not_over_are_not_missing():
     with dg.instance_for_test() as instance:
         gaps = missing(graph, instance, now=datetime(2013, 1, 3, 12, tzinfo=UTC))
 
-    assert gaps[key("datasets/flights")].partitions == ("2013-01-01", "2013-01-02")
+    assert gaps[key("flights")].partitions == ("2013-01-01", "2013-01-02")
 
 
 def test_what_follows_a_deployment_is_not_missing():
-    @dg.asset(key=key("drift/flights"), tags={AFTER_DEPLOYMENT: ""})
+    @dg.asset(key=key("flights_drift"), tags={AFTER_DEPLOYMENT: ""})
     def drift() -> None: ...
 
     graph = dg.Definitions(assets=[drift]).resolve_asset_graph()
@@ -326,7 +337,7 @@ def test_what_follows_a_deployment_is_not_missing():
 
 
 def test_different_partitions_are_different_runs_in_dependency_order():
-    a, b, c, d = (key(f"datasets/{name}") for name in "abcd")
+    a, b, c, d = (key(name) for name in "abcd")
     daily, monthly = Gap(DAYS, ("2013-01-01", "2013-01-02")), Gap(MONTHS, ("2013-01-01",))
     gaps = {a: daily, b: Gap(None, ()), c: monthly, d: Gap(None, ())}
 

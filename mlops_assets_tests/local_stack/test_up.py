@@ -95,7 +95,7 @@ class Running:
 
 @pytest.fixture
 def failed() -> Built:
-    return Built(["tea"], [Lack("spoiled", "datasets/spoiled: no rows", AGAIN)], [])
+    return Built(["tea"], [Lack("spoiled", "spoiled: no rows", AGAIN)], [])
 
 
 def test_in_the_foreground_it_keeps_running_and_its_exit_code_says_that_something_is_not_up(

@@ -20,7 +20,7 @@ from mlops_assets_tests.webhook import Webhook, webhook
 ROOT = Path(__file__).resolve().parents[2]
 ABORTED = Alert(
     kind="rollout_aborted",
-    subject="deployments/flights",
+    subject="flights_deployment",
     version="v8",
     summary="9 of 50 requests failed",
     command="mlops status",
@@ -63,7 +63,7 @@ def test_without_a_webhook_the_log_has_everything(alerts: Alerts) -> None:
     assert alerts.send(ABORTED, sleep=never, clock=at(0)) == "logged; no webhook is set"
     (line,) = lines(alerts)
     assert line["at"] == NOW and line["delivery"] == "logged"
-    assert line["subject"] == "deployments/flights" and line["evidence"] == {"errors": 9}
+    assert line["subject"] == "flights_deployment" and line["evidence"] == {"errors": 9}
     assert line["command"] == "mlops status"
 
 
@@ -71,7 +71,7 @@ def test_slack_gets_a_text_and_machines_get_the_facts(alerts: Alerts, hook: Webh
     assert alerts.send(ABORTED, sleep=never) == "logged and delivered to the webhook"
     headers, body = hook.requests[0]
     told = json.loads(body)
-    expected = "[rollout_aborted] deployments/flights v8: 9 of 50 requests failed\nNext: mlops status"
+    expected = "[rollout_aborted] flights_deployment v8: 9 of 50 requests failed\nNext: mlops status"
     assert told["text"] == expected
     assert told["alert"]["evidence"] == {"errors": 9}
     assert told["id"] == lines(alerts)[0]["id"]
@@ -136,7 +136,7 @@ def test_the_same_news_is_told_once(alerts: Alerts, hook: Webhook) -> None:
     "other",
     [
         {"kind": "rollout_failed"},
-        {"subject": "deployments/fraud"},
+        {"subject": "fraud_deployment"},
         {"version": "v9"},
         {"dedupe": "episode-2"},
     ],
@@ -151,7 +151,7 @@ def test_what_differs_in_kind_subject_version_or_dedupe_is_other_news(
 
 def test_other_words_about_the_same_are_no_news(alerts: Alerts) -> None:
     alerts.send(ABORTED, clock=at(0))
-    again = Alert("rollout_aborted", "deployments/flights", "10 of 60 failed", "x", version="v8")
+    again = Alert("rollout_aborted", "flights_deployment", "10 of 60 failed", "x", version="v8")
     assert alerts.send(again, clock=at(1)).startswith("suppressed")
 
 
@@ -166,7 +166,7 @@ def test_several_processes_tell_the_same_news_once(alerts: Alerts) -> None:
         "from mlops_assets.resources.alerts import Alert, Alerts\n"
         "alerts = Alerts(log_file=sys.argv[1])\n"
         "for number in range(40):\n"
-        "    alerts.send(Alert('log_drops', f'prediction_logs/{number}', 'x' * 2_000, 'y'))\n"
+        "    alerts.send(Alert('log_drops', f'{number}_prediction_log', 'x' * 2_000, 'y'))\n"
     )
     started = [
         subprocess.Popen([sys.executable, "-c", code, alerts.log_file], cwd=ROOT, stderr=subprocess.PIPE)
@@ -192,7 +192,7 @@ def test_looking_back_is_bounded(alerts: Alerts, monkeypatch: pytest.MonkeyPatch
     alerts.send(ABORTED, clock=at(0))
     monkeypatch.setattr(module, "TAIL_BYTES", 2_000)
     assert alerts.send(ABORTED, clock=at(1)).startswith("suppressed")
-    alerts.send(Alert("log_drops", "prediction_logs/flights", "x" * 3_000, "y"), clock=at(2))
+    alerts.send(Alert("log_drops", "flights_prediction_log", "x" * 3_000, "y"), clock=at(2))
     assert alerts.send(ABORTED, clock=at(3)) == "logged; no webhook is set"
 
 
@@ -202,7 +202,7 @@ def test_a_webhook_that_is_away_gets_it_later(alerts: Alerts, hook: Webhook) -> 
     # It is going to be told: the same news does not come twice when the webhook is back.
     assert alerts.send(ABORTED, sleep=never, clock=at(30)).startswith("suppressed")
     assert alerts.redeliver(clock=at(60)) == [
-        "rollout_aborted deployments/flights: logged and delivered to the webhook"
+        "rollout_aborted flights_deployment: logged and delivered to the webhook"
     ]
     assert alerts.redeliver(clock=at(120)) == []
     assert len(hook.requests) == 4
@@ -212,7 +212,7 @@ def test_a_webhook_that_is_away_gets_it_later(alerts: Alerts, hook: Webhook) -> 
 def test_redelivery_goes_from_the_oldest_and_ends_at_the_first_failure(alerts: Alerts, hook: Webhook) -> None:
     kinds = ["gate_rejected", "log_drops", "episode_opened"]
     hook.statuses = [500]
-    said = alerts.send_all([Alert(kind, "models/flights", "s", "c") for kind in kinds], clock=at(0))
+    said = alerts.send_all([Alert(kind, "flights_model", "s", "c") for kind in kinds], clock=at(0))
     # After the first failure nobody waits for another timeout.
     assert len(hook.requests) == 1
     assert [sentence.rsplit("(")[-1] for sentence in said] == [

@@ -135,7 +135,7 @@ def test_another_type_is_refused_while_partitions_of_the_old_one_remain(lake, ch
     kind = type_name(table(pd.DataFrame({"x": [changed]})).schema.field("x").type)
     assert f"column 'amount' is number in the table and {kind} as declared" in str(caught.value)
     assert "2 partitions of the old form would remain, a first" in str(caught.value)
-    assert "dg launch --assets 'key:\"datasets/sales\"' --partition-range a...d" in str(caught.value)
+    assert "dg launch --assets 'key:\"sales\"' --partition-range a...d" in str(caught.value)
     assert amounts(lake) == {"a": 3.0, "b": 3.0, "c": 3.0}
 
 

@@ -2,7 +2,7 @@ import pytest
 
 from mlops_assets.rollout.approval import Approval, Ruling, rule_on_deployment, rule_on_request
 
-VERSIONS = {"models/m": "a" * 64, "evaluations/m": "b" * 64, "training_sets/m": "c" * 64}
+VERSIONS = {"m_model": "a" * 64, "m_evaluation": "b" * 64, "m_training_set": "c" * 64}
 
 
 def approved(**changes: object) -> Approval:
@@ -57,7 +57,7 @@ def test_any_change_upstream_voids_the_approval(key: str) -> None:
 
 
 def test_a_version_that_vanished_voids_the_approval() -> None:
-    current = {key: value for key, value in VERSIONS.items() if key != "models/m"}
+    current = {key: value for key, value in VERSIONS.items() if key != "m_model"}
     assert not rule_on_deployment(approved(), current, model="m").allowed
 
 
@@ -77,4 +77,4 @@ def test_unchanged_versions_deploy() -> None:
 def test_the_version_follows_every_fact() -> None:
     same, other = approved(), approved(approver="bob")
     assert same.version == approved().version != other.version
-    assert approved(bound_to={**VERSIONS, "models/m": "x"}).version != same.version
+    assert approved(bound_to={**VERSIONS, "m_model": "x"}).version != same.version

@@ -21,6 +21,7 @@ from dagster._core.scheduler.instigation import InstigatorState, InstigatorStatu
 from dagster._core.storage.tags import WILL_RETRY_TAG
 
 from mlops_assets import environment
+from mlops_assets.components.asset_keys import KIND_TAG, NAME_TAG, asset_key, assets_of
 from mlops_assets.components.drift_watch import MEASURING
 from mlops_assets.components.episode_records import episode_log
 from mlops_assets.components.records import latest
@@ -119,7 +120,8 @@ def health_alerts(
     # This sensor's own failures are told by the other one.
     names = {sensor.name for sensor in repository.sensor_defs} - {"health_alerts"}
     news, cursor.sensors = sensor_news(cursor.sensors, sensor_ticks(context.instance, names))
-    runs, cursor.runs_until = failed_runs(context.instance, cursor.runs_until, now=time.time())
+    models = {key: name for name, key in assets_of(repository.asset_graph, "model").items()}
+    runs, cursor.runs_until = failed_runs(context.instance, cursor.runs_until, models=models, now=time.time())
     news += failed_run_news(runs)
     logs = log_states(context.instance, serve_client, _deployments(repository.asset_graph))
     more, cursor.logs = log_news(cursor.logs, logs)
@@ -197,8 +199,8 @@ def _renewing(key: dg.AssetKey, node: Any) -> str:
     name = key.to_user_string()
     if not node.is_materializable:
         return f"mlops status; {name} is made outside Dagster"
-    if key.path[0] == "approvals":
-        return f"mlops status; then approve with: mlops approve {key.path[-1]} --by NAME --reason TEXT"
+    if node.tags.get(KIND_TAG) == "approval":
+        return f"mlops status; then approve with: mlops approve {node.tags[NAME_TAG]} --by NAME --reason TEXT"
     partition = " --partition YYYY-MM-DD" if node.partitions_def is not None else ""
     return f"mlops status; then make it with: dg launch --assets 'key:\"{name}\"'{partition}"
 
@@ -236,7 +238,7 @@ def _sensor_states(instance: dg.DagsterInstance, names: Collection[str]) -> Iter
 
 
 def failed_runs(
-    instance: dg.DagsterInstance, until: float | None, *, now: float
+    instance: dg.DagsterInstance, until: float | None, *, models: Mapping[dg.AssetKey, str], now: float
 ) -> tuple[list[FailedRun], float]:
     """Failed runs that a sensor or automation launched to make a model or to measure one, newer than
     ``until``; the next one.
@@ -261,9 +263,9 @@ def failed_runs(
         if launched_by in (None, BY_HAND) or run.tags.get(WILL_RETRY_TAG) == "true":
             continue
         for key in sorted(run.asset_selection or ()):
-            if key.path[0] == "models":
-                failed = _failed_run(instance, run, key.path[1], launched_by)
-                version, attempt = _attempt(instance, record, key.path[1])
+            if (model := models.get(key)) is not None:
+                failed = _failed_run(instance, run, model, launched_by)
+                version, attempt = _attempt(instance, record, model)
                 runs.append(replace(failed, version=version, attempt=attempt))
         if launched_by == MEASURING and MONITOR_TAG in run.tags:
             runs.append(
@@ -274,7 +276,7 @@ def failed_runs(
 
 def _attempt(instance: dg.DagsterInstance, record: dg.RunRecord, model: str) -> tuple[str, str]:
     """The version and number of the attempt that was running when the run was created; empty without one."""
-    if dg.AssetKey(["training_sets", model]) not in (record.dagster_run.asset_selection or ()):
+    if asset_key("training_set", model) not in (record.dagster_run.asset_selection or ()):
         return "", ""
     created = record.create_timestamp.replace(tzinfo=UTC).timestamp()
     episode = episode_log(instance, model, before=created).open
@@ -305,7 +307,7 @@ def _failed_run(instance: dg.DagsterInstance, run: dg.DagsterRun, model: str, la
 
 def _checks(instance: dg.DagsterInstance, run_id: str, model: str) -> Iterator[AssetCheckEvaluation]:
     """What checks on the model's evaluation said in that run."""
-    evaluated = dg.AssetKey(["evaluations", model])
+    evaluated = asset_key("evaluation", model)
     for entry in instance.all_logs(run_id, of_type={dg.DagsterEventType.ASSET_CHECK_EVALUATION}):
         found = entry.get_dagster_event().asset_check_evaluation_data
         if found.asset_key == evaluated:
@@ -325,7 +327,7 @@ def log_states(
     """
     states: dict[str, LogState] = {}
     for name in deployments:
-        if latest(instance, dg.AssetKey(["deployments", name])) is None:
+        if latest(instance, asset_key("deployment", name)) is None:
             continue
         try:
             dropped = dropped_rows(client.metrics(name, timeout_s=ENDPOINT_TIMEOUT_S))
@@ -356,7 +358,7 @@ def dropped_rows(metrics: str) -> int | None:
 
 
 def _deployments(graph: Any) -> list[str]:
-    return sorted(key.path[1] for key in graph.materializable_asset_keys if key.path[0] == "deployments")
+    return list(assets_of(graph, "deployment"))
 
 
 def _repository(context: dg.SensorEvaluationContext) -> dg.RepositoryDefinition:

@@ -13,6 +13,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
+from mlops_assets.asset_names import asset_name
 from mlops_assets.components.use_cases import MissingDocument
 from mlops_assets.resources.alerts import Alert
 
@@ -69,7 +70,7 @@ class LogTold:
 
 @dataclass(frozen=True)
 class FailedRun:
-    """A run that was to make ``models/<model>`` anew by itself, or to measure it, and failed.
+    """A run that was to make ``<model>_model`` anew by itself, or to measure it, and failed.
 
     ``judged``: its gate gave a verdict other than promote, which is an answer and told as one. ``attempt``:
     episode and number of the granted retrain that waited for this run ("1.2"), with the ``version`` that the
@@ -186,7 +187,7 @@ def log_news(
 def _log_alert(deployment: str, what: str, summary: str, now: LogState) -> Alert:
     return Alert(
         kind="log_drops",
-        subject=f"prediction_logs/{deployment}",
+        subject=asset_name("prediction_log", deployment),
         summary=summary,
         command=f"GET /{deployment}/ready says the problem; see that MLOPS_PREDICTION_LOG_URI can be written "
         "fast enough. Windows with lost rows are judged on the rest",
@@ -211,10 +212,10 @@ def _retrain_failed(one: FailedRun) -> Alert:
     attempt = f", retrain {one.attempt}" if one.attempt else ""
     return Alert(
         kind="retrain_failed",
-        subject=f"models/{one.model}",
+        subject=asset_name("model", one.model),
         summary=f"run {one.run_id[:8]} (launched by {one.launched_by}{attempt}) {_where_and_why(one)}",
         command=f"read the run at {one.url}; an open episode is tried again after its back-off, by hand: "
-        f"dg launch --assets 'key:\"training_sets/{one.model}\"'",
+        f"dg launch --assets 'key:\"{asset_name('training_set', one.model)}\"'",
         version=one.version,
         evidence={"run_id": one.run_id, "step": one.step, "error": one.error},
         dedupe=one.attempt or one.run_id,
@@ -224,7 +225,7 @@ def _retrain_failed(one: FailedRun) -> Alert:
 def _measuring_failed(one: FailedRun) -> Alert:
     return Alert(
         kind="measuring_failed",
-        subject=f"drift/{one.model}",
+        subject=asset_name("drift", one.model),
         summary=f"drift is not seen while measuring fails: run {one.run_id[:8]} {_where_and_why(one)}",
         command=f"read the run at {one.url}; measure_{one.model} tries again by itself, later each time",
         evidence={"run_id": one.run_id, "step": one.step, "error": one.error},
@@ -245,7 +246,7 @@ def document_news(told: Collection[str], missing: Sequence[MissingDocument]) -> 
     alerts = [
         Alert(
             kind="document_missing",
-            subject=f"documents/{one.use_case}",
+            subject=asset_name("document", one.use_case),
             summary=f"{one.what} is missing: {_short(one.problem)}{_with_it(one, missing)}",
             command=one.command,
             evidence={"where": one.where, "assets": list(one.assets), "problem": one.problem},

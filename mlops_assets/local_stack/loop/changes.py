@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Literal
 
+from mlops_assets.asset_names import Kind as AssetKind
+from mlops_assets.asset_names import read_asset_name
 from mlops_assets.local_stack.loop.readings import Event, Reading, Run
 from mlops_assets.monitoring.findings import WindowDrift, WindowPerformance
 
@@ -37,7 +39,9 @@ Kind = Literal[
     "served stale",
     "served fresh",
 ]
-CHAIN = ("training_sets", "candidates", "models", "evaluations", "approvals", "deployments")
+CHAIN: tuple[AssetKind, ...] = (
+    "training_set", "candidates", "model", "evaluation", "approval", "deployment",
+)  # fmt: skip
 SHORT_RUN = 8
 FAILED = ("FAILURE", "CANCELED")
 
@@ -70,9 +74,9 @@ def changes(before: Reading, after: Reading) -> list[Change]:
 
 
 def _of_event(event: Event, earlier: Event | None) -> Iterator[Change]:
-    kind = event.asset.split("/")[0]
+    kind = read_asset_name(event.asset).kind
     made = event.kind == "materialised"
-    if kind == "drift_signals" and not made:
+    if kind == "drift_signal" and not made:
         yield from _episode_noted(event)
         return
     teller = _MADE.get(kind)
@@ -176,17 +180,17 @@ def _deployment(event: Event, _: Event | None) -> Iterator[Change]:
     yield Change(kind, target, told, facts)
 
 
-_MADE: Mapping[str, Callable[[Event, Event | None], Iterator[Change]]] = {
+_MADE: Mapping[AssetKind, Callable[[Event, Event | None], Iterator[Change]]] = {
     "performance": _performance,
     "drift": _drift,
-    "drift_signals": _episode_opened,
-    "retrain_requests": _granted,
-    "training_sets": _training_set,
+    "drift_signal": _episode_opened,
+    "retrain_request": _granted,
+    "training_set": _training_set,
     "candidates": _candidates,
-    "models": _model,
-    "evaluations": _verdict,
-    "approvals": _approval,
-    "deployments": _deployment,
+    "model": _model,
+    "evaluation": _verdict,
+    "approval": _approval,
+    "deployment": _deployment,
 }
 
 
@@ -194,7 +198,7 @@ def _of_runs(before: Reading, after: Reading) -> Iterator[Change]:
     """Runs of the chain that appeared, and any run that failed."""
     for run_id, run in sorted(after.runs.items(), key=lambda entry: entry[1].created):
         earlier = before.runs.get(run_id)
-        retrains = any(asset.split("/")[0] in CHAIN[:-1] for asset in run.assets)
+        retrains = any(read_asset_name(asset).kind in CHAIN[:-1] for asset in run.assets)
         if earlier is None and retrains:
             by = run.launched_by or "a person"
             yield Change("run launched", _short(run), f"{_assets(run)}, launched by {by}", _facts(run))
@@ -311,5 +315,5 @@ def _assets(run: Run) -> str:
 
 
 def _order(asset: str) -> tuple[int, str]:
-    kind = asset.split("/")[0]
+    kind = read_asset_name(asset).kind
     return (CHAIN.index(kind) if kind in CHAIN else len(CHAIN)), asset

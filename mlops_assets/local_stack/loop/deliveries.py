@@ -20,9 +20,11 @@ from datetime import date, timedelta
 from pathlib import Path
 from typing import Any
 
+from mlops_assets.asset_names import Kind
+from mlops_assets.components.asset_keys import assets_of
 from mlops_assets.errors import MlopsError, StackError
 
-DELIVERED_KINDS = ("datasets", "features")
+DELIVERED_KINDS: tuple[Kind, ...] = ("dataset", "features")
 """Kinds of assets whose partitions arrive from outside, or are made at once of what did."""
 LAUNCHED_BY = "outcomes arriving"
 
@@ -141,8 +143,9 @@ def bring(definitions: Any, instance: Any, *, first: str, last: str) -> dict[str
     graph = definitions.resolve_asset_graph()
     keys = [
         key
-        for key in sorted(graph.materializable_asset_keys)
-        if key.path[0] in DELIVERED_KINDS and graph.get(key).partitions_def is not None
+        for kind in DELIVERED_KINDS
+        for key in assets_of(graph, kind).values()
+        if graph.get(key).partitions_def is not None
     ]
     partitions = {"dagster/asset_partition_range_start": first, "dagster/asset_partition_range_end": last}
     result = definitions.resolve_implicit_global_asset_job_def().execute_in_process(

@@ -11,6 +11,8 @@ feed fails is what the offline rows never showed.
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from mlops_assets.asset_names import asset_name, table_name
+from mlops_assets.components.asset_keys import asset_key
 from mlops_assets.components.measuring import REFERENCE_FILE
 from mlops_assets.errors import StackError
 from serve.schema import GoldenRow, ModelFormat, ModelManifest
@@ -26,7 +28,7 @@ MADE_OF_TAGS = ("dagster/input_data_version", "dagster/input_event_pointer", "da
 def plant_model(
     definitions: "dg.Definitions", instance: "dg.DagsterInstance", model: str, without: Sequence[str]
 ) -> dict[str, Any]:
-    """Registers the champion's bad twin and reports it as a materialisation of ``models/<model>``.
+    """Registers the champion's bad twin and reports it as a materialisation of the model.
 
     Gives ``version`` and ``digest``. StackError when there is no champion, or when a row of the gate would
     show what is wrong with it.
@@ -38,10 +40,10 @@ def plant_model(
     resources = definitions.resources or {}
     lake, registry = resources["lake"], resources["model_registry"]
     champion = registry.by_alias(model, "champion")
-    key = dg.AssetKey(["models", model])
+    key = asset_key("model", model)
     newest = instance.get_latest_materialization_event(key)
     if champion is None or newest is None or newest.asset_materialization is None:
-        raise StackError(f"models/{model} has no champion; nothing can be planted beside it.")
+        raise StackError(f"{asset_name('model', model)} has no champion; nothing can be planted beside it.")
     manifest, payload = read_package(champion.package_uri, lake.public_storage_options())
     positions = [manifest.feature_names.index(name) for name in without]
     _require_hidden(lake, model, without)
@@ -103,12 +105,12 @@ def _golden(manifest: ModelManifest, payload: bytes, without: Sequence[str]) -> 
 
 
 def _require_hidden(lake: Any, model: str, without: Sequence[str]) -> None:
-    rows = lake.read(f"training_sets/{model}", columns=list(without))
+    rows = lake.read(table_name("training_set", model), columns=list(without))
     shown = int(rows.isna().all(axis=1).sum())
     if shown:
         raise StackError(
-            f"{shown} of {len(rows)} rows of training_sets/{model} lack {', '.join(without)}: the gate would "
-            "see what is wrong with the planted model."
+            f"{shown} of {len(rows)} rows that {model} was made of lack {', '.join(without)}: the gate "
+            "would see what is wrong with the planted model."
         )
 
 

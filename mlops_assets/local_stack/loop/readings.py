@@ -9,13 +9,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from mlops_assets.asset_names import read_asset_name
 from mlops_assets.errors import StackError
 
 EVENTS = 6
 """Newest events that are read of each asset; more of one asset between two looks would be missed."""
 RUNS = 15
 TIMEOUT_S, ATTEMPTS = 20.0, 3
-STALE_KINDS = ("models",)
+STALE_KINDS = ("model",)
 """Kinds whose staleness is read: following every cause of every asset takes seconds."""
 
 _HEAD = "runId timestamp partition"
@@ -207,7 +208,7 @@ class Watch:
         return tuple(sorted(found, key=lambda event: event.at))
 
     def _staleness(self) -> dict[str, Staleness]:
-        keys = [key for key in self._assets if key.split("/")[0] in STALE_KINDS]
+        keys = [key for key in self._assets if read_asset_name(key).kind in STALE_KINDS]
         told = self._ask(_STALENESS, keys=_keys(keys))
         return {
             "/".join(node["assetKey"]["path"]): Staleness(

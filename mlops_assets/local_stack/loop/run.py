@@ -16,6 +16,7 @@ from pathlib import Path
 from rich.console import Console
 
 from mlops_assets import environment
+from mlops_assets.asset_names import Kind, asset_name
 from mlops_assets.errors import MlopsError, StackError
 from mlops_assets.local_stack import process_table, record
 from mlops_assets.local_stack.loop import scenes
@@ -42,9 +43,9 @@ STATE = ".mlops-loop"
 MODEL = "flights"
 KEPT_VARIABLES = (environment.GIT_SHA.name,)
 """Of the platform's variables: where everything lies is the story's own business, the commit is not."""
-WATCHED = (
-    "performance", "drift", "drift_signals", "retrain_requests", "training_sets", "candidates", "models",
-    "evaluations", "approvals", "deployments",
+WATCHED: tuple[Kind, ...] = (
+    "performance", "drift", "drift_signal", "retrain_request", "training_set", "candidates", "model",
+    "evaluation", "approval", "deployment",
 )  # fmt: skip
 
 
@@ -80,12 +81,16 @@ def loop(console: Console, *, full: bool = False, keep: bool = False) -> bool:
         outside = _Outside(settings, plan)
         deployed = bring_up(settings, supervisor, console).require_all()
         if MODEL not in deployed:
-            raise StackError(f"deployments/{MODEL} was not deployed; log: {layout.logs / 'graph.log'}")
+            raise StackError(
+                f"{asset_name('deployment', MODEL)} was not deployed; log: {layout.logs / 'graph.log'}"
+            )
         record.write(layout, "ready", tuple(deployed))
         asks, deliveries = outside.ready()
         stack.callback(deliveries.close)
         url = f"{settings.serve_url}/{MODEL}"
-        watch = stack.enter_context(Watch(settings.dagster_url, url, [f"{kind}/{MODEL}" for kind in WATCHED]))
+        watch = stack.enter_context(
+            Watch(settings.dagster_url, url, [asset_name(kind, MODEL) for kind in WATCHED])
+        )
         flights = outside.flights
         world = World(
             clock,

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from datetime import date, timedelta
 from pathlib import Path
 
+from mlops_assets.asset_names import asset_name
 from mlops_assets.local_stack.loop.story import Story, Unfulfilled
 from mlops_assets.local_stack.loop.telling import Teller
 from mlops_assets.local_stack.loop.world import ONE_DAY
@@ -69,10 +70,10 @@ def _champion(story: Story) -> str:
     story.begin()
     endpoint = story.last.endpoint
     if endpoint is None:
-        raise Unfulfilled(f"the endpoint of deployments/{MODEL} does not say that it is ready.")
+        raise Unfulfilled(f"the endpoint of {asset_name('deployment', MODEL)} does not say that it is ready.")
     told = f"{story.fact('models', 'trainer')}, {story.fact('models', 'why')}"
     story.teller.line(f"{endpoint.stable} answers", told, mark="done")
-    return story.fact("models", "package")
+    return story.fact("model", "package")
 
 
 def _days(story: Story, plan: Plan) -> date:

@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date, timedelta
 
+from mlops_assets.asset_names import read_asset_name
 from mlops_assets.errors import MlopsError
 from mlops_assets.local_stack.loop.changes import Change, Kind, changes
 from mlops_assets.local_stack.loop.readings import Reading, Watch
@@ -296,15 +297,15 @@ class Story:
         found = [
             event
             for event in self.last.events
-            if event.asset.split("/")[0] == kind and event.kind == "materialised"
+            if read_asset_name(event.asset).kind == kind and event.kind == "materialised"
         ]
         return str(found[-1].facts.get(name, "")) if found else ""
 
     def _stale(self, since: int) -> None:
         """An episode makes the model stale, by cause, and what answers says so too."""
         self.expect(
-            "models/flights STALE because of the episode",
-            lambda change: change.kind == "model stale" and "drift_signals" in change.text,
+            "the model STALE because of the episode",
+            lambda change: change.kind == "model stale" and "_drift_signal" in change.text,
             within_s=STALE_S,
             since=since,
         )
@@ -339,7 +340,7 @@ class Story:
     def _was_made(self, kind: str, *, after: float) -> bool:
         """Whether a run that was created after that time (Unix seconds) has made the asset of that kind."""
         return any(
-            event.asset.split("/")[0] == kind
+            read_asset_name(event.asset).kind == kind
             and event.run_id in self.last.runs
             and self.last.runs[event.run_id].created >= after
             for event in self.last.events

@@ -19,6 +19,7 @@ from dagster._core.scheduler.instigation import (
 )
 from dagster._utils.error import SerializableErrorInfo
 
+from mlops_assets.components.asset_keys import asset_key, name_tags
 from mlops_assets.components.drift_watch import _alert
 from mlops_assets.components.episode_records import granted, noted
 from mlops_assets.components.monitor_fields import DriftMonitorDeclaration
@@ -35,6 +36,9 @@ NOW = datetime.now(UTC).timestamp()
 AUTOMATION = {"mlops/launched_by": "automation"}
 
 
+MODELS = {asset_key("model", "flights"): "flights"}
+
+
 class Happens(dg.Config):
     """What goes wrong in this run."""
 
@@ -42,16 +46,17 @@ class Happens(dg.Config):
     gate: bool = False
 
 
-@dg.asset(key=["models", "flights"])
+@dg.asset(key=asset_key("model", "flights"), tags=name_tags("model", "flights"))
 def model(config: Happens) -> None:
     if config.training:
         raise ValueError("no rows")
 
 
 @dg.asset(
-    key=["evaluations", "flights"],
+    key=asset_key("evaluation", "flights"),
+    tags=name_tags("evaluation", "flights"),
     deps=[model],
-    check_specs=[dg.AssetCheckSpec("gate", asset=["evaluations", "flights"], blocking=True)],
+    check_specs=[dg.AssetCheckSpec("gate", asset=asset_key("evaluation", "flights"), blocking=True)],
 )
 def evaluation(config: Happens) -> Iterator[dg.MaterializeResult[None]]:
     yield dg.MaterializeResult(
@@ -60,14 +65,16 @@ def evaluation(config: Happens) -> Iterator[dg.MaterializeResult[None]]:
 
 
 @dg.asset(
-    key=["deployments", "flights"],
+    key=asset_key("deployment", "flights"),
+    tags=name_tags("deployment", "flights"),
     freshness_policy=dg.FreshnessPolicy.time_window(fail_window=timedelta(days=35)),
 )
 def deployment() -> None: ...
 
 
 @dg.asset(
-    key=["datasets", "flights"],
+    key=asset_key("dataset", "flights"),
+    tags=name_tags("dataset", "flights"),
     partitions_def=dg.DailyPartitionsDefinition("2013-01-01"),
     freshness_policy=dg.FreshnessPolicy.cron(
         deadline_cron="0 9 * * *", lower_bound_delta=timedelta(hours=3), timezone="UTC"
@@ -141,7 +148,7 @@ def tick(instance: dg.DagsterInstance, hook: Webhook, tmp_path: Path) -> Tick:
 def becomes(instance: dg.DagsterInstance, asset: str, state: str, at: float, before: str = "UNKNOWN") -> None:
     """What Dagster's freshness daemon records."""
     change = FreshnessStateChange(
-        key=dg.AssetKey(asset.split("/")),
+        key=dg.AssetKey(asset),
         new_state=FreshnessState(state),
         previous_state=FreshnessState(before),
         state_change_timestamp=at,
@@ -166,20 +173,20 @@ def test_a_late_asset_reaches_the_webhook_signed_and_its_recovery_too(
     instance: dg.DagsterInstance, hook: Webhook, tick: Tick
 ) -> None:
     assert tick(freshness_alerts).skip_reason is not None and hook.requests == []
-    becomes(instance, "deployments/flights", "FAIL", NOW)
-    becomes(instance, "datasets/flights", "FAIL", NOW)
+    becomes(instance, "flights_deployment", "FAIL", NOW)
+    becomes(instance, "flights", "FAIL", NOW)
     tick(freshness_alerts)
     tick(freshness_alerts)
     assert hook.kinds() == ["freshness_failed", "freshness_failed"]
     for headers, body in hook.requests:
         assert headers["X-Mlops-Signature"] == signature("the key", headers["X-Mlops-Timestamp"], body)
     data, served = told(hook)
-    assert served["subject"] == "deployments/flights"
+    assert served["subject"] == "flights_deployment"
     assert served["summary"].endswith("never made, and its policy allows 35 days")
-    assert served["command"].endswith("dg launch --assets 'key:\"deployments/flights\"'")
+    assert served["command"].endswith("dg launch --assets 'key:\"flights_deployment\"'")
     assert data["summary"].endswith("its policy wants it at most 3 h before '0 9 * * *' (UTC)")
-    assert data["command"].endswith("'key:\"datasets/flights\"' --partition YYYY-MM-DD")
-    becomes(instance, "deployments/flights", "PASS", NOW + 600, before="FAIL")
+    assert data["command"].endswith("'key:\"flights\"' --partition YYYY-MM-DD")
+    becomes(instance, "flights_deployment", "PASS", NOW + 600, before="FAIL")
     tick(freshness_alerts)
     tick(freshness_alerts)
     assert hook.kinds()[2:] == ["freshness_recovered"]
@@ -188,9 +195,9 @@ def test_a_late_asset_reaches_the_webhook_signed_and_its_recovery_too(
 
 def test_the_last_materialisation_is_named(instance: dg.DagsterInstance, hook: Webhook, tick: Tick) -> None:
     instance.report_runless_asset_event(
-        dg.AssetMaterialization(["datasets", "flights"], partition="2013-01-01")
+        dg.AssetMaterialization(asset_key("dataset", "flights"), partition="2013-01-01")
     )
-    becomes(instance, "datasets/flights", "FAIL", NOW)
+    becomes(instance, "flights", "FAIL", NOW)
     tick(freshness_alerts)
     assert "last made 20" in told(hook)[0]["summary"]
 
@@ -198,7 +205,7 @@ def test_the_last_materialisation_is_named(instance: dg.DagsterInstance, hook: W
 def test_a_lost_cursor_does_not_tell_old_news_again(
     instance: dg.DagsterInstance, hook: Webhook, tick: Tick
 ) -> None:
-    becomes(instance, "datasets/flights", "FAIL", NOW)
+    becomes(instance, "flights", "FAIL", NOW)
     tick(freshness_alerts)
     said = tick(freshness_alerts, forget=True).skip_reason
     assert said is not None and "suppressed" in str(said.skip_message)
@@ -303,7 +310,7 @@ def retrain(
         raise_on_error=False,
         tags={name.replace("__", "/"): value for name, value in tags.items()},
         asset_selection=[model.key, evaluation.key],
-        run_config={"ops": {"models__flights": fate, "evaluations__flights": fate}},
+        run_config={"ops": {"flights_model": fate, "flights_evaluation": fate}},
     )
 
 
@@ -313,8 +320,8 @@ def test_a_retrain_that_failed_is_told_once(instance: dg.DagsterInstance, hook: 
     for _ in range(2):
         tick(health_alerts)
     (alert,) = told(hook)
-    assert alert["kind"] == "retrain_failed" and alert["subject"] == "models/flights"
-    assert "launched by automation) failed at models__flights" in alert["summary"]
+    assert alert["kind"] == "retrain_failed" and alert["subject"] == "flights_model"
+    assert "launched by automation) failed at flights_model" in alert["summary"]
     assert "no rows" in alert["evidence"]["error"]
     assert f"/runs/{result.run_id}" in alert["command"]
 
@@ -335,7 +342,7 @@ def test_a_verdict_a_persons_run_and_one_that_is_tried_again_are_not_told(
 def chain_run(instance: dg.DagsterInstance, launched_by: str = "automation") -> None:
     """A run from the training set on, which fails there."""
 
-    @dg.asset(key=["training_sets", "flights"])
+    @dg.asset(key=asset_key("training_set", "flights"), tags=name_tags("training_set", "flights"))
     def training_set() -> None:
         raise ValueError("no rows")
 
@@ -407,7 +414,7 @@ def test_the_failure_of_a_chain_that_no_attempt_waits_for_is_told_as_that_run(
 def test_a_model_alone_that_failed_is_not_the_attempt(instance: dg.DagsterInstance) -> None:
     instance.report_runless_asset_event(granted("flights", GRANTED, "drift"))
     retrain(instance, training=True, mlops__launched_by="automation")
-    (run,) = module.failed_runs(instance, None, now=NOW)[0]
+    (run,) = module.failed_runs(instance, None, models=MODELS, now=NOW)[0]
     assert run.attempt == ""
 
 
@@ -417,11 +424,11 @@ def test_a_model_alone_that_failed_is_not_the_attempt(instance: dg.DagsterInstan
 def test_a_failed_measurement_is_told_once_however_often_it_is_tried_again(
     instance: dg.DagsterInstance, hook: Webhook, tick: Tick
 ) -> None:
-    @dg.asset(key=["performance", "flights"])
+    @dg.asset(key=asset_key("performance", "flights"), tags=name_tags("performance", "flights"))
     def performance() -> None:
         raise ValueError("a label outside the classes")
 
-    @dg.asset(key=["drift", "flights"], deps=[performance])
+    @dg.asset(key=asset_key("drift", "flights"), tags=name_tags("drift", "flights"), deps=[performance])
     def drift() -> None: ...
 
     measuring = dg.Definitions(assets=[performance, drift], executor=dg.in_process_executor)
@@ -436,14 +443,14 @@ def test_a_failed_measurement_is_told_once_however_often_it_is_tried_again(
     job.execute_in_process(instance=instance, raise_on_error=False)  # A person's own.
     tick(health_alerts)
     (alert,) = told(hook)
-    assert alert["kind"] == "measuring_failed" and alert["subject"] == "drift/flights"
+    assert alert["kind"] == "measuring_failed" and alert["subject"] == "flights_drift"
     assert "a label outside the classes" in alert["summary"]
 
 
 def test_runs_of_before_the_last_day_are_no_news(instance: dg.DagsterInstance) -> None:
     retrain(instance, training=True, mlops__launched_by="automation")
-    assert len(module.failed_runs(instance, None, now=NOW + 3_600)[0]) == 1
-    assert module.failed_runs(instance, None, now=NOW + 3 * 86_400)[0] == []
+    assert len(module.failed_runs(instance, None, models=MODELS, now=NOW + 3_600)[0]) == 1
+    assert module.failed_runs(instance, None, models=MODELS, now=NOW + 3 * 86_400)[0] == []
 
 
 # -- prediction logs ---------------------------------------------------------------------------------
@@ -461,7 +468,7 @@ def gateway_says(hook: Webhook, *, dropped: int, problem: str | None = None, ref
 
 @pytest.fixture
 def deployed(instance: dg.DagsterInstance) -> None:
-    instance.report_runless_asset_event(dg.AssetMaterialization(["deployments", "flights"]))
+    instance.report_runless_asset_event(dg.AssetMaterialization(asset_key("deployment", "flights")))
 
 
 @pytest.mark.usefixtures("deployed")
@@ -472,7 +479,7 @@ def test_dropped_rows_are_told_with_their_number(hook: Webhook, tick: Tick) -> N
     tick(health_alerts)
     tick(health_alerts)
     (alert,) = told(hook)
-    assert alert["kind"] == "log_drops" and alert["subject"] == "prediction_logs/flights"
+    assert alert["kind"] == "log_drops" and alert["subject"] == "flights_prediction_log"
     assert alert["summary"] == "250 rows were dropped from the log"
 
 
@@ -510,7 +517,7 @@ def test_an_endpoint_that_does_not_answer_keeps_the_rest_of_the_watch(
 def test_what_the_webhook_did_not_take_is_delivered_by_the_next_tick(
     instance: dg.DagsterInstance, hook: Webhook, tick: Tick
 ) -> None:
-    becomes(instance, "datasets/flights", "FAIL", NOW)
+    becomes(instance, "flights", "FAIL", NOW)
     hook.statuses = [503]
     tick(freshness_alerts)
     assert hook.kinds() == ["freshness_failed"]
@@ -526,7 +533,7 @@ def test_a_missing_document_is_told_once_and_its_placeholders_fail_their_check(
     instance: dg.DagsterInstance, hook: Webhook, tick: Tick, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     missing = MissingDocument(
-        "shop.yaml:3", "shop", "ModelComponent shop", "shop.yaml:4: task: no", "", ("models/shop",)
+        "shop.yaml:3", "shop", "ModelComponent shop", "shop.yaml:4: task: no", "", ("shop_model",)
     )
     lost = dg.Definitions.merge(DEFINITIONS, placeholders([missing]))
     monkeypatch.setitem(globals(), "DEFINITIONS", lost)
@@ -536,7 +543,7 @@ def test_a_missing_document_is_told_once_and_its_placeholders_fail_their_check(
     assert hook.kinds() == ["document_missing"] and "1 documents are missing" in str(first.skip_reason)
     (check,) = first.asset_events
     assert isinstance(check, dg.AssetCheckEvaluation) and not check.passed
-    assert (check.asset_key, check.description) == (dg.AssetKey(["models", "shop"]), "shop.yaml:4: task: no")
+    assert (check.asset_key, check.description) == (asset_key("model", "shop"), "shop.yaml:4: task: no")
     assert second.asset_events == []
 
 
@@ -548,7 +555,7 @@ def test_one_gateway_that_answers_nonsense_keeps_the_others_watched(
     monkeypatch.setattr(ServeClient, "metrics", lambda self, name, **_: told[name])
     monkeypatch.setattr(ServeClient, "ready", lambda self, name, **_: (200, {}))
     for name in told:
-        instance.report_runless_asset_event(dg.AssetMaterialization(["deployments", name]))
+        instance.report_runless_asset_event(dg.AssetMaterialization(asset_key("deployment", name)))
 
     states = module.log_states(instance, ServeClient(dashboard_url="", serve_url="", state_file=""), told)
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from mlops_assets.asset_names import asset_name
 from mlops_assets.components.drift_watch import _alert
 from mlops_assets.components.monitor_fields import DriftMonitorDeclaration
 from mlops_assets.components.use_cases import MissingDocument
@@ -39,19 +40,19 @@ LATE = Freshness(
 
 
 def test_an_asset_that_turns_late_is_told_once_with_since_when_and_the_command() -> None:
-    (alert,), told = freshness_news({}, {"datasets/flights": LATE})
-    assert alert.kind == "freshness_failed" and alert.subject == "datasets/flights"
+    (alert,), told = freshness_news({}, {"flights": LATE})
+    assert alert.kind == "freshness_failed" and alert.subject == "flights"
     assert alert.summary == (
         "not fresh since 2023-11-14 22:13 UTC: last made 2023-11-13 10:13 UTC, and its policy allows 36 h"
     )
     assert alert.command == "dg launch --assets x"
-    assert freshness_news(told, {"datasets/flights": LATE}) == ([], told)
+    assert freshness_news(told, {"flights": LATE}) == ([], told)
 
 
 @pytest.mark.parametrize("state", ["PASS", "WARN"])
 def test_coming_back_is_told_once(state: str) -> None:
-    back = {"datasets/flights": Freshness(state, SINCE + 3 * 86_400)}
-    (alert,), told = freshness_news({"datasets/flights": SINCE}, back)
+    back = {"flights": Freshness(state, SINCE + 3 * 86_400)}
+    (alert,), told = freshness_news({"flights": SINCE}, back)
     assert alert.kind == "freshness_recovered"
     assert alert.summary == "fresh again since 2023-11-17 22:13 UTC, after 3 days"
     assert told == {}
@@ -118,7 +119,7 @@ def test_a_very_long_error_is_cut() -> None:
 
 def test_rows_dropped_since_the_last_look_are_told_with_their_number() -> None:
     (alert,), told = log_news({"flights": LogTold(100)}, {"flights": LogState(1_340, "OSError: full")})
-    assert alert.kind == "log_drops" and alert.subject == "prediction_logs/flights"
+    assert alert.kind == "log_drops" and alert.subject == "flights_prediction_log"
     assert alert.summary == "1,240 rows were dropped from the log (OSError: full)"
     assert told == {"flights": LogTold(1_340, "OSError: full")}
     assert log_news(told, {"flights": LogState(1_340, None)}) == ([], {"flights": LogTold(1_340, None)})
@@ -169,14 +170,14 @@ def test_a_refused_key_is_told_because_nobody_can_tell_whether_rows_are_lost() -
 
 
 def failed_run(**facts: Any) -> FailedRun:
-    known = {"step": "models__flights", "error": "boom", "judged": False, "url": "http://u", **facts}
+    known = {"step": "flights_model", "error": "boom", "judged": False, "url": "http://u", **facts}
     return FailedRun("0123456789ab", "flights", "automation", **known)
 
 
 def test_a_failed_retrain_is_told_with_step_and_error() -> None:
     (alert,) = failed_run_news([failed_run()])
-    assert alert.kind == "retrain_failed" and alert.subject == "models/flights"
-    assert alert.summary == "run 01234567 (launched by automation) failed at models__flights: boom"
+    assert alert.kind == "retrain_failed" and alert.subject == "flights_model"
+    assert alert.summary == "run 01234567 (launched by automation) failed at flights_model: boom"
     assert alert.dedupe == "0123456789ab" and "http://u" in alert.command
 
 
@@ -194,13 +195,13 @@ def test_the_failure_of_an_attempt_is_the_news_that_the_drift_sensor_tells() -> 
 
 
 def test_a_failed_measurement_is_told_by_step_for_it_fails_again_and_again() -> None:
-    first = failed_run(measuring=True, step="performance__flights")
+    first = failed_run(measuring=True, step="flights_performance")
     (alert,) = failed_run_news([first])
-    assert alert.kind == "measuring_failed" and alert.subject == "drift/flights"
-    assert alert.summary.endswith("failed at performance__flights: boom")
+    assert alert.kind == "measuring_failed" and alert.subject == "flights_drift"
+    assert alert.summary.endswith("failed at flights_performance: boom")
     assert "http://u" in alert.command and "models" not in alert.command
     (again,) = failed_run_news([replace(first, run_id="ba9876543210", error="boom again")])
-    (other,) = failed_run_news([failed_run(measuring=True, step="drift__flights")])
+    (other,) = failed_run_news([failed_run(measuring=True, step="flights_drift")])
     assert again.fingerprint == alert.fingerprint != other.fingerprint
 
 
@@ -213,16 +214,16 @@ def test_durations_read_like_a_persons(seconds: float, told: str) -> None:
 
 
 def lost(what: str, problem: str, *, because: str = "", where: str = "shop.yaml:3") -> MissingDocument:
-    return MissingDocument(where, "shop", what, problem, because, (f"models/{what}",))
+    return MissingDocument(where, "shop", what, problem, because, (asset_name("model", what),))
 
 
 def test_a_document_that_cannot_be_loaded_is_told_once_with_what_falls_with_it() -> None:
     own = lost("model", "shop.yaml:4: task: no")
-    fallen = lost("deployment", "shop.yaml:9: needs models/model", because="shop.yaml:3", where="shop.yaml:9")
+    fallen = lost("deployment", "shop.yaml:9: needs model_model", because="shop.yaml:3", where="shop.yaml:9")
 
     (alert,), told = document_news([], [own, fallen])
 
-    assert (alert.kind, alert.subject) == ("document_missing", "documents/shop")
+    assert (alert.kind, alert.subject) == ("document_missing", "shop_document")
     assert alert.summary == "model is missing: shop.yaml:4: task: no; with it deployment"
     assert alert.command.startswith("mend shop.yaml:3")
     assert document_news(told, [own, fallen]) == ([], told)

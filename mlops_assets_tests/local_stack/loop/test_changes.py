@@ -40,11 +40,11 @@ def drift_window(start, end, *, ks, rows=6_000):
 
 
 def drift(*windows, at=1.0):
-    return event("drift/flights", at, windows=[one.to_dict() for one in windows])
+    return event("flights_drift", at, windows=[one.to_dict() for one in windows])
 
 
 def test_what_was_there_before_is_no_change():
-    there = Reading(events=(event("models/flights", model_version=1, trainer="xgboost", why="best"),))
+    there = Reading(events=(event("flights_model", model_version=1, trainer="xgboost", why="best"),))
     assert told(there, there) == []
 
 
@@ -71,7 +71,7 @@ def test_a_window_that_waits_for_labels_is_judged_when_they_are_there():
             MONDAY, NEXT_MONDAY, "v1", "champion", 6_000, 5_800, 0.97, status, "", metric="skill",
             value=0.17, low=0.1, high=0.24, reference=0.2, loss=0.03, loss_low=-0.04,
         )  # fmt: skip
-        return event("performance/flights", at, windows=[window.to_dict()])
+        return event("flights_performance", at, windows=[window.to_dict()])
 
     waiting, judged = performance("waiting", 1.0), performance("judged", 2.0)
 
@@ -93,10 +93,10 @@ def episodes(**changed):
 
 
 def test_an_episode_opens_as_a_materialisation_and_closes_as_an_observation():
-    opened = event("drift_signals/flights", data_version="episode-3", reason="2 of 3 windows")
-    outcome = event("drift_signals/flights", 2.0, kind="observed", reason="rejected", episodes=episodes())
+    opened = event("flights_drift_signal", data_version="episode-3", reason="2 of 3 windows")
+    outcome = event("flights_drift_signal", 2.0, kind="observed", reason="rejected", episodes=episodes())
     closed = event(
-        "drift_signals/flights", 3.0, kind="observed", reason="v2 passed",
+        "flights_drift_signal", 3.0, kind="observed", reason="v2 passed",
         episodes=episodes(closed_at=NEXT_MONDAY, closed_by="gate"),
     )  # fmt: skip
 
@@ -109,12 +109,12 @@ def test_an_episode_opens_as_a_materialisation_and_closes_as_an_observation():
 
 def test_the_chain_is_told_in_the_order_it_was_made():
     events = (
-        event("retrain_requests/flights", 1.0, data_version="episode-3.1", reason="granted"),
-        event("training_sets/flights", 2.0, train_rows=1200, evaluation_rows=300),
-        event("candidates/flights", 3.0, winner="lightgbm", why="best log loss"),
-        event("models/flights", 4.0, model_version=2, trainer="lightgbm", why="best log loss"),
-        event("evaluations/flights", 5.0, model_version=2, outcome="promote", reason="a gain of 0.01"),
-        event("approvals/flights", 6.0, model_version=2, decision="approve", approver="auto", reason="gate"),
+        event("flights_retrain_request", 1.0, data_version="episode-3.1", reason="granted"),
+        event("flights_training_set", 2.0, train_rows=1200, evaluation_rows=300),
+        event("flights_candidates", 3.0, winner="lightgbm", why="best log loss"),
+        event("flights_model", 4.0, model_version=2, trainer="lightgbm", why="best log loss"),
+        event("flights_evaluation", 5.0, model_version=2, outcome="promote", reason="a gain of 0.01"),
+        event("flights_approval", 6.0, model_version=2, decision="approve", approver="auto", reason="gate"),
     )
     found = changes(Reading(), Reading(events=events))
     assert [(change.kind, change.subject) for change in found] == [
@@ -141,7 +141,7 @@ def test_the_chain_is_told_in_the_order_it_was_made():
     ],
 )
 def test_an_act_of_the_deployment_is_a_step_a_promotion_or_an_abort(facts, kind):
-    assert told(Reading(), Reading(events=(event("deployments/flights", **facts),))) == [(kind, "v2")]
+    assert told(Reading(), Reading(events=(event("flights_deployment", **facts),))) == [(kind, "v2")]
 
 
 def run(status, *assets, run_id="0123456789"):
@@ -149,32 +149,32 @@ def run(status, *assets, run_id="0123456789"):
 
 
 def test_a_run_of_the_chain_is_told_when_it_appears_and_any_run_when_it_fails():
-    chain = ("models/flights", "training_sets/flights")
+    chain = ("flights_model", "flights_training_set")
     queued, failed = Reading(runs=run("QUEUED", *chain)), Reading(runs=run("FAILURE", *chain))
 
     (launched,) = changes(Reading(), queued)
 
     assert (launched.kind, launched.text) == (
         "run launched",
-        "training_sets/flights → models/flights, launched by automation",
+        "flights_training_set → flights_model, launched by automation",
     )
     assert told(queued, failed) == [("run failed", "01234567")]
     assert told(failed, failed) == []
-    assert told(Reading(), Reading(runs=run("STARTED", "drift/flights"))) == []
-    assert told(Reading(), Reading(runs=run("FAILURE", "drift/flights"))) == [("run failed", "01234567")]
+    assert told(Reading(), Reading(runs=run("STARTED", "flights_drift"))) == []
+    assert told(Reading(), Reading(runs=run("FAILURE", "flights_drift"))) == [("run failed", "01234567")]
 
 
 def test_staleness_is_told_with_its_cause_and_its_end():
     def reading(status, *causes):
-        return Reading(staleness={"models/flights": Staleness(status, causes)})
+        return Reading(staleness={"flights_model": Staleness(status, causes)})
 
-    fresh, stale = reading("FRESH"), reading("STALE", "drift_signals/flights has a new data version")
+    fresh, stale = reading("FRESH"), reading("STALE", "flights_drift_signal has a new data version")
 
     (change,) = changes(fresh, stale)
 
-    assert (change.kind, change.text) == ("model stale", "drift_signals/flights has a new data version")
+    assert (change.kind, change.text) == ("model stale", "flights_drift_signal has a new data version")
     assert told(stale, stale) == []
-    assert told(stale, fresh) == [("model fresh", "models/flights")]
+    assert told(stale, fresh) == [("model fresh", "flights_model")]
 
 
 def test_the_endpoint_tells_traffic_trips_and_whether_it_is_stale():
@@ -195,7 +195,7 @@ def test_the_endpoint_tells_traffic_trips_and_whether_it_is_stale():
 
 def test_answers_of_graphql_and_http_are_read():
     found = event_of(
-        "models/flights",
+        "flights_model",
         "materialised",
         {
             "runId": "r", "timestamp": "1700000000500", "partition": None, "description": None,
@@ -211,12 +211,12 @@ def test_answers_of_graphql_and_http_are_read():
     assert found.facts == {"model_version": 2, "windows": [1], "page": None}
     made = run_of(
         {
-            "runId": "r", "status": "STARTED", "assetSelection": [{"path": ["models", "flights"]}],
+            "runId": "r", "status": "STARTED", "assetSelection": [{"path": ["flights_model"]}],
             "tags": [{"key": "dagster/sensor_name", "value": "automation"}],
             "creationTime": 1.0, "startTime": None, "endTime": None,
         }
     )  # fmt: skip
-    assert (made.assets, made.launched_by) == (("models/flights",), "automation")
+    assert (made.assets, made.launched_by) == (("flights_model",), "automation")
     routes = {
         "v1": {"weight": 10_000, "shadow": 0, "tripped": None},
         "v2": {"weight": 0, "shadow": 10_000, "tripped": "slow"},

@@ -9,7 +9,7 @@ import pytest
 from mlops_assets.errors import StackError
 from mlops_assets.local_stack.loop.readings import Watch
 
-ASSETS = ("models/flights", "drift/flights")
+ASSETS = ("flights_model", "flights_drift")
 READY = {"stable": "v1", "routes": {"v1": {"weight": 10_000, "shadow": 0, "tripped": None}}}
 
 
@@ -21,7 +21,7 @@ class Platform:
 
     def graphql(self, query, variables):
         if "staleStatus" in query:
-            return {"assetNodes": [{"assetKey": {"path": ["models", "flights"]}, "staleStatus": "FRESH",
+            return {"assetNodes": [{"assetKey": {"path": ["flights_model"]}, "staleStatus": "FRESH",
                                     "staleCauses": []}]}  # fmt: skip
         if "runsOrError" in query:
             return {"runsOrError": {"results": []}}
@@ -53,9 +53,9 @@ class Platform:
             }
             for version in self.made
         ]  # fmt: skip
-        model = key == "models/flights"
+        model = key == "flights_model"
         return {
-            "assetKey": {"path": key.split("/")},
+            "assetKey": {"path": [key]},
             "assetMaterializations": events if model else [],
             "assetObservations": [],
         }
@@ -111,9 +111,9 @@ def test_metadata_is_fetched_once_and_only_of_assets_with_something_new(platform
     assert [event.facts for event in first.events] == [{"model_version": 1}]
     assert again.events == first.events
     assert [event.facts["model_version"] for event in second.events] == [1, 2]
-    assert platform.detailed == [["models/flights"], ["models/flights"]]
+    assert platform.detailed == [["flights_model"], ["flights_model"]]
     assert first.endpoint is not None and first.endpoint.stable == "v1"
-    assert first.staleness["models/flights"].status == "FRESH"
+    assert first.staleness["flights_model"].status == "FRESH"
 
 
 def test_samples_and_ticks_are_read(platform):

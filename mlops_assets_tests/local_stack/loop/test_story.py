@@ -107,20 +107,20 @@ def told(tmp_path):
 
 
 def test_a_transition_that_does_not_come_names_what_came_instead(told):
-    waiting = {"0123456789": Run("0123456789", "QUEUED", ("models/flights",), "automation", 1.0, None, None)}
-    story = told.story(Reading(), Reading(events=(event("training_sets/flights", 1.0),), runs=waiting))
+    waiting = {"0123456789": Run("0123456789", "QUEUED", ("flights_model",), "automation", 1.0, None, None)}
+    story = told.story(Reading(), Reading(events=(event("flights_training_set", 1.0),), runs=waiting))
     story.begin()
     with pytest.raises(Unfulfilled) as missed:
         story.expect("a new model", lambda change: change.kind == "model made", within_s=0.0)
     said = str(missed.value)
     assert said.startswith("a new model did not come within 0 s. Seen instead:")
     assert "training set made" in said
-    assert "run 01234567 queued: models/flights" in said
+    assert "run 01234567 queued: flights_model" in said
     assert "sensor drift_flights skipped: too few windows were judged" in said
 
 
 def test_only_a_transition_after_the_given_one_counts(told):
-    first, second = (event("models/flights", at, model_version=int(at)) for at in (1.0, 2.0))
+    first, second = (event("flights_model", at, model_version=int(at)) for at in (1.0, 2.0))
     story = told.story(Reading(), Reading(events=(first,)), Reading(events=(first, second)))
     story.begin()
 
@@ -214,8 +214,8 @@ def test_every_transition_has_words_and_long_ones_are_cut_at_a_word():
 
 def test_only_a_run_that_began_after_the_news_has_measured_it(told):
     def measured(run_id, created):
-        drift = Event("drift/flights", "materialised", run_id, created, None, "", "", {"windows": []})
-        runs = {run_id: Run(run_id, "SUCCESS", ("drift/flights",), "", created, None, None)}
+        drift = Event("flights_drift", "materialised", run_id, created, None, "", "", {"windows": []})
+        runs = {run_id: Run(run_id, "SUCCESS", ("flights_drift",), "", created, None, None)}
         return Reading(events=(drift,), runs=runs)
 
     story = told.story(measured("before", 1.0), measured("after", 3.0))

@@ -21,11 +21,11 @@ from rich.table import Table
 
 from bench.walk_forward import dataset, declarations
 from mlops_assets import environment
-from mlops_assets.components.backtest import monitoring_of, overridden, recipe_of
+from mlops_assets.assets.backtest import monitoring_of, overridden, recipe_of
 from mlops_assets.components.dataset import DatasetDeclaration
 from mlops_assets.components.feature_view import FeatureViewDeclaration
 from mlops_assets.components.model import ModelDeclaration
-from mlops_assets.components.monitor_fields import DriftMonitorDeclaration
+from mlops_assets.documents.drift_monitor import DriftMonitorDeclaration
 from mlops_assets.defs.flights.features import arrived_late, flight_features
 from mlops_assets.features.declared import declare
 from mlops_assets.features.view import compute

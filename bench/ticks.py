@@ -20,7 +20,7 @@ from typing import Any
 import dagster as dg
 from dagster.components.testing import create_defs_folder_sandbox
 
-from mlops_assets.components.asset_keys import asset_key, read_key
+from mlops_assets.asset_keys import asset_key, read_key
 from mlops_assets.definitions import with_platform_policy
 from mlops_assets.resources.alerts import Alerts
 from mlops_assets.resources.clock import Clock

@@ -1,7 +1,7 @@
 """What assets are called: a kind and a name make one word, and the word tells both.
 
 Belongs here: the kinds of asset, the word of an asset, the table of an asset in the lake. Does not belong
-here: Dagster's keys (``components/asset_keys.py``), what an asset is (the components).
+here: Dagster's keys (``asset_keys.py``), what an asset is (the components).
 
 The Dagster UI draws the last part of a key. A key is therefore one part that says what its asset is:
 ``flights_model`` is the model of ``flights``, and a dataset has its name alone. Tables in the lake lie by

@@ -86,7 +86,7 @@ def status_command(as_json: bool) -> None:
 
     from mlops_assets.defs.platform.resources import clock, model_registry, serve_client
     from mlops_assets.instance import running_instance
-    from mlops_assets.status import print_status, status_of
+    from mlops_assets.commands.status import print_status, status_of
 
     with running_instance() as instance:
         status = status_of(_definitions(), instance, serve_client(), model_registry(), clock().now())
@@ -103,7 +103,7 @@ def status_command(as_json: bool) -> None:
 @click.option("--reject", is_flag=True, help="Reject instead of approve.")
 def approve_command(model: str, approver: str, reason: str, reject: bool) -> None:
     """Approve (or reject) the current version of MODEL; the deployment follows by itself."""
-    from mlops_assets.decisions import decide_approval
+    from mlops_assets.commands.decisions import decide_approval
     from mlops_assets.instance import running_instance
 
     with running_instance() as instance:
@@ -175,7 +175,7 @@ def rollback_command(deployment: str, to: str, by: str, reason: str) -> None:
 @_person
 def retire_command(deployment: str, by: str, reason: str) -> None:
     """Take DEPLOYMENT, which no document declares any more, out of service."""
-    from mlops_assets.decisions import retire
+    from mlops_assets.commands.decisions import retire
     from mlops_assets.defs.platform.resources import serve_client
     from mlops_assets.instance import running_instance
 
@@ -189,7 +189,7 @@ def retire_command(deployment: str, by: str, reason: str) -> None:
 
 
 def _act(deployment: str, **act: Any) -> None:
-    from mlops_assets.decisions import decide_rollout
+    from mlops_assets.commands.decisions import decide_rollout
     from mlops_assets.instance import running_instance
 
     with running_instance() as instance:
@@ -211,7 +211,7 @@ def _act(deployment: str, **act: Any) -> None:
 @_person
 def close_episode_command(model: str, by: str, reason: str) -> None:
     """Close MODEL's open drift episode: nothing is retrained for it any more."""
-    from mlops_assets.decisions import close_episode
+    from mlops_assets.commands.decisions import close_episode
     from mlops_assets.defs.platform.resources import clock
     from mlops_assets.instance import running_instance
 
@@ -226,7 +226,7 @@ def close_episode_command(model: str, by: str, reason: str) -> None:
 @_person
 def retrain_command(model: str, by: str, reason: str, override: bool) -> None:
     """Ask MODEL's governor for one retrain, from the training set to the deployment."""
-    from mlops_assets.decisions import ask_for_retrain
+    from mlops_assets.commands.decisions import ask_for_retrain
     from mlops_assets.instance import running_instance
 
     with running_instance() as instance:
@@ -257,7 +257,7 @@ def explain_command(
 
     from mlops_assets import environment
     from mlops_assets.defs.platform.resources import inference_log, model_registry
-    from mlops_assets.explain import explain, print_explanation
+    from mlops_assets.commands.explain import explain, print_explanation
     from mlops_assets.instance import running_instance
 
     with running_instance() as instance:
@@ -305,7 +305,7 @@ def backtest_command(
     """Replay MODEL's own history: what retraining never, by calendar or on drift would have been worth."""
     import json
 
-    from mlops_assets.backtesting import overrides, print_backtest, run_backtest
+    from mlops_assets.commands.backtesting import overrides, print_backtest, run_backtest
     from mlops_assets.instance import running_instance
 
     config: dict[str, Any] = {

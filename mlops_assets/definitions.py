@@ -11,9 +11,9 @@ import dagster as dg
 from dagster.components.core.component_tree import ComponentTree
 
 from mlops_assets import environment
-from mlops_assets.components.asset_keys import KIND_TAG
-from mlops_assets.components.orphan_watch import orphan_watch
-from mlops_assets.components.rollout_watch import LAUNCHED_BY_TAG
+from mlops_assets.asset_keys import KIND_TAG
+from mlops_assets.sensors.orphans import orphan_watch
+from mlops_assets.sensors.rollout import LAUNCHED_BY_TAG
 from mlops_assets.components.use_cases import load_use_cases
 
 FRESHNESS: tuple[tuple[str, dg.FreshnessPolicy], ...] = (

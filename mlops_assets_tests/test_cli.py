@@ -8,9 +8,10 @@ import dagster as dg
 import pytest
 from click.testing import CliRunner
 
-from mlops_assets import cli, decisions, instance
-from mlops_assets.components.asset_keys import asset_key
-from mlops_assets.components.records import Record
+from mlops_assets import cli, instance
+from mlops_assets.commands import decisions
+from mlops_assets.asset_keys import asset_key
+from mlops_assets.event_log.records import Record
 
 
 @pytest.fixture

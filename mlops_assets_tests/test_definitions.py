@@ -5,7 +5,7 @@ from typing import Any
 import dagster as dg
 import pytest
 
-from mlops_assets.components.asset_keys import asset_key, name_tags
+from mlops_assets.asset_keys import asset_key, name_tags
 from mlops_assets.definitions import with_platform_policy
 from mlops_assets.defs.platform.resources import resources
 

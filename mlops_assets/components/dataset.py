@@ -17,11 +17,11 @@ import dagster as dg
 from pydantic import Field, model_validator
 
 from mlops_assets.asset_names import AssetName, table_name
-from mlops_assets.components.asset_keys import asset_key, name_tags
-from mlops_assets.components.code_version import code_version
-from mlops_assets.components.declared_table import DeclaredTable
+from mlops_assets.asset_keys import asset_key, name_tags
+from mlops_assets.assets.code_version import code_version
+from mlops_assets.documents.declared_table import DeclaredTable
 from mlops_assets.components.document import Declaration, DeclaredComponent
-from mlops_assets.components.fields import (
+from mlops_assets.documents.fields import (
     ColumnName,
     DailyPartitions,
     Delimiter,
@@ -31,13 +31,13 @@ from mlops_assets.components.fields import (
     SuiteExpectation,
     require_distinct_names,
 )
-from mlops_assets.components.partition_events import (
+from mlops_assets.event_log.partition_events import (
     latest_versions,
     range_version,
     report_partitions,
     run_partitions,
 )
-from mlops_assets.components.tables import markdown_table
+from mlops_assets.assets.markdown import markdown_table
 from mlops_assets.data.content import content_version, content_versions
 from mlops_assets.data.expectation_arguments import argument_problem, typed
 from mlops_assets.data.loading import Source, load

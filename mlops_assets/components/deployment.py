@@ -2,8 +2,8 @@
 
 Belongs here: the assets approval of a model and deployment of a name and the rollout sensor, wired
 from a declaration. Does not belong here: what an approval allows (``rollout/approval.py``), what a
-rollout does next (``rollout/plan.py``), carrying it out (``components/rolling_out.py``), the watch
-(``components/rollout_watch.py``), the cluster (``resources/serve_client.py``).
+rollout does next (``rollout/plan.py``), carrying it out (``deploying/rolling_out.py``), the watch
+(``sensors/rollout.py``), the cluster (``resources/serve_client.py``).
 """
 
 import json
@@ -16,15 +16,15 @@ import dagster as dg
 from pydantic import Field, model_validator
 
 from mlops_assets.asset_names import AssetName, asset_name
-from mlops_assets.components.asset_keys import asset_key, name_tags
-from mlops_assets.components.automation import FOLLOW_PAST_THE_GATE
-from mlops_assets.components.contradictions import of_deployment, refuse
+from mlops_assets.asset_keys import asset_key, name_tags
+from mlops_assets.assets.automation import FOLLOW_PAST_THE_GATE
+from mlops_assets.documents.contradictions import of_deployment, refuse
 from mlops_assets.components.document import Declaration, DeclaredComponent, Need, named
 from mlops_assets.components.model import ModelComponent
-from mlops_assets.components.records import Record, current_versions, latest, require
-from mlops_assets.components.rolling_out import Order, RollingOut, labelled_losses, materialisation
-from mlops_assets.components.rollout_fields import RolloutDeclaration
-from mlops_assets.components.rollout_watch import newest_decision, rollout_sensor
+from mlops_assets.event_log.records import Record, current_versions, latest, require
+from mlops_assets.deploying.rolling_out import Order, RollingOut, labelled_losses, materialisation
+from mlops_assets.documents.rollout import RolloutDeclaration
+from mlops_assets.sensors.rollout import newest_decision, rollout_sensor
 from mlops_assets.errors import ApprovalError, MlopsError
 from mlops_assets.resources.alerts import Alerts
 from mlops_assets.resources.lake import Lake

@@ -22,8 +22,8 @@ from pydantic import BaseModel, ConfigDict
 
 from mlops_assets import environment
 from mlops_assets.asset_names import AssetName, Kind, misread
-from mlops_assets.components.asset_keys import asset_key
-from mlops_assets.components.process_state import apart, process_restored
+from mlops_assets.asset_keys import asset_key
+from mlops_assets.process_state import apart, process_restored
 from mlops_assets.errors import DeclarationError, UnknownName
 
 

@@ -19,14 +19,14 @@ import dagster as dg
 import numpy as np
 
 from mlops_assets.asset_names import AssetName, Kind, asset_name, table_name
-from mlops_assets.components.asset_keys import asset_key, name_tags
-from mlops_assets.components.automation import AFTER_DEPLOYMENT
-from mlops_assets.components.backtest import backtest_asset
-from mlops_assets.components.contradictions import of_monitor, refuse
-from mlops_assets.components.declared_table import DeclaredTable
+from mlops_assets.asset_keys import asset_key, name_tags
+from mlops_assets.assets.automation import AFTER_DEPLOYMENT
+from mlops_assets.assets.backtest import backtest_asset
+from mlops_assets.documents.contradictions import of_monitor, refuse
+from mlops_assets.documents.declared_table import DeclaredTable
 from mlops_assets.components.deployment import DeploymentComponent, DeploymentDeclaration
 from mlops_assets.components.document import DeclaredComponent, Need, named
-from mlops_assets.components.drift_watch import (
+from mlops_assets.sensors.drift import (
     MEASURED,
     MEASURED_TAG,
     NO_DRIFT,
@@ -34,9 +34,9 @@ from mlops_assets.components.drift_watch import (
     measure_sensor,
     no_drift_result,
 )
-from mlops_assets.components.episode_records import episode_log, requests_key, signal_key
+from mlops_assets.event_log.episode_records import episode_log, requests_key, signal_key
 from mlops_assets.components.feature_view import FeatureViewDeclaration
-from mlops_assets.components.measuring import (
+from mlops_assets.assets.measuring import (
     DAY_COLUMN,
     READ_UNTIL,
     Served,
@@ -56,10 +56,10 @@ from mlops_assets.components.measuring import (
     within,
 )
 from mlops_assets.components.model import ModelComponent, image
-from mlops_assets.components.monitor_fields import DriftMonitorDeclaration
-from mlops_assets.components.partition_events import range_version, report_partitions, run_partitions
-from mlops_assets.components.served_state import MONITORED, Monitored, served_check
-from mlops_assets.components.tables import markdown_table
+from mlops_assets.documents.drift_monitor import DriftMonitorDeclaration
+from mlops_assets.event_log.partition_events import range_version, report_partitions, run_partitions
+from mlops_assets.event_log.served_state import MONITORED, Monitored, served_check
+from mlops_assets.assets.markdown import markdown_table
 from mlops_assets.data.content import content_versions
 from mlops_assets.data.schema import frame_of, typed_table
 from mlops_assets.errors import DeclarationError, RegistryError, UnknownName

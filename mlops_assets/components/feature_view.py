@@ -16,30 +16,30 @@ import dagster as dg
 from pydantic import Field, model_validator
 
 from mlops_assets.asset_names import AssetName, table_name
-from mlops_assets.components.asset_keys import asset_key, name_tags
-from mlops_assets.components.automation import FOLLOW_CHANGED_PARTITIONS
-from mlops_assets.components.code_version import code_version
+from mlops_assets.asset_keys import asset_key, name_tags
+from mlops_assets.assets.automation import FOLLOW_CHANGED_PARTITIONS
+from mlops_assets.assets.code_version import code_version
 from mlops_assets.components.dataset import (
     DatasetComponent,
     DatasetDeclaration,
     datasets_of,
     require_same_type,
 )
-from mlops_assets.components.declared_table import DeclaredTable
+from mlops_assets.documents.declared_table import DeclaredTable
 from mlops_assets.components.document import Declaration, DeclaredComponent
-from mlops_assets.components.fields import (
+from mlops_assets.documents.fields import (
     DailyPartitions,
     Duration,
     Name,
     require_distinct_names,
 )
-from mlops_assets.components.partition_events import (
+from mlops_assets.event_log.partition_events import (
     latest_versions,
     range_version,
     report_partitions,
     run_partitions,
 )
-from mlops_assets.components.tables import markdown_table
+from mlops_assets.assets.markdown import markdown_table
 from mlops_assets.data.content import content_version, content_versions
 from mlops_assets.data.schema import ColumnType, column_schema, frame_of, typed_table
 from mlops_assets.errors import DataError, DeclarationError, UnknownName

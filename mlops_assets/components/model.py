@@ -13,18 +13,18 @@ import dagster as dg
 from pydantic import Field, model_validator
 
 from mlops_assets.asset_names import AssetName, Kind, asset_name, table_name
-from mlops_assets.components.asset_keys import asset_key, name_tags
-from mlops_assets.components.automation import FOLLOW_CHANGED_DATA, follow_all_but
-from mlops_assets.components.code_version import code_version
-from mlops_assets.components.contradictions import of_model, refuse
+from mlops_assets.asset_keys import asset_key, name_tags
+from mlops_assets.assets.automation import FOLLOW_CHANGED_DATA, follow_all_but
+from mlops_assets.assets.code_version import code_version
+from mlops_assets.documents.contradictions import of_model, refuse
 from mlops_assets.components.dataset import datasets_of, require_same_type
-from mlops_assets.components.declared_table import DeclaredTable
+from mlops_assets.documents.declared_table import DeclaredTable
 from mlops_assets.components.document import Declaration, DeclaredComponent
 from mlops_assets.components.feature_view import FeatureViewComponent, FeatureViewDeclaration
-from mlops_assets.components.fields import Name
-from mlops_assets.components.measuring import NEWEST_DATA, REFERENCE_FILE
-from mlops_assets.components.records import Record, newest_data, require
-from mlops_assets.components.tables import markdown_table
+from mlops_assets.documents.fields import Name
+from mlops_assets.assets.measuring import NEWEST_DATA, REFERENCE_FILE
+from mlops_assets.event_log.records import Record, newest_data, require
+from mlops_assets.assets.markdown import markdown_table
 from mlops_assets.data.schema import ColumnType, frame_of, typed_table
 from mlops_assets.errors import DataError, DeclarationError, MlopsError, UnknownName
 from mlops_assets.evaluation.gate import GatePolicy, Verdict, decide
@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from numpy.typing import NDArray
 
-    from mlops_assets.components.monitor_fields import DriftMonitorDeclaration
+    from mlops_assets.documents.drift_monitor import DriftMonitorDeclaration
     from mlops_assets.training.candidates import CandidateResult
     from mlops_assets.training.package import ModelPackage
     from mlops_assets.training.training_data import TrainingData

@@ -19,7 +19,7 @@ from dagster.components.core.component_tree import ComponentTree
 from dagster.components.core.defs_module import ComponentPath
 
 from mlops_assets.asset_names import AssetName, Kind, asset_name
-from mlops_assets.components.asset_keys import read_key
+from mlops_assets.asset_keys import read_key
 from mlops_assets.components.reading import Document, declaration, problem_of, read_documents
 from mlops_assets.errors import DeclarationError, UnknownName
 

@@ -1,7 +1,7 @@
 """Content versions: what a table says, as a short text that changes exactly when the content does.
 
 Belongs here: hashing frames. Does not belong here: Delta's own version numbers (``resources/lake.py``)
-and writing versions into events (``components/partition_events.py``).
+and writing versions into events (``event_log/partition_events.py``).
 
 A version does not depend on the order of rows or columns, nor on how pandas happens to hold a value:
 None, NaN, NaT and NA are one missing value; -0.0 is 0.0; Int64 is int64; timestamps are compared as UTC

@@ -1,7 +1,7 @@
 """Which code is running: the commit recorded with models and runs.
 
 Belongs here: asking git once. Does not belong here: code versions of assets
-(``components/code_version.py``).
+(``assets/code_version.py``).
 """
 
 import functools

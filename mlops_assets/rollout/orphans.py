@@ -1,7 +1,7 @@
 """Deployments that answer and that no document declares any more. Pure.
 
 Belongs here: which deployments are orphans, and how long one has to be one before anything happens by itself.
-Does not belong here: reading what is deployed or declared (``components/retiring.py``).
+Does not belong here: reading what is deployed or declared (``deploying/retiring.py``).
 """
 
 from collections.abc import Collection, Mapping

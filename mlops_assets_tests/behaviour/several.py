@@ -16,8 +16,8 @@ import numpy as np
 import pandas as pd
 from dagster.components.testing import create_defs_folder_sandbox
 
-from mlops_assets.components.asset_keys import asset_key
-from mlops_assets.components.records import latest
+from mlops_assets.asset_keys import asset_key
+from mlops_assets.event_log.records import latest
 from mlops_assets.resources.alerts import Alerts
 from mlops_assets.resources.experiment_tracking import ExperimentTracker
 from mlops_assets.resources.lake import Lake

@@ -4,7 +4,7 @@ import dagster as dg
 import pandas as pd
 import pytest
 
-from mlops_assets.components.asset_keys import asset_key
+from mlops_assets.asset_keys import asset_key
 from mlops_assets.resources.lake import Lake
 
 SALES = asset_key("dataset", "sales")

@@ -8,7 +8,7 @@ import pytest
 from dagster._core.definitions.data_version import CachingStaleStatusResolver
 from dagster._core.loader import LoadingContextForTest
 
-from mlops_assets.components.asset_keys import asset_key
+from mlops_assets.asset_keys import asset_key
 from mlops_assets_tests.components.test_dataset import checks, failure, materialize
 
 TRIPS, WEATHER, PLANES = (asset_key("dataset", name) for name in ("trips", "weather", "planes"))

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pytest
 from pyarrow import parquet
 
-from mlops_assets.components.asset_keys import asset_key
+from mlops_assets.asset_keys import asset_key
 from mlops_assets.data.content import content_version
 from mlops_assets_tests.components.test_dataset import checks, failure, materialize
 

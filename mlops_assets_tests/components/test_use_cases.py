@@ -11,7 +11,7 @@ import pytest
 from dagster.components.testing import DefsFolderSandbox, create_defs_folder_sandbox
 
 from mlops_assets.asset_names import asset_name
-from mlops_assets.components.asset_keys import asset_key, read_key
+from mlops_assets.asset_keys import asset_key, read_key
 from mlops_assets.components.reading import COMPONENTS, read_documents
 from mlops_assets.components.use_cases import (
     CHECK,

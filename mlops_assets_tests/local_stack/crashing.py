@@ -5,7 +5,7 @@ import signal
 
 import dagster as dg
 
-from mlops_assets.components.asset_keys import asset_key, name_tags
+from mlops_assets.asset_keys import asset_key, name_tags
 
 
 def _deployment(name: str) -> dg.AssetsDefinition:

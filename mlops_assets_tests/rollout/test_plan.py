@@ -3,7 +3,7 @@ from typing import Any
 
 import pytest
 
-from mlops_assets.components.rollout_fields import RolloutDeclaration
+from mlops_assets.documents.rollout import RolloutDeclaration
 from mlops_assets.rollout.judging.conditions import Analysis, Condition
 from mlops_assets.rollout.judging.judge import Judgement, Measurement
 from mlops_assets.rollout.plan import (

@@ -21,12 +21,12 @@ from dagster._core.scheduler.instigation import InstigatorState, InstigatorStatu
 from dagster._core.storage.tags import WILL_RETRY_TAG
 
 from mlops_assets import environment
-from mlops_assets.components.asset_keys import KIND_TAG, NAME_TAG, asset_key, assets_of
-from mlops_assets.components.drift_watch import MEASURING
-from mlops_assets.components.episode_records import episode_log
-from mlops_assets.components.records import latest
-from mlops_assets.components.rollout_watch import LAUNCHED_BY_TAG
-from mlops_assets.components.successor import MONITOR_TAG
+from mlops_assets.asset_keys import KIND_TAG, NAME_TAG, asset_key, assets_of
+from mlops_assets.sensors.drift import MEASURING
+from mlops_assets.event_log.episode_records import episode_log
+from mlops_assets.event_log.records import latest
+from mlops_assets.sensors.rollout import LAUNCHED_BY_TAG
+from mlops_assets.event_log.successor import MONITOR_TAG
 from mlops_assets.components.use_cases import CHECK, MissingDocument, missing_in
 from mlops_assets.defs.platform.watching import (
     FAILED_TICKS,

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from mlops_assets.asset_names import Kind
-from mlops_assets.components.asset_keys import assets_of
+from mlops_assets.asset_keys import assets_of
 from mlops_assets.errors import MlopsError, StackError
 
 DELIVERED_KINDS: tuple[Kind, ...] = ("dataset", "features")

@@ -12,8 +12,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from mlops_assets.asset_names import asset_name, table_name
-from mlops_assets.components.asset_keys import asset_key
-from mlops_assets.components.measuring import REFERENCE_FILE
+from mlops_assets.asset_keys import asset_key
+from mlops_assets.assets.measuring import REFERENCE_FILE
 from mlops_assets.errors import StackError
 from serve.schema import GoldenRow, ModelFormat, ModelManifest
 

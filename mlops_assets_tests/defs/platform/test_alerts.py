@@ -19,10 +19,10 @@ from dagster._core.scheduler.instigation import (
 )
 from dagster._utils.error import SerializableErrorInfo
 
-from mlops_assets.components.asset_keys import asset_key, name_tags
-from mlops_assets.components.drift_watch import _alert
-from mlops_assets.components.episode_records import granted, noted
-from mlops_assets.components.monitor_fields import DriftMonitorDeclaration
+from mlops_assets.asset_keys import asset_key, name_tags
+from mlops_assets.sensors.drift import _alert
+from mlops_assets.event_log.episode_records import granted, noted
+from mlops_assets.documents.drift_monitor import DriftMonitorDeclaration
 from mlops_assets.components.use_cases import MissingDocument, placeholders
 from mlops_assets.defs.platform import alerts as module
 from mlops_assets.defs.platform.alerts import freshness_alerts, health_alerts

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from mlops_assets.asset_names import asset_name
-from mlops_assets.components.drift_watch import _alert
-from mlops_assets.components.monitor_fields import DriftMonitorDeclaration
+from mlops_assets.sensors.drift import _alert
+from mlops_assets.documents.drift_monitor import DriftMonitorDeclaration
 from mlops_assets.components.use_cases import MissingDocument
 from mlops_assets.defs.platform.watching import (
     FailedRun,

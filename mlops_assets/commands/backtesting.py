@@ -1,0 +1,114 @@
+"""``mlops backtest``: a person asks what another way of retraining would have been worth.
+
+Belongs here: launching the asset with its configuration in this process, and printing what it found. Does
+not belong here: the replay (``monitoring/backtest.py``), the asset (``assets/backtest.py``).
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import dagster as dg
+
+from mlops_assets.asset_keys import assets_of
+from mlops_assets.assets.backtest import REPORT
+from mlops_assets.event_log.records import latest
+from mlops_assets.event_log.run_owner import OWNER_TAG, this_process
+from mlops_assets.errors import DataError, DeclarationError, UnknownName
+
+if TYPE_CHECKING:
+    from mlops_assets.monitoring.backtest import Backtest
+
+
+def run_backtest(
+    definitions: dg.Definitions, instance: dg.DagsterInstance, model: str, config: Mapping[str, Any]
+) -> tuple["Backtest", str]:
+    """Materialises the backtest of a model with ``BacktestConfig`` values; what was found, and the run's id.
+
+    What is being trained is told on standard error. Raises UnknownName for a model without a drift monitor,
+    and DataError with the reason when nothing could be replayed.
+    """
+    from mlops_assets.monitoring.backtest import Backtest
+
+    graph = definitions.resolve_asset_graph()
+    known = assets_of(graph, "backtest")
+    if model not in known:
+        raise UnknownName(
+            "model with a drift monitor", model, known, next_step="Declare a DriftMonitorComponent for it."
+        )
+    key = known[model]
+    result = definitions.resolve_implicit_global_asset_job_def().execute_in_process(
+        instance=instance,
+        asset_selection=[key],
+        run_config={
+            "ops": {key.to_python_identifier(): {"config": dict(config)}},
+            # Dagster's own events are DEBUG; INFO is what the replay says of its progress.
+            "loggers": {"console": {"config": {"log_level": "INFO"}}},
+        },
+        tags={OWNER_TAG: this_process()},
+        raise_on_error=False,
+    )
+    if not result.success:
+        failures = [event.step_failure_data for event in result.all_events if event.is_step_failure]
+        told = next((one.user_failure_data.description for one in failures if one.user_failure_data), None)
+        raise DataError(told or f"the backtest failed: see run {result.run_id}")
+    record = latest(instance, key)
+    assert record is not None
+    return Backtest.from_dict(record.metadata[REPORT]), str(result.run_id)
+
+
+def overrides(policy: str, monitor: str) -> str:
+    """One JSON object over the drift monitor's document, from one over its policy and one over all of it.
+
+    DeclarationError when one of them is no JSON object.
+    """
+    parts = {name: _json_object(name, text) for name, text in (("policy", policy), ("monitor", monitor))}
+    if not parts["policy"]:
+        return json.dumps(parts["monitor"]) if parts["monitor"] else ""
+    return json.dumps(
+        {**parts["monitor"], "policy": {**parts["monitor"].get("policy", {}), **parts["policy"]}}
+    )
+
+
+def _json_object(name: str, text: str) -> dict[str, Any]:
+    if not text:
+        return {}
+    try:
+        found = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise DeclarationError(f"--{name} {text!r} is no JSON: {error}") from error
+    if not isinstance(found, dict):
+        raise DeclarationError(f"--{name} {text!r} must be a JSON object")
+    return found
+
+
+def print_backtest(found: "Backtest", run_id: str) -> None:
+    """The comparison, the months and drift's retrains as tables."""
+    from rich.console import Console
+
+    from mlops_assets.monitoring.backtest_report import (
+        comparison_rows,
+        conclusion,
+        month_rows,
+        retrain_rows,
+    )
+
+    console = Console()
+    for title, rows in (
+        ("Regimes", comparison_rows(found)),
+        ("Months", month_rows(found)),
+        ("Retrains on drift", retrain_rows(found)),
+    ):
+        _print_table(console, title, rows)
+    console.print(f"{conclusion(found)} (run {run_id}).")
+
+
+def _print_table(console: Any, title: str, rows: Sequence[Mapping[str, str]]) -> None:
+    from rich.table import Table
+
+    if not rows:
+        return
+    table = Table(*rows[0], title=title, title_justify="left")
+    for row in rows:
+        table.add_row(*row.values())
+    console.print(table)

@@ -1,0 +1,148 @@
+"""What is true of the version that really answers: is it stale, why, how old is its data.
+
+Belongs here: collecting the facts from the event log and the registry, the check ``served``. Does not belong
+here: the judgement on them (``monitoring/served.py``), acting on it (``drift_watch.py``).
+"""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import dagster as dg
+
+from mlops_assets.asset_keys import asset_key
+from mlops_assets.event_log.episode_records import episode_log
+from mlops_assets.assets.measuring import Served, served
+from mlops_assets.event_log.records import latest, newest_data
+from mlops_assets.monitoring.episodes import EpisodeLog
+from mlops_assets.monitoring.lost import RelaunchPolicy
+from mlops_assets.monitoring.served import ServedFacts, Staleness, served_staleness
+from mlops_assets.resources.clock import Clock
+from mlops_assets.resources.model_registry import ModelRegistry
+from mlops_assets.rollout.approval import Mode
+
+CHECK = "served"
+TRAINED_UNTIL, TRAINING_CODE = "trained_until", "training_code"
+"""Tags of a registered version."""
+MONITORED = "mlops/monitored"
+"""Metadata key of ``<model>_drift``: what ``Monitored.told`` gives."""
+
+
+@dataclass(frozen=True)
+class Monitored:
+    """What of a monitor's declaration says whether the served version is stale; plain values.
+
+    ``training_code``: version of the code and declaration that would train the model now. ``approval``: who
+    approves. ``relaunch``: how what was lost is launched again, as JSON values.
+    """
+
+    model: str
+    deployment: str
+    label_dataset: str
+    max_data_age_s: float
+    training_code: str
+    approval: Mode = "auto"
+    relaunch: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def relaunch_policy(self) -> RelaunchPolicy:
+        return RelaunchPolicy.model_validate(dict(self.relaunch))
+
+    @property
+    def label_key(self) -> dg.AssetKey:
+        return asset_key("dataset", self.label_dataset)
+
+    @property
+    def deployment_key(self) -> dg.AssetKey:
+        return asset_key("deployment", self.deployment)
+
+    def told(self) -> dict[str, Any]:
+        """Plain values; ``Monitored(**told)`` is this again."""
+        return asdict(self)
+
+
+def served_now(
+    instance: dg.DagsterInstance,
+    registry: ModelRegistry,
+    monitored: Monitored,
+    *,
+    now: datetime,
+    episodes: EpisodeLog | None = None,
+) -> tuple[Served | None, Staleness]:
+    """The version that answers by the last recorded act, and the judgement on it at ``now`` (data time).
+
+    ``episodes``: the log when it is newer than the recorded one.
+    """
+    found = served(instance, registry, model=monitored.model, deployment=monitored.deployment)
+    record = latest(instance, monitored.deployment_key)
+    told = record.metadata if record else {}
+    withdrawn = dict(told.get("withdrawn") or {})
+    went_back = str(told.get("action")) in ("rollback", "abort") or bool(withdrawn)
+    tags = found.version.tags if found else {}
+    facts = ServedFacts(
+        version=found.label if found else None,
+        episodes=episode_log(instance, monitored.model) if episodes is None else episodes,
+        data_until=_instant(tags.get(TRAINED_UNTIL)),
+        newest_data=_instant(newest_data(instance, monitored.label_key)),
+        max_data_age=timedelta(seconds=monitored.max_data_age_s),
+        trained_code=tags.get(TRAINING_CODE),
+        declared_code=monitored.training_code,
+        newest_stable=_newest_stable(instance, monitored.deployment_key, found),
+        rollback_reason=str(told.get("reason", "")) if went_back else "",
+    )
+    return found, served_staleness(facts, now)
+
+
+def served_check(monitored: Monitored) -> dg.AssetChecksDefinition:
+    """The check ``served`` on ``<name>_deployment``: what answers is not stale."""
+
+    @dg.asset_check(
+        asset=monitored.deployment_key,
+        name=CHECK,
+        description="What answers is not stale: no drift, no data or code it lacks, not rolled back.",
+    )
+    def check(
+        context: dg.AssetCheckExecutionContext, model_registry: ModelRegistry, clock: Clock
+    ) -> dg.AssetCheckResult:
+        found, staleness = served_now(context.instance, model_registry, monitored, now=clock.now())
+        return dg.AssetCheckResult(**served_result(found, staleness))
+
+    return check
+
+
+def served_result(found: Served | None, staleness: Staleness) -> dict[str, Any]:
+    """Passed, severity, description and metadata of the check."""
+    age = staleness.data_age
+    return {
+        "passed": staleness.stale is False,
+        "severity": dg.AssetCheckSeverity.WARN,
+        "description": staleness.reason,
+        "metadata": {
+            "version": found.label if found else "none",
+            "causes": dg.MetadataValue.json({cause.kind: cause.reason for cause in staleness.causes}),
+            "data_age_days": round(age.total_seconds() / 86_400, 2) if age is not None else "not known",
+        },
+    }
+
+
+def _newest_stable(instance: dg.DagsterInstance, key: dg.AssetKey, found: Served | None) -> str | None:
+    """The highest version that ever answered as stable."""
+    if found is None:
+        return None
+    known = {found.version.version}
+    for event in instance.fetch_materializations(key, limit=200).records:
+        made = event.asset_materialization
+        stable = made.metadata.get("stable") if made else None
+        if stable is not None and str(stable.value).startswith("v"):
+            known.add(int(str(stable.value)[1:]))
+    return f"v{max(known)}"
+
+
+def _instant(text: str | None) -> datetime | None:
+    """A time from ISO text, a day counting from its start; None for what is none (a content version)."""
+    try:
+        found = datetime.fromisoformat(text or "")
+    except ValueError:
+        return None
+    return found if found.tzinfo else found.replace(tzinfo=UTC)

@@ -1,0 +1,650 @@
+"""The sensors of a drift monitor: when to measure, and what a measurement leads to.
+
+Belongs here: reading facts from the event log and the cluster, and turning a pure decision into events, runs
+and alerts. Does not belong here: the decision (``monitoring/episodes.py``), measuring (``measuring.py``), the
+form of episode events (``episode_records.py``).
+
+The sensors keep no truth of their own. What was measured stands in the materialisations of performance
+and drift, episodes and granted retrains in the events of the drift signal and the retrain request.
+"""
+
+import json
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass
+from datetime import UTC, date, datetime, timedelta
+from typing import Any
+
+import dagster as dg
+
+from mlops_assets.asset_names import Kind, asset_name
+from mlops_assets.asset_keys import asset_key, read_key
+from mlops_assets.event_log.episode_records import (
+    Asked,
+    asked_now,
+    episode_log,
+    granted,
+    newest_grant,
+    noted,
+    opened,
+    refused,
+    requests_key,
+    signal_key,
+)
+from mlops_assets.assets.measuring import NEWEST_DATA, served
+from mlops_assets.documents.drift_monitor import DriftMonitorDeclaration
+from mlops_assets.event_log.records import latest, newest_data, read_version
+from mlops_assets.sensors.rollout import LAUNCHED_BY_TAG, back_off, unfinished_run
+from mlops_assets.event_log.served_state import CHECK as SERVED_CHECK
+from mlops_assets.event_log.served_state import TRAINED_UNTIL, Monitored, served_now, served_result
+from mlops_assets.event_log.successor import (
+    MONITOR_TAG,
+    RECONCILER,
+    RETRAINING,
+    launches_of,
+    retraining_run,
+    successor_of,
+)
+from mlops_assets.errors import ClusterUnreachable, DeploymentError
+from mlops_assets.monitoring.episodes import (
+    AttemptFacts,
+    EpisodeLog,
+    LoopFacts,
+    Step,
+    lost_approval,
+    next_step,
+)
+from mlops_assets.monitoring.findings import WindowDrift, WindowPerformance
+from mlops_assets.monitoring.governor import Outcome
+from mlops_assets.monitoring.lost import Again
+from mlops_assets.monitoring.policy import DataAge, Decision, decide
+from mlops_assets.monitoring.windows import window_of
+from mlops_assets.resources.alerts import Alert, Alerts
+from mlops_assets.resources.clock import Clock
+from mlops_assets.resources.inference_log import InferenceLog
+from mlops_assets.resources.model_registry import ModelRegistry
+from mlops_assets.resources.serve_client import ServeClient
+from serve.schema import MonitoringReport
+
+INTERVAL_S = 10
+MEASURED, MEASURED_TAG = "measured", "mlops/measured"
+"""Metadata key of ``<model>_drift`` and tag of the run: what the measurement was launched on."""
+MEASURING = "measure sensor"
+SEARCHED_FILES = 200
+NO_DRIFT = "no_drift"
+GOVERNOR = "governor"
+WILL_RETRY_TAG, PARENT_TAG = "dagster/will_retry", "dagster/parent_run_id"
+REPORT_EVERY_S = 60.0
+"""A gateway that lost its referee lost the report too."""
+CHAIN: tuple[Kind, ...] = (*RETRAINING, "approval")
+APPROVAL_AT = CHAIN.index("approval")
+OUTCOMES: dict[str, Outcome] = {"promote": "promoted", "reject": "rejected", "inconclusive": "inconclusive"}
+WORST_REPORTED = 20
+MOST_STEPS = 4
+"""Decisions carried out in one tick; opening an episode and granting its first retrain are two."""
+
+
+def chain_keys(declared: DriftMonitorDeclaration) -> list[dg.AssetKey]:
+    """What one retrain makes, from the training set to the deployment."""
+    made = [asset_key(kind, declared.model) for kind in CHAIN]
+    return [*made, asset_key("deployment", declared.served_by)]
+
+
+# -- when to measure -------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What a measurement was launched on. ``at`` is data time, ISO; ``day`` the newest day it read.
+
+    It travels as a tag of the run into the metadata of ``<model>_drift``: only what was measured counts as
+    measured, however many runs failed since.
+    """
+
+    at: str = ""
+    day: str = ""
+    log: str = ""
+    labels: float = 0.0
+    stable: str = ""
+
+    @staticmethod
+    def read(text: str | None) -> "Measured":
+        return Measured(**json.loads(text)) if text else Measured()
+
+
+def due(
+    before: Measured, now: Measured, *, every: timedelta, length: timedelta
+) -> tuple[tuple[str, str] | None, str]:
+    """First and last day of the log to read anew, or None; and why. Pure.
+
+    New labels, another stable version and the end of a window are news at once; new answers only every
+    ``every``, since there are always some.
+    """
+    if not now.log:
+        return None, "nothing was logged yet"
+    first = min(before.day or now.day, now.day)
+    # Gateways write with a delay: the day before may have got its last answers since.
+    eve = (date.fromisoformat(first) - timedelta(days=1)).isoformat()
+    days = (eve, now.day)
+    if not before.at:
+        return days, "the first measurement"
+    then, at = datetime.fromisoformat(before.at), datetime.fromisoformat(now.at)
+    if now.stable != before.stable:
+        return days, f"{now.stable or 'nothing'} answers now, {before.stable or 'nothing'} did"
+    if now.labels > before.labels:
+        return days, "labels arrived"
+    if window_of(at, length) != window_of(then, length):
+        return days, "a window ended"
+    if now.log != before.log and at - then >= every:
+        return days, "new answers"
+    return None, "no news since the last measurement" if now.log == before.log else "new answers wait"
+
+
+def measure_sensor(
+    declared: DriftMonitorDeclaration, *, label_key: dg.AssetKey, measured: Sequence[dg.AssetKey]
+) -> dg.SensorDefinition:
+    """The sensor ``measure_<model>``: one run of log, performance and drift whenever there is news."""
+
+    @dg.sensor(
+        name=f"measure_{declared.model}",
+        target=dg.AssetSelection.assets(*measured),
+        minimum_interval_seconds=INTERVAL_S,
+        default_status=dg.DefaultSensorStatus.RUNNING,
+        description=f"Measures what {declared.served_by} answered, when answers or labels arrived.",
+    )
+    def measure(
+        context: dg.SensorEvaluationContext, inference_log: InferenceLog, clock: Clock
+    ) -> dg.SensorResult:
+        instance = context.instance
+        busy = unfinished_run(instance, measured[-1])
+        if busy is not None:
+            return dg.SensorResult(skip_reason=f"run {busy} is measuring")
+        tags = {MONITOR_TAG: declared.model, LAUNCHED_BY_TAG: MEASURING}
+        wait_s = back_off(instance, tags, time.time())
+        if wait_s > 0:
+            return dg.SensorResult(skip_reason=f"measuring failed; the next try is in {wait_s:.0f} s")
+        record = latest(instance, measured[-1])
+        before = Measured.read(str(record.metadata.get(MEASURED) or "") if record else "")
+        if not before.at:
+            held = inference_log.stats(declared.served_by)
+            before = Measured(day=held.first_hour.date().isoformat() if held.first_hour else "")
+        now = _seen(instance, inference_log, declared, label_key, clock.now())
+        days, why = due(before, now, every=declared.every, length=declared.window)
+        if days is None:
+            return dg.SensorResult(skip_reason=why)
+        first = declared.logs_since.isoformat()
+        if days[1] < first:
+            return dg.SensorResult(skip_reason=f"all answers are older than logs_since {first}")
+        request = dg.RunRequest(
+            asset_selection=list(measured),
+            tags={
+                "dagster/asset_partition_range_start": max(days[0], first),
+                "dagster/asset_partition_range_end": days[1],
+                **tags,
+                MEASURED_TAG: json.dumps(asdict(now)),
+                "mlops/reason": why,
+            },
+        )
+        return dg.SensorResult(run_requests=[request])
+
+    return measure
+
+
+def _seen(
+    instance: dg.DagsterInstance,
+    log: InferenceLog,
+    declared: DriftMonitorDeclaration,
+    label_key: dg.AssetKey,
+    now: datetime,
+) -> Measured:
+    # A gateway whose clock is ahead must not hide what the others write.
+    newest = [file for file in log.last_files(declared.served_by, SEARCHED_FILES) if file.hour <= now]
+    labels = instance.get_latest_materialization_event(label_key)
+    record = latest(instance, asset_key("deployment", declared.served_by))
+    return Measured(
+        at=now.isoformat(),
+        day=newest[0].hour.date().isoformat() if newest else "",
+        log=newest[0].path.rpartition("/")[2] if newest else "",
+        labels=labels.timestamp if labels else 0.0,
+        stable=str(record.metadata.get("stable", "")) if record else "",
+    )
+
+
+# -- what a measurement leads to -------------------------------------------------------------------------
+
+
+def drift_sensor(
+    declared: DriftMonitorDeclaration, monitored: Monitored, *, clock: Callable[[], float] = time.time
+) -> dg.SensorDefinition:
+    """The sensor ``drift_<model>``: opens and closes episodes, grants retrains, repairs lost ones.
+
+    ``clock``: real time, Unix seconds, which runs are waited for by; data time comes from the resource.
+    """
+    real_clock = clock
+    keys = chain_keys(declared)
+    check_keys = [
+        dg.AssetCheckKey(asset_key("model", declared.model), NO_DRIFT),
+        dg.AssetCheckKey(asset_key("deployment", declared.served_by), SERVED_CHECK),
+    ]
+
+    @dg.sensor(
+        name=f"drift_{declared.model}",
+        target=dg.AssetSelection.assets(*keys) | dg.AssetSelection.checks(*check_keys),
+        minimum_interval_seconds=INTERVAL_S,
+        default_status=dg.DefaultSensorStatus.RUNNING,
+        description=f"Opens drift episodes of {declared.model}, grants retrains, closes them.",
+    )
+    def watch(
+        context: dg.SensorEvaluationContext,
+        clock: Clock,
+        model_registry: ModelRegistry,
+        serve_client: ServeClient,
+        alerts: Alerts,
+    ) -> dg.SensorResult:
+        instance, now = context.instance, clock.now()
+        decision = decision_now(instance, model_registry, declared, monitored.label_key, now)
+        before = episode_log(instance, declared.model)
+        asked_for = asked_now(instance, declared.model)
+        facts = loop_facts(instance, model_registry, declared, monitored, before, real_clock(), asked_for)
+        steps = list(_steps(declared, facts, before, decision, now))
+        events: list[Any] = []
+        requests: list[dg.RunRequest] = []
+        news: list[Alert] = []
+        for step in steps:
+            manual = monitored.approval == "manual"
+            made, asked, alert = _carried_out(declared, keys, step, decision, asked_for, manual=manual)
+            events += made
+            requests += asked
+            news += [alert] if alert else []
+        log = steps[-1].log
+        found, staleness = served_now(instance, model_registry, monitored, now=now, episodes=log)
+        cursor = json.loads(context.cursor) if context.cursor else {}
+        told = {
+            "version": found.label if found else "",
+            "stale": staleness.stale,
+            "causes": sorted(cause.kind for cause in staleness.causes),
+        }
+        if told != cursor.get("served"):
+            result = served_result(found, staleness)
+            events.append(
+                dg.AssetCheckEvaluation(
+                    asset_key=check_keys[1].asset_key,
+                    check_name=SERVED_CHECK,
+                    **result,
+                )
+            )
+        lost = lost_approval(facts, declared.relaunch.relaunch())
+        given_up = f"{facts.unapproved}" if lost is not None and lost.verdict == "give_up" else ""
+        if lost is not None and given_up and given_up != cursor.get("given_up"):
+            news.append(_approval_lost(declared, given_up, lost))
+        report = _report(instance, declared, found.label if found else "", staleness, log, found)
+        pushed = _pushed(serve_client, declared, report, cursor, real_clock())
+        cursor = {**cursor, "served": told, "given_up": given_up, **pushed}
+        alerts.send_all(news)
+        last = steps[-1]
+        if (requests or last.log != before) and episode_log(instance, declared.model) != before:
+            # A person closed the episode meanwhile, say: decide anew on what is true now.
+            return dg.SensorResult(skip_reason="the episodes changed meanwhile", cursor=context.cursor)
+        return dg.SensorResult(
+            asset_events=events,
+            run_requests=requests,
+            cursor=json.dumps(cursor),
+            skip_reason=None if requests else "; ".join([last.reason, *_approval_waits(facts, lost)]),
+        )
+
+    return watch
+
+
+def decision_now(
+    instance: dg.DagsterInstance,
+    registry: ModelRegistry,
+    declared: DriftMonitorDeclaration,
+    label_key: dg.AssetKey,
+    now: datetime,
+) -> Decision:
+    """The policy's decision on the windows that were measured last, of the version that answers."""
+    found = served(instance, registry, model=declared.model, deployment=declared.served_by)
+    until = found.version.tags.get(TRAINED_UNTIL) if found else None
+    age = None
+    # Where there is nothing newer to train on, a retrain would only make the same model again.
+    if (
+        found is not None
+        and until
+        and newest_data(instance, label_key) != found.version.tags.get(NEWEST_DATA)
+    ):
+        trained = datetime.fromisoformat(until)
+        age = DataAge(found.label, now - trained, declared.max_data_age, now)
+    drift = [
+        WindowDrift.from_dict(window)
+        for window in _metadata(instance, asset_key("drift", declared.model), "windows")
+    ]
+    performance = [
+        WindowPerformance.from_dict(window)
+        for window in _metadata(instance, asset_key("performance", declared.model), "windows")
+    ]
+    version = found.label if found else ""
+    return decide(
+        declared.policy,
+        [one for one in drift if one.version == version],
+        [one for one in performance if one.variant == "champion" and one.version == version],
+        data_age=age,
+    )
+
+
+def _metadata(instance: dg.DagsterInstance, key: dg.AssetKey, name: str) -> list[dict[str, Any]]:
+    record = latest(instance, key)
+    return list(record.metadata.get(name) or []) if record else []
+
+
+def _steps(
+    declared: DriftMonitorDeclaration,
+    facts: LoopFacts,
+    log: EpisodeLog,
+    decision: Decision,
+    now: datetime,
+) -> Iterable[Step]:
+    """What is due now, one after the other; the last one may be to wait."""
+    governor, relaunch = declared.governor.governor(), declared.relaunch.relaunch()
+    for _ in range(MOST_STEPS):
+        step = next_step(log, decision, facts, governor, now, relaunch=relaunch)
+        yield step
+        if step.action in ("wait", "reconcile", "close", "grant", "refuse"):
+            # After these the facts have changed, and are only known at the next tick.
+            return
+        log = step.log
+
+
+def loop_facts(
+    instance: dg.DagsterInstance,
+    registry: ModelRegistry,
+    declared: DriftMonitorDeclaration,
+    monitored: Monitored,
+    log: EpisodeLog,
+    now: float,
+    asked_for: Asked | None,
+) -> LoopFacts:
+    """What is true at ``now`` (real time, Unix seconds), from the event log, the runs and the registry."""
+    found = served(instance, registry, model=declared.model, deployment=declared.served_by)
+    model_key = asset_key("model", declared.model)
+    deployed = latest(instance, asset_key("deployment", declared.served_by))
+    # Lost runs are ended by this look: what comes after sees them as ended.
+    in_flight = retraining_run(instance, declared.model)
+    successor = successor_of(instance, monitored, now)
+    lost = successor if successor is not None and successor.unapproved else None
+    signal = latest(instance, signal_key(declared.model))
+    read = read_version(instance, model_key, signal_key(declared.model))
+    return LoopFacts(
+        served=str(deployed.metadata.get("stable") or "") or None if deployed else None,
+        successor=successor.version if successor else None,
+        in_flight=in_flight,
+        attempt=_attempt(instance, declared, in_flight, now)
+        if log.open and log.open.attempts
+        else AttemptFacts(),
+        data=newest_data(instance, monitored.label_key),
+        served_data=found.version.tags.get(NEWEST_DATA) if found else None,
+        signal_read=signal is None or signal.data_version == read,
+        signal=signal.data_version if signal else None,
+        asked=asked_for.ask if asked_for else None,
+        launches=launches_of(instance, declared.model),
+        unapproved=lost.version if lost else None,
+        unapproved_since=lost.passed_at if lost else None,
+        real_now=datetime.fromtimestamp(now, UTC),
+    )
+
+
+def _attempt(
+    instance: dg.DagsterInstance, declared: DriftMonitorDeclaration, in_flight: str | None, now: float
+) -> AttemptFacts:
+    """What became of the newest granted retrain."""
+    newest = newest_grant(instance, declared.model)
+    if newest is None:
+        return AttemptFacts()
+    requested, reported_since = newest
+    request = requested.data_version
+    set_key = asset_key("training_set", declared.model)
+    made = latest(instance, set_key)
+    read = read_version(instance, set_key, requests_key(declared.model))
+    # After a report by hand, Dagster names that one as what was read; the run is the grant's all the same.
+    is_read = (
+        made is not None
+        and (read == requested.data_version or reported_since)
+        and made.timestamp >= requested.timestamp
+    )
+    if in_flight is not None:
+        return AttemptFacts("running", f"run {in_flight} is under way", request=request)
+    since = made.timestamp if is_read and made is not None else requested.timestamp
+    judged = latest(instance, asset_key("evaluation", declared.model))
+    if is_read and judged is not None and judged.timestamp >= since and "outcome" in judged.metadata:
+        return AttemptFacts(
+            OUTCOMES[str(judged.metadata["outcome"])],
+            str(judged.metadata["reason"]),
+            f"v{int(judged.metadata['model_version'])}",
+            request=request,
+        )
+    failed, tried_again = _failed_run(instance, set_key, requested.timestamp)
+    if tried_again:
+        return AttemptFacts("running", f"{tried_again} crashed and is tried again", request=request)
+    if failed:
+        return AttemptFacts("failed", failed, request=request)
+    if is_read:
+        why = "a run read the request and no candidate came of it"
+        return AttemptFacts("failed", why, request=request)
+    # Automation works in real time, whatever the data's clock says.
+    unread_for = timedelta(seconds=max(0.0, now - requested.timestamp))
+    return AttemptFacts(unread_for=unread_for, request=request)
+
+
+def _failed_run(instance: dg.DagsterInstance, key: dg.AssetKey, since: float) -> tuple[str, str]:
+    """The newest run of the asset after ``since`` that came to nothing, in words; or one that Dagster is
+    about to try again. Empty texts for none.
+    """
+    ended = (dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.CANCELED)
+    after = datetime.fromtimestamp(since, UTC)
+    for run in instance.get_runs(filters=dg.RunsFilter(statuses=list(ended), created_after=after), limit=50):
+        if run.asset_selection is not None and key in run.asset_selection:
+            if run.tags.get(WILL_RETRY_TAG) == "true":
+                retries = instance.get_runs(filters=dg.RunsFilter(tags={PARENT_TAG: run.run_id}), limit=1)
+                if not retries:
+                    return "", f"run {run.run_id}"
+                continue
+            return f"run {run.run_id} ended as {run.status.value.lower()}; its log says why", ""
+    return "", ""
+
+
+def _carried_out(
+    declared: DriftMonitorDeclaration,
+    keys: Sequence[dg.AssetKey],
+    step: Step,
+    decision: Decision,
+    asked_for: Asked | None,
+    *,
+    manual: bool,
+) -> tuple[list[Any], list[dg.RunRequest], Alert | None]:
+    """The events, runs and alert of one step."""
+    model = declared.model
+    if step.action == "open":
+        metadata = {
+            "signals": dg.MetadataValue.json([asdict(signal) for signal in decision.signals]),
+            "drift": dg.MetadataValue.asset(asset_key("drift", model)),
+        }
+        failing = no_drift_evaluation(model, step.log)
+        return [opened(model, step.log, metadata), failing], [], _alert(declared, step, "episode_opened")
+    if step.action == "grant":
+        newest = step.log.newest
+        request = newest.request_version if newest is not None else ""
+        run = _run_of_chain(declared, keys, f"{request}/granted", GOVERNOR, manual=manual)
+        # A grant to the open episode answers no request that came meanwhile.
+        answered = asked_for if step.asked else None
+        return [granted(model, step.log, step.reason, answered)], [run], None
+    if step.action == "refuse" and asked_for is not None:
+        reason = f"{step.reason}. To do: {_to_go_on(model, step)}"
+        return [refused(model, asked_for, reason)], [], _retrain_refused(declared, step)
+    if step.action == "outcome":
+        attempt = step.log.newest.attempts[-1] if step.log.newest else None
+        failed = attempt is not None and attempt.outcome == "failed"
+        told = _alert(declared, step, "retrain_failed") if failed else None
+        return [noted(model, step.log, step.reason)], [], told
+    if step.action == "close":
+        passing = no_drift_evaluation(model, step.log)
+        return [noted(model, step.log, step.reason), passing], [], _alert(declared, step, "episode_closed")
+    if step.action == "reconcile":
+        wanted = keys[APPROVAL_AT:] if step.target == "approval" else keys
+        return [], [_run_of_chain(declared, wanted, step.run_key, RECONCILER, manual=manual)], None
+    return [], [], None
+
+
+def _run_of_chain(
+    declared: DriftMonitorDeclaration,
+    wanted: Sequence[dg.AssetKey],
+    run_key: str | None,
+    by: str,
+    *,
+    manual: bool,
+) -> dg.RunRequest:
+    # An approval that a person has to give fails the run that asks for it.
+    selected = [key for key in wanted if read_key(key).kind not in ("approval", "deployment") or not manual]
+    tags = {MONITOR_TAG: declared.model, LAUNCHED_BY_TAG: by}
+    return dg.RunRequest(run_key=run_key, asset_selection=selected, tags=tags)
+
+
+def _to_go_on(model: str, step: Step) -> str:
+    """The command of the person whose request was refused."""
+    command = f"mlops retrain {model} --by NAME --reason TEXT"
+    if step.may_override:
+        return f"ask again later, or go on with: {command} --override"
+    return f"mlops status; then ask again with: {command}"
+
+
+def _retrain_refused(declared: DriftMonitorDeclaration, step: Step) -> Alert:
+    return Alert(
+        kind="retrain_refused",
+        subject=asset_name("retrain_request", declared.model),
+        summary=step.reason,
+        command=_to_go_on(declared.model, step),
+        # A script that asks every minute is told of once for each limit it runs into.
+        dedupe=step.reason,
+    )
+
+
+def _alert(declared: DriftMonitorDeclaration, step: Step, kind: Any) -> Alert:
+    model = declared.model
+    commands = {
+        "episode_opened": f"mlops status; close it with: mlops close-episode {model} --by NAME --reason TEXT",
+        "episode_closed": "mlops status",
+        "retrain_failed": "read the run's log; it is tried again by itself",
+    }
+    episode = step.log.newest
+    return Alert(
+        kind=kind,
+        subject=asset_name("model", model),
+        summary=step.reason,
+        command=commands[kind],
+        version=episode.version if episode else "",
+        dedupe=f"{step.episode}.{step.attempt or 0}",
+    )
+
+
+def _approval_lost(declared: DriftMonitorDeclaration, version: str, lost: Again) -> Alert:
+    model = declared.model
+    return Alert(
+        kind="approval_lost",
+        subject=asset_name("approval", model),
+        summary=f"{version} passed the gate and no approval followed: {lost.reason}",
+        command=f"mlops approve {model} --by NAME --reason TEXT (or --reject)",
+        version=version,
+    )
+
+
+def _approval_waits(facts: LoopFacts, lost: Again | None) -> list[str]:
+    return [f"the approval of {facts.unapproved} was lost: {lost.reason}"] if lost is not None else []
+
+
+def no_drift_result(log: EpisodeLog) -> dict[str, Any]:
+    """Passed, severity and description of the check ``no_drift``."""
+    drift = log.of_drift
+    episode = drift.open
+    if episode is None:
+        last = drift.newest
+        told = f"; episode {last.number} was closed: {last.close_reason}" if last else ""
+        return {
+            "passed": True,
+            "severity": dg.AssetCheckSeverity.WARN,
+            "description": f"No drift episode is open{told}",
+        }
+    return {
+        "passed": False,
+        "severity": dg.AssetCheckSeverity.WARN,
+        "description": f"Episode {episode.number} on {episode.version} is open: {episode.reason}",
+        "metadata": {
+            "episode": episode.number,
+            "version": episode.version,
+            "opened_at": episode.opened_at,
+            "retrains": len(episode.attempts),
+        },
+    }
+
+
+def no_drift_evaluation(model: str, log: EpisodeLog) -> dg.AssetCheckEvaluation:
+    """The same as an event that needs no run."""
+    key = asset_key("model", model)
+    return dg.AssetCheckEvaluation(asset_key=key, check_name=NO_DRIFT, **no_drift_result(log))
+
+
+# -- telling the gateway ---------------------------------------------------------------------------------
+
+
+def _report(
+    instance: dg.DagsterInstance,
+    declared: DriftMonitorDeclaration,
+    version: str,
+    staleness: Any,
+    log: EpisodeLog,
+    found: Any,
+) -> MonitoringReport | None:
+    """What ``/metrics`` is to show; None when nothing answers."""
+    if not version:
+        return None
+    windows = [
+        WindowDrift.from_dict(window)
+        for window in _metadata(instance, asset_key("drift", declared.model), "windows")
+    ]
+    judged = [window for window in windows if window.judged and window.version == version]
+    worst = judged[-1].worst(WORST_REPORTED) if judged else ()
+    until = found.version.tags.get(TRAINED_UNTIL)
+    return MonitoringReport(
+        version=version,
+        stale=staleness.by_cause,
+        data_until=datetime.fromisoformat(until).timestamp() if until else None,
+        drift={
+            one.column: {score.statistic: score.value for score in one.scores if score.value is not None}
+            for one in worst
+        },
+        drift_thresholds={
+            one.column: {
+                score.statistic: score.threshold for score in one.scores if score.threshold is not None
+            }
+            for one in worst
+        },
+        episode_open=log.of_drift.open is not None,
+    )
+
+
+def _pushed(
+    client: ServeClient,
+    declared: DriftMonitorDeclaration,
+    report: MonitoringReport | None,
+    cursor: dict[str, Any],
+    now: float,
+) -> dict[str, Any]:
+    """Sends the report when it is new or was sent a while ago; what the cursor then remembers."""
+    if report is None:
+        return {}
+    text = report.model_dump_json()
+    if cursor.get("report") == text and now - float(cursor.get("reported_at", 0)) < REPORT_EVERY_S:
+        return {}
+    try:
+        client.report_monitoring(declared.served_by, report)
+    except (ClusterUnreachable, DeploymentError) as error:
+        # The cluster may be starting, or on its way to another version; the next tick tries again.
+        return {"report": "", "report_problem": str(error)[:500]}
+    return {"report": text, "reported_at": now, "report_problem": ""}

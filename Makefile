@@ -31,7 +31,7 @@ down: ## Stop everything that `make up` started
 	@if [ -x $(BIN)/mlops ]; then exec $(BIN)/mlops down; else echo "Nothing was running."; fi
 
 loop: env ## The whole loop on a virtual clock, as a story (FULL=1: April to December, KEEP=1: stays up)
-	@exec $(BIN)/mlops loop $(if $(filter-out 0,$(FULL)),--full) $(if $(filter-out 0,$(KEEP)),--keep)
+	@exec $(BIN)/python -m demo $(if $(filter-out 0,$(FULL)),--full) $(if $(filter-out 0,$(KEEP)),--keep)
 
 test: env ## All tests (ARGS="..." goes to pytest)
 	@exec $(BIN)/python -m pytest $(ARGS)

@@ -22,11 +22,11 @@ from rich.table import Table
 from bench.walk_forward import dataset, declarations
 from mlops_assets import environment
 from mlops_assets.assets.backtest import monitoring_of, overridden, recipe_of
-from mlops_assets.components.dataset import DatasetDeclaration
-from mlops_assets.components.feature_view import FeatureViewDeclaration
-from mlops_assets.components.model import ModelDeclaration
-from mlops_assets.documents.drift_monitor import DriftMonitorDeclaration
 from mlops_assets.defs.flights.features import arrived_late, flight_features
+from mlops_assets.documents.dataset import DatasetDeclaration
+from mlops_assets.documents.drift_monitor import DriftMonitorDeclaration
+from mlops_assets.documents.feature_view import FeatureViewDeclaration
+from mlops_assets.documents.model import ModelDeclaration
 from mlops_assets.features.declared import declare
 from mlops_assets.features.view import compute
 from mlops_assets.monitoring.backtest import Monitoring, regimes, replay

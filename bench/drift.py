@@ -150,7 +150,7 @@ class Flights:
         import pandas as pd
 
         from bench.walk_forward import declarations, labelled_features
-        from mlops_assets.components.feature_view import FeatureViewDeclaration
+        from mlops_assets.documents.feature_view import FeatureViewDeclaration
 
         view = FeatureViewDeclaration(**declarations("FeatureViewComponent")[0])
         (model,) = declarations("ModelComponent")

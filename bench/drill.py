@@ -3,7 +3,7 @@
 ``python -m bench.drill flights`` sends traffic to a deployment of the local platform, kills every replica
 of its canary (or shadow) over and over, and reports how long the gateway let it go on and how many callers
 did not get an answer. The rollout sensor then records the abort. Belongs here: the drill for people. Does
-not belong here: the measured fault injection (``bench/lifecycle.py``).
+not belong here: the measured fault injection (``mlops_assets/testing/life_cycle.py``).
 """
 
 import argparse

@@ -19,7 +19,7 @@ from rich.console import Console
 from rich.table import Table
 
 from bench.peers.model import BenchModel, bench_model
-from mlops_assets_tests.serve.small_models import LocalVersion, LocalVersions, routing
+from mlops_assets.testing.small_models import LocalVersion, LocalVersions, routing
 from serve.answers import answerer
 from serve.bodies import parse_object
 from serve.endpoint import Endpoint, Limits

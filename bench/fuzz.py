@@ -1,7 +1,7 @@
 """Ten thousand requests made of the endpoint's own description, and as many to the paths of the V2 protocol.
 
 Belongs here: sending that many, and what was answered. Does not belong here: the endpoint and its description
-(``mlops_assets_tests/serve/fuzzing.py``); the short form is a test (``test_fuzz.py`` beside it). Everything
+(``mlops_assets/testing/fuzzing.py``); the short form is a test (``test_fuzz.py`` beside it). Everything
 runs in this process, on real models: it is a matter of right answers, not of speed.
 """
 
@@ -20,7 +20,7 @@ from hypothesis.errors import Unsatisfiable
 from rich.console import Console
 from rich.table import Table
 
-from mlops_assets_tests.serve.fuzzing import (
+from mlops_assets.testing.fuzzing import (
     INFER,
     Mounted,
     described,
@@ -29,8 +29,8 @@ from mlops_assets_tests.serve.fuzzing import (
     keyed,
     keys_file,
 )
-from mlops_assets_tests.serve.site import Site
-from mlops_assets_tests.serve.small_models import routing
+from mlops_assets.testing.site import Site
+from mlops_assets.testing.small_models import routing
 
 Counts = Counter[tuple[str, int]]
 """By group of paths and status."""

@@ -20,12 +20,12 @@ import numpy as np
 import yaml
 from numpy.typing import NDArray
 
-from mlops_assets.components.dataset import DatasetDeclaration
-from mlops_assets.components.feature_view import FeatureViewDeclaration
 from mlops_assets.data.loading import Source, load
 from mlops_assets.data.validation import Rules, validate
 from mlops_assets.defs.flights.datasets import prepare_flights, prepare_weather
 from mlops_assets.defs.flights.features import arrived_late, flight_features
+from mlops_assets.documents.dataset import DatasetDeclaration
+from mlops_assets.documents.feature_view import FeatureViewDeclaration
 from mlops_assets.evaluation.metrics import log_losses, roc_auc
 from mlops_assets.features.declared import declare
 from mlops_assets.features.view import compute

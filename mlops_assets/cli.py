@@ -61,32 +61,15 @@ def down_command() -> None:
     click.echo("Stopped; no process left." if stopped else "Nothing was running.")
 
 
-@main.command("loop")
-@click.option("--full", is_flag=True, help="All days from April to December, instead of some weeks.")
-@click.option("--keep", is_flag=True, help="Leave the stack up at the end, until Ctrl-C.")
-def loop_command(full: bool, keep: bool) -> None:
-    """Live the whole loop on a virtual clock: drift, retrain, rollout, a bad model rolled back."""
-    from rich.console import Console
-
-    from mlops_assets.local_stack.loop.run import loop
-    from mlops_assets.local_stack.up import StopRequested
-
-    try:
-        held = loop(Console(), full=full, keep=keep)
-    except StopRequested:
-        sys.exit(130)
-    sys.exit(0 if held else 1)
-
-
 @main.command("status")
 @click.option("--json", "as_json", is_flag=True, help="Machine-readable output.")
 def status_command(as_json: bool) -> None:
     """Per model what answers, what is stale and why; documents that are missing; orphaned deployments."""
     import json
 
+    from mlops_assets.commands.status import print_status, status_of
     from mlops_assets.defs.platform.resources import clock, model_registry, serve_client
     from mlops_assets.instance import running_instance
-    from mlops_assets.commands.status import print_status, status_of
 
     with running_instance() as instance:
         status = status_of(_definitions(), instance, serve_client(), model_registry(), clock().now())
@@ -256,8 +239,8 @@ def explain_command(
     from datetime import UTC
 
     from mlops_assets import environment
-    from mlops_assets.defs.platform.resources import inference_log, model_registry
     from mlops_assets.commands.explain import explain, print_explanation
+    from mlops_assets.defs.platform.resources import inference_log, model_registry
     from mlops_assets.instance import running_instance
 
     with running_instance() as instance:

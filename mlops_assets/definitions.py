@@ -12,9 +12,9 @@ from dagster.components.core.component_tree import ComponentTree
 
 from mlops_assets import environment
 from mlops_assets.asset_keys import KIND_TAG
-from mlops_assets.sensors.orphans import orphan_watch
-from mlops_assets.sensors.rollout import LAUNCHED_BY_TAG
 from mlops_assets.components.use_cases import load_use_cases
+from mlops_assets.event_log.runs import LAUNCHED_BY_TAG
+from mlops_assets.sensors.orphans import orphan_watch
 
 FRESHNESS: tuple[tuple[str, dg.FreshnessPolicy], ...] = (
     # Data arrives daily; half a day of slack before it counts as late.

@@ -1,10 +1,15 @@
 """Fixtures that several test folders share. Fixtures of one folder live in that folder."""
 
-from collections.abc import Iterator
+import contextlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
+import dagster as dg
 import pytest
+from dagster.components.testing import create_defs_folder_sandbox
 
-from mlops_assets_tests.ray_cluster import RayCluster, local_ray
+from mlops_assets.resources.lake import Lake
+from mlops_assets.testing.ray_cluster import RayCluster, local_ray
 
 
 @pytest.fixture(scope="session")
@@ -12,3 +17,41 @@ def ray_cluster() -> Iterator[RayCluster]:
     """One real local Ray with Serve for the whole session; tests declare what they need on it."""
     with local_ray() as cluster:
         yield cluster
+
+
+Load = Callable[[str], dg.Definitions]
+
+
+@pytest.fixture
+def use_case(request: pytest.FixtureRequest) -> Iterator[Path]:
+    """Folder of the use case ``shop``; relative source paths start here."""
+    with create_defs_folder_sandbox() as sandbox:
+        folder = sandbox.defs_folder_path / "shop"
+        folder.mkdir()
+        request.node.sandbox = sandbox
+        yield folder
+
+
+@pytest.fixture
+def lake(tmp_path: Path) -> Lake:
+    return Lake(uri=str(tmp_path / "lake"))
+
+
+@pytest.fixture
+def load(request: pytest.FixtureRequest, use_case: Path, lake: Lake) -> Iterator[Load]:
+    """Writes ``defs.yaml`` and returns its definitions, with the lake as a resource."""
+    with contextlib.ExitStack() as stack:
+
+        def build(text: str) -> dg.Definitions:
+            (use_case / "defs.yaml").write_text(text, encoding="utf-8")
+            loaded = stack.enter_context(request.node.sandbox.build_all_defs())
+            return dg.Definitions.merge(loaded, dg.Definitions(resources={"lake": lake}))
+
+        yield build
+
+
+@pytest.fixture
+def instance() -> Iterator[dg.DagsterInstance]:
+    """An instance in memory: the same SQL, 2 s a test quicker than files, which have tests of their own."""
+    with dg.DagsterInstance.ephemeral() as found:
+        yield found

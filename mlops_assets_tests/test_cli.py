@@ -9,8 +9,8 @@ import pytest
 from click.testing import CliRunner
 
 from mlops_assets import cli, instance
-from mlops_assets.commands import decisions
 from mlops_assets.asset_keys import asset_key
+from mlops_assets.commands import decisions
 from mlops_assets.event_log.records import Record
 
 

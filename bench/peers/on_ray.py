@@ -1,7 +1,7 @@
 """Our gateway, and a no-op, each on a Ray Serve cluster of its own in HAProxy and throughput mode.
 
 Belongs here: the declared applications and when they are ready. Does not belong here: starting Ray
-(``mlops_assets_tests/ray_cluster.py``), the load (``bench/serving.py``).
+(``mlops_assets/testing/ray_cluster.py``), the load (``bench/serving.py``).
 """
 
 import contextlib
@@ -17,7 +17,7 @@ import httpx
 from bench.peers.model import BenchModel
 from bench.peers.others import Target
 from bench.peers.processes import ServerNotUp, score_in
-from mlops_assets_tests.ray_cluster import RayCluster, left_processes, local_ray
+from mlops_assets.testing.ray_cluster import RayCluster, left_processes, local_ray
 
 NAME = "bench"
 READY_IN_A_ROW = 20

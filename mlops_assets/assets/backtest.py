@@ -10,27 +10,29 @@ changes nothing that answers.
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 from pydantic import Field, ValidationError
 
-from mlops_assets.asset_names import asset_name
 from mlops_assets.asset_keys import asset_key, name_tags
+from mlops_assets.asset_names import asset_name
 from mlops_assets.assets.automation import AFTER_DEPLOYMENT
+from mlops_assets.assets.metadata import markdown_table
 from mlops_assets.documents.declared_table import DeclaredTable
-from mlops_assets.components.feature_view import FeatureViewDeclaration
 from mlops_assets.documents.drift_monitor import DriftMonitorDeclaration
-from mlops_assets.event_log.records import latest
-from mlops_assets.assets.markdown import markdown_table
+from mlops_assets.documents.feature_view import FeatureViewDeclaration
 from mlops_assets.errors import DeclarationError, MlopsError, UnknownName
+from mlops_assets.event_log.records import latest
 from mlops_assets.monitoring.labels import Watermark
 from mlops_assets.resources.lake import Lake
 
 if TYPE_CHECKING:
-    from mlops_assets.components.model import ModelComponent, ModelDeclaration
+    import pandas as pd
+
+    from mlops_assets.documents.model import ModelDeclaration
     from mlops_assets.monitoring.backtest import Backtest, Monitoring
     from mlops_assets.monitoring.trainings import History, Recipe
 
@@ -142,20 +144,22 @@ def recipe_of(
 def backtest_asset(
     group: str,
     declared: DriftMonitorDeclaration,
-    model: "ModelComponent",
+    model: "ModelDeclaration",
     view: FeatureViewDeclaration,
     features: DeclaredTable,
     labels: DeclaredTable,
+    *,
+    labels_of: "Callable[[pd.DataFrame], pd.Series[Any]]",
 ) -> dg.AssetsDefinition:
     """``<model>_backtest``: the replay of the model's feature table and labels under the chosen regimes."""
 
     @dg.asset(
-        key=asset_key("backtest", model.declaration.name),
+        key=asset_key("backtest", model.name),
         deps=[features.key, labels.key],
         group_name=group,
         kinds={"backtest"},
         # Asked for by a person; nothing that answers needs it.
-        tags={**name_tags("backtest", model.declaration.name), AFTER_DEPLOYMENT: ""},
+        tags={**name_tags("backtest", model.name), AFTER_DEPLOYMENT: ""},
         description="What never, monthly, weekly and drift-triggered retraining would have been worth on the "
         "model's own history, decided by the code that decides in production.",
     )
@@ -172,21 +176,21 @@ def backtest_asset(
             monitor = overridden(declared, config.monitor)
             history = make_history(
                 features.read(lake, columns=features.columns),
-                outcomes[keys].assign(**{LABEL: model.labels(outcomes)}),
+                outcomes[keys].assign(**{LABEL: labels_of(outcomes)}),
                 join_keys=keys,
                 event_timestamp=view.event_timestamp,
-                task=model.declaration.task,
-                classes=model.declaration.classes,
+                task=model.task,
+                classes=model.classes,
                 labels_after=monitor.labels.within,
             )
             start, end = _span(history, config)
             found = replay(
                 history,
                 recipe_of(
-                    model.declaration,
+                    model,
                     view,
                     trainer=config.trainer,
-                    won=_winner(context.instance, model.declaration.name),
+                    won=_winner(context.instance, model.name),
                 ),
                 monitoring_of(monitor),
                 regimes(config.regimes),
@@ -195,9 +199,7 @@ def backtest_asset(
                 report=context.log.info,
             )
         except MlopsError as error:
-            raise dg.Failure(
-                f"{asset_name('backtest', model.declaration.name)}: {error}", allow_retries=False
-            ) from error
+            raise dg.Failure(f"{asset_name('backtest', model.name)}: {error}", allow_retries=False) from error
         return dg.MaterializeResult(
             data_version=dg.DataVersion(_version(found)), metadata=backtest_metadata(found)
         )
@@ -207,7 +209,7 @@ def backtest_asset(
 
 def backtest_metadata(found: "Backtest") -> dict[str, Any]:
     """What the asset's page shows."""
-    from mlops_assets.components.model import image
+    from mlops_assets.assets.metadata import image
     from mlops_assets.monitoring.backtest_report import (
         backtest_plot,
         comparison_rows,

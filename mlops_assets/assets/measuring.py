@@ -6,23 +6,20 @@ from a measurement (``drift_watch.py``), the asset definitions (``drift_monitor.
 """
 
 import json
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
-from mlops_assets.asset_keys import asset_key
 from mlops_assets.documents.declared_table import DeclaredTable
 from mlops_assets.documents.drift_monitor import DriftMonitorDeclaration
-from mlops_assets.event_log.records import latest
 from mlops_assets.monitoring import windows
 from mlops_assets.monitoring.labels import LABEL, join_labels, label_codes
 from mlops_assets.monitoring.windows import Window
 from mlops_assets.resources.inference_log import log_schema
 from mlops_assets.resources.lake import Lake
-from mlops_assets.resources.model_registry import ModelRegistry, RegisteredVersion
+from mlops_assets.resources.model_registry import RegisteredVersion
 from serve.schema import FeatureSpec, ModelManifest, Task
 
 if TYPE_CHECKING:
@@ -57,19 +54,6 @@ READ_COLUMNS = (
     "entity",
 )
 """What measuring needs of a logged row."""
-
-
-@dataclass(frozen=True)
-class Served:
-    """The version that answers, since when (Unix seconds), and its manifest."""
-
-    version: RegisteredVersion
-    manifest: ModelManifest
-    since: float
-
-    @property
-    def label(self) -> str:
-        return f"v{self.version.version}"
 
 
 def log_frame(table: Any, day: str) -> "pd.DataFrame":
@@ -138,17 +122,6 @@ def scores_of(rows: "pd.DataFrame", manifest: ModelManifest) -> "NDArray[np.floa
     width = len(manifest.classes or ())
     parsed = [json.loads(text) for text in rows["scores"]]
     return np.asarray(parsed, dtype=np.float64).reshape(len(parsed), width)
-
-
-def served(
-    instance: dg.DagsterInstance, registry: ModelRegistry, *, model: str, deployment: str
-) -> Served | None:
-    """The version that answers as stable by the last recorded act of the deployment, or None."""
-    record = latest(instance, asset_key("deployment", deployment))
-    if record is None or not record.metadata.get("stable"):
-        return None
-    version = registry.version(model, int(str(record.metadata["stable"]).removeprefix("v")))
-    return Served(version, ModelManifest.model_validate(version.manifest()), record.timestamp)
 
 
 def reference_of(lake: Lake, version: RegisteredVersion) -> "DriftReference | None":
@@ -234,8 +207,3 @@ def uncovered(rows: "pd.DataFrame", everything: "pd.DataFrame", window: Window) 
 def first_day(declared: DriftMonitorDeclaration) -> datetime:
     """Start of the first day that the log may hold."""
     return datetime.combine(declared.logs_since, datetime.min.time(), tzinfo=UTC)
-
-
-def compact_json(value: Mapping[str, Any] | Sequence[Any]) -> dg.JsonMetadataValue:
-    """Plain values for metadata."""
-    return dg.MetadataValue.json(json.loads(json.dumps(value, default=str)))

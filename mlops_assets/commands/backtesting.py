@@ -12,9 +12,9 @@ import dagster as dg
 
 from mlops_assets.asset_keys import assets_of
 from mlops_assets.assets.backtest import REPORT
+from mlops_assets.errors import DataError, DeclarationError, UnknownName
 from mlops_assets.event_log.records import latest
 from mlops_assets.event_log.run_owner import OWNER_TAG, this_process
-from mlops_assets.errors import DataError, DeclarationError, UnknownName
 
 if TYPE_CHECKING:
     from mlops_assets.monitoring.backtest import Backtest

@@ -11,18 +11,18 @@ from typing import Any, Literal
 
 import dagster as dg
 
-from mlops_assets.asset_names import Kind, asset_name
 from mlops_assets.asset_keys import assets_of
-from mlops_assets.sensors.drift import no_drift_evaluation
-from mlops_assets.event_log.episode_records import asked, asked_now, episode_log, newest_answer, noted
-from mlops_assets.sensors.orphans import JOB, run_config
-from mlops_assets.event_log.records import Record, latest
+from mlops_assets.asset_names import Kind, asset_name
 from mlops_assets.deploying.retiring import Declared, orphaned
-from mlops_assets.sensors.rollout import ACTION_TAG, ROLLOUT_TAG
-from mlops_assets.event_log.run_owner import OWNER_TAG, end_lost, this_process
-from mlops_assets.components.use_cases import missing_in
+from mlops_assets.documents.missing import missing_in
 from mlops_assets.errors import ApprovalError, DeploymentError, MlopsError, UnknownName
+from mlops_assets.event_log.episode_records import asked, asked_now, episode_log, newest_answer, noted
+from mlops_assets.event_log.records import Record, latest
+from mlops_assets.event_log.run_owner import OWNER_TAG, end_lost, this_process
 from mlops_assets.monitoring.episodes import Ask, close
+from mlops_assets.sensors.drift import no_drift_evaluation
+from mlops_assets.sensors.orphans import JOB, run_config
+from mlops_assets.sensors.rollout import ACTION_TAG, ROLLOUT_TAG
 
 ASKED_EVERY_S = 1.0
 ANSWERED_WITHIN_S = 60.0

@@ -17,10 +17,10 @@ from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
-from mlops_assets.asset_names import asset_name, asset_of_table
 from mlops_assets.asset_keys import assets_of
-from mlops_assets.event_log.records import DATA_VERSION_TAG
+from mlops_assets.asset_names import asset_name, asset_of_table
 from mlops_assets.errors import MlopsError, RegistryError, UnknownName
+from mlops_assets.event_log.records import DATA_VERSION_TAG
 from mlops_assets.resources.inference_log import InferenceLog
 from mlops_assets.resources.model_registry import ModelRegistry, RegisteredVersion
 

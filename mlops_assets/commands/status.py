@@ -12,15 +12,15 @@ from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
-from mlops_assets.asset_names import Kind, asset_name
 from mlops_assets.asset_keys import asset_key, assets_of
+from mlops_assets.asset_names import Kind, asset_name
+from mlops_assets.deploying.retiring import Declared, orphaned
+from mlops_assets.documents.missing import MissingDocument, missing_in
+from mlops_assets.errors import ClusterUnreachable
 from mlops_assets.event_log.episode_records import asked_now, episode_log, newest_answer
 from mlops_assets.event_log.records import current_versions, latest
-from mlops_assets.deploying.retiring import Declared, orphaned
 from mlops_assets.event_log.served_state import MONITORED, Monitored, served_now
 from mlops_assets.event_log.successor import lost_approval_now
-from mlops_assets.components.use_cases import MissingDocument, missing_in
-from mlops_assets.errors import ClusterUnreachable
 from mlops_assets.resources.model_registry import ModelRegistry
 from mlops_assets.resources.serve_client import ServeClient
 from mlops_assets.rollout import desired_state

@@ -18,20 +18,13 @@ from pathlib import Path
 from typing import Any, ClassVar, Generic, Self, TypeVar, cast
 
 import dagster as dg
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel
 
 from mlops_assets import environment
-from mlops_assets.asset_names import AssetName, Kind, misread
 from mlops_assets.asset_keys import asset_key
-from mlops_assets.process_state import apart, process_restored
+from mlops_assets.asset_names import AssetName, Kind, misread
 from mlops_assets.errors import DeclarationError, UnknownName
-
-
-class Declaration(BaseModel):
-    """What stands under ``attributes:``. Unknown keys are refused."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
-
+from mlops_assets.process_state import apart, process_restored
 
 D = TypeVar("D", bound=BaseModel)
 

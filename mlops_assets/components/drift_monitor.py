@@ -18,29 +18,13 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import dagster as dg
 import numpy as np
 
-from mlops_assets.asset_names import AssetName, Kind, asset_name, table_name
 from mlops_assets.asset_keys import asset_key, name_tags
+from mlops_assets.asset_names import AssetName, Kind, asset_name, table_name
 from mlops_assets.assets.automation import AFTER_DEPLOYMENT
 from mlops_assets.assets.backtest import backtest_asset
-from mlops_assets.documents.contradictions import of_monitor, refuse
-from mlops_assets.documents.declared_table import DeclaredTable
-from mlops_assets.components.deployment import DeploymentComponent, DeploymentDeclaration
-from mlops_assets.components.document import DeclaredComponent, Need, named
-from mlops_assets.sensors.drift import (
-    MEASURED,
-    MEASURED_TAG,
-    NO_DRIFT,
-    drift_sensor,
-    measure_sensor,
-    no_drift_result,
-)
-from mlops_assets.event_log.episode_records import episode_log, requests_key, signal_key
-from mlops_assets.components.feature_view import FeatureViewDeclaration
 from mlops_assets.assets.measuring import (
     DAY_COLUMN,
     READ_UNTIL,
-    Served,
-    compact_json,
     features_of,
     first_day,
     labelled,
@@ -50,25 +34,39 @@ from mlops_assets.assets.measuring import (
     read_until,
     reference_of,
     scores_of,
-    served,
     targets,
     uncovered,
     within,
 )
-from mlops_assets.components.model import ModelComponent, image
-from mlops_assets.documents.drift_monitor import DriftMonitorDeclaration
-from mlops_assets.event_log.partition_events import range_version, report_partitions, run_partitions
-from mlops_assets.event_log.served_state import MONITORED, Monitored, served_check
-from mlops_assets.assets.markdown import markdown_table
+from mlops_assets.assets.metadata import compact_json, image, markdown_table
+from mlops_assets.components.deployment import DeploymentComponent
+from mlops_assets.components.document import DeclaredComponent, Need, named
+from mlops_assets.components.model import ModelComponent
 from mlops_assets.data.content import content_versions
 from mlops_assets.data.schema import frame_of, typed_table
+from mlops_assets.documents.contradictions import of_monitor, refuse
+from mlops_assets.documents.declared_table import DeclaredTable
+from mlops_assets.documents.deployment import DeploymentDeclaration
+from mlops_assets.documents.drift_monitor import DriftMonitorDeclaration
+from mlops_assets.documents.feature_view import FeatureViewDeclaration
 from mlops_assets.errors import DeclarationError, RegistryError, UnknownName
+from mlops_assets.event_log.episode_records import episode_log, requests_key, signal_key
+from mlops_assets.event_log.partition_events import range_version, report_partitions, run_partitions
+from mlops_assets.event_log.served_state import MONITORED, Monitored, Served, served, served_check
 from mlops_assets.monitoring.labels import Watermark
 from mlops_assets.monitoring.windows import Window, ended_windows
 from mlops_assets.resources.clock import Clock
 from mlops_assets.resources.inference_log import InferenceLog
 from mlops_assets.resources.lake import Lake
 from mlops_assets.resources.model_registry import ModelRegistry
+from mlops_assets.sensors.drift import (
+    MEASURED,
+    MEASURED_TAG,
+    NO_DRIFT,
+    drift_sensor,
+    measure_sensor,
+    no_drift_result,
+)
 from serve.schema import ModelManifest, Task
 
 if TYPE_CHECKING:
@@ -161,7 +159,9 @@ class DriftMonitorComponent(DeclaredComponent[DriftMonitorDeclaration]):
                 log,
                 performance,
                 drift,
-                backtest_asset(folder.name, declared, model, view, features, labels),
+                backtest_asset(
+                    folder.name, declared, model.declaration, view, features, labels, labels_of=model.labels
+                ),
             ],
             asset_checks=[
                 self._no_drift(),

@@ -7,28 +7,27 @@ with the gate's blocking check, wired from a declaration. Does not belong here: 
 """
 
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import dagster as dg
-from pydantic import Field, model_validator
 
-from mlops_assets.asset_names import AssetName, Kind, asset_name, table_name
 from mlops_assets.asset_keys import asset_key, name_tags
+from mlops_assets.asset_names import AssetName, Kind, asset_name, table_name
 from mlops_assets.assets.automation import FOLLOW_CHANGED_DATA, follow_all_but
 from mlops_assets.assets.code_version import code_version
-from mlops_assets.documents.contradictions import of_model, refuse
-from mlops_assets.components.dataset import datasets_of, require_same_type
-from mlops_assets.documents.declared_table import DeclaredTable
-from mlops_assets.components.document import Declaration, DeclaredComponent
-from mlops_assets.components.feature_view import FeatureViewComponent, FeatureViewDeclaration
-from mlops_assets.documents.fields import Name
 from mlops_assets.assets.measuring import NEWEST_DATA, REFERENCE_FILE
-from mlops_assets.event_log.records import Record, newest_data, require
-from mlops_assets.assets.markdown import markdown_table
+from mlops_assets.assets.metadata import _link, image, markdown_table
+from mlops_assets.components.dataset import datasets_of, require_same_type
+from mlops_assets.components.document import DeclaredComponent
+from mlops_assets.components.feature_view import FeatureViewComponent
 from mlops_assets.data.schema import ColumnType, frame_of, typed_table
+from mlops_assets.documents.contradictions import of_model, refuse
+from mlops_assets.documents.declared_table import DeclaredTable
+from mlops_assets.documents.feature_view import FeatureViewDeclaration
+from mlops_assets.documents.model import ModelDeclaration
 from mlops_assets.errors import DataError, DeclarationError, MlopsError, UnknownName
-from mlops_assets.evaluation.gate import GatePolicy, Verdict, decide
-from mlops_assets.evaluation.metrics import SELECTING, metric
+from mlops_assets.evaluation.gate import Verdict, decide
+from mlops_assets.event_log.records import Record, newest_data, require
 from mlops_assets.resources.alerts import Alert, Alerts
 from mlops_assets.resources.code_provenance import git_sha
 from mlops_assets.resources.experiment_tracking import ExperimentTracker
@@ -70,92 +69,6 @@ LABEL_TYPES: dict[Task, tuple[ColumnType, ...]] = {
     "regression": ("number", "integer"),
 }
 """Types of a column that can be the label."""
-TrainerName = Literal["lightgbm", "xgboost", "random_forest", "logistic_regression", "ridge"]
-
-
-class LabelDeclaration(Declaration):
-    """Where the answer comes from: a column of a dataset, or a function of its rows."""
-
-    dataset: str = Field(description="Dataset that holds the outcome, joined on the entity's keys.")
-    column: str | None = Field(default=None, description="Column that is the label.")
-    function: str | None = Field(
-        default=None,
-        description="Dotted path of a function DataFrame -> Series; missing means not labelled (yet).",
-    )
-
-    @model_validator(mode="after")
-    def _one_way(self) -> "LabelDeclaration":
-        if (self.column is None) == (self.function is None):
-            raise ValueError("a label needs either column or function")
-        return self
-
-
-class CandidateDeclaration(Declaration):
-    """One way to train."""
-
-    trainer: TrainerName
-    params: dict[str, Any] = Field(default_factory=dict, description="Overrides of the trainer's defaults.")
-
-
-class ModelDeclaration(Declaration):
-    """Attributes of a ``ModelComponent`` document."""
-
-    name: Name
-    task: Task
-    feature_view: str = Field(description="The FeatureViewComponent whose features the model sees.")
-    label: LabelDeclaration
-    description: str = ""
-    classes: tuple[str, ...] | None = Field(
-        default=None, description="Class names in order; binary: (negative, positive). Default: as found."
-    )
-    candidates: tuple[CandidateDeclaration, ...] = Field(min_length=1)
-    folds: int = Field(default=3, ge=1, le=20, description="Time-ordered folds that candidates compete on.")
-    metric: str | None = Field(
-        default=None, description="Metric that selects the candidate; default: log_loss, or rmse."
-    )
-    evaluation_window_days: int = Field(
-        default=14, ge=1, description="Newest labelled days, kept from training, that the gate judges on."
-    )
-    evaluation_fraction: float = Field(
-        default=0.2, gt=0, lt=1, description="The same without event time: a seeded share of the rows."
-    )
-    training_window_days: int | None = Field(
-        default=None, ge=1, description="How far back training rows go; default: all."
-    )
-    threshold: float = Field(default=0.5, gt=0, lt=1, description="Binary: from here the answer is positive.")
-    seed: int = 7
-    gate: GatePolicy = GatePolicy()
-
-    @property
-    def selecting_metric(self) -> str:
-        return self.metric or SELECTING[self.task]
-
-    @model_validator(mode="after")
-    def _everything_fits_the_task(self) -> "ModelDeclaration":
-        try:
-            for name in (self.metric, self.gate.metric):
-                if name is not None:
-                    metric(name, self.task)
-            for candidate in self.candidates:
-                trainer(candidate.trainer).require_task(self.task)
-                trainer(candidate.trainer).parameters(candidate.params)
-        except MlopsError as error:
-            raise ValueError(str(error)) from error
-        if self.gate.max_calibration_error is not None and self.task != "binary":
-            raise ValueError("gate.max_calibration_error goes with task binary only")
-        if self.gate.max_slice_loss is not None and not self.gate.slices:
-            raise ValueError("gate.max_slice_loss judges gate.slices, and none are declared")
-        if self.task != "binary" and "threshold" in self.model_fields_set:
-            raise ValueError("threshold goes with task binary only")
-        if self.classes is not None:
-            count, fits = len(set(self.classes)), {"binary": "two", "multiclass": "three or more"}
-            if self.task == "regression":
-                raise ValueError("classes go with binary and multiclass only: a regression answers numbers")
-            if count != len(self.classes) or (count != 2 if self.task == "binary" else count < 3):
-                raise ValueError(
-                    f"task {self.task} needs {fits[self.task]} different classes, not {list(self.classes)}"
-                )
-        return self
 
 
 class ModelComponent(DeclaredComponent[ModelDeclaration]):
@@ -772,13 +685,6 @@ def _time_range(name: str, frame: "pd.DataFrame", event_timestamp: str | None) -
     return {f"{name}_from": times.min().isoformat(), f"{name}_until": times.max().isoformat()}
 
 
-def image(png: bytes) -> dg.MarkdownMetadataValue:
-    """A PNG inside the metadata itself, so the UI shows it wherever the artifacts are kept."""
-    import base64
-
-    return dg.MetadataValue.md(f"![plot](data:image/png;base64,{base64.b64encode(png).decode()})")
-
-
 def _rejection(
     verdict: Verdict, challenger: RegisteredVersion, champion: RegisteredVersion, run_id: str
 ) -> Alert:
@@ -807,10 +713,6 @@ def _rejection(
 
 def _shown(value: float | None) -> str:
     return "not defined" if value is None else f"{value:.4f}"
-
-
-def _link(name: str, url: str | None) -> dict[str, dg.MetadataValue[Any]]:
-    return {name: dg.MetadataValue.url(url)} if url else {}
 
 
 def _candidates_version(record: Record, results: "list[CandidateResult]", winner: int) -> str:

@@ -36,8 +36,8 @@ from pydantic import ValidationError
 import mlops_assets.components
 from mlops_assets.asset_names import AssetName
 from mlops_assets.components.document import DeclaredComponent, Need, shown
-from mlops_assets.process_state import process_restored
 from mlops_assets.errors import DeclarationError, MlopsError, UnknownName
+from mlops_assets.process_state import process_restored
 
 COMPONENTS = "mlops_assets.components"
 PLATFORM = "platform"

@@ -10,50 +10,23 @@ placeholder that cannot be materialised.
 
 import logging
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
-from typing import Any
+from dataclasses import asdict, replace
 
 import dagster as dg
 from dagster._utils.warnings import suppress_dagster_warnings
 from dagster.components.core.component_tree import ComponentTree
 from dagster.components.core.defs_module import ComponentPath
 
-from mlops_assets.asset_names import AssetName, Kind, asset_name
 from mlops_assets.asset_keys import read_key
+from mlops_assets.asset_names import AssetName, Kind, asset_name
 from mlops_assets.components.reading import Document, declaration, problem_of, read_documents
+from mlops_assets.documents.missing import CHECK, MISSING, MissingDocument
 from mlops_assets.errors import DeclarationError, UnknownName
-
-MISSING = "mlops/missing"
-"""Metadata key of a placeholder: the ``MissingDocument`` it stands for, as plain values."""
-CHECK = "document_loads"
-"""The check of a placeholder; it always fails."""
 
 CALLED: Mapping[Kind, str] = {"features": "feature view"}
 """What a kind is called in messages, where that is not its own word."""
 
 logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class MissingDocument:
-    """A document that is not there: ``problem`` says why, with file and line.
-
-    ``because`` is the place of the document that it cannot do without, "" when the problem is its own.
-    ``upstream`` are the assets that it names.
-    """
-
-    where: str
-    use_case: str
-    what: str
-    problem: str
-    because: str
-    assets: tuple[str, ...]
-    upstream: tuple[str, ...] = ()
-
-    @property
-    def command(self) -> str:
-        """What a person does about it."""
-        return f"mend {self.because or self.where}, see that `make check` passes, then: make up"
 
 
 @suppress_dagster_warnings
@@ -100,24 +73,6 @@ def placeholders(missing: Sequence[MissingDocument]) -> dg.Definitions:
     """Assets that stand in the graph for what is missing, each with a check that fails with the reason."""
     specs = [_placeholder(one, key) for one in missing for key in one.assets]
     return dg.Definitions(assets=specs, asset_checks=[_check(spec) for spec in specs])
-
-
-def missing_documents(definitions: dg.Definitions) -> list[MissingDocument]:
-    """What is missing in loaded definitions, causes before what falls with them."""
-    return missing_in(definitions.resolve_asset_graph())
-
-
-def missing_in(graph: Any) -> list[MissingDocument]:
-    """The same of an asset graph."""
-    found = {}
-    for node in graph.asset_nodes:
-        value = node.metadata.get(MISSING)
-        if value is not None:
-            told = value.value
-            lists = {name: tuple(told[name]) for name in ("assets", "upstream")}
-            one = MissingDocument(**{**told, **lists})
-            found[one.where, one.what] = one
-    return sorted(found.values(), key=lambda one: (bool(one.because), one.where))
 
 
 def _seeded(tree: ComponentTree, present: Sequence[Document]) -> ComponentTree:

@@ -11,10 +11,10 @@ from typing import Any
 
 import dagster as dg
 
-from mlops_assets.asset_names import read_asset_name
 from mlops_assets.asset_keys import asset_key, assets_of
+from mlops_assets.asset_names import read_asset_name
+from mlops_assets.documents.missing import missing_in
 from mlops_assets.event_log.records import Record, latest
-from mlops_assets.components.use_cases import missing_in
 from mlops_assets.rollout import desired_state
 from mlops_assets.rollout.orphans import Deployed, orphans
 

@@ -18,11 +18,11 @@ from typing import Any
 
 import dagster as dg
 
-from mlops_assets.asset_names import asset_name
 from mlops_assets.asset_keys import asset_key
-from mlops_assets.event_log.records import Record, latest
+from mlops_assets.asset_names import asset_name
 from mlops_assets.deploying.retiring import USE_CASE, in_service
 from mlops_assets.errors import ApprovalError, ClusterUnreachable, DeploymentError, UnknownName
+from mlops_assets.event_log.records import Record, latest
 from mlops_assets.resources.alerts import Alert, Alerts
 from mlops_assets.resources.model_registry import CHAMPION, ModelRegistry, RegisteredVersion
 from mlops_assets.resources.serve_client import FAILED_STATUSES, ServeClient

@@ -10,20 +10,26 @@ a rollout that waits for labels which nobody joins, a monitor that reads the ans
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Protocol
 
 from mlops_assets.errors import DeclarationError, MlopsError, UnknownName
 from mlops_assets.evaluation.metrics import metric
 from mlops_assets.rollout.plan import QUALITY
 
 if TYPE_CHECKING:
-    from mlops_assets.components.deployment import DeploymentDeclaration
-    from mlops_assets.components.document import DeclaredComponent
-    from mlops_assets.components.feature_view import FeatureViewDeclaration
-    from mlops_assets.components.model import ModelDeclaration
+    from mlops_assets.documents.deployment import DeploymentDeclaration
     from mlops_assets.documents.drift_monitor import DriftMonitorDeclaration
+    from mlops_assets.documents.feature_view import FeatureViewDeclaration
+    from mlops_assets.documents.model import ModelDeclaration
 
 DAY = timedelta(days=1)
+
+
+class Located(Protocol):
+    """A document that knows where its fields stand."""
+
+    def where(self, *path: str | int) -> str:
+        """``file:line`` of a field."""
 
 
 @dataclass(frozen=True)
@@ -34,7 +40,7 @@ class Contradiction:
     said: str
 
 
-def refuse(component: "DeclaredComponent[Any]", found: Sequence[Contradiction]) -> None:
+def refuse(component: Located, found: Sequence[Contradiction]) -> None:
     """Raises DeclarationError with file and line of each contradiction; does nothing when there is none."""
     if found:
         first, *rest = found

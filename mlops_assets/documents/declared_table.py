@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 
 import dagster as dg
 
-from mlops_assets.asset_names import AssetName, table_name
 from mlops_assets.asset_keys import asset_key
+from mlops_assets.asset_names import AssetName, table_name
 from mlops_assets.documents.fields import DailyPartitions
 from mlops_assets.resources.lake import Lake
 

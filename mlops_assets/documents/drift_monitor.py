@@ -9,7 +9,7 @@ from typing import Annotated
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from mlops_assets.components.document import Declaration
+from mlops_assets.documents._base import Declaration
 from mlops_assets.documents.fields import Duration, parse_duration
 from mlops_assets.monitoring.governor import GovernorPolicy
 from mlops_assets.monitoring.lost import RelaunchPolicy, told

@@ -12,9 +12,9 @@ from typing import Annotated, Any, Literal
 import dagster as dg
 from pydantic import BeforeValidator, Field, model_validator
 
-from mlops_assets.components.document import Declaration
 from mlops_assets.data.expectation_arguments import argument_problem
 from mlops_assets.data.expectations import ROW_RULES, SUITE, Expectation, Severity
+from mlops_assets.documents._base import Declaration
 
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
 

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
-from mlops_assets.components.document import Declaration
+from mlops_assets.documents._base import Declaration
 from mlops_assets.documents.fields import parse_duration
 from mlops_assets.rollout.judging.conditions import DEFAULT_ANALYSES, Analysis, Condition, Metric
 from mlops_assets.rollout.plan import Plan, Step, problems_of

@@ -5,21 +5,30 @@ here: the judgement on them (``monitoring/served.py``), acting on it (``drift_wa
 """
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
-from datetime import UTC, datetime, timedelta
-from typing import Any
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
 from mlops_assets.asset_keys import asset_key
+from mlops_assets.event_log.records import latest
+from mlops_assets.resources.model_registry import ModelRegistry, RegisteredVersion
+from serve.schema import ModelManifest
+
+if TYPE_CHECKING:
+    pass
+
+
+from dataclasses import asdict, field
+from datetime import timedelta
+
 from mlops_assets.event_log.episode_records import episode_log
-from mlops_assets.assets.measuring import Served, served
-from mlops_assets.event_log.records import latest, newest_data
+from mlops_assets.event_log.records import newest_data
 from mlops_assets.monitoring.episodes import EpisodeLog
 from mlops_assets.monitoring.lost import RelaunchPolicy
 from mlops_assets.monitoring.served import ServedFacts, Staleness, served_staleness
 from mlops_assets.resources.clock import Clock
-from mlops_assets.resources.model_registry import ModelRegistry
 from mlops_assets.rollout.approval import Mode
 
 CHECK = "served"
@@ -27,6 +36,30 @@ TRAINED_UNTIL, TRAINING_CODE = "trained_until", "training_code"
 """Tags of a registered version."""
 MONITORED = "mlops/monitored"
 """Metadata key of ``<model>_drift``: what ``Monitored.told`` gives."""
+
+
+@dataclass(frozen=True)
+class Served:
+    """The version that answers, since when (Unix seconds), and its manifest."""
+
+    version: RegisteredVersion
+    manifest: ModelManifest
+    since: float
+
+    @property
+    def label(self) -> str:
+        return f"v{self.version.version}"
+
+
+def served(
+    instance: dg.DagsterInstance, registry: ModelRegistry, *, model: str, deployment: str
+) -> Served | None:
+    """The version that answers as stable by the last recorded act of the deployment, or None."""
+    record = latest(instance, asset_key("deployment", deployment))
+    if record is None or not record.metadata.get("stable"):
+        return None
+    version = registry.version(model, int(str(record.metadata["stable"]).removeprefix("v")))
+    return Served(version, ModelManifest.model_validate(version.manifest()), record.timestamp)
 
 
 @dataclass(frozen=True)

@@ -10,15 +10,11 @@ from datetime import UTC, datetime
 
 import dagster as dg
 
-from mlops_assets.asset_names import Kind
 from mlops_assets.asset_keys import asset_key
+from mlops_assets.asset_names import Kind
+from mlops_assets.event_log.approvals import newest_decision
 from mlops_assets.event_log.records import current_versions, latest
-from mlops_assets.sensors.rollout import (
-    LAUNCHED_BY_TAG,
-    UNFINISHED,
-    newest_decision,
-    unfinished_run,
-)
+from mlops_assets.event_log.runs import LAUNCHED_BY_TAG, UNFINISHED, unfinished_run
 from mlops_assets.event_log.served_state import Monitored
 from mlops_assets.monitoring.episodes import LoopFacts, lost_approval
 from mlops_assets.monitoring.lost import Again, Launch, launched_for

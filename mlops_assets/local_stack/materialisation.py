@@ -30,13 +30,13 @@ from uuid import uuid4
 import dagster as dg
 
 from mlops_assets import environment
-from mlops_assets.event_log import run_owner
 from mlops_assets.asset_keys import asset_key, assets_of, read_key
 from mlops_assets.assets.automation import AFTER_DEPLOYMENT
-from mlops_assets.event_log.records import latest
 from mlops_assets.deploying.retiring import Declared, in_service, orphaned, retirement
-from mlops_assets.components.use_cases import MissingDocument, missing_documents
+from mlops_assets.documents.missing import MissingDocument, missing_documents
 from mlops_assets.errors import MlopsError, StackError
+from mlops_assets.event_log import run_owner
+from mlops_assets.event_log.records import latest
 from mlops_assets.local_stack.layout import Layout
 from mlops_assets.local_stack.supervisor import answers
 from mlops_assets.resources.clock import Clock

@@ -1,7 +1,7 @@
 """What a person reads of a backtest: the comparison as table rows, the retrains, and the plot. Pure.
 
 Belongs here: a finished backtest in, rows and PNG bytes out. Does not belong here: replaying
-(``backtest.py``), the layout of a table (``assets/markdown.py``), the style of a plot
+(``backtest.py``), the layout of a table (``assets/metadata.py``), the style of a plot
 (``evaluation/drawing.py``).
 """
 

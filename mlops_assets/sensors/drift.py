@@ -17,8 +17,11 @@ from typing import Any
 
 import dagster as dg
 
-from mlops_assets.asset_names import Kind, asset_name
 from mlops_assets.asset_keys import asset_key, read_key
+from mlops_assets.asset_names import Kind, asset_name
+from mlops_assets.assets.measuring import NEWEST_DATA
+from mlops_assets.documents.drift_monitor import DriftMonitorDeclaration
+from mlops_assets.errors import ClusterUnreachable, DeploymentError
 from mlops_assets.event_log.episode_records import (
     Asked,
     asked_now,
@@ -31,12 +34,10 @@ from mlops_assets.event_log.episode_records import (
     requests_key,
     signal_key,
 )
-from mlops_assets.assets.measuring import NEWEST_DATA, served
-from mlops_assets.documents.drift_monitor import DriftMonitorDeclaration
 from mlops_assets.event_log.records import latest, newest_data, read_version
-from mlops_assets.sensors.rollout import LAUNCHED_BY_TAG, back_off, unfinished_run
+from mlops_assets.event_log.runs import LAUNCHED_BY_TAG, back_off, unfinished_run
 from mlops_assets.event_log.served_state import CHECK as SERVED_CHECK
-from mlops_assets.event_log.served_state import TRAINED_UNTIL, Monitored, served_now, served_result
+from mlops_assets.event_log.served_state import TRAINED_UNTIL, Monitored, served, served_now, served_result
 from mlops_assets.event_log.successor import (
     MONITOR_TAG,
     RECONCILER,
@@ -45,7 +46,6 @@ from mlops_assets.event_log.successor import (
     retraining_run,
     successor_of,
 )
-from mlops_assets.errors import ClusterUnreachable, DeploymentError
 from mlops_assets.monitoring.episodes import (
     AttemptFacts,
     EpisodeLog,

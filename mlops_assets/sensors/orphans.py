@@ -12,12 +12,12 @@ from typing import Any
 import dagster as dg
 
 from mlops_assets import environment
-from mlops_assets.asset_names import asset_name
 from mlops_assets.asset_keys import asset_key
-from mlops_assets.event_log.records import latest
+from mlops_assets.asset_names import asset_name
 from mlops_assets.deploying.retiring import Declared, orphaned, retirement
-from mlops_assets.sensors.rollout import LAUNCHED_BY_TAG
 from mlops_assets.errors import ClusterUnreachable, MlopsError
+from mlops_assets.event_log.records import latest
+from mlops_assets.event_log.runs import LAUNCHED_BY_TAG
 from mlops_assets.resources.alerts import Alert, Alerts
 from mlops_assets.resources.serve_client import ServeClient
 from mlops_assets.rollout.orphans import Deployed, OrphanPolicy, due

@@ -9,47 +9,32 @@ Dagster's event log. Its cursor only counts measurements. So it may be stopped a
 
 import json
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
-from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import dagster as dg
 
-from mlops_assets.asset_names import asset_name
 from mlops_assets.asset_keys import asset_key, read_key
-from mlops_assets.event_log.records import Record, current_versions, latest
+from mlops_assets.asset_names import asset_name
 from mlops_assets.deploying.retiring import in_service
 from mlops_assets.deploying.rolling_out import Assessment, assess, described, labelled_losses
-from mlops_assets.event_log.run_owner import end_lost
 from mlops_assets.errors import ClusterUnreachable
-from mlops_assets.monitoring.lost import Launch, RelaunchPolicy, again
+from mlops_assets.event_log.approvals import newest_decision
+from mlops_assets.event_log.records import Record, current_versions, latest
+from mlops_assets.event_log.runs import LAUNCHED_BY_TAG, back_off, unfinished_run
 from mlops_assets.resources.serve_client import ServeClient
 from mlops_assets.rollout import desired_state
-from mlops_assets.rollout.approval import Approval, approval_of, rule_on_deployment
+from mlops_assets.rollout.approval import rule_on_deployment
 from mlops_assets.rollout.plan import Failures, Plan, labels_of, needs_start, under_way
 from serve.schema import Routing
 
 ROLLOUT_TAG = "mlops/rollout"
 ACTION_TAG = "mlops/action"
-LAUNCHED_BY_TAG = "mlops/launched_by"
 SENSOR = "rollout sensor"
 INTERVAL_S = 10
 APPROVAL_GRACE_S = 60.0
 """Automation follows an approval within this time; the sensor steps in only after it."""
-ACTS = RelaunchPolicy(
-    first_back_off=timedelta(seconds=30), longest_back_off=timedelta(minutes=30), launches=None
-)
-"""A deployment is repaired for as long as it takes."""
-RUNS_AT_ONCE = 100
-
-UNFINISHED = (
-    dg.DagsterRunStatus.NOT_STARTED,
-    dg.DagsterRunStatus.QUEUED,
-    dg.DagsterRunStatus.STARTING,
-    dg.DagsterRunStatus.STARTED,
-    dg.DagsterRunStatus.CANCELING,
-)
 
 
 @dataclass(frozen=True)
@@ -168,18 +153,6 @@ def _look(
     )
 
 
-def newest_decision(instance: dg.DagsterInstance, approval_key: dg.AssetKey) -> Approval | None:
-    """The last approval, or the rejection that took it back: a rejection is observed, not materialised."""
-    record = latest(instance, approval_key)
-    for observed in instance.fetch_observations(approval_key, limit=1).records:
-        event = observed.asset_observation
-        told = {name: value.value for name, value in event.metadata.items()} if event else {}
-        newer = record is None or observed.timestamp > record.timestamp
-        if newer and told.get("decision") == "reject":
-            return approval_of(told)
-    return approval_of(record.metadata if record else None)
-
-
 def _rejected_target(
     instance: dg.DagsterInstance, approval_key: dg.AssetKey, routing: Routing | None
 ) -> str | None:
@@ -269,33 +242,6 @@ def _request(key: dg.AssetKey, name: str, due: Due) -> dg.RunRequest:
         run_config={"ops": {key.to_python_identifier(): {"config": config}}},
         tags={ROLLOUT_TAG: name, ACTION_TAG: due.action, LAUNCHED_BY_TAG: SENSOR},
     )
-
-
-def unfinished_run(instance: dg.DagsterInstance, key: dg.AssetKey) -> str | None:
-    """Id of a run of the asset that has not ended, or None; a run whose process is gone is ended first."""
-    unfinished = dg.RunsFilter(statuses=list(UNFINISHED))
-    behind: str | None = None
-    while True:
-        runs = instance.get_runs(filters=unfinished, cursor=behind, limit=RUNS_AT_ONCE)
-        for run in runs:
-            targeted = run.asset_selection is not None and key in run.asset_selection
-            if targeted and not end_lost(instance, run):
-                return run.run_id
-        if len(runs) < RUNS_AT_ONCE:
-            return None
-        behind = runs[-1].run_id
-
-
-def back_off(instance: dg.DagsterInstance, tags: Mapping[str, str], now: float) -> float:
-    """Seconds left to wait after runs with these tags that failed one after the other; 0 when none did."""
-    failed = []
-    for record in instance.get_run_records(filters=dg.RunsFilter(tags=dict(tags)), limit=8):
-        if record.dagster_run.status != dg.DagsterRunStatus.FAILURE:
-            break
-        at = record.create_timestamp.replace(tzinfo=UTC)
-        failed.append(Launch("act", at, datetime.fromtimestamp(record.end_time or now, UTC)))
-    ruled = again(failed[::-1], ACTS, datetime.fromtimestamp(now, UTC))
-    return ruled.next_at.timestamp() - now if ruled.next_at is not None else 0.0
 
 
 def _text(cursor: Cursor) -> str:

@@ -11,13 +11,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from mlops_assets.commands.backtesting import overrides, run_backtest
 from mlops_assets.asset_keys import asset_key
 from mlops_assets.assets.backtest import overridden, recipe_of
-from mlops_assets.components.model import ModelDeclaration
+from mlops_assets.commands.backtesting import overrides, run_backtest
 from mlops_assets.documents.drift_monitor import DriftMonitorDeclaration
-from mlops_assets.event_log.records import latest
+from mlops_assets.documents.model import ModelDeclaration
 from mlops_assets.errors import DataError, DeclarationError, UnknownName
+from mlops_assets.event_log.records import latest
 from mlops_assets.monitoring.trainings import Recipe, Trainings, make_history
 from mlops_assets.resources.alerts import Alerts
 from mlops_assets.resources.clock import Clock
@@ -200,7 +200,7 @@ def test_the_replayed_training_set_is_the_one_that_production_makes(shop: dg.Def
 
 
 def _view() -> Any:
-    from mlops_assets.components.feature_view import FeatureViewDeclaration
+    from mlops_assets.documents.feature_view import FeatureViewDeclaration
 
     return FeatureViewDeclaration.model_validate(
         {

@@ -14,8 +14,8 @@ from mlops_assets.monitoring.labels import join_labels
 from mlops_assets.monitoring.performance import losses_by_revision
 from mlops_assets.resources.inference_log import InferenceLog
 from mlops_assets.resources.lake import Lake
-from mlops_assets_tests.serve.site import Site, run
-from mlops_assets_tests.serve.small_models import ROW, package, routing
+from mlops_assets.testing.site import Site, run
+from mlops_assets.testing.small_models import ROW, package, routing
 from serve.inference_log import Answered, PredictionLog
 from serve.schema import PredictionLogArgs
 

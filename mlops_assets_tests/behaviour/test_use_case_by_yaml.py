@@ -12,17 +12,17 @@ import pandas as pd
 import pytest
 from sklearn.datasets import load_diabetes, load_iris
 
-from mlops_assets.asset_names import asset_name
 from mlops_assets.asset_keys import asset_key
-from mlops_assets.event_log.records import Record, latest
+from mlops_assets.asset_names import asset_name
 from mlops_assets.commands.decisions import decide_approval
+from mlops_assets.commands.status import model_statuses
 from mlops_assets.definitions import with_platform_policy
 from mlops_assets.errors import ApprovalError
+from mlops_assets.event_log.records import Record, latest
 from mlops_assets.resources.alerts import Alerts
 from mlops_assets.resources.experiment_tracking import ExperimentTracker
 from mlops_assets.resources.model_registry import CHAMPION, ModelRegistry
 from mlops_assets.resources.serve_client import ServeClient
-from mlops_assets.commands.status import model_statuses
 
 Load = Callable[[str], dg.Definitions]
 

@@ -13,8 +13,8 @@ import pytest
 from rich.console import Console
 
 from mlops_assets.asset_keys import asset_key, name_tags
-from mlops_assets.errors import MlopsError, UnknownName
 from mlops_assets.commands.explain import Explanation, Link, UnknownRequest, explain, print_explanation
+from mlops_assets.errors import MlopsError, UnknownName
 from mlops_assets.resources.inference_log import InferenceLog
 from mlops_assets.resources.model_registry import ModelRegistry
 from mlops_assets_tests.resources.test_mlflow import packaged, register

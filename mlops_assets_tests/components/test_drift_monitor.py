@@ -16,14 +16,14 @@ import pytest
 from dagster.components.testing import create_defs_folder_sandbox
 
 from mlops_assets.asset_keys import asset_key
-from mlops_assets.components.drift_monitor import DriftMonitorComponent
-from mlops_assets.sensors.drift import decision_now
-from mlops_assets.event_log.episode_records import episode_log
-from mlops_assets.documents.drift_monitor import DriftMonitorDeclaration
-from mlops_assets.event_log.records import Record, latest
 from mlops_assets.commands.decisions import ask_for_retrain, close_episode, decide_approval
-from mlops_assets.errors import ApprovalError, MlopsError
 from mlops_assets.commands.explain import explain
+from mlops_assets.commands.status import asset_statuses, model_statuses
+from mlops_assets.components.drift_monitor import DriftMonitorComponent
+from mlops_assets.documents.drift_monitor import DriftMonitorDeclaration
+from mlops_assets.errors import ApprovalError, MlopsError
+from mlops_assets.event_log.episode_records import episode_log
+from mlops_assets.event_log.records import Record, latest
 from mlops_assets.monitoring.policy import AgeRule, DriftPolicy
 from mlops_assets.resources.alerts import Alerts
 from mlops_assets.resources.clock import Clock
@@ -32,7 +32,7 @@ from mlops_assets.resources.inference_log import InferenceLog
 from mlops_assets.resources.lake import Lake
 from mlops_assets.resources.model_registry import CHAMPION, ModelRegistry
 from mlops_assets.resources.serve_client import ServeClient
-from mlops_assets.commands.status import asset_statuses, model_statuses
+from mlops_assets.sensors.drift import decision_now
 from serve.inference_log import Answered, PredictionLog
 from serve.schema import PredictionLogArgs
 from serve.scoring import load_package

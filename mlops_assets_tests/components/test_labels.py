@@ -3,7 +3,8 @@
 import pandas as pd
 import pytest
 
-from mlops_assets.components.model import ModelComponent, ModelDeclaration
+from mlops_assets.components.model import ModelComponent
+from mlops_assets.documents.model import ModelDeclaration
 from mlops_assets.errors import DataError
 
 OUTCOMES = pd.DataFrame({"id": [1, 2, 3, 4], "delay": [20.0, None, 5.0, 30.0]})

@@ -10,17 +10,13 @@ import dagster as dg
 import pytest
 from dagster.components.testing import DefsFolderSandbox, create_defs_folder_sandbox
 
-from mlops_assets.asset_names import asset_name
 from mlops_assets.asset_keys import asset_key, read_key
+from mlops_assets.asset_names import asset_name
 from mlops_assets.components.reading import COMPONENTS, read_documents
-from mlops_assets.components.use_cases import (
-    CHECK,
-    MissingDocument,
-    load_use_cases,
-    missing_documents,
-)
+from mlops_assets.components.use_cases import load_use_cases
 from mlops_assets.definitions import defs, with_platform_policy
 from mlops_assets.defs.platform.resources import resources
+from mlops_assets.documents.missing import CHECK, MissingDocument, missing_documents
 from mlops_assets.errors import DeclarationError
 
 DATASET = """\

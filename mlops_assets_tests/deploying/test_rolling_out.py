@@ -16,14 +16,14 @@ import dagster as dg
 import httpx
 import pytest
 
-from mlops_assets.deploying import rolling_out
-from mlops_assets.event_log import run_owner
 from mlops_assets.asset_keys import asset_key
-from mlops_assets.components.deployment import DeploymentComponent
-from mlops_assets.event_log.records import Record, latest
-from mlops_assets.deploying.retiring import retirement
 from mlops_assets.commands.decisions import decide_rollout
+from mlops_assets.components.deployment import DeploymentComponent
+from mlops_assets.deploying import rolling_out
+from mlops_assets.deploying.retiring import retirement
 from mlops_assets.errors import DeploymentError, UnknownName
+from mlops_assets.event_log import run_owner
+from mlops_assets.event_log.records import Record, latest
 from mlops_assets.monitoring.performance import losses_by_revision
 from mlops_assets.resources.alerts import Alerts
 from mlops_assets.resources.lake import Lake
@@ -32,8 +32,8 @@ from mlops_assets.resources.serve_client import ServeClient
 from mlops_assets.rollout import desired_state
 from mlops_assets.rollout.plan import Plan, Step
 from mlops_assets.rollout.transitions import RoutingSettings
-from mlops_assets_tests.serve.small_models import ROW, package
-from mlops_assets_tests.small_serve import SmallCluster, small_cluster
+from mlops_assets.testing.small_models import ROW, package
+from mlops_assets.testing.small_serve import SmallCluster, small_cluster
 from serve.schema import GatewayArgs
 from serve.scoring import package_digest, write_package
 

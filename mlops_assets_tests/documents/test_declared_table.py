@@ -6,8 +6,8 @@ import dagster as dg
 import pyarrow as pa
 import pytest
 
-from mlops_assets.asset_names import AssetName
 from mlops_assets.asset_keys import asset_key
+from mlops_assets.asset_names import AssetName
 from mlops_assets.documents.declared_table import DeclaredTable
 from mlops_assets.documents.fields import DailyPartitions
 from mlops_assets.errors import DataError

@@ -7,8 +7,8 @@ import pytest
 from great_expectations.expectations import registry
 from pydantic import ValidationError
 
-from mlops_assets.documents.fields import DailyPartitions, RowRule, SuiteExpectation, parse_duration
 from mlops_assets.data.expectations import ROW_RULES, SUITE
+from mlops_assets.documents.fields import DailyPartitions, RowRule, SuiteExpectation, parse_duration
 
 
 @pytest.mark.parametrize(

@@ -8,11 +8,11 @@ import pandas as pd
 import pytest
 import yaml
 
-from mlops_assets.components.feature_view import FeatureViewDeclaration
 from mlops_assets.data.content import content_version
 from mlops_assets.defs.flights import features as flights_features
 from mlops_assets.defs.flights.datasets import prepare_flights, prepare_weather
 from mlops_assets.defs.flights.features import arrived_late, flight_features
+from mlops_assets.documents.feature_view import FeatureViewDeclaration
 from mlops_assets.environment import PROJECT_ROOT
 from mlops_assets.features.declared import declare
 from mlops_assets.features.view import compute

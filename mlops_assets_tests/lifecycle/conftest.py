@@ -4,8 +4,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from bench.lifecycle import Platform, start
-from mlops_assets_tests.ray_cluster import RayCluster
+from mlops_assets.testing.life_cycle import Platform, start
+from mlops_assets.testing.ray_cluster import RayCluster
 
 
 @pytest.fixture(scope="package")

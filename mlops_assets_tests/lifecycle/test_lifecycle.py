@@ -8,9 +8,9 @@ import json
 
 import pytest
 
-from bench.constant_load import ConstantLoad
-from bench.lifecycle import FAULTS, Platform, faults, life_cycle
-from mlops_assets_tests.serve.small_models import ROW
+from mlops_assets.testing.constant_load import ConstantLoad
+from mlops_assets.testing.life_cycle import FAULTS, Platform, faults, life_cycle
+from mlops_assets.testing.small_models import ROW
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(300)]
 

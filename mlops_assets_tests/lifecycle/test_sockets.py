@@ -21,14 +21,14 @@ import pytest
 from ray.serve.generated.serve_pb2 import ASGIRequest
 from ray.serve.generated.serve_pb2_grpc import ASGIServiceStub
 
-from bench.lifecycle import Platform
 from mlops_assets import environment
 from mlops_assets.local_stack import process_table
 from mlops_assets.local_stack.layout import Layout
 from mlops_assets.local_stack.processes import MARKER, ProcessSpec, declared_processes
 from mlops_assets.local_stack.supervisor import Supervisor
-from mlops_assets_tests.listening import Listener, listeners
-from mlops_assets_tests.ray_cluster import RayCluster
+from mlops_assets.testing.life_cycle import Platform
+from mlops_assets.testing.listening import Listener, listeners
+from mlops_assets.testing.ray_cluster import RayCluster
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(300)]
 

@@ -7,10 +7,11 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 import dagster as dg
 import pytest
 
-from mlops_assets.asset_names import asset_name, read_asset_name
 from mlops_assets.asset_keys import asset_key, name_tags
+from mlops_assets.asset_names import asset_name, read_asset_name
 from mlops_assets.assets.automation import AFTER_DEPLOYMENT
-from mlops_assets.components.use_cases import MissingDocument, placeholders
+from mlops_assets.components.use_cases import placeholders
+from mlops_assets.documents.missing import MissingDocument
 from mlops_assets.errors import StackError
 from mlops_assets.local_stack import materialisation
 from mlops_assets.local_stack.layout import Layout

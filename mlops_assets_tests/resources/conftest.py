@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import pytest
 
 from mlops_assets.resources.lake import Lake, S3Config
-from mlops_assets_tests.s3_server import ACCESS_KEY, SECRET_KEY, S3Server, running_s3_server
+from mlops_assets.testing.s3_server import ACCESS_KEY, SECRET_KEY, S3Server, running_s3_server
 
 
 @pytest.fixture(scope="session")

@@ -15,7 +15,7 @@ import pytest
 
 from mlops_assets.resources import alerts as module
 from mlops_assets.resources.alerts import Alert, Alerts
-from mlops_assets_tests.webhook import Webhook, webhook
+from mlops_assets.testing.webhook import Webhook, webhook
 
 ROOT = Path(__file__).resolve().parents[2]
 ABORTED = Alert(

@@ -14,8 +14,8 @@ from mlops_assets.rollout.desired_state import (
     gateway_application,
     version_application,
 )
-from mlops_assets_tests.ray_cluster import RayCluster, local_ray
-from mlops_assets_tests.serve.small_models import package, routing
+from mlops_assets.testing.ray_cluster import RayCluster, local_ray
+from mlops_assets.testing.small_models import package, routing
 from serve.schema import GatewayArgs, ModelArgs, Routing
 from serve.scoring import write_package
 

@@ -4,8 +4,8 @@ import dagster as dg
 import pytest
 from dagster._core.storage.event_log import SqliteEventLogStorage
 
-from mlops_assets.event_log.partition_events import latest_versions, report_partitions
 from mlops_assets.environment import batch_dagster_events
+from mlops_assets.event_log.partition_events import latest_versions, report_partitions
 from mlops_assets.resources.event_log import BatchedSqliteEventLog
 
 DAYS = [f"2024-01-{day:02d}" for day in range(1, 11)]

@@ -8,7 +8,7 @@ import pytest
 
 from mlops_assets.errors import DataError, UnknownName
 from mlops_assets.resources.inference_log import FOUND_WITHIN, MAX_FOUND, InferenceLog, log_schema
-from mlops_assets_tests.s3_server import ACCESS_KEY, SECRET_KEY
+from mlops_assets.testing.s3_server import ACCESS_KEY, SECRET_KEY
 from serve.inference_log import SCHEMA, Answered, PredictionLog
 from serve.schema import PredictionLogArgs
 

@@ -18,8 +18,8 @@ from mlops_assets.resources.conditional_store import ConditionalStore
 from mlops_assets.resources.inference_log import InferenceLog
 from mlops_assets.resources.lake import S3Config
 from mlops_assets.resources.log_hour import MANIFEST, Compaction, LogHour
+from mlops_assets.testing.s3_server import ACCESS_KEY, SECRET_KEY
 from mlops_assets_tests.resources.test_inference_log import answered, local, log, write
-from mlops_assets_tests.s3_server import ACCESS_KEY, SECRET_KEY
 from serve.inference_log import SCHEMA
 
 __all__ = ["local", "log"]

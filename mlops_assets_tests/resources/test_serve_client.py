@@ -18,8 +18,8 @@ from mlops_assets.rollout.desired_state import (
     gateway_application,
     version_application,
 )
-from mlops_assets_tests.serve.small_models import package, routing
-from mlops_assets_tests.small_serve import SmallCluster, small_cluster
+from mlops_assets.testing.small_models import package, routing
+from mlops_assets.testing.small_serve import SmallCluster, small_cluster
 from serve.schema import GatewayArgs, ModelArgs, MonitoringReport, Routing
 from serve.scoring import write_package
 

@@ -8,14 +8,14 @@ import dagster as dg
 import httpx
 import pytest
 
-from mlops_assets.sensors import orphans as module
 from mlops_assets.asset_keys import asset_key, name_tags
-from mlops_assets.sensors.orphans import JOB, SENSOR, orphan_watch, run_config
-from mlops_assets.event_log.records import latest
-from mlops_assets.deploying.retiring import USE_CASE, Declared, in_service, orphaned
-from mlops_assets.components.use_cases import MissingDocument, placeholders
 from mlops_assets.commands.decisions import retire
+from mlops_assets.commands.status import print_status, status_of
+from mlops_assets.components.use_cases import placeholders
+from mlops_assets.deploying.retiring import USE_CASE, Declared, in_service, orphaned
+from mlops_assets.documents.missing import MissingDocument
 from mlops_assets.errors import DeploymentError, UnknownName
+from mlops_assets.event_log.records import latest
 from mlops_assets.resources.alerts import Alerts
 from mlops_assets.resources.serve_client import ServeClient
 from mlops_assets.rollout.desired_state import (
@@ -26,9 +26,10 @@ from mlops_assets.rollout.desired_state import (
     version_application,
 )
 from mlops_assets.rollout.orphans import GRACE_S
-from mlops_assets.commands.status import print_status, status_of
-from mlops_assets_tests.serve.small_models import package, routing
-from mlops_assets_tests.small_serve import SmallCluster, small_cluster
+from mlops_assets.sensors import orphans as module
+from mlops_assets.sensors.orphans import JOB, SENSOR, orphan_watch, run_config
+from mlops_assets.testing.small_models import package, routing
+from mlops_assets.testing.small_serve import SmallCluster, small_cluster
 from serve.schema import GatewayArgs, ModelArgs, Routing
 from serve.scoring import write_package
 

@@ -3,10 +3,9 @@
 import dagster as dg
 import pytest
 
-from mlops_assets.event_log import run_owner
-from mlops_assets.sensors import rollout as rollout_watch
 from mlops_assets.asset_keys import asset_key
-from mlops_assets.sensors.rollout import unfinished_run
+from mlops_assets.event_log import run_owner, runs
+from mlops_assets.event_log.runs import unfinished_run
 
 KEY = asset_key("training_set", "shop")
 OTHER = asset_key("dataset", "shop")
@@ -49,7 +48,7 @@ def test_a_run_is_found_behind_any_number_of_waiting_ones(
 def test_the_search_goes_on_behind_runs_whose_process_is_gone(
     instance: dg.DagsterInstance, job: dg.JobDefinition, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(rollout_watch, "RUNS_AT_ONCE", 5)
+    monkeypatch.setattr(runs, "RUNS_AT_ONCE", 5)
     started = run(instance, job, KEY, "STARTED")
     gone = run_owner.this_process().rsplit(":", 1)[0] + ":1"
     lost = [run(instance, job, KEY, "STARTED", mlops__process=gone) for _ in range(11)]

@@ -1,7 +1,7 @@
 """An endpoint that listens on a real socket, as a gateway replica does: same HTTP server, same way in.
 
 Belongs here: starting and stopping it. Does not belong here: the endpoint (``site.py``), a cluster
-(``mlops_assets_tests/ray_cluster.py``).
+(``mlops_assets/testing/ray_cluster.py``).
 """
 
 import asyncio
@@ -13,8 +13,8 @@ from typing import Any
 
 import uvicorn
 
-from mlops_assets_tests.serve.site import Site
-from mlops_assets_tests.serve.small_models import routing
+from mlops_assets.testing.site import Site
+from mlops_assets.testing.small_models import routing
 from serve import shortcut
 from serve.shortcut import Shortcut
 

@@ -13,9 +13,9 @@ from typing import Any
 import httpx
 import pytest
 
+from mlops_assets.testing.site import Site, reasons, refused, run
+from mlops_assets.testing.small_models import ROW
 from mlops_assets_tests.serve.listening import listening
-from mlops_assets_tests.serve.site import Site, reasons, refused, run
-from mlops_assets_tests.serve.small_models import ROW
 from mlops_assets_tests.serve.test_inference_protocol import INFER, as_bytes, tensors
 from serve.bodies import inflated, parse_object
 from serve.errors import MAX_PROBLEMS, InvalidFields, MalformedBody, TooLarge

@@ -14,10 +14,10 @@ from typing import Any
 import pyarrow.dataset as ds
 import pytest
 
-from mlops_assets_tests.own_environment import environment
+from mlops_assets.testing.own_environment import environment
+from mlops_assets.testing.site import Site
+from mlops_assets.testing.small_models import ROW
 from mlops_assets_tests.serve.listening import listening
-from mlops_assets_tests.serve.site import Site
-from mlops_assets_tests.serve.small_models import ROW
 from serve.inference_log import PredictionLog
 from serve.schema import PredictionLogArgs
 

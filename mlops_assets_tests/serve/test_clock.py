@@ -9,7 +9,7 @@ from pathlib import Path
 import pyarrow.dataset as ds
 import pytest
 
-from mlops_assets_tests.serve.site import Site, run
+from mlops_assets.testing.site import Site, run
 from serve.clock import ClockFileError, FileClock, read_instant, wall_clock
 from serve.inference_log import SCHEMA, PredictionLog
 from serve.schema import PredictionLogArgs

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mlops_assets_tests.serve.small_models import package
+from mlops_assets.testing.small_models import package
 from serve.devices import (
     DeviceDisagrees,
     DeviceReport,

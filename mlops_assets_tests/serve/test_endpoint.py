@@ -12,8 +12,8 @@ import httpx
 import pyarrow.dataset as ds
 import pytest
 
-from mlops_assets_tests.serve.site import CANARY, MODELS, Site, reasons, refused, run
-from mlops_assets_tests.serve.small_models import ROW, routing
+from mlops_assets.testing.site import CANARY, MODELS, Site, reasons, refused, run
+from mlops_assets.testing.small_models import ROW, routing
 from serve.inference_log import SCHEMA, PredictionLog
 from serve.schema import PredictionLogArgs
 from serve.versions import VersionGone, VersionLost, VersionOverloaded

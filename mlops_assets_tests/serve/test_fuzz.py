@@ -12,7 +12,7 @@ from pathlib import Path
 import schemathesis
 from hypothesis import given
 
-from mlops_assets_tests.serve.fuzzing import (
+from mlops_assets.testing.fuzzing import (
     INFER,
     Mounted,
     described,
@@ -21,8 +21,8 @@ from mlops_assets_tests.serve.fuzzing import (
     keyed,
     keys_file,
 )
-from mlops_assets_tests.serve.site import Site
-from mlops_assets_tests.serve.small_models import routing
+from mlops_assets.testing.site import Site
+from mlops_assets.testing.small_models import routing
 
 EXAMPLES = 10
 SETTINGS = fuzz_settings(EXAMPLES)

@@ -8,8 +8,8 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
-from mlops_assets_tests.serve.site import CANARY, Site, reasons, refused, run
-from mlops_assets_tests.serve.small_models import ROW, LocalVersion, routing
+from mlops_assets.testing.site import CANARY, Site, reasons, refused, run
+from mlops_assets.testing.small_models import ROW, LocalVersion, routing
 from serve.identity import MAX_ID_LENGTH, answer_ids, is_header_id, is_id
 from serve.inference_log import PredictionLog
 from serve.inference_protocol import example_request

@@ -15,8 +15,8 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from mlops_assets_tests.serve.site import Site, reasons, refused, run
-from mlops_assets_tests.serve.small_models import ROW, package, routing
+from mlops_assets.testing.site import Site, reasons, refused, run
+from mlops_assets.testing.small_models import ROW, package, routing
 from serve.inference_log import PredictionLog
 from serve.schema import FeatureSpec, PredictionLogArgs
 

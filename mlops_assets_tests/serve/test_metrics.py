@@ -4,7 +4,7 @@ import pickle
 
 from prometheus_client.parser import text_string_to_metric_families
 
-from mlops_assets_tests.serve.small_models import routing
+from mlops_assets.testing.small_models import routing
 from serve.metrics import GatewayMetrics, MetricsSnapshot, exposition, summed
 from serve.schema import Routing
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import xgboost
 
-from mlops_assets_tests.serve.small_models import CLASSES, FEATURES, package
+from mlops_assets.testing.small_models import CLASSES, FEATURES, package
 from serve.devices import check_parity, parity_matrix, sight
 from serve.schema import ModelManifest, Task
 from serve.scoring import LightGbmScorer, NvForestScorer, XgboostScorer

@@ -14,8 +14,8 @@ import httpx
 import pytest
 
 from mlops_assets.resources.inference_log import InferenceLog
-from mlops_assets_tests.ray_cluster import RayCluster
-from mlops_assets_tests.serve.small_models import ROW, package, routing
+from mlops_assets.testing.ray_cluster import RayCluster
+from mlops_assets.testing.small_models import ROW, package, routing
 from serve.schema import GoldenRow
 from serve.scoring import write_package
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from mlops_assets_tests.serve.small_models import routing
+from mlops_assets.testing.small_models import routing
 from serve.evidence import Collector
 from serve.metrics import GatewayMetrics
 from serve.referee import (

@@ -7,8 +7,8 @@ from typing import Any
 import httpx
 import pytest
 
-from mlops_assets_tests.serve.site import Site
-from mlops_assets_tests.serve.small_models import ROW, routing
+from mlops_assets.testing.site import Site
+from mlops_assets.testing.small_models import ROW, routing
 from serve import shortcut
 from serve.shortcut import Shortcut, middlewares
 

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from mlops_assets_tests.serve.small_models import routing
+from mlops_assets.testing.small_models import routing
 from serve.schema import Routing
 from serve.splitting import Split, bucket
 

@@ -8,8 +8,8 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
-from mlops_assets_tests.serve.site import CANARY, MODELS, Site, refused, run
-from mlops_assets_tests.serve.small_models import ROW, LocalVersion, package, routing
+from mlops_assets.testing.site import CANARY, MODELS, Site, refused, run
+from mlops_assets.testing.small_models import ROW, LocalVersion, package, routing
 from serve.embedding import NotEmbedded, embedded
 from serve.inference_log import PredictionLog
 from serve.referee import Referee

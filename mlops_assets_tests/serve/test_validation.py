@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mlops_assets_tests.serve.small_models import FEATURES, ROW, package
+from mlops_assets.testing.small_models import FEATURES, ROW, package
 from serve.bodies import parse_object
 from serve.errors import ApiError, InvalidFields, MalformedBody
 from serve.inference_protocol import read, rows_of

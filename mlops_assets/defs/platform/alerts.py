@@ -22,12 +22,6 @@ from dagster._core.storage.tags import WILL_RETRY_TAG
 
 from mlops_assets import environment
 from mlops_assets.asset_keys import KIND_TAG, NAME_TAG, asset_key, assets_of
-from mlops_assets.sensors.drift import MEASURING
-from mlops_assets.event_log.episode_records import episode_log
-from mlops_assets.event_log.records import latest
-from mlops_assets.sensors.rollout import LAUNCHED_BY_TAG
-from mlops_assets.event_log.successor import MONITOR_TAG
-from mlops_assets.components.use_cases import CHECK, MissingDocument, missing_in
 from mlops_assets.defs.platform.watching import (
     FAILED_TICKS,
     FailedRun,
@@ -42,9 +36,15 @@ from mlops_assets.defs.platform.watching import (
     log_news,
     sensor_news,
 )
+from mlops_assets.documents.missing import CHECK, MissingDocument, missing_in
 from mlops_assets.errors import ClusterUnreachable, MlopsError
+from mlops_assets.event_log.episode_records import episode_log
+from mlops_assets.event_log.records import latest
+from mlops_assets.event_log.runs import LAUNCHED_BY_TAG
+from mlops_assets.event_log.successor import MONITOR_TAG
 from mlops_assets.resources.alerts import Alert, Alerts
 from mlops_assets.resources.serve_client import ServeClient
+from mlops_assets.sensors.drift import MEASURING
 
 INTERVAL_S = 60
 FIRST_LOOK_BACK_S = 86_400.0

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from mlops_assets.asset_names import asset_name
-from mlops_assets.components.use_cases import MissingDocument
+from mlops_assets.documents.missing import MissingDocument
 from mlops_assets.resources.alerts import Alert
 
 FAILED_TICKS = 3

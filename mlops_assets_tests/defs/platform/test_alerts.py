@@ -20,16 +20,17 @@ from dagster._core.scheduler.instigation import (
 from dagster._utils.error import SerializableErrorInfo
 
 from mlops_assets.asset_keys import asset_key, name_tags
-from mlops_assets.sensors.drift import _alert
-from mlops_assets.event_log.episode_records import granted, noted
-from mlops_assets.documents.drift_monitor import DriftMonitorDeclaration
-from mlops_assets.components.use_cases import MissingDocument, placeholders
+from mlops_assets.components.use_cases import placeholders
 from mlops_assets.defs.platform import alerts as module
 from mlops_assets.defs.platform.alerts import freshness_alerts, health_alerts
+from mlops_assets.documents.drift_monitor import DriftMonitorDeclaration
+from mlops_assets.documents.missing import MissingDocument
+from mlops_assets.event_log.episode_records import granted, noted
 from mlops_assets.monitoring.episodes import EpisodeLog, Step, close, grant, open_episode, record_outcome
 from mlops_assets.resources.alerts import Alerts, signature
 from mlops_assets.resources.serve_client import ServeClient
-from mlops_assets_tests.webhook import Webhook, webhook
+from mlops_assets.sensors.drift import _alert
+from mlops_assets.testing.webhook import Webhook, webhook
 from serve.metrics import GatewayMetrics, exposition
 
 NOW = datetime.now(UTC).timestamp()

@@ -7,9 +7,6 @@ from typing import Any
 import pytest
 
 from mlops_assets.asset_names import asset_name
-from mlops_assets.sensors.drift import _alert
-from mlops_assets.documents.drift_monitor import DriftMonitorDeclaration
-from mlops_assets.components.use_cases import MissingDocument
 from mlops_assets.defs.platform.watching import (
     FailedRun,
     Freshness,
@@ -23,7 +20,10 @@ from mlops_assets.defs.platform.watching import (
     log_news,
     sensor_news,
 )
+from mlops_assets.documents.drift_monitor import DriftMonitorDeclaration
+from mlops_assets.documents.missing import MissingDocument
 from mlops_assets.monitoring.episodes import EpisodeLog, Step, grant, open_episode
+from mlops_assets.sensors.drift import _alert
 
 SINCE = 1_700_000_000.0
 AT = datetime(2013, 6, 3, tzinfo=UTC)

@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bench.judging import errors_scenario, quality_scenario
 from mlops_assets.rollout.judging.conditions import DEFAULT_ANALYSES, QUANTITIES, Analysis, Condition, Metric
 from mlops_assets.rollout.judging.judge import QualityEvidence, StepEvidence, judge, measure
+from mlops_assets.testing.simulated_rollouts import errors_scenario, quality_scenario
 from serve.schema import LATENCY_BOUNDS_S, Moments, ShadowEvidence, VersionEvidence
 
 BUCKETS = len(LATENCY_BOUNDS_S) + 1

@@ -1,0 +1,1 @@
+"""What one asset's step does, and what steps share."""

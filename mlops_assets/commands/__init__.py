@@ -1,0 +1,1 @@
+"""What a person asks for, behind the command line: status, explanations, decisions, backtests."""

@@ -1,0 +1,1 @@
+"""Carrying an act of a rollout out: declare, verify, record, once."""

@@ -1,0 +1,1 @@
+"""What tests and benchmarks of any implementation need: small clusters, sample models, load, conformance."""

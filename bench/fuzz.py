@@ -1,7 +1,7 @@
 """Ten thousand requests made of the endpoint's own description, and as many to the paths of the V2 protocol.
 
 Belongs here: sending that many, and what was answered. Does not belong here: the endpoint and its description
-(``mlops_assets/testing/fuzzing.py``); the short form is a test (``test_fuzz.py`` beside it). Everything
+(``mlops_assets/testing/fuzzing.py``); its short form is a test. Everything
 runs in this process, on real models: it is a matter of right answers, not of speed.
 """
 

@@ -1,7 +1,7 @@
 """``mlops``: the commands a person types.
 
 Belongs here: arguments in, a call, text or an exit code out. Does not belong here: any behaviour; that
-is in ``local_stack/``, ``status.py`` and the packages they use. Imports stand inside the commands, so
+is in ``local_stack/``, ``commands/`` and the packages they use. Imports stand inside the commands, so
 that each costs only what it needs.
 """
 

@@ -2,7 +2,7 @@
 
 Belongs here: the asset that reads the history from the lake, replays it as its configuration says, and shows
 the comparison. Does not belong here: the replay (``monitoring/backtest.py``), its table and plot
-(``monitoring/backtest_report.py``), which monitor there is (``drift_monitor.py``).
+(``monitoring/backtest_report.py``), which monitor there is (``components/drift_monitor.py``).
 
 It is made when a person asks for it (``mlops backtest``), never by automation: it trains many models and
 changes nothing that answers.

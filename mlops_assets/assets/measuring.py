@@ -2,7 +2,7 @@
 
 Belongs here: reading the log, the labels and the reference of the version that answers, and calling the pure
 functions on them. Does not belong here: statistics and labels' arithmetic (``monitoring/``), what follows
-from a measurement (``drift_watch.py``), the asset definitions (``drift_monitor.py``).
+from a measurement (``sensors/drift.py``), the asset definitions (``components/drift_monitor.py``).
 """
 
 import json

@@ -1,9 +1,9 @@
 """``DriftMonitorComponent``: what a deployment answered, measured, until its model is stale.
 
-Belongs here: the assets prediction log, performance and drift of a model, its external assets drift signal
-and retrain request, the checks ``no_drift`` and ``served``, wired from a
-declaration. Does not belong here: reading what is measured (``measuring.py``), the sensors
-(``drift_watch.py``), what is true of the version that answers (``served_state.py``), arithmetic and decisions
+Belongs here: the assets prediction log, performance and drift of a model, its external assets drift
+signal and retrain request, the checks ``no_drift`` and ``served``, wired from a declaration. Does not
+belong here: reading what is measured (``assets/measuring.py``), the sensors (``sensors/drift.py``), what
+is true of the version that answers (``event_log/served_state.py``), arithmetic and decisions
 (``monitoring/``).
 """
 

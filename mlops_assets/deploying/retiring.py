@@ -2,7 +2,7 @@
 
 Belongs here: what is deployed against what is declared, and the event of retiring. Does not belong here: what
 an orphan is (``rollout/orphans.py``), taking it out of the cluster (``resources/serve_client.py``), when that
-happens by itself (``orphan_watch.py``).
+happens by itself (``sensors/orphans.py``).
 """
 
 from collections.abc import Iterable, Mapping

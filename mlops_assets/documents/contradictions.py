@@ -1,7 +1,7 @@
 """What several documents say together that can never come true: refused at load, each with its field.
 
 Belongs here: rules over two declarations or more. Pure. Does not belong here: rules within one document (the
-validators of its declaration), references to documents that do not exist (``document.py``).
+validators of its declaration), references to documents that do not exist (``components/document.py``).
 
 A document that loads must be able to do what it says. Without these rules such a mistake shows after days:
 a rollout that waits for labels which nobody joins, a monitor that reads the answers of another model.

@@ -1,7 +1,7 @@
 """Which process carries a run that no daemon watches, and what becomes of the run when it is gone.
 
 Belongs here: naming a process so that it cannot be mistaken for a later one, and ending runs without one.
-Does not belong here: launching runs (``decisions.py``), deciding what is due (``rollout/plan.py``).
+Does not belong here: launching runs (``commands/decisions.py``), deciding what is due (``rollout/plan.py``).
 
 A run that a command carries out in its own process stays started for ever when that process is killed:
 Dagster asks only its own launchers. It would keep its place in the pool and hold up every act after it.

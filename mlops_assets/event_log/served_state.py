@@ -1,7 +1,7 @@
 """What is true of the version that really answers: is it stale, why, how old is its data.
 
 Belongs here: collecting the facts from the event log and the registry, the check ``served``. Does not belong
-here: the judgement on them (``monitoring/served.py``), acting on it (``drift_watch.py``).
+here: the judgement on them (``monitoring/served.py``), acting on it (``sensors/drift.py``).
 """
 
 from collections.abc import Mapping

@@ -1,7 +1,8 @@
 """A version that passed the gate and does not answer yet, and what became of its approval.
 
-Belongs here: reading both from the event log and the runs. Does not belong here: whether a lost approval is
-launched again (``monitoring/``), launching it (``drift_watch.py``), giving one (``deployment.py``).
+Belongs here: reading both from the event log and the runs. Does not belong here: whether a lost approval
+is launched again (``monitoring/``), launching it (``sensors/drift.py``), giving one
+(``components/deployment.py``).
 """
 
 from collections.abc import Callable

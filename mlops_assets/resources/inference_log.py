@@ -1,8 +1,8 @@
 """The prediction log as a resource: find one answer, read a time range, make few files of many.
 
 Belongs here: reading what gateways logged. Does not belong here: the columns, the layout and the writing
-(``serve/inference_log.py``), what an answer goes back to (``explain.py``), which files of an hour count
-(``resources/log_hour.py``), drift.
+(``serve/inference_log.py``), what an answer goes back to (``commands/explain.py``), which files of an
+hour count (``resources/log_hour.py``), drift.
 
 The log is ``<uri>/<deployment>/dt=YYYY-MM-DD/hr=HH/*.parquet``, days and hours in UTC. Only the hours
 asked for are listed and read. A folder that is empty or absent holds no answers, which is not an error; a

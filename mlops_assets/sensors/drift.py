@@ -1,8 +1,8 @@
 """The sensors of a drift monitor: when to measure, and what a measurement leads to.
 
-Belongs here: reading facts from the event log and the cluster, and turning a pure decision into events, runs
-and alerts. Does not belong here: the decision (``monitoring/episodes.py``), measuring (``measuring.py``), the
-form of episode events (``episode_records.py``).
+Belongs here: reading facts from the event log and the cluster, and turning a pure decision into events,
+runs and alerts. Does not belong here: the decision (``monitoring/episodes.py``), measuring
+(``assets/measuring.py``), the form of episode events (``event_log/episode_records.py``).
 
 The sensors keep no truth of their own. What was measured stands in the materialisations of performance
 and drift, episodes and granted retrains in the events of the drift signal and the retrain request.

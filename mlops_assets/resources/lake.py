@@ -14,7 +14,7 @@ type is written only as a whole. Needs a store with conditional writes (AWS S3 a
 without which Delta loses commits.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -30,6 +30,12 @@ if TYPE_CHECKING:
     import pyarrow as pa
     from dagster_aws.s3 import S3Resource
     from deltalake import DeltaTable
+
+
+BATCH_ROWS = 16_384
+"""Rows of a batch; of a wide table about 10 MB."""
+AHEAD = 2
+"""Batches that are read ahead of the one in use."""
 
 
 @dataclass(frozen=True)
@@ -200,6 +206,38 @@ class Lake(dg.ConfigurableResource):  # type: ignore[type-arg]  # generic over t
         if partitions is not None and not partitions:
             return frame_of(_empty(delta, columns))
         return frame_of(delta.to_pyarrow_table(filters=filters, columns=list(columns) if columns else None))
+
+    def batches(
+        self,
+        table: str,
+        *,
+        partitions: Sequence[str],
+        partition_column: str,
+        columns: Sequence[str],
+        condition: Any = None,
+        version: int | None = None,
+    ) -> "Iterator[pa.RecordBatch]":
+        """The rows that ``read`` gives, ``BATCH_ROWS`` at a time, so that few of them are in memory at once.
+
+        ``condition`` is an expression of ``pyarrow.compute`` that rows have to meet.
+        """
+        import pyarrow.compute as pc
+
+        delta = self._open(table, version)
+        if not partitions:
+            return
+        wanted = pc.field(partition_column).isin(list(partitions))
+        yield from (
+            delta.to_pyarrow_dataset()
+            .scanner(
+                columns=list(columns),
+                filter=wanted if condition is None else wanted & condition,
+                batch_size=BATCH_ROWS,
+                batch_readahead=AHEAD,
+                fragment_readahead=1,
+            )
+            .to_batches()
+        )
 
     def write_text(self, uri: str, text: str) -> None:
         """Puts a whole UTF-8 file at ``uri``, which lies under this lake (``package_uri``)."""

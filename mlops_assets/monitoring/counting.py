@@ -4,8 +4,8 @@ Belongs here: counts of a window's values at the places that its reference asks 
 formulas (``scores.py``), what a score means (``drift.py``), where batches come from.
 
 PSI and KL are made of counts in bins, and the KS distance of how many values lie below each value of the
-reference's sample. All of these are whole numbers that add up, so a window that is counted in parts has exactly
-the scores of one that is counted at once, and none of its values has to be kept.
+reference's sample. All of these are whole numbers that add up, so a window that is counted in parts has
+exactly the scores of one that is counted at once, and none of its values has to be kept.
 """
 
 import numpy as np

@@ -64,7 +64,8 @@ def assess_window(
 
 class WindowCounts:
     """A window of any size, counted in batches: afterwards ``assessed`` says what ``assess_window`` would of
-    all of its rows at once. Batches of features and of what came of them are given independently of each other.
+    all of its rows at once. Batches of features and of what came of them are given independently of each
+    other.
     """
 
     def __init__(self, reference: DriftReference) -> None:

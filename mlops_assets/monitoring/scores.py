@@ -8,7 +8,6 @@ no end: a single value of a million moves one row into the last bin and nothing 
 """
 
 from collections.abc import Sequence
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,7 +20,6 @@ EMPTY_SHARE = 1e-4
 """What an empty bin of a large sample counts as, so that logarithms are finite. Evidently takes the same."""
 SAMPLE = 2_000
 LARGEST = 1e308
-_SIDES: tuple[Literal["left"], Literal["right"]] = ("left", "right")
 
 
 def finite_sorted(values: Floats) -> tuple[Floats, int]:
@@ -108,24 +106,23 @@ def ks(reference: Floats, current: Floats) -> float | None:
     Both are sorted and without NaN. The cost is that of looking up the reference's values in the current.
     """
     points = distinct(reference)
-    below, up_to = (np.searchsorted(current, points, side=side) for side in _SIDES)
+    below = np.searchsorted(current, points, side="left").astype(np.int64)
+    up_to = np.searchsorted(current, points, side="right").astype(np.int64)
     return ks_of_counts(reference, below, up_to, len(current))
 
 
 def ks_of_counts(reference: Floats, below: Counts, up_to: Counts, size: int) -> float | None:
-    """``ks`` of a sample of ``size`` values, by how many of them lie below each point of ``distinct(reference)``
-    and how many up to it.
+    """``ks`` of a sample of ``size`` values, by how many of them lie below each point of
+    ``distinct(reference)`` and how many up to it.
     """
     if not len(reference) or not size:
         return None
     points = distinct(reference)
     # Between two points of the reference its function is flat and the other only rises, so the distance is
     # largest at a point or just before one.
-    distances = [
-        np.abs(np.searchsorted(reference, points, side=side) / len(reference) - counts / size).max()
-        for side, counts in zip(_SIDES, (below, up_to), strict=True)
-    ]
-    return float(max(distances))
+    before = np.searchsorted(reference, points, side="left") / len(reference)
+    at = np.searchsorted(reference, points, side="right") / len(reference)
+    return float(max(np.abs(before - below / size).max(), np.abs(at - up_to / size).max()))
 
 
 def distinct(ordered: Floats) -> Floats:

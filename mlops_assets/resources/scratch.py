@@ -3,8 +3,8 @@
 Belongs here: where such files lie, how much memory is used before they are, and that none stays behind. Does
 not belong here: what is computed (``components/logged_days.py``, ``components/joined_answers.py``).
 
-DuckDB reads no store by itself here: rows come as Arrow batches, from the lake or the log, whose credentials and
-file systems are known already. Its own readers of S3 are an extension that it would download at run time.
+DuckDB reads no store by itself here: rows come as Arrow batches, from the lake or the log, whose credentials
+and file systems are known already. Its own readers of S3 are an extension that it would download at run time.
 """
 
 import fcntl
@@ -42,35 +42,41 @@ class Scratch(dg.ConfigurableResource):  # type: ignore[type-arg]
         """
         root = Path(self.folder).absolute()
         root.mkdir(parents=True, exist_ok=True)
-        for left in root.glob(f"{ROOM}*"):
-            _remove_unless_used(left)
-        with tempfile.TemporaryDirectory(prefix=ROOM, dir=root, ignore_cleanup_errors=True) as folder:
-            with (Path(folder) / LOCK).open("w") as lock:
-                fcntl.flock(lock, fcntl.LOCK_EX)
-                yield Path(folder)
+        with (root / LOCK).open("w") as alone:
+            # Between making a room and locking it, another process would take it for left behind.
+            fcntl.flock(alone, fcntl.LOCK_EX)
+            for left in root.glob(f"{ROOM}*"):
+                _remove_unless_used(left)
+            folder = Path(tempfile.mkdtemp(prefix=ROOM, dir=root))
+            lock = (folder / LOCK).open("w")
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        try:
+            yield folder
+        finally:
+            shutil.rmtree(folder)
+            lock.close()
 
     @contextmanager
     def database(self) -> "Iterator[DuckDBPyConnection]":
-        """An empty database in a room; what it spills lies there too. Nothing is downloaded by it."""
+        """An empty database. Beyond the memory limit its rows lie in a room. Nothing is downloaded by it."""
         import duckdb
 
         with self.room() as folder:
             settings = {
                 "memory_limit": self.memory_limit,
                 "threads": self.threads,
-                "temp_directory": str(folder / "spilled"),
+                "temp_directory": str(folder),
                 "autoinstall_known_extensions": False,
                 "preserve_insertion_order": False,
             }
-            with duckdb.connect(str(folder / "rows.duckdb"), config=settings) as connection:
+            with duckdb.connect(":memory:", config=settings) as connection:
                 yield connection
 
 
 def _remove_unless_used(folder: Path) -> None:
-    try:
-        with (folder / LOCK).open("w") as lock:
+    with (folder / LOCK).open("w") as lock:
+        try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            shutil.rmtree(folder, ignore_errors=True)
-    except (BlockingIOError, FileNotFoundError):
-        # In use, removed meanwhile, or so new that its lock is not there yet.
-        return
+        except BlockingIOError:
+            return
+        shutil.rmtree(folder)

@@ -22,7 +22,7 @@ from mlops_assets.components.records import Record, latest
 from mlops_assets.components.retiring import retirement
 from mlops_assets.decisions import decide_rollout
 from mlops_assets.errors import DeploymentError, UnknownName
-from mlops_assets.monitoring.performance import losses_by_revision
+from mlops_assets.monitoring.losses import losses_by_revision
 from mlops_assets.resources.alerts import Alerts
 from mlops_assets.resources.lake import Lake
 from mlops_assets.resources.model_registry import ModelRegistry

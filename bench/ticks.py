@@ -28,6 +28,7 @@ from mlops_assets.resources.experiment_tracking import ExperimentTracker
 from mlops_assets.resources.inference_log import InferenceLog
 from mlops_assets.resources.lake import Lake
 from mlops_assets.resources.model_registry import ModelRegistry
+from mlops_assets.resources.scratch import Scratch
 from mlops_assets.resources.serve_client import ServeClient
 
 FLIGHTS = Path(__file__).resolve().parent.parent / "mlops_assets/defs/flights/defs.yaml"
@@ -92,6 +93,7 @@ def _resources(folder: Path) -> dict[str, Any]:
             tracking_uri=f"sqlite:///{folder}/mlflow.db", artifact_root=str(folder)
         ),
         "inference_log": InferenceLog(uri=str(folder / "predictions")),
+        "scratch": Scratch(folder=str(folder / "scratch")),
         "alerts": Alerts(log_file=str(folder / "alerts.jsonl")),
         "clock": Clock(),
         "serve_client": ServeClient(

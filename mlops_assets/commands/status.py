@@ -285,7 +285,7 @@ def _served(
 
 def _monitored(graph: Any, model: str) -> Monitored | None:
     """What the model's monitor declares; None without one."""
-    key = dg.AssetKey(["drift", model])
+    key = asset_key("drift", model)
     known = key in graph.materializable_asset_keys
     return Monitored(**graph.get(key).metadata[MONITORED]) if known else None
 

@@ -9,7 +9,8 @@ is true of the version that answers (``event_log/served_state.py``), arithmetic 
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from contextlib import contextmanager
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -22,28 +23,20 @@ from mlops_assets.asset_keys import asset_key, name_tags
 from mlops_assets.asset_names import AssetName, Kind, asset_name, table_name
 from mlops_assets.assets.automation import AFTER_DEPLOYMENT
 from mlops_assets.assets.backtest import backtest_asset
-from mlops_assets.assets.measuring import (
-    DAY_COLUMN,
-    READ_UNTIL,
-    features_of,
-    first_day,
-    labelled,
-    log_frame,
-    logged,
-    logged_schema,
-    read_until,
-    reference_of,
-    scores_of,
-    targets,
-    uncovered,
-    within,
+from mlops_assets.assets.joined_answers import (
+    Compacted,
+    Current,
+    JoinedAnswers,
+    Played,
+    labels_of,
+    window_drift,
 )
+from mlops_assets.assets.logged_days import DAY_COLUMN, logged_days
+from mlops_assets.assets.measuring import READ_UNTIL, first_day, read_until, reference_of
 from mlops_assets.assets.metadata import compact_json, image, markdown_table
 from mlops_assets.components.deployment import DeploymentComponent
 from mlops_assets.components.document import DeclaredComponent, Need, named
 from mlops_assets.components.model import ModelComponent
-from mlops_assets.data.content import content_versions
-from mlops_assets.data.schema import frame_of, typed_table
 from mlops_assets.documents.contradictions import of_monitor, refuse
 from mlops_assets.documents.declared_table import DeclaredTable
 from mlops_assets.documents.deployment import DeploymentDeclaration
@@ -59,6 +52,7 @@ from mlops_assets.resources.clock import Clock
 from mlops_assets.resources.inference_log import InferenceLog
 from mlops_assets.resources.lake import Lake
 from mlops_assets.resources.model_registry import ModelRegistry
+from mlops_assets.resources.scratch import Scratch
 from mlops_assets.sensors.drift import (
     MEASURED,
     MEASURED_TAG,
@@ -71,9 +65,8 @@ from serve.schema import ModelManifest, Task
 
 if TYPE_CHECKING:
     import pandas as pd
-    from numpy.typing import NDArray
 
-    from mlops_assets.monitoring.findings import Variant, WindowDrift, WindowPerformance
+    from mlops_assets.monitoring.findings import WindowDrift, WindowPerformance
     from mlops_assets.monitoring.reference import DriftReference
 
 WORST_SHOWN = 15
@@ -81,16 +74,6 @@ NO_ROWS = "no rows"
 """Version of a day without an answer."""
 COMPACT_AFTER = timedelta(minutes=5)
 """An hour's files are merged this long after it ended: gateways write with a delay."""
-
-
-@dataclass(frozen=True)
-class Current:
-    """The newest judged window: its findings and the rows behind them."""
-
-    assessed: "WindowDrift"
-    features: "pd.DataFrame"
-    scores: "NDArray[np.float64]"
-    target: "NDArray[np.float64]"
 
 
 class DriftMonitorComponent(DeclaredComponent[DriftMonitorDeclaration]):
@@ -233,10 +216,12 @@ class DriftMonitorComponent(DeclaredComponent[DriftMonitorDeclaration]):
             code_version="1",
         )
         def prediction_logs(
-            context: dg.AssetExecutionContext, lake: Lake, inference_log: InferenceLog, clock: Clock
+            context: dg.AssetExecutionContext,
+            lake: Lake,
+            inference_log: InferenceLog,
+            scratch: Scratch,
+            clock: Clock,
         ) -> Iterator[dg.MaterializeResult[Any]]:
-            import pandas as pd
-
             days = run_partitions(context) or []
             start = first_day(declared)
             # Before anything is read: what comes later may or may not be in it.
@@ -244,41 +229,33 @@ class DriftMonitorComponent(DeclaredComponent[DriftMonitorDeclaration]):
             newest = inference_log.last_files(declared.served_by, 1)
             later = bool(newest and days) and newest[0].hour.date().isoformat() > days[-1]
             merged = inference_log.compact(declared.served_by, before=now - COMPACT_AFTER, since=start)
-            frames = [
-                log_frame(inference_log.day(declared.served_by, datetime.fromisoformat(day).date()), day)
-                for day in days
-            ]
-            rows = typed_table(pd.concat(frames, ignore_index=True), logged_schema())
-            whole = frame_of(rows)
-            wrote = lake.write(
-                table_name("prediction_log", declared.model),
-                rows,
-                partition_column=DAY_COLUMN,
-                partitions=days,
-                commit={"run_id": context.run.run_id},
-            )
-            with_rows = content_versions(whole, DAY_COLUMN)
+            with logged_days(scratch, inference_log, declared.served_by, days) as logged:
+                wrote = lake.write(
+                    table_name("prediction_log", declared.model),
+                    logged.rows,
+                    partition_column=DAY_COLUMN,
+                    partitions=days,
+                    commit={"run_id": context.run.run_id},
+                )
+            with_rows = logged.contents.versions()
             versions = {day: with_rows.get(day, NO_ROWS) for day in days}
             yield dg.MaterializeResult(
                 data_version=dg.DataVersion(range_version(versions)),
                 metadata={
-                    "dagster/row_count": len(whole),
+                    "dagster/row_count": wrote.rows,
                     "delta_version": wrote.version,
                     "dagster/uri": wrote.uri,
                     "files_merged": merged.files,
-                    "versions": dg.MetadataValue.json(
-                        {str(name): int(count) for name, count in whole["version"].value_counts().items()}
-                    ),
+                    "versions": dg.MetadataValue.json(dict(logged.by_version.most_common())),
                 },
             )
-            counts = whole[DAY_COLUMN].value_counts()
             report_partitions(
                 context,
                 key,
                 versions,
                 {
                     day: {
-                        "dagster/partition_row_count": int(counts.get(day, 0)),
+                        "dagster/partition_row_count": logged.by_day[day],
                         # After the newest answers there are none: the log is complete until now.
                         READ_UNTIL: (min(now, _end_of(day)) if later else now).isoformat(),
                     }
@@ -303,47 +280,47 @@ class DriftMonitorComponent(DeclaredComponent[DriftMonitorDeclaration]):
             code_version="1",
         )
         def performance(
-            context: dg.AssetExecutionContext, lake: Lake, model_registry: ModelRegistry, clock: Clock
+            context: dg.AssetExecutionContext,
+            lake: Lake,
+            model_registry: ModelRegistry,
+            scratch: Scratch,
+            clock: Clock,
         ) -> dg.MaterializeResult[Any]:
-            from mlops_assets.monitoring.performance import losses_by_revision
             from mlops_assets.monitoring.plots import performance_plot
 
             now = clock.now()
             answering = self._served(context, model_registry)
             windows = self._windows(self._complete_until(context, now))
-            joined = self._joined(lake, model, view, labels, now)
             found: list[WindowPerformance] = []
-            for version, variant, rows in _answered_as(joined):
-                try:
-                    registered = model_registry.version(declared.model, int(version[1:]))
-                except RegistryError as error:
-                    context.log.warning(f"Answers of {version} are not measured: {error}")
-                    continue
-                classes = ModelManifest.model_validate(registered.manifest()).classes
-                reference = reference_of(lake, registered)
-                found += [
-                    self._window_performance(
-                        rows, joined, window, version, variant, reference, classes, task, now
-                    )
-                    for window in windows
-                    if window.end > rows["at"].min()
-                ]
-            known = answering.manifest.classes if answering else None
+            with self._answers(scratch, lake, model, view, labels, now, declared.slices) as answers:
+                for played in answers.played():
+                    try:
+                        registered = model_registry.version(declared.model, int(played.version[1:]))
+                    except RegistryError as error:
+                        context.log.warning(f"Answers of {played.version} are not measured: {error}")
+                        continue
+                    classes = ModelManifest.model_validate(registered.manifest()).classes
+                    reference = reference_of(lake, registered)
+                    found += [
+                        self._window_performance(answers, window, played, reference, classes, task, now)
+                        for window in windows
+                        if window.end > played.first
+                    ]
+                known = answering.manifest.classes if answering else None
+                counts, losses = answers.counts(), answers.losses(task, known)
             judged = [one for one in found if one.variant == "champion" and one.status == "judged"]
             newest = judged[-1] if judged else None
             return dg.MaterializeResult(
                 metadata={
                     "served": answering.label if answering else "none",
-                    "answers": len(joined),
-                    "labelled": int(joined["label"].notna().sum()),
-                    "without_keys": int((~joined["has_keys"].astype(bool)).sum()),
+                    **counts,
                     "measured_at": now.isoformat(),
                     "by_window": dg.MetadataValue.md(markdown_table(_performance_rows(found))),
                     **({newest.metric: newest.value} if newest and newest.value is not None else {}),
                     **({"performance": image(performance_plot(judged))} if judged else {}),
                     **({"slices": dg.MetadataValue.md(_slices(newest))} if newest and newest.slices else {}),
                     "windows": compact_json([one.to_dict() for one in found]),
-                    "losses": compact_json(losses_by_revision(joined, task, known)),
+                    "losses": compact_json(losses),
                 },
             )
 
@@ -372,9 +349,12 @@ class DriftMonitorComponent(DeclaredComponent[DriftMonitorDeclaration]):
             metadata={MONITORED: monitored.told()},
         )
         def drift(
-            context: dg.AssetExecutionContext, lake: Lake, model_registry: ModelRegistry, clock: Clock
+            context: dg.AssetExecutionContext,
+            lake: Lake,
+            model_registry: ModelRegistry,
+            scratch: Scratch,
+            clock: Clock,
         ) -> dg.MaterializeResult[Any]:
-            from mlops_assets.monitoring.drift import assess_window
             from mlops_assets.monitoring.findings import WindowDrift
 
             now = clock.now()
@@ -388,37 +368,32 @@ class DriftMonitorComponent(DeclaredComponent[DriftMonitorDeclaration]):
                         MEASURED: context.run.tags.get(MEASURED_TAG, ""),
                     }
                 )
-            joined = self._joined(lake, model, view, labels, now)
-            rows = joined[(joined["version"] == answering.label) & (joined["variant"] != "shadow")]
-            rows = rows.assign(target=targets(rows, model.declaration.task, answering.manifest.classes))
             found: list[WindowDrift] = []
             newest: Current | None = None
-            for window in self._windows(self._complete_until(context, now)):
-                part = within(rows, window)
-                if rows.empty or window.end <= rows["at"].min():
-                    continue
-                features = features_of(part, answering.manifest.features)
-                scores = scores_of(part, answering.manifest)
-                target = part["target"].to_numpy(dtype=np.float64)
-                gap = uncovered(part, joined, window)
-                if gap is not None:
-                    start, end = window.start.isoformat(), window.end.isoformat()
-                    found.append(WindowDrift(start, end, answering.label, len(part), False, gap))
-                    continue
-                assessed = assess_window(
-                    reference,
-                    start=window.start.isoformat(),
-                    end=window.end.isoformat(),
-                    version=answering.label,
-                    features=features,
-                    scores=scores,
-                    target=target,
-                    level=declared.policy.false_alarm_rate,
-                    min_rows=declared.min_rows,
-                )
-                found.append(assessed)
-                if assessed.judged:
-                    newest = Current(assessed, features, scores, target)
+            with self._answers(scratch, lake, model, view, labels, now) as answers:
+                live = [one for one in answers.played() if one.version == answering.label]
+                first = min((one.first for one in live if one.variant != "shadow"), default=None)
+                for window in self._windows(self._complete_until(context, now)):
+                    if first is None or window.end <= first:
+                        continue
+                    gap = answers.uncovered(answering.label, window)
+                    if gap is not None:
+                        start, end = window.start.isoformat(), window.end.isoformat()
+                        rows = answers.size(answering.label, window)
+                        found.append(WindowDrift(start, end, answering.label, rows, False, gap))
+                        continue
+                    current = window_drift(
+                        answers,
+                        window,
+                        reference,
+                        version=answering.label,
+                        manifest=answering.manifest,
+                        level=declared.policy.false_alarm_rate,
+                        min_rows=declared.min_rows,
+                    )
+                    found.append(current.assessed)
+                    if current.assessed.judged:
+                        newest = current
             return dg.MaterializeResult(
                 metadata={
                     "served": answering.label,
@@ -444,29 +419,39 @@ class DriftMonitorComponent(DeclaredComponent[DriftMonitorDeclaration]):
             f"anew with: dg launch --assets 'key:\"{asset_name('training_set', self.declaration.model)}\"+'"
         )
 
-    def _joined(
+    @contextmanager
+    def _answers(
         self,
+        scratch: Scratch,
         lake: Lake,
         model: ModelComponent,
         view: FeatureViewDeclaration,
         labels: DeclaredTable,
         now: datetime,
-    ) -> "pd.DataFrame":
+        slices: Sequence[str] = (),
+    ) -> "Iterator[JoinedAnswers]":
         """Every answer from the oldest kept window until now, with its label where it has one."""
         windows = self._windows(now)
-        start = windows[0].start if windows else first_day(self.declaration)
-        rows = logged(
-            lake, table_name("prediction_log", self.declaration.model), start, now + timedelta(days=1)
+        table = table_name("prediction_log", self.declaration.model)
+        log = Compacted(
+            lake,
+            table,
+            lake.version(table),
+            windows[0].start if windows else first_day(self.declaration),
+            now + timedelta(days=1),
         )
-        return labelled(lake, rows, labels, model.labels, view.entity.join_keys)
+        join_keys = view.entity.join_keys
+        with scratch.database() as connection:
+            # Not kept by a name: they may be many.
+            yield JoinedAnswers(
+                connection, log, labels_of(lake, labels, model.labels, join_keys), join_keys, slices
+            )
 
     def _window_performance(
         self,
-        rows: "pd.DataFrame",
-        everything: "pd.DataFrame",
+        answers: JoinedAnswers,
         window: Window,
-        version: str,
-        variant: "Variant",
+        played: Played,
         reference: "DriftReference | None",
         classes: tuple[str, ...] | None,
         task: Task,
@@ -475,13 +460,13 @@ class DriftMonitorComponent(DeclaredComponent[DriftMonitorDeclaration]):
         from mlops_assets.monitoring.performance import window_performance
 
         declared = self.declaration
-        part = within(rows, window)
+        is_shadow = played.variant == "shadow"
         measured = window_performance(
-            part,
+            answers.part(played.version, window, shadow=is_shadow),
             start=window.start,
             end=window.end,
-            version=version,
-            variant=variant,
+            version=played.version,
+            variant=played.variant,
             task=task,
             classes=classes,
             now=now,
@@ -491,7 +476,7 @@ class DriftMonitorComponent(DeclaredComponent[DriftMonitorDeclaration]):
             metric=declared.policy.performance.metric,
             slices=declared.slices,
         )
-        gap = uncovered(part, everything, window)
+        gap = answers.uncovered(played.version, window, shadow=is_shadow)
         if measured.status == "judged" and gap is not None:
             return replace(measured, status="too_few", reason=gap, loss=None, loss_low=None)
         return measured
@@ -516,7 +501,7 @@ class DriftMonitorComponent(DeclaredComponent[DriftMonitorDeclaration]):
             return {}
         current = measured_frame(reference, newest.features, newest.scores, newest.target)
         before = self._reference_frame(lake, model, answering, reference)
-        page = evidently_html(before, current, reference.kinds())
+        page = evidently_html(before, current, reference.kinds(), of_rows=newest.assessed.rows)
         return {
             "window": f"{newest.assessed.start} to {newest.assessed.end}",
             "worst_columns": dg.MetadataValue.md(markdown_table(_column_rows(newest.assessed))),
@@ -574,17 +559,6 @@ class DriftMonitorComponent(DeclaredComponent[DriftMonitorDeclaration]):
 
 def _end_of(day: str) -> datetime:
     return datetime.fromisoformat(day).replace(tzinfo=UTC) + timedelta(days=1)
-
-
-def _answered_as(joined: "pd.DataFrame") -> "Iterator[tuple[str, Variant, pd.DataFrame]]":
-    """Version, part it played, and its rows; a version that became stable counts its canary answers too."""
-    for version in sorted(joined["version"].unique(), key=lambda label: int(label[1:])):
-        rows = joined[joined["version"] == version]
-        live, shadow = rows[rows["variant"] != "shadow"], rows[rows["variant"] == "shadow"]
-        if len(live):
-            yield version, "champion" if (live["variant"] == "stable").any() else "canary", live
-        if len(shadow):
-            yield version, "shadow", shadow
 
 
 def _number(value: float | None, form: str = ".4f") -> str:

@@ -29,7 +29,8 @@ VERSION_LENGTH = 20
 def content_version(frame: "pd.DataFrame") -> str:
     """Version of a whole frame; the same for every frame without rows."""
     columns = _columns(frame)
-    return _version(columns, _row_hashes(columns, len(frame)))
+    kinds = {name: column.kind for name, column in columns.items()}
+    return _version(kinds, _row_hashes(columns, len(frame)))
 
 
 def content_versions(frame: "pd.DataFrame", partition_column: str) -> dict[str, str]:
@@ -37,25 +38,45 @@ def content_versions(frame: "pd.DataFrame", partition_column: str) -> dict[str, 
 
     Each equals ``content_version`` of that partition's rows alone. Missing keys are an error.
     """
-    import pandas as pd
+    contents = Contents(partition_column)
+    contents.add(frame)
+    return contents.versions()
 
-    columns = _columns(frame)
-    rows = _row_hashes(columns, len(frame))
-    codes, keys = pd.factorize(frame[partition_column], sort=True)
-    if (codes < 0).any():
-        raise ValueError(f"{int((codes < 0).sum())} rows have no {partition_column}")
-    order = np.argsort(codes, kind="stable")
-    bounds = np.searchsorted(codes[order], np.arange(len(keys) + 1))
-    ordered = rows[order]
-    present = {
-        name: np.bincount(codes[column.present], minlength=len(keys)) > 0 for name, column in columns.items()
-    }
-    return {
-        str(key): _version(
-            {name: column for name, column in columns.items() if present[name][number]}, ordered[start:end]
-        )
-        for number, (key, start, end) in enumerate(zip(keys, bounds[:-1], bounds[1:], strict=True))
-    }
+
+class Contents:
+    """``content_versions`` of rows that come in parts: eight bytes of each row are kept, and not the row."""
+
+    def __init__(self, partition_column: str) -> None:
+        self._partition_column = partition_column
+        self._kinds: dict[str, dict[str, str]] = {}
+        self._rows: dict[str, list[NDArray[np.uint64]]] = {}
+
+    def add(self, frame: "pd.DataFrame") -> None:
+        """Some more rows, in the same types; of any partitions."""
+        import pandas as pd
+
+        columns = _columns(frame)
+        rows = _row_hashes(columns, len(frame))
+        codes, keys = pd.factorize(frame[self._partition_column], sort=True)
+        if (codes < 0).any():
+            raise ValueError(f"{int((codes < 0).sum())} rows have no {self._partition_column}")
+        order = np.argsort(codes, kind="stable")
+        bounds = np.searchsorted(codes[order], np.arange(len(keys) + 1))
+        ordered = rows[order]
+        present = {
+            name: np.bincount(codes[column.present], minlength=len(keys)) > 0
+            for name, column in columns.items()
+        }
+        for number, (key, start, end) in enumerate(zip(keys, bounds[:-1], bounds[1:], strict=True)):
+            self._rows.setdefault(str(key), []).append(ordered[start:end])
+            kinds = self._kinds.setdefault(str(key), {})
+            kinds.update({name: column.kind for name, column in columns.items() if present[name][number]})
+
+    def versions(self) -> dict[str, str]:
+        """Version of the rows of every partition that has rows, by partition key."""
+        return {
+            key: _version(self._kinds[key], np.concatenate(rows)) for key, rows in sorted(self._rows.items())
+        }
 
 
 @dataclass(frozen=True)
@@ -96,10 +117,10 @@ def _row_hashes(columns: "dict[str, _Column]", rows: int) -> NDArray[np.uint64]:
     return total
 
 
-def _version(columns: "dict[str, _Column]", rows: NDArray[np.uint64]) -> str:
+def _version(kinds: dict[str, str], rows: NDArray[np.uint64]) -> str:
     digest = hashlib.sha256()
-    for name, column in columns.items():
-        digest.update(f"{name}\x00{column.kind}\x00".encode())
+    for name, kind in sorted(kinds.items()):
+        digest.update(f"{name}\x00{kind}\x00".encode())
     digest.update(np.sort(rows).tobytes())
     return digest.hexdigest()[:VERSION_LENGTH]
 

@@ -12,17 +12,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mlops_assets.errors import DataError
+from mlops_assets.monitoring.counting import CategoryCounts, NumberCounts
 from mlops_assets.monitoring.findings import DECIDING, ColumnDrift, Role, Score, Statistic, WindowDrift
 from mlops_assets.monitoring.reference import (
     ColumnReference,
     DriftReference,
     Values,
     feature_values,
-    into_categories,
     label_values,
     prediction_values,
 )
-from mlops_assets.monitoring.scores import category_counts, counts_between, finite_sorted, kl, ks, psi
+from mlops_assets.monitoring.scores import distinct, kl, ks_of_counts, psi
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -56,32 +56,78 @@ def assess_window(
     is defined and explained in ``note``. Raises DataError when scores or target do not fit the rows or
     the task, or when the level is not between 0 and 1.
     """
-    rows = len(features)
-    if not 0 < level < 1:
-        raise DataError(f"the level is a probability between 0 and 1, not {level}")
-    for name, given in (("scores", scores), ("target", target)):
-        if given is not None and len(given) != rows:
-            raise DataError(f"{name}: {len(given)} values for {rows} answers; one per answer is needed")
-    needed = max(min_rows, 1)
-    if rows < needed:
-        reason = (
-            "no answers"
-            if not rows
-            else f"{rows:,} answers, fewer than the {needed:,} that a judgement needs"
-        )
-        return WindowDrift(start, end, version, rows, judged=False, reason=reason)
-    tests = _tests(reference)
-    found = []
-    for one in reference.columns:
-        values = next(_values(reference, one, features, scores, target), None)
-        if values is None:
+    counts = WindowCounts(reference)
+    counts.add_features(features)
+    counts.add_answers(scores, target)
+    return counts.assessed(start=start, end=end, version=version, level=level, min_rows=min_rows)
+
+
+class WindowCounts:
+    """A window of any size, counted in batches: afterwards ``assessed`` says what ``assess_window`` would of
+    all of its rows at once. Batches of features and of what came of them are given independently of each
+    other.
+    """
+
+    def __init__(self, reference: DriftReference) -> None:
+        self._reference = reference
+        self._rows = 0
+        self._answers: dict[str, int | None] = {"scores": None, "target": None}
+        self._counted: dict[str, NumberCounts | CategoryCounts] = {}
+
+    def add_features(self, features: "pd.DataFrame") -> None:
+        """Some of the window's rows, as logged."""
+        self._rows += len(features)
+        for one in self._reference.columns:
             if one.role == "feature":
+                self._add(one, _values(self._reference, one, features, None, None))
+
+    def add_answers(self, scores: NDArray[np.float64] | None, target: NDArray[np.float64] | None) -> None:
+        """What the model said, and what came true, of some of the window's rows; None: not measured."""
+        import pandas as pd
+
+        for name, given in (("scores", scores), ("target", target)):
+            if given is not None:
+                self._answers[name] = (self._answers[name] or 0) + len(given)
+        # Of no rows nobody can tell which shape they have.
+        scores, target = (given if given is not None and len(given) else None for given in (scores, target))
+        for one in self._reference.columns:
+            if one.role != "feature":
+                self._add(one, _values(self._reference, one, pd.DataFrame(), scores, target))
+
+    def _add(self, column: ColumnReference, parts: Iterator[Values]) -> None:
+        for values in parts:
+            if column.column not in self._counted:
+                kind = NumberCounts if column.kind == "number" else CategoryCounts
+                self._counted[column.column] = kind(column)
+            self._counted[column.column].add(values)
+
+    def assessed(self, *, start: str, end: str, version: str, level: float, min_rows: int) -> WindowDrift:
+        """As ``assess_window`` of everything that was added."""
+        rows = self._rows
+        if not 0 < level < 1:
+            raise DataError(f"the level is a probability between 0 and 1, not {level}")
+        for name, given in self._answers.items():
+            if given is not None and given != rows:
+                raise DataError(f"{name}: {given} values for {rows} answers; one per answer is needed")
+        needed = max(min_rows, 1)
+        if rows < needed:
+            reason = (
+                "no answers"
+                if not rows
+                else f"{rows:,} answers, fewer than the {needed:,} that a judgement needs"
+            )
+            return WindowDrift(start, end, version, rows, judged=False, reason=reason)
+        tests = _tests(self._reference)
+        found = []
+        for one in self._reference.columns:
+            counts = self._counted.get(one.column)
+            if counts is not None:
+                found.append(_assessed(one, counts, level / tests[one.role], needed))
+            elif one.role == "feature":
                 found.append(_absent(one))
-            continue
-        found.append(_assessed(one, values, level / tests[one.role], needed))
-    return WindowDrift(
-        start, end, version, rows, judged=True, reason=_reason(rows, found), columns=tuple(found)
-    )
+        return WindowDrift(
+            start, end, version, rows, judged=True, reason=_reason(rows, found), columns=tuple(found)
+        )
 
 
 def measured_frame(
@@ -152,47 +198,43 @@ def _absent(column: ColumnReference) -> ColumnDrift:
     )
 
 
-def _assessed(column: ColumnReference, values: Values, level: float, needed: int) -> ColumnDrift:
-    if values.numbers is not None:
-        return _number(column, values.numbers, level, needed)
-    return _category(column, values, level, needed)
+def _assessed(
+    column: ColumnReference, counts: NumberCounts | CategoryCounts, level: float, needed: int
+) -> ColumnDrift:
+    if column.role == "label" and counts.rows < needed:
+        return _unlabelled(column, counts.rows, needed)
+    if isinstance(counts, NumberCounts):
+        return _number(column, counts, level)
+    return _category(column, counts, level)
 
 
-def _number(column: ColumnReference, numbers: NDArray[np.float64], level: float, needed: int) -> ColumnDrift:
-    infinite = int(np.isinf(numbers).sum())
-    ordered, missing = finite_sorted(numbers)
-    rows = len(numbers)
-    if column.role == "label" and rows < needed:
-        return _unlabelled(column, rows, needed)
-    notes = _missing_notes(column, missing / rows, len(ordered) == 0)
-    if infinite:
-        notes.append(f"{infinite:,} infinite values count as larger than all others")
-    if len(ordered) and ordered[0] == ordered[-1] and column.sample and column.sample[0] != column.sample[-1]:
-        notes.append(f"every value is {ordered[0]:g}")
-    expected = np.asarray(column.counts)
-    counts = np.append(counts_between(ordered, np.asarray(column.cuts)), missing)
+def _number(column: ColumnReference, counts: NumberCounts, level: float) -> ColumnDrift:
+    rows, missing = counts.rows, counts.missing
+    notes = _missing_notes(column, missing / rows, counts.there == 0)
+    if counts.infinite:
+        notes.append(f"{counts.infinite:,} infinite values count as larger than all others")
+    constant = counts.lowest is not None and counts.lowest == counts.highest
+    if constant and column.sample and column.sample[0] != column.sample[-1]:
+        notes.append(f"every value is {counts.lowest:g}")
+    expected, sample = np.asarray(column.counts), np.asarray(column.sample)
+    binned = np.append(counts.between(np.asarray(column.cuts)), missing)
     measured: dict[Statistic, float | None] = {
-        "psi": float(psi(expected, counts)),
-        "ks": ks(np.asarray(column.sample), ordered),
-        "kl": float(kl(expected, counts)),
+        "psi": float(psi(expected, binned)),
+        "ks": ks_of_counts(sample, *counts.around(distinct(sample)), counts.there),
+        "kl": float(kl(expected, binned)),
     }
     return _scored(column, measured, rows, missing, level, notes)
 
 
-def _category(column: ColumnReference, values: Values, level: float, needed: int) -> ColumnDrift:
-    codes = into_categories(values, column.categories)
-    rows = len(codes)
-    if column.role == "label" and rows < needed:
-        return _unlabelled(column, rows, needed)
-    counts = category_counts(codes, len(column.categories))
-    missing = int(counts[-1])
+def _category(column: ColumnReference, counts: CategoryCounts, level: float) -> ColumnDrift:
+    rows, missing, other = counts.rows, int(counts.counts[-1]), int(counts.counts[-2])
     notes = _missing_notes(column, missing / rows, missing == rows)
-    if counts[-2]:
-        notes.append(_other_note(column, values, int(counts[-2]) / rows))
+    if other:
+        notes.append(_other_note(column, counts, other / rows))
     expected = np.asarray(column.counts)
     measured: dict[Statistic, float | None] = {
-        "psi": float(psi(expected, counts)),
-        "kl": float(kl(expected, counts)),
+        "psi": float(psi(expected, counts.counts)),
+        "kl": float(kl(expected, counts.counts)),
     }
     return _scored(column, measured, rows, missing, level, notes)
 
@@ -236,12 +278,8 @@ def _missing_notes(column: ColumnReference, share: float, nothing: bool) -> list
     return []
 
 
-def _other_note(column: ColumnReference, values: Values, share: float) -> str:
-    assert values.codes is not None
-    known = set(column.categories)
-    times = np.bincount(values.codes[values.codes >= 0], minlength=len(values.names))
-    others = [name for name, count in zip(values.names, times, strict=True) if count and name not in known]
-    names = ", ".join(sorted(others)[:SAID]) + (", …" if len(others) > SAID else "")
+def _other_note(column: ColumnReference, counts: CategoryCounts, share: float) -> str:
+    names = ", ".join(counts.others[:SAID]) + (", …" if len(counts.others) > SAID else "")
     if column.other_share:
         return (
             f"{share:.1%} of the values are none of the reference's {len(column.categories)} most frequent "

@@ -1,8 +1,8 @@
 """How good a version's answers were, once their labels are there, and how much worse than expected. Pure.
 
-Belongs here: metrics of a window with intervals, the loss against the reference, slices, losses for a
-rollout's ``quality``. Does not belong here: when a window may be judged (``labels.py``), what a loss leads
-to (``policy.py``), the formulas of the metrics (``evaluation/metrics.py``).
+Belongs here: metrics of a window with intervals, the loss against the reference, slices. Does not belong
+here: when a window may be judged (``labels.py``), losses for a rollout's ``quality`` (``losses.py``), what a
+loss leads to (``policy.py``), the formulas of the metrics (``evaluation/metrics.py``).
 
 What is held to the reference, and why. A log loss or Brier score moves with the base rate whatever the model
 does (13 % to 33 % of flights are late, by month: .36 to .62 for the *same* knowledge), so it cannot be
@@ -38,8 +38,7 @@ from mlops_assets.evaluation.metrics import METRICS, Metric, measure
 from mlops_assets.evaluation.metrics import metric as metric_of
 from mlops_assets.monitoring.findings import SliceLoss, Variant, WindowPerformance
 from mlops_assets.monitoring.labels import AMBIGUOUS, HAS_KEYS, LABEL, Watermark, label_codes, label_state
-from mlops_assets.rollout.judging.judge import QualityEvidence
-from serve.schema import Moments, Task
+from serve.schema import Task
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -57,14 +56,6 @@ MONITORED: Mapping[Task, tuple[str, ...]] = {
 CONFIDENCE = 0.95
 MAX_SLICE_VALUES = 20
 MIN_SLICE_ROWS = 50
-SHADOW = "shadow"
-ASKED_FOR = "/versions/"
-"""In the path of a request that names the version that answers it."""
-LOSS_NAMES: Mapping[Task, str] = {
-    "binary": "log loss",
-    "multiclass": "log loss",
-    "regression": "squared error",
-}
 
 
 class PerformanceReference(BaseModel):
@@ -138,7 +129,7 @@ def window_performance(
     that column and without ``features``.
     """
     names = MONITORED[task] if metric is None else (metric_of(metric, task).name,)
-    every_score, scored = _scores(joined, task, classes)
+    every_score, scored = scores_of_answers(joined, task, len(classes) if classes else None)
     codes = label_codes(joined[LABEL], task=task, classes=classes)
     labelled = ~np.isnan(codes) & scored
     unusable = _unusable(joined, codes)
@@ -190,77 +181,6 @@ def window_performance(
         loss=shown.loss,
         loss_low=shown.low,
         slices=_slices(rows, slices, metric_of(names[0], task), target, scores, days),
-    )
-
-
-def losses_by_revision(
-    joined: "pd.DataFrame", task: Task, classes: Sequence[str] | None
-) -> dict[str, dict[str, Any]]:
-    """Losses of labelled answers, for a rollout's ``quality``: what each version lost under each routing.
-
-    ``joined``: rows of all variants and versions, as ``join_labels`` gives them, with ``answer_id``,
-    ``row``, ``revision``, ``endpoint``, ``variant`` and ``version``. Gives, by revision as text::
-
-        {"12": {"loss": "log loss",
-                "versions":    {"v7": {"count": 10, "mean": 0.5, "m2": 0.1}, ...},
-                "differences": {"v8": {"count": 9, "mean": -0.1, "m2": 0.02}, ...}}}
-
-    ``versions`` holds the loss of every version's own answers, a shadow's included; ``differences``, of every
-    version that answered as a shadow, its loss less the live one on the same rows. Counts are of requests,
-    each with the mean over its labelled rows: rows of one request are not independent, and the tests on
-    ``quality`` take what they count as independent. Labels that the task cannot use, and answers with another
-    number of scores than there are classes, are left out; and so are answers to requests that named their
-    version: who asks for a version is no draw of the routing.
-    """
-    import pandas as pd
-
-    scores, scored = _scores(joined, task, classes)
-    target = label_codes(joined[LABEL], task=task, classes=classes)
-    drawn = ~joined["endpoint"].str.contains(ASKED_FOR, regex=False).to_numpy(dtype=bool)
-    kept = ~np.isnan(target) & scored & drawn
-    if not kept.any():
-        return {}
-    usable, target, scores = joined[kept], target[kept], scores[kept]
-    losses = METRICS["rmse" if task == "regression" else "log_loss"].losses
-    assert losses is not None
-    lost = losses(target, scores)
-    rows = usable[["answer_id", "row", "revision", "variant", "version"]].assign(loss=lost)
-    # A request that was logged twice counts once.
-    rows = rows.drop_duplicates(["revision", "version", "variant", "answer_id", "row"])
-    requests = rows.groupby(["revision", "version", "answer_id"], sort=True)["loss"].mean().reset_index()
-    live, shadow = rows[rows["variant"] != SHADOW], rows[rows["variant"] == SHADOW]
-    pairs = shadow.merge(live, on=["revision", "answer_id", "row"], suffixes=("", "_live"))
-    pairs = pairs[pairs["version"] != pairs["version_live"]]
-    pairs = pairs.assign(loss=pairs["loss"] - pairs["loss_live"])
-    paired = pairs.groupby(["revision", "version", "answer_id"], sort=True)["loss"].mean().reset_index()
-
-    def moments(frame: pd.DataFrame, revision: Any) -> dict[str, dict[str, float]]:
-        own = frame[frame["revision"] == revision]
-        return {str(version): _moments(part["loss"].to_numpy()) for version, part in own.groupby("version")}
-
-    return {
-        str(revision): {
-            "loss": LOSS_NAMES[task],
-            "versions": moments(requests, revision),
-            "differences": moments(paired, revision),
-        }
-        for revision in sorted(requests["revision"].unique())
-    }
-
-
-def quality_evidence(
-    losses: Mapping[str, Any], revision: int, canary: str, stable: str
-) -> QualityEvidence | None:
-    """What ``losses_by_revision`` tells of two versions under one revision; None when it holds no labels."""
-    found = losses.get(str(revision))
-    if found is None:
-        return None
-    paired = found["differences"].get(canary)
-    return QualityEvidence(
-        canary=Moments(**found["versions"].get(canary, {})),
-        stable=Moments(**found["versions"].get(stable, {})),
-        differences=None if paired is None else Moments(**paired),
-        loss=found["loss"],
     )
 
 
@@ -355,12 +275,15 @@ def _slices(
     rows: "pd.DataFrame", names: Sequence[str], metric: Metric, target: Array, scores: Array, days: Days
 ) -> tuple[SliceLoss, ...]:
     """The metric on the largest values of every column; the intervals hold together (Bonferroni 1936)."""
+    import pandas as pd
+
     chosen: list[tuple[str, str, NDArray[np.bool_]]] = []
     for name, column in _columns(rows, names).items():
-        values, counts = np.unique(column, return_counts=True)
+        codes, values = pd.factorize(column, sort=True)
+        counts = np.bincount(codes, minlength=len(values))
         for position in np.argsort(-counts, kind="stable")[:MAX_SLICE_VALUES]:
             if counts[position] >= MIN_SLICE_ROWS:
-                chosen.append((name, str(values[position]), column == values[position]))
+                chosen.append((name, str(values[position]), codes == position))
     found = []
     for name, value, own in chosen:
         estimate = _estimate(metric, target[own], scores[own], days[own])
@@ -383,7 +306,7 @@ def _slices(
 # -- columns of the log ------------------------------------------------------------------------------------
 
 
-def _columns(rows: "pd.DataFrame", names: Sequence[str]) -> dict[str, NDArray[np.str_]]:
+def _columns(rows: "pd.DataFrame", names: Sequence[str]) -> "dict[str, pd.Series[str]]":
     """Slice columns as text, from columns of the frame or from the logged features."""
     import pandas as pd
 
@@ -401,23 +324,29 @@ def _columns(rows: "pd.DataFrame", names: Sequence[str]) -> dict[str, NDArray[np
             column = pd.Series([one.get(name) for one in logged], dtype=object)
         else:
             column = rows[name].astype(object)
-        found[name] = column.where(column.notna(), "(missing)").astype(str).to_numpy(dtype=np.str_)
+        found[name] = column.where(column.notna(), "(missing)").map(str)
     return found
 
 
-def _scores(
-    frame: "pd.DataFrame", task: Task, classes: Sequence[str] | None
+def scores_of_answers(
+    frame: "pd.DataFrame", task: Task, width: int | None
 ) -> tuple[Array, NDArray[np.bool_]]:
-    """Scores, (n,) or (n, classes), and the rows (n,) whose answer is there to be judged; NaN elsewhere."""
+    """Scores, (n,) or (n, classes), and the rows (n,) whose answer is there to be judged; NaN elsewhere.
+
+    ``width``: how many scores an answer of several classes has; None: as many as most have at most.
+    """
     if task != "multiclass":
         scores = frame["score"].to_numpy(dtype=np.float64, na_value=np.nan)
         return scores, ~np.isnan(scores)
-    lists = [_listed(one) for one in frame["scores"]]
-    count = len(classes) if classes else max(map(len, lists), default=0)
-    scored = np.array([len(one) == count for one in lists], dtype=np.bool_)
-    scores = np.full((len(lists), count), np.nan)
-    if scored.any():
-        scores[scored] = [one for one in lists if len(one) == count]
+    if width is None:
+        width = max((len(_listed(one)) for one in frame["scores"]), default=0)
+    scores = np.full((len(frame), width), np.nan)
+    scored = np.zeros(len(frame), dtype=np.bool_)
+    # Row by row: lists of all rows at once would take ten times the memory of their numbers.
+    for row, one in enumerate(frame["scores"]):
+        listed = _listed(one)
+        if len(listed) == width:
+            scored[row], scores[row] = True, listed
     return scores, scored & ~np.isnan(scores).any(axis=1)
 
 
@@ -446,8 +375,3 @@ def _days(rows: "pd.DataFrame") -> Days:
 
     times = pd.to_datetime(rows["at"], utc=True)
     return np.asarray(times.dt.tz_localize(None).to_numpy().astype("datetime64[D]"), dtype=np.int64)
-
-
-def _moments(values: Array) -> dict[str, float]:
-    mean = float(values.mean())
-    return {"count": len(values), "mean": mean, "m2": float(((values - mean) ** 2).sum())}

@@ -33,11 +33,13 @@ def evidently_html(
     columns: Mapping[str, Kind],
     *,
     rows: int = 20_000,
+    of_rows: int | None = None,
 ) -> bytes:
     """The page as UTF-8 HTML that needs no network; about 4 MB.
 
     ``columns``: {name: "number" or "category"} (``DriftReference.kinds``). At most ``rows`` rows of each
-    frame are shown, drawn with a fixed seed. Columns that Evidently cannot take (absent, without a value, too
+    frame are shown, drawn with a fixed seed. ``of_rows``: how many the window has, where ``current_frame``
+    holds some of them. Columns that Evidently cannot take (absent, without a value, too
     close together to draw) are left out, infinite values too; a box at the top says which, why, and what the
     scores are.
     """
@@ -69,9 +71,12 @@ def evidently_html(
         else:
             shown[name] = kind
     sizes = [
-        f"{len(drawn):,} of {len(frame):,} rows of the {name}"
-        for name, drawn, frame in zip(
-            ("reference", "window"), frames, (reference_frame, current_frame), strict=True
+        f"{len(drawn):,} of {whole:,} rows of the {name}"
+        for name, drawn, whole in zip(
+            ("reference", "window"),
+            frames,
+            (len(reference_frame), of_rows or len(current_frame)),
+            strict=True,
         )
     ]
     said = [

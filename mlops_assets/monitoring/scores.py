@@ -105,19 +105,29 @@ def ks(reference: Floats, current: Floats) -> float | None:
 
     Both are sorted and without NaN. The cost is that of looking up the reference's values in the current.
     """
-    if not len(reference) or not len(current):
+    points = distinct(reference)
+    below = np.searchsorted(current, points, side="left").astype(np.int64)
+    up_to = np.searchsorted(current, points, side="right").astype(np.int64)
+    return ks_of_counts(reference, below, up_to, len(current))
+
+
+def ks_of_counts(reference: Floats, below: Counts, up_to: Counts, size: int) -> float | None:
+    """``ks`` of a sample of ``size`` values, by how many of them lie below each point of
+    ``distinct(reference)`` and how many up to it.
+    """
+    if not len(reference) or not size:
         return None
-    points = reference[np.concatenate([[True], reference[1:] != reference[:-1]])]
+    points = distinct(reference)
     # Between two points of the reference its function is flat and the other only rises, so the distance is
     # largest at a point or just before one.
-    distances = [
-        np.abs(
-            np.searchsorted(reference, points, side=side) / len(reference)
-            - np.searchsorted(current, points, side=side) / len(current)
-        ).max()
-        for side in ("left", "right")
-    ]
-    return float(max(distances))
+    before = np.searchsorted(reference, points, side="left") / len(reference)
+    at = np.searchsorted(reference, points, side="right") / len(reference)
+    return float(max(np.abs(before - below / size).max(), np.abs(at - up_to / size).max()))
+
+
+def distinct(ordered: Floats) -> Floats:
+    """The different values among sorted ones."""
+    return ordered[np.concatenate([[True], ordered[1:] != ordered[:-1]])] if len(ordered) else ordered
 
 
 def category_counts(codes: Counts, categories: int) -> Counts:

@@ -10,11 +10,11 @@ file that cannot be read is one. Names that start with a dot are files being wri
 """
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import dagster as dg
 from pydantic import Field, PrivateAttr
@@ -22,15 +22,19 @@ from pydantic import Field, PrivateAttr
 from mlops_assets.data.locations import S3, s3_filesystem
 from mlops_assets.errors import DataError, UnknownName
 from mlops_assets.resources.conditional_store import ConditionalStore
-from mlops_assets.resources.lake import Lake, S3Config
+from mlops_assets.resources.lake import BATCH_ROWS, Lake, S3Config
 from mlops_assets.resources.log_hour import TRIES, Compaction, LogFile, LogHour, one_at_a_time
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
+Taken = TypeVar("Taken")
+
 HOUR = timedelta(hours=1)
 MAX_FOUND = 20
 FOUND_WITHIN = timedelta(days=7)
+AHEAD = 4
+"""Files and batches that are read ahead of the one in use: most files of the log are small."""
 
 
 @dataclass(frozen=True)
@@ -128,22 +132,26 @@ class InferenceLog(dg.ConfigurableResource):  # type: ignore[type-arg]
         All columns if None; ``features`` is JSON text. Both times carry a zone. Raises UnknownName for a
         column that the log does not have.
         """
-        import pyarrow as pa
-        import pyarrow.compute as pc
-
         if start.tzinfo is None or end.tzinfo is None:
             raise ValueError("start and end of a range of the prediction log need a time zone")
-        hours = [
-            hour for hour in self._hours(deployment, newest_first=False) if hour < end and hour + HOUR > start
-        ]
-        at = pc.field("at")
-        limits = [pa.scalar(time.astimezone(UTC), pa.timestamp("us", tz="UTC")) for time in (start, end)]
-        return self._read(deployment, hours, columns, (at >= limits[0]) & (at < limits[1]))
+        hours = self._hours_between(deployment, start, end)
+        return self._read(deployment, hours, columns, _answered_between(start, end))
 
     def day(self, deployment: str, day: date, columns: Sequence[str] | None = None) -> "pa.Table":
         """All rows answered on one day, UTC, in no particular order; otherwise as ``frame``."""
         start = datetime(day.year, day.month, day.day, tzinfo=UTC)
         return self.frame(deployment, start, start + timedelta(days=1), columns)
+
+    def read_day(self, deployment: str, day: date, take: "Callable[[Iterator[pa.Table]], Taken]") -> "Taken":
+        """What ``take`` makes of the rows answered on one day, UTC, in no particular order and all columns.
+
+        The rows come some ten thousand at a time. ``take`` is called anew, with all of them, when a
+        compaction replaces a file while it is being read.
+        """
+        start = datetime(day.year, day.month, day.day, tzinfo=UTC)
+        hours = self._hours_between(deployment, start, start + timedelta(days=1))
+        within = _answered_between(start, start + timedelta(days=1))
+        return self._reading(deployment, hours, lambda files: take(self._batches(files, within)))
 
     def compact(self, deployment: str, *, before: datetime, since: datetime | None = None) -> Compaction:
         """Makes one file of the many small ones of every hour that ended by ``before``, and began at or
@@ -243,10 +251,16 @@ class InferenceLog(dg.ConfigurableResource):  # type: ignore[type-arg]
         if unknown:
             raise UnknownName("column of the prediction log", unknown[0], schema.names)
         wanted = list(columns) if columns is not None else None
+        return self._reading(deployment, hours, lambda files: self._table(files, schema, wanted, condition))
+
+    def _reading(
+        self, deployment: str, hours: Sequence[datetime], take: "Callable[[Sequence[LogFile]], Taken]"
+    ) -> "Taken":
+        """What ``take`` makes of the files of these hours; anew when they were replaced meanwhile."""
         files = self._listed_files(deployment, hours)
         for _ in range(TRIES):
             try:
-                return self._table(files, schema, wanted, condition)
+                return take(files)
             except (OSError, ValueError) as error:  # Arrow's errors are among these, and name the file.
                 failed = error
             # A compaction may have replaced a file since it was listed. A store says so in many ways: an
@@ -278,6 +292,32 @@ class InferenceLog(dg.ConfigurableResource):  # type: ignore[type-arg]
             [file.path for file in files], schema=schema, format="parquet", filesystem=self._filesystem()
         )
         return dataset.to_table(columns=wanted, filter=condition)
+
+    def _batches(self, files: Sequence[LogFile], condition: Any) -> "Iterator[pa.Table]":
+        """Rows of these files that fit, ``BATCH_ROWS`` and more at a time: a minute's file holds few."""
+        import pyarrow as pa
+        import pyarrow.dataset as ds
+
+        if not files:
+            return
+        schema = log_schema()
+        dataset = ds.dataset(
+            [file.path for file in files], schema=schema, format="parquet", filesystem=self._filesystem()
+        )
+        waiting: list[Any] = []
+        for batch in dataset.to_batches(
+            filter=condition, batch_size=BATCH_ROWS, batch_readahead=AHEAD, fragment_readahead=AHEAD
+        ):
+            waiting.append(batch)
+            if sum(one.num_rows for one in waiting) >= BATCH_ROWS:
+                yield pa.Table.from_batches(waiting, schema)
+                waiting = []
+        yield pa.Table.from_batches(waiting, schema)
+
+    def _hours_between(self, deployment: str, start: datetime, end: datetime) -> list[datetime]:
+        return [
+            hour for hour in self._hours(deployment, newest_first=False) if hour < end and hour + HOUR > start
+        ]
 
     def _path(self, deployment: str = "") -> str:
         return self.folder(deployment).removeprefix(S3)
@@ -312,6 +352,14 @@ def _answer(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
         row["features"] = json.loads(row["features"])
         row["entity"] = None if row["entity"] is None else json.loads(row["entity"])
     return sorted(rows, key=lambda row: (row["variant"] == "shadow", row["at"], row["row"]))
+
+
+def _answered_between(start: datetime, end: datetime) -> Any:
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    first, last = (pa.scalar(time.astimezone(UTC), pa.timestamp("us", tz="UTC")) for time in (start, end))
+    return (pc.field("at") >= first) & (pc.field("at") < last)
 
 
 def log_schema() -> "pa.Schema":

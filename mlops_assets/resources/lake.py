@@ -14,7 +14,8 @@ type is written only as a whole. Needs a store with conditional writes (AWS S3 a
 without which Delta loses commits.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -33,6 +34,12 @@ if TYPE_CHECKING:
     from deltalake import DeltaTable
 
 
+GROUP_ROWS = 65_536
+"""Rows of a group in a file: each is in memory as a whole when it is written, and when it is read."""
+BATCH_ROWS = 16_384
+"""Rows that are handed on together; of a wide table about 10 MB."""
+
+
 @dataclass(frozen=True)
 class TableWrite:
     """What one commit did: Delta version, rows it wrote, and where the table is."""
@@ -40,6 +47,14 @@ class TableWrite:
     version: int
     rows: int
     uri: str
+
+
+@dataclass(frozen=True)
+class RowBatches:
+    """Rows that are not in memory at once: ``make`` gives them from the first on, each time it is called."""
+
+    schema: "pa.Schema"
+    make: "Callable[[], Iterable[pa.RecordBatch]]"
 
 
 class S3Config(dg.Config):
@@ -87,7 +102,7 @@ class Lake(dg.ConfigurableResource):  # type: ignore[type-arg]  # generic over t
     def write(
         self,
         table: str,
-        rows: "pa.Table",
+        rows: "pa.Table | RowBatches",
         *,
         partition_column: str | None,
         partitions: Sequence[str] | None,
@@ -95,30 +110,31 @@ class Lake(dg.ConfigurableResource):  # type: ignore[type-arg]  # generic over t
     ) -> TableWrite:
         """Replaces exactly ``partitions`` with ``rows``, or the whole table if None.
 
+        Rows in batches are written as they come: few of them are in memory at once.
+
         A named partition without rows becomes empty. ``commit`` goes into the table's history. A column that
         the table has and ``rows`` have not is missing in the written partitions, and a new one in the others.
         Raises DataError when a row belongs to no named partition, and when a column has another type than in
         the table while partitions of the old type would remain.
         """
-        if partitions is not None and partition_column is not None:
-            _only_these(table, rows, partition_column, partitions)
+        counted = _Counted(table, rows, partition_column, partitions)
         existing, how = self._planned(table, rows.schema, partition_column, partitions)
         how["partition_by"] = [] if partition_column is None else [partition_column]
         uri = self._under(table)
         if existing is None:
             try:
                 _make_folder(uri)
-                self._commit(table, uri, rows, commit, mode="error", **how)
+                self._commit(table, uri, counted, commit, mode="error", **how)
             except DataError:
                 # Another run may have made the table meanwhile: then only these partitions are replaced.
                 existing, how = self._planned(table, rows.schema, partition_column, partitions)
                 if existing is None:
                     raise
             else:
-                return TableWrite(version=0, rows=len(rows), uri=uri)
-        self._commit(table, existing, rows, commit, mode="overwrite", **how)
+                return TableWrite(version=0, rows=counted.rows, uri=uri)
+        self._commit(table, existing, counted, commit, mode="overwrite", **how)
         # An open table knows its own commit's version, whatever others write meanwhile.
-        return TableWrite(version=int(existing.version()), rows=len(rows), uri=uri)
+        return TableWrite(version=int(existing.version()), rows=counted.rows, uri=uri)
 
     def require_writable(
         self,
@@ -150,31 +166,33 @@ class Lake(dg.ConfigurableResource):  # type: ignore[type-arg]  # generic over t
         self,
         table: str,
         target: "DeltaTable | str",
-        rows: "pa.Table",
+        rows: "_Counted",
         commit: Mapping[str, str],
         *,
         whole: bool = False,
         **how: Any,
     ) -> None:
         """One commit. ``whole``: refused when another came in between, which it would not have replaced."""
-        from deltalake import CommitProperties, PostCommitHookProperties, write_deltalake
+        from deltalake import CommitProperties, PostCommitHookProperties, WriterProperties, write_deltalake
         from deltalake.exceptions import DeltaError
 
         try:
             write_deltalake(
                 target,
-                rows,
+                rows.given(),
                 storage_options=self.storage_options() if isinstance(target, str) else None,
                 commit_properties=CommitProperties(
                     custom_metadata=dict(commit), max_commit_retries=0 if whole else None
                 ),
+                writer_properties=WriterProperties(max_row_group_size=GROUP_ROWS),
                 # Delta would forget versions after 30 days, and registered models pin theirs.
                 post_commithook_properties=PostCommitHookProperties(cleanup_expired_logs=False),
                 **how,
             )
         except DeltaError as error:
             uri = self._under(table)
-            raise DataError(f"Cannot write {len(rows)} rows to table {table!r} ({uri}): {error}") from error
+            failed = f"Cannot write {rows.rows} rows to table {table!r} ({uri}): {error}"
+            raise rows.refused or DataError(failed) from error
 
     def read(
         self,
@@ -201,6 +219,48 @@ class Lake(dg.ConfigurableResource):  # type: ignore[type-arg]  # generic over t
         if partitions is not None and not partitions:
             return frame_of(_empty(delta, columns))
         return frame_of(delta.to_pyarrow_table(filters=filters, columns=list(columns) if columns else None))
+
+    def batches(
+        self,
+        table: str,
+        *,
+        partitions: Sequence[str],
+        partition_column: str,
+        columns: Sequence[str],
+        condition: Any = None,
+        version: int | None = None,
+    ) -> "Iterator[pa.Table]":
+        """The rows that ``read`` gives, a row group of a file at a time: two are in memory at once.
+
+        ``condition`` is an expression of ``pyarrow.compute`` that rows have to meet.
+        """
+        import pyarrow.compute as pc
+
+        delta = self._open(table, version)
+        if not partitions:
+            return
+        wanted = pc.field(partition_column).isin(list(partitions))
+        if condition is not None:
+            wanted &= condition
+        dataset = delta.to_pyarrow_dataset()
+        # Arrow's own scanner reads up to a gigabyte ahead of whoever is slower than it.
+        groups = (
+            group
+            for file in dataset.get_fragments(filter=wanted)
+            for group in file.split_by_row_group(wanted, dataset.schema)
+        )
+
+        def read(group: Any) -> "pa.Table":
+            return group.to_table(schema=dataset.schema, columns=list(columns), filter=wanted)
+
+        with ThreadPoolExecutor(1) as ahead:
+            waiting: list[Future[pa.Table]] = []
+            for group in groups:
+                waiting.append(ahead.submit(read, group))
+                if len(waiting) > 1:
+                    yield waiting.pop(0).result()
+            for last in waiting:
+                yield last.result()
 
     def write_text(self, uri: str, text: str) -> None:
         """Puts a whole UTF-8 file at ``uri``, which lies under this lake (``package_uri``)."""
@@ -333,6 +393,53 @@ class Lake(dg.ConfigurableResource):  # type: ignore[type-arg]  # generic over t
         return s3_filesystem(self.storage_options())
 
 
+class _Counted:
+    """Rows on their way into a table: how many were given, and why they were refused, if they were."""
+
+    def __init__(
+        self,
+        table: str,
+        source: "pa.Table | RowBatches",
+        partition_column: str | None,
+        partitions: Sequence[str] | None,
+    ) -> None:
+        self._table, self._source, self._column, self._partitions = (
+            table,
+            source,
+            partition_column,
+            partitions,
+        )
+        self.rows = 0
+        self.refused: DataError | None = None
+        if not isinstance(source, RowBatches):
+            self.rows = len(source)
+            self._check(source)
+
+    def given(self) -> "pa.Table | pa.RecordBatchReader":
+        """The rows, from the first on."""
+        if not isinstance(self._source, RowBatches):
+            return self._source
+        import pyarrow as pa
+
+        return pa.RecordBatchReader.from_batches(self._source.schema, self._batches(self._source))
+
+    def _batches(self, source: RowBatches) -> "Iterator[pa.RecordBatch]":
+        self.rows = 0
+        for batch in source.make():
+            try:
+                self._check(batch)
+            except DataError as refused:
+                # Delta tells of it in words of its own.
+                self.refused = refused
+                raise
+            self.rows += batch.num_rows
+            yield batch
+
+    def _check(self, rows: "pa.Table | pa.RecordBatch") -> None:
+        if self._partitions is not None and self._column is not None:
+            _only_these(self._table, rows, self._column, self._partitions)
+
+
 def _make_folder(uri: str) -> None:
     from pathlib import Path
 
@@ -340,7 +447,9 @@ def _make_folder(uri: str) -> None:
         Path(uri).mkdir(parents=True, exist_ok=True)
 
 
-def _only_these(table: str, rows: "pa.Table", column: str, partitions: Sequence[str]) -> None:
+def _only_these(
+    table: str, rows: "pa.Table | pa.RecordBatch", column: str, partitions: Sequence[str]
+) -> None:
     import pyarrow.compute as pc
 
     found = pc.unique(rows.column(column)).to_pylist()

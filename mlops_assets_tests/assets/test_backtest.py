@@ -25,6 +25,7 @@ from mlops_assets.resources.experiment_tracking import ExperimentTracker
 from mlops_assets.resources.inference_log import InferenceLog
 from mlops_assets.resources.lake import Lake
 from mlops_assets.resources.model_registry import ModelRegistry
+from mlops_assets.resources.scratch import Scratch
 from mlops_assets.resources.serve_client import ServeClient
 from mlops_assets.training.training_set import LABEL
 
@@ -111,6 +112,7 @@ def shop(use_case: Path, load: Load, instance: dg.DagsterInstance, tmp_path: Pat
         "experiment_tracker": ExperimentTracker(tracking_uri=store, artifact_root=str(tmp_path)),
         "alerts": Alerts(log_file=str(tmp_path / "alerts.jsonl")),
         "inference_log": InferenceLog(uri=str(tmp_path / "predictions")),
+        "scratch": Scratch(folder=str(tmp_path / "scratch")),
         "clock": Clock(file=""),
         "serve_client": ServeClient(
             dashboard_url="http://127.0.0.1:9",

@@ -8,36 +8,37 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from mlops_assets.assets.measuring import DAY_COLUMN, log_frame, logged, logged_schema
-from mlops_assets.data.schema import typed_table
-from mlops_assets.monitoring.labels import join_labels
-from mlops_assets.monitoring.performance import losses_by_revision
+from mlops_assets.assets.joined_answers import Compacted, JoinedAnswers
+from mlops_assets.assets.logged_days import DAY_COLUMN, logged_days
+from mlops_assets.monitoring.labels import known_labels
 from mlops_assets.resources.inference_log import InferenceLog
 from mlops_assets.resources.lake import Lake
+from mlops_assets.resources.scratch import Scratch
 from mlops_assets.testing.site import Site, run
 from mlops_assets.testing.small_models import ROW, package, routing
 from serve.inference_log import Answered, PredictionLog
 from serve.schema import PredictionLogArgs
 
+TABLE = "prediction_logs/flights"
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
 DAY = "2026-03-01"
 
 
-def stored(frame: pd.DataFrame) -> pa.Table:
-    """The rows as the asset writes them, without the columns that they have not: older logs have fewer."""
-    return typed_table(frame, pa.schema([field for field in logged_schema() if field.name in frame.columns]))
+def written(folder: Path, reader: InferenceLog, *, without: str = "") -> Lake:
+    """The compacted log as the asset writes it; older ones had fewer columns."""
+    lake = Lake(uri=str(folder / "lake"))
+    with logged_days(Scratch(folder=str(folder / "scratch")), reader, "flights", [DAY]) as logged:
+        rows = pa.Table.from_batches(list(logged.rows.make()), logged.rows.schema)
+    if without:
+        rows = rows.drop_columns([without])
+    lake.write(TABLE, rows, partition_column=DAY_COLUMN, partitions=[DAY], commit={})
+    return lake
 
 
-def table_of(lake: Lake, *days: pd.DataFrame) -> pd.DataFrame:
-    """The rows of a window of the compacted log, after they were written as the asset writes them."""
-    lake.write(
-        "prediction_logs/flights",
-        stored(pd.concat(days, ignore_index=True)),
-        partition_column=DAY_COLUMN,
-        partitions=[DAY],
-        commit={},
-    )
-    return logged(lake, "prediction_logs/flights", NOON - timedelta(days=1), NOON + timedelta(days=1))
+def read(lake: Lake, end: datetime = NOON + timedelta(days=1)) -> pd.DataFrame:
+    """Everything that the compacted log holds of some columns."""
+    log = Compacted(lake, TABLE, lake.version(TABLE), NOON - timedelta(days=1), end)
+    return pa.concat_tables(log.batches(["row", "variant", "version"])).to_pandas()
 
 
 def test_three_requests_with_one_request_id_are_three_everywhere(tmp_path: Path) -> None:
@@ -68,11 +69,14 @@ def test_three_requests_with_one_request_id_are_three_everywhere(tmp_path: Path)
     for rows in answers:
         assert reader.find("flights", rows[0]["answer_id"]) == [rows]
 
-    rows = table_of(Lake(uri=str(tmp_path / "lake")), log_frame(reader.day("flights", NOON.date()), DAY))
+    lake = written(tmp_path, reader)
+    rows = read(lake)
     assert len(rows) == 6 and rows["answer_id"].nunique() == 3
-    labels = pd.DataFrame({"flight_id": [0, 1, 2], "label": [0.0, 1.0, 1.0]})
-    joined = join_labels(rows, labels, ["flight_id"])
-    losses = losses_by_revision(joined, "binary", site.v1.manifest.classes)["1"]
+    labels = known_labels(pd.DataFrame({"flight_id": [0, 1, 2], "label": [0.0, 1.0, 1.0]}), ["flight_id"])
+    log = Compacted(lake, TABLE, lake.version(TABLE), NOON - timedelta(days=1), NOON + timedelta(days=1))
+    with Scratch(folder=str(tmp_path / "scratch")).database() as connection:
+        joined = JoinedAnswers(connection, log, labels, ["flight_id"])
+        losses = joined.losses("binary", site.v1.manifest.classes)["1"]
     assert losses["versions"]["v1"]["count"] == losses["versions"]["v2"]["count"] == 3
     assert losses["differences"]["v2"]["count"] == 3
 
@@ -105,7 +109,7 @@ def test_an_older_log_is_told_apart_by_request_ids_as_before(tmp_path: Path) -> 
     new.put(answered("b"))
     new.close()
     for _ in range(2):  # Before and after a compaction of old and new files together.
-        frame = log_frame(reader.day("flights", NOON.date()), DAY)
+        frame = read(written(tmp_path, reader))
         assert sorted(zip(frame["answer_id"], frame["variant"], strict=True)) == [
             ("a", "shadow"), ("a", "stable"), ("b", "stable"), ("own-b", "stable"),
         ]  # fmt: skip
@@ -116,18 +120,16 @@ def test_an_older_log_is_told_apart_by_request_ids_as_before(tmp_path: Path) -> 
 
 
 def test_an_older_table_is_read_and_written_on(tmp_path: Path) -> None:
-    lake = Lake(uri=str(tmp_path / "lake"))
     reader = old_log(tmp_path / "log", answered("a"), answered("b"))
-    frame = log_frame(reader.day("flights", NOON.date()), DAY)
-    assert sorted(table_of(lake, frame.drop(columns="answer_id"))["answer_id"]) == ["a", "b"]
+    lake = written(tmp_path, reader, without="answer_id")
+    assert sorted(read(lake)["answer_id"]) == ["a", "b"]
     # Other days of the same table keep their rows, which have no id then.
-    later = frame.assign(at=frame["at"] + pd.Timedelta(days=1), answer_id=["own-a", "own-b"], dt="2026-03-02")
-    lake.write(
-        "prediction_logs/flights",
-        stored(later),
-        partition_column=DAY_COLUMN,
-        partitions=["2026-03-02"],
-        commit={},
-    )
-    rows = logged(lake, "prediction_logs/flights", NOON - timedelta(days=1), NOON + timedelta(days=2))
+    later = PredictionLog(PredictionLogArgs(uri=str(tmp_path / "log")), deployment="flights", replica="new")
+    for one in ("a", "b"):
+        later.put(answered(one, at=(NOON + timedelta(days=1)).timestamp()))
+    later.close()
+    scratch = Scratch(folder=str(tmp_path / "scratch"))
+    with logged_days(scratch, reader, "flights", ["2026-03-02"]) as logged:
+        lake.write(TABLE, logged.rows, partition_column=DAY_COLUMN, partitions=["2026-03-02"], commit={})
+    rows = read(lake, NOON + timedelta(days=2))
     assert sorted(rows["answer_id"]) == ["a", "b", "own-a", "own-b"]

@@ -31,6 +31,7 @@ from mlops_assets.resources.experiment_tracking import ExperimentTracker
 from mlops_assets.resources.inference_log import InferenceLog
 from mlops_assets.resources.lake import Lake
 from mlops_assets.resources.model_registry import CHAMPION, ModelRegistry
+from mlops_assets.resources.scratch import Scratch
 from mlops_assets.resources.serve_client import ServeClient
 from mlops_assets.sensors.drift import decision_now
 from serve.inference_log import Answered, PredictionLog
@@ -126,6 +127,7 @@ class Shop:
             ),
             "alerts": Alerts(log_file=str(folder / "alerts.jsonl")),
             "inference_log": InferenceLog(uri=str(folder / "predictions")),
+            "scratch": Scratch(folder=str(folder / "scratch")),
             "clock": Clock(file=str(self.clock_file)),
             "lake": self.lake,
             # Nothing listens there: monitoring must not depend on it.

@@ -24,7 +24,7 @@ from mlops_assets.deploying.retiring import retirement
 from mlops_assets.errors import DeploymentError, UnknownName
 from mlops_assets.event_log import run_owner
 from mlops_assets.event_log.records import Record, latest
-from mlops_assets.monitoring.performance import losses_by_revision
+from mlops_assets.monitoring.losses import losses_by_revision
 from mlops_assets.resources.alerts import Alerts
 from mlops_assets.resources.lake import Lake
 from mlops_assets.resources.model_registry import ModelRegistry

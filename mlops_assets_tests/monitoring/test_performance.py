@@ -13,12 +13,11 @@ from mlops_assets.errors import DataError, UnknownName
 from mlops_assets.evaluation.metrics import measure
 from mlops_assets.monitoring.findings import WindowPerformance
 from mlops_assets.monitoring.labels import Watermark
+from mlops_assets.monitoring.losses import losses_by_revision, quality_evidence
 from mlops_assets.monitoring.performance import (
     MONITORED,
     PerformanceReference,
-    losses_by_revision,
     performance_references,
-    quality_evidence,
     window_performance,
 )
 from mlops_assets.rollout.judging.conditions import Analysis, Condition

@@ -13,6 +13,7 @@ from mlops_assets.resources.experiment_tracking import ExperimentTracker
 from mlops_assets.resources.inference_log import InferenceLog
 from mlops_assets.resources.lake import Lake, S3Config
 from mlops_assets.resources.model_registry import ModelRegistry
+from mlops_assets.resources.scratch import Scratch
 from mlops_assets.resources.serve_client import ServeClient
 
 
@@ -33,6 +34,7 @@ def resources() -> dg.Definitions:
             ),
             "serve_client": serve_client(),
             "inference_log": inference_log(),
+            "scratch": Scratch(folder=str(environment.state_dir() / "scratch")),
             "clock": clock(),
             "alerts": Alerts(log_file=str(environment.state_dir() / "alerts.jsonl")),
         }

@@ -1,7 +1,7 @@
 """What retraining on drift is worth on flights, beside never, monthly and weekly: April to December.
 
 Belongs here: the flights history from the raw files and the numbers of docs/backtest.md. Does not belong
-here: the replay itself (``mlops_assets/monitoring/backtest.py``), the same for any use case from its own
+here: the replay itself (``mlops_assets/backtest/replay.py``), the same for any use case from its own
 tables (``mlops backtest``).
 
 ``python -m bench.backtest`` prints the comparison, the months and the retrains, ``--json`` the same as JSON.
@@ -22,6 +22,15 @@ from rich.table import Table
 from bench.walk_forward import dataset, declarations
 from mlops_assets import environment
 from mlops_assets.assets.backtest import monitoring_of, overridden, recipe_of
+from mlops_assets.backtest.replay import Monitoring, regimes, replay
+from mlops_assets.backtest.report import (
+    backtest_plot,
+    comparison_rows,
+    conclusion,
+    month_rows,
+    retrain_rows,
+)
+from mlops_assets.backtest.trainings import History, Recipe, Trainings, make_history
 from mlops_assets.defs.flights.features import arrived_late, flight_features
 from mlops_assets.documents.dataset import DatasetDeclaration
 from mlops_assets.documents.drift_monitor import DriftMonitorDeclaration
@@ -29,15 +38,6 @@ from mlops_assets.documents.feature_view import FeatureViewDeclaration
 from mlops_assets.documents.model import ModelDeclaration
 from mlops_assets.features.declared import declare
 from mlops_assets.features.view import compute
-from mlops_assets.monitoring.backtest import Monitoring, regimes, replay
-from mlops_assets.monitoring.backtest_report import (
-    backtest_plot,
-    comparison_rows,
-    conclusion,
-    month_rows,
-    retrain_rows,
-)
-from mlops_assets.monitoring.trainings import History, Recipe, Trainings, make_history
 from mlops_assets.training.training_set import LABEL
 
 ALL = ("never", "monthly", "four_weekly", "weekly", "weekly_ungated", "drift")

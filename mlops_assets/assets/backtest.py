@@ -1,8 +1,8 @@
 """``<model>_backtest``: what each way of retraining would have been worth on the model's own history.
 
 Belongs here: the asset that reads the history from the lake, replays it as its configuration says, and shows
-the comparison. Does not belong here: the replay (``monitoring/backtest.py``), its table and plot
-(``monitoring/backtest_report.py``), which monitor there is (``components/drift_monitor.py``).
+the comparison. Does not belong here: the replay (``backtest/replay.py``), its table and plot
+(``backtest/report.py``), which monitor there is (``components/drift_monitor.py``).
 
 It is made when a person asks for it (``mlops backtest``), never by automation: it trains many models and
 changes nothing that answers.
@@ -32,9 +32,9 @@ from mlops_assets.resources.lake import Lake
 if TYPE_CHECKING:
     import pandas as pd
 
+    from mlops_assets.backtest.replay import Backtest, Monitoring
+    from mlops_assets.backtest.trainings import History, Recipe
     from mlops_assets.documents.model import ModelDeclaration
-    from mlops_assets.monitoring.backtest import Backtest, Monitoring
-    from mlops_assets.monitoring.trainings import History, Recipe
 
 REPORT = "report"
 """Metadata key of the whole backtest as JSON."""
@@ -68,7 +68,7 @@ class BacktestConfig(dg.Config):
 
 def monitoring_of(declared: DriftMonitorDeclaration) -> "Monitoring":
     """What the monitor's document declares, as the replay takes it."""
-    from mlops_assets.monitoring.backtest import Monitoring
+    from mlops_assets.backtest.replay import Monitoring
 
     return Monitoring(
         window=declared.window,
@@ -113,7 +113,7 @@ def recipe_of(
 
     Empty: by number ``won``, else by the first. UnknownName lists the candidates.
     """
-    from mlops_assets.monitoring.trainings import Recipe
+    from mlops_assets.backtest.trainings import Recipe
     from mlops_assets.training.candidates import Candidate
 
     declared = {one.trainer: Candidate(one.trainer, one.params) for one in model.candidates}
@@ -166,8 +166,8 @@ def backtest_asset(
     def backtest(
         context: dg.AssetExecutionContext, config: BacktestConfig, lake: Lake
     ) -> dg.MaterializeResult[Any]:
-        from mlops_assets.monitoring.backtest import regimes, replay
-        from mlops_assets.monitoring.trainings import make_history
+        from mlops_assets.backtest.replay import regimes, replay
+        from mlops_assets.backtest.trainings import make_history
         from mlops_assets.training.training_set import LABEL
 
         try:
@@ -210,7 +210,7 @@ def backtest_asset(
 def backtest_metadata(found: "Backtest") -> dict[str, Any]:
     """What the asset's page shows."""
     from mlops_assets.assets.metadata import image
-    from mlops_assets.monitoring.backtest_report import (
+    from mlops_assets.backtest.report import (
         backtest_plot,
         comparison_rows,
         conclusion,

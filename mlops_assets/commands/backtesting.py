@@ -1,7 +1,7 @@
 """``mlops backtest``: a person asks what another way of retraining would have been worth.
 
 Belongs here: launching the asset with its configuration in this process, and printing what it found. Does
-not belong here: the replay (``monitoring/backtest.py``), the asset (``assets/backtest.py``).
+not belong here: the replay (``backtest/replay.py``), the asset (``assets/backtest.py``).
 """
 
 import json
@@ -17,7 +17,7 @@ from mlops_assets.event_log.records import latest
 from mlops_assets.event_log.run_owner import OWNER_TAG, this_process
 
 if TYPE_CHECKING:
-    from mlops_assets.monitoring.backtest import Backtest
+    from mlops_assets.backtest.replay import Backtest
 
 
 def run_backtest(
@@ -28,7 +28,7 @@ def run_backtest(
     What is being trained is told on standard error. Raises UnknownName for a model without a drift monitor,
     and DataError with the reason when nothing could be replayed.
     """
-    from mlops_assets.monitoring.backtest import Backtest
+    from mlops_assets.backtest.replay import Backtest
 
     graph = definitions.resolve_asset_graph()
     known = assets_of(graph, "backtest")
@@ -86,7 +86,7 @@ def print_backtest(found: "Backtest", run_id: str) -> None:
     """The comparison, the months and drift's retrains as tables."""
     from rich.console import Console
 
-    from mlops_assets.monitoring.backtest_report import (
+    from mlops_assets.backtest.report import (
         comparison_rows,
         conclusion,
         month_rows,

@@ -13,12 +13,12 @@ import pytest
 
 from mlops_assets.asset_keys import asset_key
 from mlops_assets.assets.backtest import overridden, recipe_of
+from mlops_assets.backtest.trainings import Recipe, Trainings, make_history
 from mlops_assets.commands.backtesting import overrides, run_backtest
 from mlops_assets.documents.drift_monitor import DriftMonitorDeclaration
 from mlops_assets.documents.model import ModelDeclaration
 from mlops_assets.errors import DataError, DeclarationError, UnknownName
 from mlops_assets.event_log.records import latest
-from mlops_assets.monitoring.trainings import Recipe, Trainings, make_history
 from mlops_assets.resources.alerts import Alerts
 from mlops_assets.resources.clock import Clock
 from mlops_assets.resources.experiment_tracking import ExperimentTracker

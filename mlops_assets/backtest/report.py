@@ -1,15 +1,15 @@
 """What a person reads of a backtest: the comparison as table rows, the retrains, and the plot. Pure.
 
 Belongs here: a finished backtest in, rows and PNG bytes out. Does not belong here: replaying
-(``backtest.py``), the layout of a table (``assets/metadata.py``), the style of a plot
+(``replay.py``), the layout of a table (``assets/metadata.py``), the style of a plot
 (``evaluation/drawing.py``).
 """
 
 from datetime import datetime, timedelta
 
+from mlops_assets.backtest.replay import SHOWN, Backtest, RegimeReplay
 from mlops_assets.evaluation.drawing import COLOURS, FAINT, INK, blank, dress, legend, png
 from mlops_assets.evaluation.metrics import metric
-from mlops_assets.monitoring.backtest import SHOWN, Backtest, RegimeReplay
 
 _WORDS = {"promoted": "passed the gate", "rejected": "rejected", "inconclusive": "inconclusive"}
 

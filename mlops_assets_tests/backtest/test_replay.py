@@ -8,26 +8,26 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from mlops_assets.errors import DataError, UnknownName
-from mlops_assets.evaluation.gate import GatePolicy
-from mlops_assets.monitoring.backtest import (
+from mlops_assets.backtest.replay import (
     Backtest,
     Monitoring,
     RegimeReplay,
     regimes,
     replay,
 )
-from mlops_assets.monitoring.backtest_report import (
+from mlops_assets.backtest.report import (
     backtest_plot,
     comparison_rows,
     conclusion,
     month_rows,
     retrain_rows,
 )
+from mlops_assets.backtest.trainings import History, Recipe, Trainings, make_history
+from mlops_assets.errors import DataError, UnknownName
+from mlops_assets.evaluation.gate import GatePolicy
 from mlops_assets.monitoring.governor import GovernorPolicy
 from mlops_assets.monitoring.labels import Watermark
 from mlops_assets.monitoring.policy import AgeRule, DriftPolicy
-from mlops_assets.monitoring.trainings import History, Recipe, Trainings, make_history
 from mlops_assets.training.candidates import Candidate
 from mlops_assets.training.training_set import LABEL
 from serve.schema import FeatureSpec

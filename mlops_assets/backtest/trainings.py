@@ -1,7 +1,7 @@
 """Models as they would have been trained at past moments, each trained once. Pure.
 
 Belongs here: what was known at a moment, the model that production would have made of it, its verdict, drift
-reference and scores. Does not belong here: when one is trained and which one answers (``backtest.py``).
+reference and scores. Does not belong here: when one is trained and which one answers (``replay.py``).
 
 Everything goes through the functions that the assets call: ``assemble``, the declared trainer, ``package``,
 ``judge``, ``make_reference``. A model is a function of the rows that were known, so regimes share them.

@@ -2,7 +2,7 @@
 
 Belongs here: walking through time, letting each regime's model answer, asking the production's functions
 what they would have decided, and the quality that came of it. Does not belong here: training and judging
-one model (``trainings.py``), tables and plots (``backtest_report.py``), reading the data (components).
+one model (``trainings.py``), tables and plots (``report.py``), reading the data (components).
 
 A drift-triggered regime is decided by the same code as the loop: ``assess_window``, ``window_performance``,
 ``decide``, ``next_step`` and with it the governor, on the labels that had arrived by then. Every regime
@@ -19,6 +19,15 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from mlops_assets.backtest.trainings import (
+    Array,
+    History,
+    Recipe,
+    ReplayedModel,
+    Trainings,
+    as_datetime,
+    as_numpy,
+)
 from mlops_assets.errors import DataError, UnknownName
 from mlops_assets.evaluation.metrics import measure, metric
 from mlops_assets.monitoring.drift import assess_window
@@ -28,15 +37,6 @@ from mlops_assets.monitoring.governor import GovernorPolicy, Outcome
 from mlops_assets.monitoring.labels import HAS_KEYS, LABEL, Watermark, label_state
 from mlops_assets.monitoring.performance import window_performance
 from mlops_assets.monitoring.policy import DataAge, Decision, DriftPolicy, decide
-from mlops_assets.monitoring.trainings import (
-    Array,
-    History,
-    Recipe,
-    ReplayedModel,
-    Trainings,
-    as_datetime,
-    as_numpy,
-)
 from mlops_assets.monitoring.windows import Window, ended_windows, uncovered, window_of
 from serve.schema import Task
 

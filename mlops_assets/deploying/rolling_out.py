@@ -36,6 +36,7 @@ from mlops_assets.rollout.plan import (
     Plan,
     decide,
     next_failures,
+    previous_version,
     samples_of,
     under_way,
 )
@@ -455,7 +456,7 @@ class RollingOut:
         withdrawn: dict[str, str],
     ) -> Outcome:
         """Back to what was stable before ``new`` was declared; ``routing`` is what callers had then."""
-        back_to = routing.stable if routing.stable != label else (_before(new) or routing.stable)
+        back_to = routing.stable if routing.stable != label else (previous_version(new) or routing.stable)
         mark = self._mark(order, "rollback", back_to, why, previous=label, left=(label,), phase="error")
         back = transitions.rolled_back(new, self.settings, back_to, mark)
         self._declare(self.client.declared(), back, new)
@@ -551,7 +552,7 @@ class RollingOut:
     def _roll_back(
         self, order: Order, routing: Routing, record: Record | None, withdrawn: dict[str, str]
     ) -> Outcome:
-        to = order.to or _before(routing, withdrawn)
+        to = order.to or previous_version(routing, withdrawn)
         if not to:
             raise DeploymentError(
                 f"{self.name}: no earlier version that was not withdrawn is known; say which with "
@@ -998,18 +999,6 @@ def verify_golden(
 
 def _withdrawn(record: Record | None) -> dict[str, str]:
     return dict(record.metadata.get("withdrawn") or {}) if record else {}
-
-
-def _before(routing: Routing, withdrawn: Mapping[str, str] | None = None) -> str:
-    """The version that answered before: stable of a rollout under way, else the one before stable; "" when
-    there is none that was not withdrawn.
-    """
-    mark = routing.rollout
-    if under_way(routing):
-        return routing.stable
-    warm = [version for version in routing.routes if version != routing.stable]
-    candidates = [*warm, mark.previous if mark is not None and mark.previous else ""]
-    return next((v for v in candidates if v and v != routing.stable and v not in (withdrawn or {})), "")
 
 
 def _label(version: RegisteredVersion) -> str:

@@ -9,7 +9,7 @@ measurement is successful, failed or inconclusive. A failed one gives the versio
 is exceeded; one that stays inconclusive stops the rollout for a person once ``inconclusive_limit`` is.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from itertools import pairwise
@@ -309,3 +309,15 @@ def needs_start(
     if mark is not None and mark.target == approved:
         return False, f"{approved} is being rolled out"
     return True, f"{approved} is approved, {routing.stable} is stable"
+
+
+def previous_version(routing: Routing, withdrawn: Collection[str] = ()) -> str:
+    """The version that answered before: stable of a rollout under way, else the one before stable; "" when
+    there is none that was not withdrawn.
+    """
+    if under_way(routing):
+        return routing.stable
+    mark = routing.rollout
+    warm = [version for version in routing.routes if version != routing.stable]
+    candidates = [*warm, mark.previous if mark is not None and mark.previous else ""]
+    return next((one for one in candidates if one and one != routing.stable and one not in withdrawn), "")

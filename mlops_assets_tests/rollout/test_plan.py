@@ -14,6 +14,7 @@ from mlops_assets.rollout.plan import (
     decide,
     needs_start,
     next_failures,
+    previous_version,
     problems_of,
 )
 from serve.schema import Evidence, RolloutMark, Route, Routing, ShadowEvidence, Trip, VersionEvidence
@@ -281,3 +282,27 @@ def test_a_plan_waits_for_labels_as_long_as_they_are_declared_to_take() -> None:
     assert declared.plan().labels_within == timedelta(days=14)
     assert declared.plan(labels_within=timedelta(days=3)).labels_within == timedelta(days=14)
     assert declared.plan(labels_within=timedelta(days=30)).labels_within == timedelta(days=30)
+
+
+def settled(stable: str, *, warm: str = "", previous: str | None = None) -> Routing:
+    mark = RolloutMark(target=stable, action="promote", previous=previous)
+    weights = {stable: 10_000, **({warm: 0} if warm else {})}
+    routes = {label: Route(application=label, weight=weight) for label, weight in weights.items()}
+    return Routing(revision=7, stable=stable, routes=routes, rollout=mark)
+
+
+def test_under_a_rollout_the_version_before_is_stable_even_when_it_was_withdrawn() -> None:
+    assert previous_version(routing(previous="v0")) == "v1"
+    assert previous_version(routing(), withdrawn={"v1": "bad"}) == "v1"
+
+
+def test_the_version_before_is_the_warm_one_then_the_one_that_the_last_act_displaced() -> None:
+    assert previous_version(settled("v3", warm="v2", previous="v1")) == "v2"
+    assert previous_version(settled("v3", warm="v2", previous="v1"), {"v2": "aborted"}) == "v1"
+    assert previous_version(settled("v3", previous="v2")) == "v2"
+
+
+def test_there_is_no_version_before_the_first_one_nor_before_those_that_were_withdrawn() -> None:
+    assert previous_version(settled("v1")) == ""
+    assert previous_version(settled("v1", previous="v1")) == ""
+    assert previous_version(settled("v3", warm="v2", previous="v2"), {"v2": "aborted"}) == ""

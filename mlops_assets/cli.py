@@ -98,10 +98,10 @@ def approve_command(model: str, approver: str, reason: str, reject: bool) -> Non
             reason=reason,
             decision="reject" if reject else "approve",
         )
-    click.echo(
-        f"{asset_name('approval', model)} approved by {approver} (run {run_id}). "
-        "The deployment follows by itself."
-    )
+    done, follows = ("approved", "The deployment follows by itself")
+    if reject:
+        done, follows = ("rejected", "It is not deployed, and its rollout is aborted if one is under way")
+    click.echo(f"{asset_name('approval', model)} {done} by {approver}: {reason} (run {run_id}). {follows}.")
 
 
 def _person(command: Any) -> Any:

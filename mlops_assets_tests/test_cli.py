@@ -1,4 +1,4 @@
-"""What a person at the prompt is told, and the exit code that goes with it."""
+"""What a person at the prompt is told, and the exit code that goes with it. The acts are carried out."""
 
 import contextlib
 from collections.abc import Iterator
@@ -6,63 +6,115 @@ from typing import Any
 
 import dagster as dg
 import pytest
-from click.testing import CliRunner
+from click.testing import CliRunner, Result
 
 from mlops_assets import cli, instance
 from mlops_assets.asset_keys import asset_key
-from mlops_assets.commands import decisions
-from mlops_assets.event_log.records import Record
+from mlops_assets.deploying import rolling_out
+from mlops_assets.errors import DeploymentError
+from mlops_assets.event_log.approvals import newest_decision
+from mlops_assets.event_log.records import latest
+from mlops_assets_tests.deploying import test_rolling_out
+from mlops_assets_tests.deploying.test_rolling_out import World, start_v2
+
+cluster, empty_store, steps, world = (
+    test_rolling_out.cluster,
+    test_rolling_out.empty_store,
+    test_rolling_out.steps,
+    test_rolling_out.world,
+)
+
+
+def at_the_prompt(monkeypatch: pytest.MonkeyPatch, running: Any, definitions: dg.Definitions) -> None:
+    """The commands find this instance and these definitions, as those of a running platform."""
+
+    @contextlib.contextmanager
+    def found() -> Iterator[Any]:
+        yield running
+
+    monkeypatch.setattr(instance, "running_instance", found)
+    monkeypatch.setattr(cli, "_definitions", lambda: definitions)
 
 
 @pytest.fixture
-def acted(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
-    """The metadata that the act will have recorded; the act itself has tests of its own."""
-    metadata: dict[str, Any] = {
-        "phase": "successful",
-        "reason": "seen enough",
-        "stable": "v1",
-        "revision": 4,
-        "weights": {"v1": 100.0},
-        "verified": "all gateway replicas report revision 4 with these weights",
-    }
-
-    @contextlib.contextmanager
-    def no_instance() -> Iterator[None]:
-        yield
-
-    def recorded(*_: Any, **__: Any) -> Record:
-        return Record(asset_key("deployment", "flights"), "v1@4", "run-1", 0.0, metadata)
-
-    monkeypatch.setattr(instance, "running_instance", no_instance)
-    monkeypatch.setattr(cli, "_definitions", dg.Definitions)
-    monkeypatch.setattr(decisions, "decide_rollout", recorded)
-    return metadata
+def deployed(world: World, monkeypatch: pytest.MonkeyPatch) -> World:
+    """v1 of ``flights`` answers, and the commands act on it."""
+    at_the_prompt(monkeypatch, world.instance, world.definitions)
+    return world
 
 
-def promote() -> Any:
-    return CliRunner().invoke(cli.main, ["promote", "flights", "--by", "ana", "--reason", "seen enough"])
+@pytest.fixture
+def nothing_declared(monkeypatch: pytest.MonkeyPatch) -> None:
+    at_the_prompt(monkeypatch, None, dg.Definitions())
 
 
-def test_an_act_that_ended_in_an_error_is_told_and_fails(acted: dict[str, Any]) -> None:
-    acted.update(phase="error", reason="promotion failed: golden row 3 differs")
-    result = promote()
+def mlops(*words: str) -> Result:
+    """Runs one command as a person types it."""
+    return CliRunner().invoke(cli.main, words)
+
+
+def decided(command: str, *words: str) -> Result:
+    return mlops(command, "flights", "--by", "ana", "--reason", "seen enough", *words)
+
+
+def test_an_approval_is_recorded_and_told(deployed: World) -> None:
+    result = decided("approve")
+    assert result.exit_code == 0, result.output
+    assert "flights_approval approved by ana: seen enough" in result.output
+    record = latest(deployed.instance, asset_key("approval", "flights"))
+    assert record is not None and record.metadata["approver"] == "ana"
+
+
+def test_a_rejection_is_recorded_and_told_and_is_no_failure(deployed: World) -> None:
+    result = decided("approve", "--reject")
+    assert result.exit_code == 0, result.output
+    assert "flights_approval rejected by ana: seen enough" in result.output
+    decision = newest_decision(deployed.instance, asset_key("approval", "flights"))
+    assert decision is not None and (decision.decision, decision.approver) == ("reject", "ana")
+    assert deployed.tags(1)["approval"] == "reject"
+    [run] = deployed.instance.get_runs(limit=1)
+    assert run.status == dg.DagsterRunStatus.SUCCESS
+    refused = deployed.run()
+    assert not refused.success and "is a rejection by ana" in test_rolling_out.why_failed(refused)
+
+
+def test_an_approval_against_the_gate_is_refused(deployed: World) -> None:
+    worse = {"outcome": "reject", "reason": "log loss 0.9 against 0.5", "model_version": 1}
+    deployed.report("evaluation", "worse", worse)
+    result = decided("approve")
+    assert result.exit_code == 1
+    assert "the gate says reject: log loss 0.9 against 0.5" in result.output
+
+
+def test_a_promotion_says_where_the_traffic_is(deployed: World) -> None:
+    start_v2(deployed)
+    result = decided("promote")
+    assert result.exit_code == 0, result.output
+    assert "flights_deployment is at revision 3: v1 0 %, v2 100 %" in result.output
+    assert deployed.told["stable"] == "v2" and deployed.champion() == 2
+
+
+def test_a_promotion_that_fails_is_told_with_what_answers(
+    deployed: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    start_v2(deployed)
+
+    def differs(*_: Any, **__: Any) -> str:
+        raise DeploymentError("golden row 3 differs")
+
+    monkeypatch.setattr(rolling_out, "verify_golden", differs)
+    result = decided("promote")
     assert result.exit_code == 1
     assert "golden row 3 differs" in result.output and "v1 answers everything" in result.output
 
 
-def test_an_act_that_went_well_says_where_the_traffic_is(acted: dict[str, Any]) -> None:
-    result = promote()
-    assert result.exit_code == 0
-    assert "revision 4: v1 100 %" in result.output
-
-
-def test_a_wrong_policy_is_told_before_anything_runs(acted: dict[str, Any]) -> None:
-    result = CliRunner().invoke(cli.main, ["backtest", "flights", "--policy", "{windows: 1}"])
+def test_a_wrong_policy_is_told_before_anything_runs(nothing_declared: None) -> None:
+    result = mlops("backtest", "flights", "--policy", "{windows: 1}")
     assert result.exit_code == 1
     assert "--policy '{windows: 1}' is no JSON" in result.output
 
 
-def test_a_backtest_of_a_model_without_a_monitor_names_those_with_one(acted: dict[str, Any]) -> None:
-    result = CliRunner().invoke(cli.main, ["backtest", "flights"])
+def test_a_backtest_of_a_model_without_a_monitor_names_those_with_one(nothing_declared: None) -> None:
+    result = mlops("backtest", "flights")
     assert result.exit_code == 1
     assert "Unknown model with a drift monitor 'flights'" in result.output

@@ -37,10 +37,11 @@ def decide_approval(
     reason: str,
     decision: Literal["approve", "reject"] = "approve",
 ) -> str:
-    """Materialises the approval of a model with the decision; id of the Dagster run.
+    """Records the decision at the approval of a model; id of the Dagster run.
 
-    Raises UnknownName for a model that needs no approval, and ApprovalError with the ruling when the
-    approval is not allowed (the gate did not promote, or the decision is a rejection).
+    An approval is materialised, a rejection observed. Raises UnknownName for a model that needs no approval,
+    and ApprovalError with the ruling when the decision is not allowed (the gate did not promote, nobody is
+    named).
     """
     key = _key(definitions, "approval", model, "model with an approval")
     config = {"decision": decision, "approver": approver, "reason": reason}

@@ -17,6 +17,7 @@ from mlops_assets.asset_names import Kind, asset_name
 from mlops_assets.deploying.retiring import Declared, orphaned
 from mlops_assets.documents.missing import MissingDocument, missing_in
 from mlops_assets.errors import ClusterUnreachable
+from mlops_assets.event_log.approvals import newest_decision
 from mlops_assets.event_log.episode_records import asked_now, episode_log, newest_answer
 from mlops_assets.event_log.records import current_versions, latest
 from mlops_assets.event_log.served_state import MONITORED, Monitored, served_now
@@ -225,7 +226,7 @@ def _answers(client: ServeClient, deployment: str | None) -> dict[str, Any]:
 def _approval(
     graph: Any, instance: dg.DagsterInstance, model: str, clock: Callable[[], float]
 ) -> dict[str, str]:
-    """granted, pending (something upstream changed since), lost (nobody answered), or none."""
+    """granted, rejected, pending (something upstream changed since), lost (nobody answered), or none."""
     monitored = _monitored(graph, model)
     lost = lost_approval_now(instance, monitored, clock) if monitored else None
     if lost is not None:
@@ -233,19 +234,19 @@ def _approval(
         to_do = f". To do: mlops approve {model} --by NAME --reason TEXT" * (ruled.verdict == "give_up")
         reason = f"{version} passed the gate and no approval followed: {ruled.reason}{to_do}"
         return {"state": "lost", "reason": reason}
-    record = latest(instance, asset_key("approval", model))
-    if record is None:
+    decided = newest_decision(instance, asset_key("approval", model))
+    if decided is None:
         return {"state": "none", "reason": "never approved"}
-    bound = dict(record.metadata["bound_to"])
+    bound = dict(decided.bound_to)
     current = current_versions(instance, [dg.AssetKey.from_user_string(key) for key in bound])
     changed = sorted(key for key in bound if bound[key] != current.get(key))
-    by = f"{record.metadata['decision']} by {record.metadata['approver']}: {record.metadata['reason']}"
+    by = f"{decided.decision} by {decided.approver}: {decided.reason}"
     if changed:
         return {
             "state": "pending",
             "reason": f"changed since the last approval: {', '.join(changed)}; last: {by}",
         }
-    return {"state": "granted", "reason": by}
+    return {"state": "granted" if decided.decision == "approve" else "rejected", "reason": by}
 
 
 def _verdict(instance: dg.DagsterInstance, model: str) -> dict[str, Any]:

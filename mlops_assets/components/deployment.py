@@ -178,10 +178,12 @@ class DeploymentComponent(DeclaredComponent[DeploymentDeclaration]):
             ),
             code_version="1",
             automation_condition=FOLLOW_PAST_THE_GATE if mode == "auto" else None,
+            # A rejection does what was asked and materialises nothing: nothing downstream may see it as news.
+            output_required=False,
         )
         def approval(
             context: dg.AssetExecutionContext, config: ApprovalConfig, model_registry: ModelRegistry
-        ) -> dg.MaterializeResult[Any]:
+        ) -> Iterator[dg.MaterializeResult[Any]]:
             evaluation = require(context.instance, bound[0])
             version = int(evaluation.metadata["model_version"])
             ruling = rule_on_request(
@@ -192,24 +194,24 @@ class DeploymentComponent(DeclaredComponent[DeploymentDeclaration]):
                 gate_reason=evaluation.metadata["reason"],
                 model=model,
             )
+            if not ruling.allowed:
+                raise dg.Failure(ruling.reason, allow_retries=False)
             recorded = Approval(
                 decision=config.decision,
                 approver=config.approver or "the gate",
                 reason=config.reason or evaluation.metadata["reason"],
                 bound_to=current_versions(context.instance, bound),
             )
-            if ruling.allowed or config.decision == "reject":
-                model_registry.set_tags(
-                    model,
-                    version,
-                    {
-                        "approval": config.decision,
-                        "approver": recorded.approver,
-                        "approval_reason": recorded.reason,
-                    },
-                )
-            # A rejection is a failed materialisation: nothing downstream may see it as news. As an
-            # observation it stands against the approval it takes back.
+            model_registry.set_tags(
+                model,
+                version,
+                {
+                    "approval": config.decision,
+                    "approver": recorded.approver,
+                    "approval_reason": recorded.reason,
+                },
+            )
+            # As an observation a rejection stands against the approval it takes back.
             if config.decision == "reject":
                 context.log_event(
                     dg.AssetObservation(
@@ -223,9 +225,8 @@ class DeploymentComponent(DeclaredComponent[DeploymentDeclaration]):
                         },
                     )
                 )
-            if not ruling.allowed:
-                raise dg.Failure(ruling.reason, allow_retries=False)
-            return dg.MaterializeResult(
+                return
+            yield dg.MaterializeResult(
                 data_version=dg.DataVersion(recorded.version),
                 metadata={
                     "decision": recorded.decision,

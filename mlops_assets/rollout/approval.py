@@ -63,13 +63,16 @@ def approval_of(metadata: Mapping[str, Any] | None) -> Approval | None:
 def rule_on_request(
     *, mode: Mode, approver: str, decision: Decision, outcome: str, gate_reason: str, model: str
 ) -> Ruling:
-    """May an approval be recorded now?
+    """May this decision be recorded now?
 
-    Nobody approves past the gate: only the outcome ``promote`` can be approved. In mode ``manual``
-    a person must be named; without one the approval is pending.
+    A person may always reject, and is named. Nobody approves past the gate: only the outcome ``promote`` can
+    be approved. In mode ``manual`` a person must be named; without one the approval is pending.
     """
     if decision == "reject":
-        return Ruling(False, f"rejected by {approver or 'nobody named'}")
+        if not approver:
+            step = f"mlops approve {model} --reject --by NAME --reason TEXT"
+            return Ruling(False, f"a rejection names the person who rejects: {step}")
+        return Ruling(True, f"rejected by {approver}")
     if outcome != "promote":
         return Ruling(False, f"the gate says {outcome}: {gate_reason}")
     if mode == "manual" and not approver:

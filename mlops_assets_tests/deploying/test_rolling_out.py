@@ -710,7 +710,7 @@ def test_what_ray_refused_is_neither_the_versions_fault_nor_done_later(world: Wo
 
 def test_a_rejection_takes_an_approval_back(world: World) -> None:
     world.approve(1)
-    assert not world.run("approval", decision="reject", approver="ana", reason="biased").success
+    assert world.run("approval", decision="reject", approver="ana", reason="biased").success
     refused = world.run()
     assert not refused.success and "is a rejection by ana: biased" in why_failed(refused)
     world.now += 3_600
@@ -719,7 +719,7 @@ def test_a_rejection_takes_an_approval_back(world: World) -> None:
 
 def test_a_rejection_ends_the_rollout_of_that_version(world: World) -> None:
     start_v2(world)
-    assert not world.run("approval", decision="reject", approver="ana", reason="biased").success
+    assert world.run("approval", decision="reject", approver="ana", reason="biased").success
     world.tick()
     assert world.told["action"] == "abort" and "rejected by ana: biased" in world.told["reason"]
 

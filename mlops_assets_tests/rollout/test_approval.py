@@ -36,8 +36,15 @@ def test_manual_without_a_person_is_pending_and_says_what_to_type() -> None:
     assert "pending" in ruling.reason and "mlops approve m --by" in ruling.reason
 
 
-def test_a_person_may_reject_what_the_gate_promotes() -> None:
-    assert not request(mode="manual", approver="ana", decision="reject").allowed
+@pytest.mark.parametrize("outcome", ["promote", "reject"])
+def test_a_person_may_reject_whatever_the_gate_says(outcome: str) -> None:
+    ruling = request(mode="manual", approver="ana", decision="reject", outcome=outcome)
+    assert ruling.allowed and ruling.reason == "rejected by ana"
+
+
+def test_a_rejection_by_nobody_is_none() -> None:
+    ruling = request(decision="reject")
+    assert not ruling.allowed and "--reject --by NAME" in ruling.reason
 
 
 def test_auto_approves_what_the_gate_promotes() -> None:

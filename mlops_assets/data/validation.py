@@ -1,7 +1,7 @@
 """Which rows are kept, which go to quarantine and why, and which partitions are good enough to write.
 
 Belongs here: the verdict on every partition, with what was expected and what was observed. Does not
-belong here: evaluating expectations (``data/expectations.py``), writing and events (``components/``).
+belong here: evaluating expectations (``data/expectations.py``), writing and events (``assets/``).
 """
 
 from collections.abc import Collection, Mapping, Sequence

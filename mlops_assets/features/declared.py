@@ -1,7 +1,7 @@
 """Declared features against the computed frame: types, nulls and ranges, by partition.
 
 Belongs here: bringing features into their declared types and saying what does not fit. Does not belong
-here: computing them (``view.py``), what happens to a bad partition (``components/feature_view.py``).
+here: computing them (``view.py``), what happens to a bad partition (``assets/feature_view.py``).
 The rules are those the HTTP contract holds a request to, so a model never trains on what it would refuse.
 """
 
@@ -71,11 +71,6 @@ class Declared:
     observed: Sequence[Observed]
     problems: Sequence[Problem]
     failed: Mapping[str, str] = field(default_factory=dict)
-
-    @property
-    def bad(self) -> set[str | None]:
-        """Partitions that something is wrong with."""
-        return {problem.partition for problem in self.problems} | set(self.failed)
 
     def reasons(self) -> dict[str, list[str]]:
         """{partition: what is wrong}; "all" stands for unpartitioned data."""

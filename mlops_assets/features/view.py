@@ -2,7 +2,7 @@
 
 Belongs here: the order of these steps, and what a look back of so many days means. Does not belong here:
 how a join or an aggregate is computed (``point_in_time.py``), whether the values are valid
-(``declared.py``), the declaration as YAML (``components/feature_view.py``).
+(``declared.py``), the declaration as YAML (``documents/feature_view.py``).
 """
 
 from collections.abc import Callable, Collection, Mapping, Sequence

@@ -535,11 +535,11 @@ def test_the_log_is_compacted_and_each_answer_counts_once(shop: Shop) -> None:
 
     record = shop.instance.get_latest_materialization_event(asset_key("prediction_log", "shop"))
     assert record is not None
-    table = shop.lake.read("shop_prediction_log")
+    table = shop.lake.read("prediction_logs/shop")
     assert len(table) == ROWS and set(table["dt"]) == {"2024-01-31"}
     shop.labels(day)  # News, so the day is read again.
     shop.measure()
-    assert shop.lake.read("shop_prediction_log").shape == table.shape
+    assert shop.lake.read("prediction_logs/shop").shape == table.shape
 
 
 def test_a_version_without_a_reference_says_so(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:

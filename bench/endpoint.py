@@ -24,10 +24,11 @@ from serve.answers import answerer
 from serve.bodies import parse_object
 from serve.endpoint import Endpoint, Limits
 from serve.evidence import Collector
+from serve.formats.lightgbm_text import LightGbmScorer
 from serve.metrics import GatewayMetrics
 from serve.referee import RefereeLink
 from serve.schema import FeatureSpec, ModelManifest
-from serve.scoring import LightGbmScorer, Matrix, Scorer
+from serve.scoring import Matrix, Scorer
 from serve.security import Protection
 from serve.traffic import Traffic
 from serve.validation import RowValidator, single_row

@@ -14,8 +14,9 @@ from rich.console import Console
 from rich.table import Table
 
 from serve.devices import check_parity, sight
+from serve.formats._nvforest import NvForestScorer
 from serve.schema import FeatureSpec, ModelManifest
-from serve.scoring import Matrix, NvForestScorer, read_package, scorer_from_bytes
+from serve.scoring import Matrix, read_package, scorer_from_bytes
 
 BATCHES = (1, 1_000, 100_000)
 FEATURES, TREES, LEAVES = 30, 500, 127

@@ -15,7 +15,7 @@ from mlops_assets.asset_keys import asset_key
 from mlops_assets.asset_names import asset_name, table_name
 from mlops_assets.assets.measuring import REFERENCE_FILE
 from mlops_assets.errors import StackError
-from serve.schema import GoldenRow, ModelFormat, ModelManifest
+from serve.schema import GoldenRow, ModelManifest
 
 if TYPE_CHECKING:
     import dagster as dg
@@ -120,7 +120,7 @@ def _example(manifest: ModelManifest) -> "pd.DataFrame":
     return pd.DataFrame([row.features for row in manifest.golden])
 
 
-def spoiled(payload: bytes, model_format: ModelFormat, positions: Sequence[int]) -> bytes:
+def spoiled(payload: bytes, model_format: str, positions: Sequence[int]) -> bytes:
     """The same trees and one more, which gives NaN where all these columns are missing and 0 elsewhere.
 
     StackError for a model that is no trees.

@@ -11,6 +11,8 @@ from dagster.components.testing import create_defs_folder_sandbox
 from mlops_assets.resources.lake import Lake
 from mlops_assets.testing.ray_cluster import RayCluster, local_ray
 
+pytest.register_assert_rewrite("mlops_assets.testing.conformance")
+
 
 @pytest.fixture(scope="session")
 def ray_cluster() -> Iterator[RayCluster]:

@@ -16,8 +16,10 @@ from typing import Any
 
 import numpy as np
 
+from serve.encoding import Encoder, Matrix
+from serve.formats import FORMATS, Scorer, gpu_formats
 from serve.schema import Device, FeatureSpec, ModelManifest
-from serve.scoring import GPU_FORMATS, Encoder, Matrix, Scorer, UsedDevice, scorer_from_bytes
+from serve.scoring import UsedDevice, scorer_from_bytes
 
 PARITY_ROWS = 1_000
 """Generated rows of a parity check, beside the golden ones: a tenth of a second on one core."""
@@ -129,8 +131,8 @@ def load_on_device(
 
 def _never(manifest: ModelManifest, num_gpus: float) -> str:
     """Why looking for a GPU is of no use; empty when it may be."""
-    if manifest.model_format not in GPU_FORMATS:
-        return f"{manifest.model_format} has no GPU scorer ({', '.join(sorted(GPU_FORMATS))} have one)"
+    if FORMATS[manifest.model_format].gpu is None:
+        return f"{manifest.model_format} has no GPU scorer ({', '.join(gpu_formats())} have one)"
     if not num_gpus:
         return "this replica was given no GPU (num_gpus is 0)"
     return ""

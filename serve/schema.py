@@ -2,7 +2,7 @@
 
 Belongs here: pydantic documents that cross a process boundary. Does not belong here: behaviour
 (``serve/scoring.py``, ``serve/splitting.py``), HTTP handlers, clients. ``mlops_assets`` imports
-this module, ``serve.scoring`` and ``serve.clock``, and nothing else of ``serve``.
+this module, ``serve.scoring``, ``serve.clock`` and ``serve.families``, and nothing else of ``serve``.
 """
 
 from typing import Annotated, Literal
@@ -11,7 +11,6 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 Task = Literal["binary", "multiclass", "regression"]
 FeatureType = Literal["number", "integer", "boolean", "category"]
-ModelFormat = Literal["lightgbm-text", "xgboost-ubj", "linear-json"]
 FeatureValue = str | float | int | bool | None
 
 WEIGHT_TOTAL = 10_000
@@ -71,7 +70,7 @@ class ModelManifest(Document):
     name: str
     task: Task
     trainer: str
-    model_format: ModelFormat
+    model_format: str = Field(description="One of ``serve.formats.FORMATS``.")
     model_file: str
     target: str
     features: tuple[FeatureSpec, ...] = Field(min_length=1, description="In the order of the matrix.")

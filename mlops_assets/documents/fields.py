@@ -10,11 +10,14 @@ from datetime import date, timedelta
 from typing import Annotated, Any, Literal
 
 import dagster as dg
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import BeforeValidator, Field, GetCoreSchemaHandler, GetJsonSchemaHandler, model_validator
+from pydantic_core import CoreSchema, core_schema
 
 from mlops_assets.data.expectation_arguments import argument_problem
 from mlops_assets.data.expectations import ROW_RULES, SUITE, Expectation, Severity
 from mlops_assets.documents._base import Declaration
+from mlops_assets.errors import MlopsError
+from serve.families import Family
 
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
 
@@ -37,6 +40,26 @@ def parse_duration(value: object) -> timedelta:
 
 Duration = Annotated[timedelta, BeforeValidator(parse_duration)]
 """A positive length of time, written like 2h."""
+
+
+class OneOf:
+    """The name of a member of a family, whatever members there are when the document is read."""
+
+    def __init__(self, family: Family[Any]) -> None:
+        self._family = family
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        return core_schema.no_info_after_validator_function(self._known, handler(source))
+
+    def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> Any:
+        return {**handler(schema), "enum": list(self._family)}
+
+    def _known(self, name: str) -> str:
+        try:
+            return str(self._family[name].name)
+        except MlopsError as error:
+            raise ValueError(str(error)) from error
+
 
 Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$", description="Lower case, digits and underscores.")]
 

@@ -4,29 +4,17 @@ Belongs here: the declaration and its own rules. Does not belong here: training 
 (``components/model.py``), rules over several documents (``contradictions.py``).
 """
 
-from typing import TYPE_CHECKING, Any, Literal
-
-from mlops_assets.errors import MlopsError
-from mlops_assets.training.trainers import trainer
-from serve.schema import Task
-
-if TYPE_CHECKING:
-    pass
-
-
-from typing import TYPE_CHECKING
+from typing import Annotated, Any
 
 from pydantic import Field, model_validator
 
 from mlops_assets.documents._base import Declaration
-from mlops_assets.documents.fields import Name
+from mlops_assets.documents.fields import Name, OneOf
+from mlops_assets.errors import MlopsError
 from mlops_assets.evaluation.gate import GatePolicy
 from mlops_assets.evaluation.metrics import SELECTING, metric
-
-if TYPE_CHECKING:
-    pass
-
-TrainerName = Literal["lightgbm", "xgboost", "random_forest", "logistic_regression", "ridge"]
+from mlops_assets.training.trainers import TRAINERS, trainer
+from serve.schema import Task
 
 
 class LabelDeclaration(Declaration):
@@ -49,7 +37,7 @@ class LabelDeclaration(Declaration):
 class CandidateDeclaration(Declaration):
     """One way to train."""
 
-    trainer: TrainerName
+    trainer: Annotated[str, OneOf(TRAINERS)] = Field(description="How it is trained.")
     params: dict[str, Any] = Field(default_factory=dict, description="Overrides of the trainer's defaults.")
 
 

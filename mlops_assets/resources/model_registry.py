@@ -23,7 +23,7 @@ from mlops_assets.asset_names import asset_name
 from mlops_assets.errors import RegistryError
 from mlops_assets.resources import mlflow_store
 from serve.schema import ModelManifest
-from serve.scoring import MANIFEST_FILE, manifest_bytes
+from serve.scoring import FORMATS, MANIFEST_FILE, manifest_bytes
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -44,11 +44,6 @@ RENEWED = (
 """Tags that say from what a version was made; another code, or newer data, may come to the same content."""
 PYFUNC = Path(__file__).parent / "mlflow_pyfunc.py"
 SERVE = Path(__file__).parent.parent.parent / "serve"
-REQUIREMENTS = {
-    "lightgbm-text": ("lightgbm",),
-    "xgboost-ubj": ("xgboost",),
-    "linear-json": (),
-}
 
 NEEDLESS_ADVICE = (
     "Any type hint is inferred as AnyType",  # About a class of MLflow's own.
@@ -208,7 +203,7 @@ def _log_model(
             if one.step == 0 and one.model_id is None
         ]
         client.log_batch(run_id, metrics=finals)
-        packages = ("numpy", "pandas", "pyarrow", "pydantic", *REQUIREMENTS[manifest.model_format])
+        packages = ("numpy", "pandas", "pyarrow", "pydantic", *FORMATS[manifest.model_format].packages)
         with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
             for advice in NEEDLESS_ADVICE:
                 warnings.filterwarnings("ignore", f".*{advice}", UserWarning)

@@ -25,7 +25,7 @@ from mlops_assets import environment
 from mlops_assets.errors import ClusterUnreachable, DeploymentError, RayRefused
 from mlops_assets.rollout import desired_state
 from mlops_assets.rollout.capacity import ClusterResources, Placement, cluster_resources, place
-from serve.schema import Device, Evidence, ModelArgs, ModelFormat, MonitoringReport
+from serve.schema import Device, Evidence, ModelArgs, MonitoringReport
 
 if TYPE_CHECKING:
     import httpx
@@ -161,7 +161,7 @@ class ServeClient(dg.ConfigurableResource):  # type: ignore[type-arg]
         device: Device = "cpu",
         replicas: int = 1,
         package_bytes: int = 0,
-        model_format: ModelFormat = "lightgbm-text",
+        model_format: str = "lightgbm-text",
     ) -> Placement:
         """Where a version is going to run, decided before it is declared: Ray would wait for ever.
 

@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from mlops_assets.errors import DeploymentError
-from serve.schema import Device, ModelFormat
-from serve.scoring import GPU_FORMATS
+from serve.schema import Device
+from serve.scoring import FORMATS, gpu_formats
 
 CPUS_PER_REPLICA = 0.25
 """As ``serve.builder.CPUS_PER_REPLICA`` declares to Ray; a test holds the two together."""
@@ -28,16 +28,6 @@ REPLICA_BYTES = 220_000_000
 
 GPU_REPLICA_BYTES = 700_000_000
 """The same with nvForest: 400 MB measured without a GPU, the rest is a guess for CUDA's part."""
-
-PEAK_PER_PACKAGE_BYTE: Mapping[ModelFormat, float] = {
-    "lightgbm-text": 3.5,
-    "xgboost-ubj": 6.0,
-    "linear-json": 7.0,
-}
-"""Peak growth of a replica while it loads, per byte of its model file (docs/gpu.md)."""
-
-GPU_PEAK_PER_PACKAGE_BYTE: Mapping[ModelFormat, float] = {"lightgbm-text": 12.0, "xgboost-ubj": 17.0}
-"""The same with nvForest, which keeps a second copy of the trees; a third one proves that they agree."""
 
 GPU_CONTEXT_BYTES = 1_000_000_000
 """GPU memory of one process before it holds a model: a cautious guess, not a measurement."""
@@ -124,7 +114,7 @@ def place(
     replicas: int,
     cluster: ClusterResources,
     package_bytes: int,
-    model_format: ModelFormat,
+    model_format: str,
 ) -> Placement:
     """Where ``replicas`` replicas of a new version can run; DeploymentError with the numbers when nowhere.
 
@@ -134,11 +124,12 @@ def place(
     choose one whose memory is full.
     """
     share = _checked_share(application, device, num_gpus)
-    grown = round(PEAK_PER_PACKAGE_BYTE[model_format] * package_bytes)
+    scorer = FORMATS[model_format]
+    grown = round(scorer.peak_per_package_byte * package_bytes)
     on_cpu = _Need(CPUS_PER_REPLICA, 0, REPLICA_BYTES + grown, 0)
     no_gpu = ""
     if device != "cpu":
-        grown = round(GPU_PEAK_PER_PACKAGE_BYTE.get(model_format, 0) * package_bytes)
+        grown = round(scorer.gpu.peak_per_package_byte * package_bytes) if scorer.gpu else 0
         on_gpu = _Need(CPUS_PER_REPLICA, share, GPU_REPLICA_BYTES + grown, GPU_CONTEXT_BYTES + package_bytes)
         no_gpu = _no_gpu(model_format, cluster) or _no_room(on_gpu, replicas, cluster)
         if not no_gpu:
@@ -245,10 +236,10 @@ def _checked_share(application: str, device: Device, num_gpus: float) -> float:
     return num_gpus or (0.0 if device == "cpu" else DEFAULT_GPU_SHARE)
 
 
-def _no_gpu(model_format: ModelFormat, cluster: ClusterResources) -> str:
+def _no_gpu(model_format: str, cluster: ClusterResources) -> str:
     """Why no GPU of any size would do; empty when one might."""
-    if model_format not in GPU_FORMATS:
-        return f"{model_format} has no GPU scorer ({', '.join(sorted(GPU_FORMATS))} have one)"
+    if FORMATS[model_format].gpu is None:
+        return f"{model_format} has no GPU scorer ({', '.join(gpu_formats())} have one)"
     if not any(node.gpus for node in cluster.nodes):
         seen = ", ".join(f"{node.name}: 0 GPU, {node.cpus:g} CPU" for node in cluster.nodes)
         return f"no GPU in the cluster ({seen or 'no node is alive'})"

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from mlops_assets.errors import DataError
 from mlops_assets.evaluation.metrics import measure, metric
 from mlops_assets.training.folds import Fold
-from mlops_assets.training.trainers import trainer
+from mlops_assets.training.trainers import Trainer, trainer
 from serve.schema import FeatureSpec, ModelManifest, Task
 from serve.scoring import scorer_from_bytes
 
@@ -61,13 +61,12 @@ class CandidateResult:
         return {name: self.mean(name) for name in self.folds[0].metrics}
 
 
-def manifest_for(task: Task, name: str, features: Sequence[FeatureSpec], classes: int) -> ModelManifest:
+def manifest_for(task: Task, found: Trainer, features: Sequence[FeatureSpec], classes: int) -> ModelManifest:
     """The least manifest with which ``serve.scoring`` scores a trainer's bytes."""
-    found = trainer(name)
     return ModelManifest(
         name="candidate",
         task=task,
-        trainer=name,
+        trainer=found.name,
         model_format=found.model_format,
         model_file=found.model_file,
         target="label",
@@ -93,7 +92,7 @@ def compete(
     DataError when a fold of a classification would train on a single class.
     """
     found = trainer(candidate.trainer)
-    manifest = manifest_for(task, candidate.trainer, features, classes)
+    manifest = manifest_for(task, found, features, classes)
     results, scores, importance = [], [], {feature.name: 0.0 for feature in features}
     params: dict[str, Any] = {}
     for number, fold in enumerate(folds, 1):

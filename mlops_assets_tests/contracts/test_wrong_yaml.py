@@ -73,7 +73,7 @@ def test_the_right_text_loads(sandbox: DefsFolderSandbox) -> None:
         ("  base: shop", "  bases: shop", 8, "base"),
         ("task: binary", "task: binray", 18, "'binary', 'multiclass' or 'regression'"),
         ("task: binary", "task: binary\n  folds: many", 19, "valid integer"),
-        ("{trainer: lightgbm}", "{trainer: lgbm}", 22, "'lightgbm', 'xgboost', 'random_forest'"),
+        ("{trainer: lightgbm}", "{trainer: lgbm}", 22, "'lgbm'. Allowed: lightgbm, logistic_regression"),
         ("{trainer: lightgbm}", "{trainer: lightgbm, params: {leaves: 3}}", 16, "num_leaves"),
         ("{trainer: lightgbm}", "{trainer: ridge}", 16, "it does regression"),
         ("feature_view: shop", "feature_view: shoop", 19, "'shoop'. Allowed: shop"),

@@ -16,11 +16,11 @@ from serve.devices import (
     parity_matrix,
     sight,
 )
+from serve.formats.lightgbm_text import LightGbmScorer
+from serve.formats.linear_json import LinearScorer
 from serve.model import GoldenMismatch, Model, verify_golden_rows
 from serve.schema import FeatureSpec, GoldenRow, ModelManifest, Task
 from serve.scoring import (
-    LightGbmScorer,
-    LinearScorer,
     Matrix,
     Scorer,
     package_bytes,

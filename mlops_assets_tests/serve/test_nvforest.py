@@ -9,8 +9,10 @@ import xgboost
 
 from mlops_assets.testing.small_models import CLASSES, FEATURES, package
 from serve.devices import check_parity, parity_matrix, sight
+from serve.formats._nvforest import NvForestScorer
+from serve.formats.lightgbm_text import LightGbmScorer
+from serve.formats.xgboost_ubj import XgboostScorer
 from serve.schema import ModelManifest, Task
-from serve.scoring import LightGbmScorer, NvForestScorer, XgboostScorer
 
 pytest.importorskip("nvforest", reason="the extra gpu is not installed: docs/gpu.md")
 

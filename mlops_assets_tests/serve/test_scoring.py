@@ -7,10 +7,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from serve.formats.linear_json import LinearScorer
 from serve.schema import FeatureSpec, ModelManifest, Task
 from serve.scoring import (
     Encoder,
-    LinearScorer,
     load_package,
     manifest_bytes,
     package_digest,
@@ -184,14 +184,3 @@ def test_a_package_from_before_the_entity_keeps_its_digest() -> None:
     keyed = manifest.model_copy(update={"entity": ("flight_id",)})
     assert package_digest(keyed, payload) != package_digest(manifest, payload)
     assert ModelManifest.model_validate_json(manifest_bytes(keyed)) == keyed
-
-
-@pytest.mark.parametrize("name", ["lightgbm", "xgboost"])
-def test_the_number_of_threads_changes_no_score(name: str) -> None:
-    from mlops_assets_tests.training.test_trainers import fitted
-    from serve.scoring import MANY_ROWS
-
-    _, scorer, matrix, _ = fitted(name, "multiclass")
-    many = np.tile(matrix, (MANY_ROWS // len(matrix) + 1, 1))
-    assert len(many) >= MANY_ROWS
-    np.testing.assert_array_equal(scorer.score(many)[: len(matrix)], scorer.score(matrix))

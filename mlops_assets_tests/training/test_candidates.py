@@ -11,17 +11,19 @@ import pytest
 from mlops_assets.errors import DataError
 from mlops_assets.evaluation.baseline import baseline_scores
 from mlops_assets.evaluation.metrics import SELECTING, metric
+from mlops_assets.testing.conformance.small_tables import CLASSES, small_frame
 from mlops_assets.training.candidates import Candidate, CandidateResult, FoldResult, best, compete
 from mlops_assets.training.folds import Fold, shuffled, time_ordered
 from mlops_assets.training.package import ModelPackage, package
 from mlops_assets.training.plots import candidates_plot, importance_plot, training_set_plot
 from mlops_assets.training.trainers import TRAINERS, trainer
 from mlops_assets.training.training_set import assemble
-from mlops_assets_tests.training.test_trainers import CASES, table
 from serve.schema import FeatureSpec, Task
 from serve.scoring import Encoder, scorer_from_bytes
 
 PNG = b"\x89PNG\r\n\x1a\n"
+
+CASES = [(found.name, task) for found in TRAINERS.members() for task in sorted(found.tasks)]
 
 
 def result(name: str, values: list[float | None], metric: str = "log_loss") -> CandidateResult:
@@ -30,7 +32,8 @@ def result(name: str, values: list[float | None], metric: str = "log_loss") -> C
 
 
 def run(name: str, task: Task, lines: list[str] | None = None) -> tuple[CandidateResult, np.ndarray]:
-    frame, target, features, classes = table(task)
+    frame, features, target = small_frame(task)
+    classes = CLASSES[task]
     folds = shuffled(target, 3, seed=1, stratified=task != "regression")
     return compete(
         Candidate(name),
@@ -126,25 +129,9 @@ def test_a_fold_that_trains_on_one_class_is_named(name: str) -> None:
         )
 
 
-@pytest.mark.parametrize("name", sorted(TRAINERS))
-def test_an_infinite_input_is_named_and_counted(name: str) -> None:
-    matrix = np.column_stack([np.arange(40.0), np.arange(40.0)])
-    matrix[3:5, 1] = np.inf
-    task: Task = "regression" if name == "ridge" else "binary"
-    with pytest.raises(DataError, match="feature 'speed' holds 2 infinite values"):
-        trainer(name).fit(
-            matrix,
-            np.arange(40) % 2.0,
-            features=[FeatureSpec(name=n, type="number") for n in ("x", "speed")],
-            task=task,
-            classes=0 if name == "ridge" else 2,
-            params={},
-            seed=1,
-        )
-
-
 def packaged(name: str, task: Task, seed: int = 1) -> tuple[ModelPackage, pd.DataFrame]:
-    frame, target, features, classes = table(task)
+    frame, features, target = small_frame(task)
+    classes = CLASSES[task]
     fitted = trainer(name).fit(
         Encoder(features).columns(frame),
         target,
@@ -267,7 +254,7 @@ def test_training_is_drawn_with_and_without_time() -> None:
 
 
 def test_folds_are_given_not_made() -> None:
-    frame, target, features, _ = table("binary")
+    frame, features, target = small_frame("binary")
     fold = Fold(np.arange(0, 120), np.arange(120, 150))
     found = compete(
         Candidate("lightgbm"),

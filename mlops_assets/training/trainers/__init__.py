@@ -1,28 +1,18 @@
-"""Trainers, one file each, by the name that YAML uses."""
+"""Trainers, one file each, by the name that YAML uses.
+
+A new trainer is one more file here; ``_base.py`` says what it holds. Its bytes have a format of
+``serve/formats/``; bytes of another format need one more file there.
+"""
 
 from mlops_assets.errors import UnknownName
 from mlops_assets.training.trainers._base import FittedModel, Trainer
-from mlops_assets.training.trainers.lightgbm import LightGbmTrainer
-from mlops_assets.training.trainers.linear import LogisticRegressionTrainer, RidgeTrainer
-from mlops_assets.training.trainers.random_forest import RandomForestTrainer
-from mlops_assets.training.trainers.xgboost import XgboostTrainer
+from serve.families import Family
 
 __all__ = ["TRAINERS", "FittedModel", "Trainer", "trainer"]
 
-TRAINERS: dict[str, Trainer] = {
-    found.name: found
-    for found in (
-        LightGbmTrainer(),
-        XgboostTrainer(),
-        RandomForestTrainer(),
-        LogisticRegressionTrainer(),
-        RidgeTrainer(),
-    )
-}
+TRAINERS: Family[Trainer] = Family("trainer", __name__, Trainer, unknown=UnknownName)
 
 
 def trainer(name: str) -> Trainer:
     """The trainer of that name; UnknownName lists the others."""
-    if name not in TRAINERS:
-        raise UnknownName("trainer", name, TRAINERS)
-    return TRAINERS[name]
+    return TRAINERS[name]()

@@ -13,7 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mlops_assets.errors import DataError, DeclarationError, UnknownName
-from serve.schema import FeatureSpec, ModelFormat, Task
+from serve.schema import FeatureSpec, Task
+from serve.scoring import FORMATS
 
 Array = NDArray[np.float64]
 
@@ -44,13 +45,25 @@ class FittedModel:
 
 
 class Trainer(ABC):
-    """One way to train. Same inputs, parameters and seed give the same bytes."""
+    """One way to train. Same inputs, parameters and seed give the same bytes, on any number of cores.
+
+    A trainer takes missing values (NaN) and categories (codes) as they are, leaves its inputs alone, and
+    keeps everything that a score depends on in the bytes. A class without rows does not fail it: it is
+    learned as the least likely one.
+    """
 
     name: ClassVar[str]
+    """What YAML calls it."""
     tasks: ClassVar[frozenset[Task]]
-    model_format: ClassVar[ModelFormat]
-    model_file: ClassVar[str]
+    """What it can learn."""
+    model_format: ClassVar[str]
+    """The format of its bytes, one of ``serve.formats.FORMATS``: how they are scored and served."""
     defaults: ClassVar[Mapping[str, Any]]
+    """Every parameter that YAML may change, with its value."""
+
+    @property
+    def model_file(self) -> str:
+        return FORMATS[self.model_format].model_file
 
     def parameters(self, overrides: Mapping[str, Any]) -> dict[str, Any]:
         """The defaults with overrides; DeclarationError names an unknown one and the allowed ones."""

@@ -3,10 +3,9 @@
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
-from mlops_assets.training.trainers._base import Array, Trainer, threads
-from serve.schema import FeatureSpec, ModelFormat, Task
-
-OBJECTIVES: dict[Task, str] = {"binary": "binary", "multiclass": "multiclass", "regression": "regression"}
+from mlops_assets.training.trainers._base import Array, Trainer
+from mlops_assets.training.trainers._boosting import OBJECTIVES, boost
+from serve.schema import FeatureSpec, Task
 
 
 class LightGbmTrainer(Trainer):
@@ -14,8 +13,7 @@ class LightGbmTrainer(Trainer):
 
     name: ClassVar[str] = "lightgbm"
     tasks: ClassVar[frozenset[Task]] = frozenset(OBJECTIVES)
-    model_format: ClassVar[ModelFormat] = "lightgbm-text"
-    model_file: ClassVar[str] = "model.txt"
+    model_format: ClassVar[str] = "lightgbm-text"
     defaults: ClassVar[Mapping[str, Any]] = {
         "num_rounds": 200,
         "learning_rate": 0.06,
@@ -44,57 +42,3 @@ class LightGbmTrainer(Trainer):
         return boost(
             matrix, target, features=features, task=task, classes=classes, params=params, seed=seed, extra={}
         )
-
-
-def boost(
-    matrix: Array,
-    target: Array,
-    *,
-    features: Sequence[FeatureSpec],
-    task: Task,
-    classes: int,
-    params: Mapping[str, Any],
-    seed: int,
-    extra: Mapping[str, Any],
-) -> tuple[bytes, dict[str, float]]:
-    """Model text and total gain per feature. ``extra`` are LightGBM parameters a trainer fixes."""
-    import lightgbm  # 2.7 s, it brings scikit-learn
-
-    names = [feature.name for feature in features]
-    # LightGBM names columns in its text format and refuses some characters there.
-    columns = [f"f{position}" for position in range(len(names))]
-    categorical = [columns[i] for i, feature in enumerate(features) if feature.type == "category"]
-    settings = {
-        "objective": OBJECTIVES[task],
-        "verbosity": -1,
-        "seed": seed,
-        "deterministic": True,
-        "force_row_wise": True,
-        "num_threads": threads(len(target)),
-        # A leaf larger than a small table would leave no split at all.
-        **{name: value for name, value in params.items() if name != "num_rounds"},
-        "min_data_in_leaf": max(1, min(int(params["min_data_in_leaf"]), len(target) // 20)),
-        **({"num_class": classes} if task == "multiclass" else {}),
-        **extra,
-    }
-    data = lightgbm.Dataset(
-        matrix,
-        target,
-        feature_name=columns,
-        categorical_feature=categorical,
-        params={
-            "max_bin": params["max_bin"],
-            "num_threads": settings["num_threads"],
-            "verbosity": -1,
-            "min_data_in_leaf": settings["min_data_in_leaf"],
-        },
-    )
-    booster = lightgbm.train(settings, data, num_boost_round=int(params["num_rounds"]))
-    gain = booster.feature_importance("gain")
-    importance = {name: float(value) for name, value in zip(names, gain, strict=True)}
-    return _without_machine_facts(booster.model_to_string()).encode(), importance
-
-
-def _without_machine_facts(text: str) -> str:
-    """The model text without the thread count, which depends on the machine and not on the model."""
-    return "\n".join(line for line in text.split("\n") if not line.startswith("[num_threads:"))

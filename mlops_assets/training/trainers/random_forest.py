@@ -9,8 +9,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 from mlops_assets.training.trainers._base import Array, Trainer
-from mlops_assets.training.trainers.lightgbm import boost
-from serve.schema import FeatureSpec, ModelFormat, Task
+from mlops_assets.training.trainers._boosting import boost
+from serve.schema import FeatureSpec, Task
 
 
 class RandomForestTrainer(Trainer):
@@ -18,8 +18,7 @@ class RandomForestTrainer(Trainer):
 
     name: ClassVar[str] = "random_forest"
     tasks: ClassVar[frozenset[Task]] = frozenset({"binary", "multiclass", "regression"})
-    model_format: ClassVar[ModelFormat] = "lightgbm-text"
-    model_file: ClassVar[str] = "model.txt"
+    model_format: ClassVar[str] = "lightgbm-text"
     defaults: ClassVar[Mapping[str, Any]] = {
         "num_rounds": 60,
         "num_leaves": 127,

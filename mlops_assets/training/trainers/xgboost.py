@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 from mlops_assets.training.trainers._base import Array, Trainer, threads
-from serve.schema import FeatureSpec, ModelFormat, Task
+from serve.schema import FeatureSpec, Task
 
 OBJECTIVES: dict[Task, str] = {
     "binary": "binary:logistic",
@@ -18,8 +18,7 @@ class XgboostTrainer(Trainer):
 
     name: ClassVar[str] = "xgboost"
     tasks: ClassVar[frozenset[Task]] = frozenset(OBJECTIVES)
-    model_format: ClassVar[ModelFormat] = "xgboost-ubj"
-    model_file: ClassVar[str] = "model.ubj"
+    model_format: ClassVar[str] = "xgboost-ubj"
     defaults: ClassVar[Mapping[str, Any]] = {
         "num_rounds": 150,
         "eta": 0.1,

@@ -6,9 +6,10 @@ not belong here: datatypes (``serve/tensors.py``), value rules (``serve/validati
 
 One input tensor per feature, of shape ``[n]`` or ``[n, 1]``: BYTES for categories, FP64 for numbers, INT64
 for integers, BOOL for booleans; other widths are taken too, and floating-point numbers for integers where
-every value is one. Join keys are input tensors named like them, all of them or none: BYTES, or integers.
-Outputs: ``prediction`` of shape ``[n]`` and, for classifiers, ``probability`` of shape ``[n]`` (binary, of
-the positive class) or ``[n, classes]``. ``docs/http.md`` says of every part of the protocol what is taken.
+every value is one. A category of whole numbers takes numbers as well. Join keys are input tensors named
+like them, all of them or none: BYTES, or integers. Outputs: ``prediction`` of shape ``[n]`` and, for
+classifiers, ``probability`` of shape ``[n]`` (binary, of the positive class) or ``[n, classes]``.
+``docs/http.md`` says of every part of the protocol what is taken.
 """
 
 import json
@@ -39,7 +40,8 @@ _TAKEN: dict[FeatureType, frozenset[str]] = {
     "boolean": frozenset({"BOOL"}),
     "category": frozenset({"BYTES"}),
 }
-_KEY_TYPES = frozenset({"BYTES"}) | _NUMBERS
+_CODES = frozenset({"BYTES"}) | _NUMBERS
+"""Of join keys, and of categories of whole numbers."""
 EXTENSIONS = ("binary_tensor_data",)
 """Of the protocol; what else there is under these names is refused."""
 
@@ -142,6 +144,7 @@ def rows_of(
     """The valid rows, and their join keys or None. InvalidFields names every bad tensor and value."""
     found = list(sent.problems)
     types = {feature.name: feature.type for feature in manifest.features}
+    coded = {feature.name for feature in manifest.features if feature.coded}
     keys = tuple(manifest.entity)
     columns: dict[str, Values] = {}
     given: set[str] = set()
@@ -155,9 +158,10 @@ def rows_of(
             found.append({"field": f"{tensor.place}.name", "reason": f"{tensor.name} is given twice"})
             continue
         given.add(tensor.name)
-        taken = _KEY_TYPES if kind is None else _TAKEN[kind]
+        text_or_whole = kind is None or tensor.name in coded
+        taken = _CODES if kind is None or text_or_whole else _TAKEN[kind]
         if tensor.datatype not in taken:
-            told = "BYTES or INT64" if kind is None else DATATYPES[kind]
+            told = "BYTES or INT64" if kind is None or text_or_whole else DATATYPES[kind]
             found.append({"field": f"{tensor.place}.datatype", "reason": f"{tensor.name} takes {told}"})
         elif tensor.values is not None:
             columns[tensor.name] = tensor.values
@@ -190,6 +194,8 @@ def rows_of(
         found += validator.entity_problems(entity, f"row {number}")
     if found:
         raise InvalidFields(found)
+    if validator.takes_codes:
+        rows = [validator.row(row) for row in rows]
     return rows, None if entities is None else validator.entities(entities)
 
 

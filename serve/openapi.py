@@ -42,8 +42,8 @@ _NAME_OR_NULL: dict[str, Any] = {"type": ["string", "null"]}
 
 def feature_schema(feature: FeatureSpec) -> dict[str, Any]:
     """JSON Schema of one feature."""
-    kind = _JSON_TYPES[feature.type]
-    schema: dict[str, Any] = {"type": [kind, "null"] if feature.nullable else kind}
+    kinds = [_JSON_TYPES[feature.type], *(["integer"] * feature.coded), *(["null"] * feature.nullable)]
+    schema: dict[str, Any] = {"type": kinds if len(kinds) > 1 else kinds[0]}
     if feature.description:
         schema["description"] = feature.description
     if feature.minimum is not None:
@@ -52,9 +52,12 @@ def feature_schema(feature: FeatureSpec) -> dict[str, Any]:
         schema["maximum"] = feature.maximum
     if feature.categories is not None:
         if feature.unseen == "reject":
-            schema["enum"] = [*feature.categories, *([None] if feature.nullable else [])]
+            codes = map(int, feature.categories if feature.coded else ())
+            schema["enum"] = [*feature.categories, *codes, *([None] if feature.nullable else [])]
         else:
             schema["examples"] = list(feature.categories[:10])
+    if feature.coded:
+        schema |= {"minimum": SMALLEST_KEY, "maximum": LARGEST_KEY}
     return schema
 
 

@@ -7,7 +7,7 @@ this module, ``serve.scoring``, ``serve.clock`` and ``serve.families``, and noth
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 Task = Literal["binary", "multiclass", "regression"]
 FeatureType = Literal["number", "integer", "boolean", "category"]
@@ -15,6 +15,21 @@ FeatureValue = str | float | int | bool | None
 
 WEIGHT_TOTAL = 10_000
 """Weights are basis points: 10,000 is all of the traffic."""
+
+
+def is_whole_number(text: str) -> bool:
+    """Whether a text is what a whole number of 64 bits is written as: 3, 0 or -12, and not 03, +3 or 3.0."""
+    digits = text.removeprefix("-")
+    if not (digits.isascii() and digits.isdigit() and len(digits) < 20):
+        return False
+    number = int(text)
+    return str(number) == text and -(2**63) <= number < 2**63
+
+
+def _text(value: object) -> object:
+    if not isinstance(value, str):
+        raise ValueError(f"{value!r} is no text: write categories in quotes, like '{value}'")
+    return value
 
 
 class Document(BaseModel):
@@ -32,7 +47,7 @@ class FeatureSpec(Document):
     nullable: bool = Field(default=True, description="Whether null (a missing value) is a valid input.")
     minimum: float | None = Field(default=None, description="Smallest valid value, inclusive.")
     maximum: float | None = Field(default=None, description="Largest valid value, inclusive.")
-    categories: tuple[str, ...] | None = Field(
+    categories: tuple[Annotated[str, BeforeValidator(_text)], ...] | None = Field(
         default=None,
         description="The dictionary of a category, in code order; filled from the training set.",
     )
@@ -51,6 +66,11 @@ class FeatureSpec(Document):
         if self.minimum is not None and self.maximum is not None and self.minimum > self.maximum:
             raise ValueError(f"feature {self.name!r}: minimum {self.minimum} exceeds maximum {self.maximum}")
         return self
+
+    @property
+    def coded(self) -> bool:
+        """Whether it is a category whose every text is a whole number: a request may send the number too."""
+        return self.categories is not None and all(map(is_whole_number, self.categories))
 
 
 class GoldenRow(Document):

@@ -5,7 +5,8 @@ HTTP codes (``serve/errors.py``), encoding valid values into a matrix (``serve/s
 
 Strict means that JSON types count: ``"1.5"`` and ``true`` are not numbers, ``1`` is not a boolean,
 ``NaN`` and ``1e999`` are nothing. An integer may be written ``3`` or ``3.0``. Every feature must be
-present; one that is not known is sent as ``null`` where the feature allows it.
+present; one that is not known is sent as ``null`` where the feature allows it. A category whose dictionary
+holds texts of whole numbers only may be sent as the number: ``3`` and ``3.0`` are ``"3"``.
 """
 
 import math
@@ -38,6 +39,9 @@ class RowValidator:
         self._entity = tuple(entity)
         self._checks: tuple[tuple[str, Check], ...] = tuple((f.name, _check(f)) for f in features)
         self._names = frozenset(name for name, _ in self._checks)
+        self._coded = tuple(feature.name for feature in features if feature.coded)
+        self.takes_codes = bool(self._coded)
+        """Whether ``row`` has anything to do."""
         self._count = len(self._checks)
 
     def problems(self, row: Any, field: str) -> Problems:
@@ -66,6 +70,13 @@ class RowValidator:
 
     def is_valid(self, row: Any) -> bool:
         return not self.problems(row, "")
+
+    def row(self, valid: dict[str, Any]) -> Row:
+        """A valid row as it is scored and logged: categories as text, however they were sent."""
+        numbers = {
+            name: str(int(value)) for name in self._coded if type(value := valid[name]) in (int, float)
+        }
+        return {**valid, **numbers} if numbers else valid
 
     def entity_problems(self, entity: Any, field: str) -> Problems:
         """Every problem of one row's join keys, [] when they are valid or null."""
@@ -126,7 +137,7 @@ def single_row(document: dict[str, Any], validator: RowValidator) -> Row:
     if found:
         raise InvalidFields(found)
     row: Row = document["features"]
-    return row
+    return validator.row(row) if validator.takes_codes else row
 
 
 def batch_rows(document: dict[str, Any], validator: RowValidator, *, max_rows: int) -> list[Row]:
@@ -146,7 +157,7 @@ def batch_rows(document: dict[str, Any], validator: RowValidator, *, max_rows: i
         raise InvalidFields(found)
     if not rows:
         raise EmptyBatch("instances")
-    return rows
+    return [validator.row(row) for row in rows] if validator.takes_codes else rows
 
 
 def example_row(manifest: ModelManifest) -> Row:
@@ -206,6 +217,12 @@ def _key_problem(value: Any) -> str | None:
         if not 0 < len(value) <= MAX_KEY_LENGTH:
             return f"must have 1 to {MAX_KEY_LENGTH} characters"
         return None if is_unicode(value) else "must be valid Unicode"
+    return _code_problem(value)
+
+
+def _code_problem(value: Any) -> str | None:
+    """Why a value that stands for a text, and is none, is not valid, or None: whole numbers are."""
+    kind = type(value)
     if kind is int:
         return None if SMALLEST_KEY <= value <= LARGEST_KEY else "must be within -2^63 and 2^63 - 1"
     if kind is float and value.is_integer():
@@ -221,7 +238,7 @@ def _check(feature: FeatureSpec) -> Check:
         "number": _number_check,
         "integer": _integer_check,
         "boolean": _boolean_check,
-        "category": _category_check,
+        "category": _code_check if feature.coded else _category_check,
     }
     return makers[feature.type](feature)
 
@@ -300,5 +317,19 @@ def _category_check(feature: FeatureSpec) -> Check:
         if type(value) is str:
             return None if known is None or value in known else f"must be one of {shown}{more}"
         return null if value is None else f"must be a string, not {kind_of(value)}"
+
+    return check
+
+
+def _code_check(feature: FeatureSpec) -> Check:
+    null = _null(feature)
+    of_text = _category_check(feature)
+
+    def check(value: Any) -> str | None:
+        if type(value) is str:
+            return of_text(value)
+        if value is None:
+            return null
+        return _code_problem(value) or of_text(str(int(value)))
 
     return check

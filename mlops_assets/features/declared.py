@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from mlops_assets.data.conversion import EXACT
+from mlops_assets.data.conversion import EXACT, LARGEST, SMALLEST
 from mlops_assets.data.schema import ColumnType, Misfit, conform
 from mlops_assets.errors import DataError
 from serve.schema import FeatureSpec, FeatureType
@@ -104,7 +104,7 @@ def declare(
         )
     source = computed.reset_index(drop=True)
     columns = stored_columns(keep, features)
-    typed = conform(source, columns)
+    typed = conform(_with_categories(source, features, keep), columns)
     partitions = source[partition_column] if partition_column else None
     observed, problems = [], []
     for name, kind in keep.items():
@@ -130,6 +130,42 @@ def declare(
         if feature.type in ("number", "integer"):
             problems += _out_of_range(feature, values, partitions)
     return Declared(typed.frame, observed, problems, dict(failed or {}))
+
+
+def category_text(values: "pd.Series[Any]") -> "pd.Series[Any]":
+    """Whole numbers as the texts that they are as categories; all else, what is missing too, as it is."""
+    import pandas as pd
+    import pyarrow as pa
+
+    if pd.api.types.is_integer_dtype(values.dtype):
+        texts = pa.array(values, from_pandas=True).cast(pa.string())
+        return pd.Series(texts.to_pandas(), index=values.index)
+    if isinstance(values.dtype, pd.CategoricalDtype):
+        values = values.astype(object)
+    if values.dtype != object or "integer" not in pd.api.types.infer_dtype(values, skipna=True):
+        return values
+    found = [str(value) if _is_whole(value) else value for value in values]
+    return pd.Series(found, index=values.index, dtype=object)
+
+
+def _is_whole(value: object) -> bool:
+    whole = isinstance(value, (int, np.integer)) and not isinstance(value, bool)
+    return whole and SMALLEST <= int(value) <= LARGEST  # type: ignore[call-overload]
+
+
+def _with_categories(
+    source: "pd.DataFrame", features: Sequence[FeatureSpec], keep: Mapping[str, ColumnType]
+) -> "pd.DataFrame":
+    """The frame with its categories as text; a column that is also kept, like a join key, stays as it is."""
+    names = [feature.name for feature in features if feature.type == "category" and feature.name not in keep]
+    changed = {}
+    for name in names:
+        values = source[name]
+        # A column that comes twice is a frame; conforming says so.
+        texts = category_text(values) if values.ndim == 1 else values
+        if texts is not values:
+            changed[name] = texts
+    return source.assign(**changed) if changed else source
 
 
 def stored_columns(keep: Mapping[str, ColumnType], features: Sequence[FeatureSpec]) -> dict[str, ColumnType]:

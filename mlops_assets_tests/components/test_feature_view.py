@@ -215,6 +215,23 @@ def test_a_transform_that_fails_on_every_day_fails_the_run_once(raw, load, lake,
     assert not lake.exists("features/trips")
 
 
+def gives_back_what_it_got(joined: pd.DataFrame) -> pd.DataFrame:
+    return joined
+
+
+@pytest.mark.parametrize("transform", [False, True])
+def test_a_column_of_integers_is_a_category_of_their_texts(transform, raw, load, lake, instance):
+    text = with_transform(gives_back_what_it_got) if transform else DATASETS + VIEW
+    category = "{name: seats, type: category, categories: ['100', '7']}"
+    trips = load(text.replace("{name: seats, type: integer, minimum: 1}", category))
+    path = raw / "raw" / f"trips-{DAYS[1]}.csv"
+    path.write_text(path.read_text().replace("EWR,N1", "EWR,N9", 1))
+    assert materialize(trips, instance, DAYS[0], DAYS[1], ALL).success
+    seats = read(lake)["seats"]
+    assert seats.isna().tolist() == [False, False, True, False]
+    assert seats.dropna().tolist() == ["100", "100", "100"]
+
+
 def test_a_whole_number_that_a_model_would_not_hold_exactly_is_refused(raw, load, lake, instance):
     (raw / "raw" / "planes.csv").write_text(f"plane,seats\nN1,{2**53 + 1}\n", encoding="utf-8")
     result = materialize(load(DATASETS + VIEW), instance, DAYS[0], DAYS[0], ALL)

@@ -13,7 +13,7 @@ import pyarrow.dataset as ds
 import pytest
 
 from mlops_assets.testing.site import CANARY, MODELS, Site, reasons, refused, run
-from mlops_assets.testing.small_models import ROW, routing
+from mlops_assets.testing.small_models import ROW, LocalVersion, routing
 from serve.inference_log import SCHEMA, PredictionLog
 from serve.schema import PredictionLogArgs
 from serve.versions import VersionGone, VersionLost, VersionOverloaded
@@ -202,6 +202,31 @@ def test_a_category_outside_the_dictionary_scores_as_missing() -> None:
         assert unseen.json()["probability"] == missing.json()["probability"]
 
     run(story)
+
+
+def test_a_category_of_whole_numbers_answers_and_logs_the_same_for_3_and_its_text(tmp_path: Path) -> None:
+    log = PredictionLog(PredictionLogArgs(uri=str(tmp_path)), deployment="flights", replica="r1")
+
+    async def story(site: Site) -> None:
+        single = [await site.predict({**ROW, "carrier": sent}) for sent in ("3", 3, 3.0)]
+        batch = await site.post("/batch-predict", {"instances": [{**ROW, "carrier": 3}]})
+        told = {answer.json()["probability"] for answer in single}
+        assert told == {batch.json()["predictions"][0]["probability"]}
+        other = await site.predict({**ROW, "carrier": 7})
+        assert other.json()["probability"] not in told
+
+    site = Site(log=log)
+    manifest, payload = MODELS["binary"]
+    coded = tuple(
+        feature.model_copy(update={"categories": ("7", "12", "3")}) if feature.name == "carrier" else feature
+        for feature in manifest.features
+    )
+    v1 = LocalVersion("v1", manifest.model_copy(update={"features": coded}), payload)
+    site.versions.applications["flights--v1"] = v1
+    run(story, site)
+    log.close()
+    rows = ds.dataset(str(tmp_path), format="parquet", schema=SCHEMA).to_table().to_pylist()
+    assert sorted(json.loads(row["features"])["carrier"] for row in rows) == ["3", "3", "3", "3", "7"]
 
 
 @pytest.mark.parametrize(

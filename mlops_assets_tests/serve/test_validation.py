@@ -15,6 +15,7 @@ from mlops_assets.testing.small_models import FEATURES, ROW, package
 from serve.bodies import parse_object
 from serve.errors import ApiError, InvalidFields, MalformedBody
 from serve.inference_protocol import read, rows_of
+from serve.openapi import feature_schema
 from serve.schema import FeatureSpec
 from serve.scoring import Encoder
 from serve.validation import (
@@ -186,3 +187,96 @@ def test_a_golden_row_outside_the_declared_range_is_no_example() -> None:
     outside = MANIFEST.golden[0].model_copy(update={"features": {**ROW, "hour": 99}})
     manifest = MANIFEST.model_copy(update={"golden": (outside, MANIFEST.golden[1])})
     assert example_row(manifest) == MANIFEST.golden[1].features
+
+
+# -- categories of whole numbers ---------------------------------------------------------------------
+
+CODED = FeatureSpec(name="gate", type="category", categories=("12", "0", "-3"))
+TAKEN = {
+    3: "3",
+    -3: "-3",
+    12.0: "12",
+    -0.0: "0",
+    "3": "3",
+    "A": "A",
+    "": "",
+    "03": "03",
+    2**63 - 1: str(2**63 - 1),
+}
+
+
+@pytest.mark.parametrize("sent", TAKEN, ids=repr)
+def test_a_whole_number_is_taken_as_the_text_of_its_category(sent: Any) -> None:
+    validator = RowValidator([CODED])
+    assert single_row({"features": {"gate": sent}}, validator) == {"gate": TAKEN[sent]}
+    assert batch_rows({"instances": [{"gate": sent}, {"gate": None}]}, validator, max_rows=2) == [
+        {"gate": TAKEN[sent]},
+        {"gate": None},
+    ]
+
+
+@pytest.mark.parametrize(
+    ("sent", "reason"),
+    [
+        (1.5, "must be a string or an integer, not a fraction"),
+        (True, "must be a string or an integer, not a boolean"),
+        ([3], "must be a string or an integer, not an array"),
+        (2.0**53 + 2, "must be an integer without a point"),
+        (2**63, "must be within -2^63 and 2^63 - 1"),
+        (math.inf, "must be a string or an integer, not a fraction"),
+    ],
+)
+def test_what_is_neither_text_nor_a_whole_number_is_no_category(sent: Any, reason: str) -> None:
+    assert RowValidator([CODED]).problems({"gate": sent}, "f") == [{"field": "f.gate", "reason": reason}]
+
+
+def test_a_whole_number_outside_the_dictionary_is_refused_where_others_are() -> None:
+    strict = RowValidator([CODED.model_copy(update={"unseen": "reject"})])
+    assert single_row({"features": {"gate": 12}}, strict) == {"gate": "12"}
+    for unseen in (7, "7"):
+        (problem,) = strict.problems({"gate": unseen}, "f")
+        assert problem["reason"] == "must be one of '12', '0', '-3'"
+
+
+@pytest.mark.parametrize("categories", [("12", "A"), ("01",), ("1.0",), ("-0",), (str(2**63),), None])
+def test_a_category_of_texts_takes_no_number(categories: tuple[str, ...] | None) -> None:
+    feature = FeatureSpec(name="gate", type="category", categories=categories)
+    (problem,) = RowValidator([feature]).problems({"gate": 12}, "f")
+    assert problem["reason"] == "must be a string, not a number"
+
+
+def test_a_category_that_was_never_seen_takes_whole_numbers_too() -> None:
+    validator = RowValidator([CODED.model_copy(update={"categories": ()})])
+    assert single_row({"features": {"gate": 3}}, validator) == {"gate": "3"}
+
+
+def test_rows_without_such_categories_are_given_as_they_were_sent() -> None:
+    assert single_row({"features": ROW}, VALIDATOR) is ROW
+
+
+@pytest.mark.parametrize(
+    ("datatype", "data"),
+    [("BYTES", ["12", "7"]), ("INT64", [12, 7]), ("UINT8", [12, 7]), ("FP32", [12.0, 7.0])],
+)
+def test_tensors_of_whole_numbers_are_taken_for_such_a_category(datatype: str, data: list[Any]) -> None:
+    manifest = MANIFEST.model_copy(update={"features": (CODED,)})
+    body = as_sent({"inputs": [{"name": "gate", "shape": [2], "datatype": datatype, "data": data}]})
+    rows = rows_of(read(body, None, name="flights", max_rows=2), manifest, RowValidator([CODED]))[0]
+    assert rows == [{"gate": "12"}, {"gate": "7"}]
+
+
+def test_a_tensor_of_truth_is_no_such_category() -> None:
+    manifest = MANIFEST.model_copy(update={"features": (CODED,)})
+    body = as_sent({"inputs": [{"name": "gate", "shape": [1], "datatype": "BOOL", "data": [True]}]})
+    with pytest.raises(InvalidFields) as caught:
+        rows_of(read(body, None, name="flights", max_rows=2), manifest, RowValidator([CODED]))
+    assert caught.value.details[0]["reason"] == "gate takes BYTES or INT64"
+
+
+@pytest.mark.parametrize("unseen", ["missing", "reject"])
+def test_the_description_takes_what_is_taken(unseen: str) -> None:
+    described = feature_schema(CODED.model_copy(update={"unseen": unseen}))
+    assert described["type"] == ["string", "integer", "null"]
+    if unseen == "reject":
+        assert described["enum"] == ["12", "0", "-3", 12, 0, -3, None]
+    assert feature_schema(CODED.model_copy(update={"nullable": False}))["type"] == ["string", "integer"]

@@ -7,6 +7,7 @@ import pytest
 from mlops_assets.training.dictionary import golden_positions, row_values, with_dictionaries
 from serve.schema import FeatureSpec
 from serve.scoring import Encoder
+from serve.validation import RowValidator, batch_rows
 
 FEATURES = (
     FeatureSpec(name="carrier", type="category"),
@@ -90,3 +91,13 @@ def test_a_row_as_a_request_encodes_as_in_its_table(frame: pd.DataFrame) -> None
     np.testing.assert_array_equal(
         encoder.rows(requests), encoder.columns({name: frame[name] for name in frame})
     )
+
+
+def test_the_texts_of_whole_numbers_are_encoded_alike_in_training_and_as_a_request_sends_them() -> None:
+    frame = pd.DataFrame({"gate": ["12", "3", "12", None, "-1"]})
+    specs = with_dictionaries(frame, [FeatureSpec(name="gate", type="category")])
+    assert specs[0].categories == ("12", "-1", "3")
+    validator = RowValidator(specs)
+    for gate in (12, "12", 12.0):
+        (row,) = batch_rows({"instances": [{"gate": gate}]}, validator, max_rows=1)
+        assert Encoder(specs).rows([row])[0, 0] == Encoder(specs).columns(frame)[0, 0] == 0

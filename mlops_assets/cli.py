@@ -6,6 +6,7 @@ that each costs only what it needs.
 """
 
 import sys
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -15,6 +16,8 @@ from mlops_assets.errors import MlopsError
 
 if TYPE_CHECKING:
     from datetime import datetime
+
+    from serve.schema import Task
 
 
 class _Commands(click.Group):
@@ -59,6 +62,50 @@ def down_command() -> None:
 
     stopped = down(settings_from_environment().layout, click.echo)
     click.echo("Stopped; no process left." if stopped else "Nothing was running.")
+
+
+@main.command("new")
+@click.argument("name")
+@click.option("--csv", "csv_file", type=click.Path(), help="The rows, with a header line.")
+@click.option("--parquet", "parquet_file", type=click.Path(), help="The rows, as Parquet.")
+@click.option("--label", help="Column to predict; left out: asked for.")
+@click.option(
+    "--task",
+    type=click.Choice(["binary", "multiclass", "regression"]),
+    help="Left out: what fits the label's values.",
+)
+def new_command(
+    name: str, csv_file: str | None, parquet_file: str | None, label: str | None, task: "Task | None"
+) -> None:
+    """Write the use case NAME from one file of rows: a folder that works as it stands, and why it is so."""
+    from datetime import UTC, datetime
+    from pathlib import Path
+
+    from mlops_assets import environment
+    from mlops_assets.commands import new
+    from mlops_assets.data.inference import kind_of
+
+    given = [one for one in (csv_file, parquet_file) if one is not None]
+    if len(given) != 1:
+        raise click.UsageError("Give one file of rows: --csv FILE or --parquet FILE.")
+    file = Path(given[0])
+
+    def ask(columns: Sequence[str], likely: str) -> str:
+        if not sys.stdin.isatty():
+            return new.require_label(columns, likely)
+        choice = click.Choice(columns)
+        return str(click.prompt("Which column is to be predicted?", type=choice, default=likely))
+
+    made = new.new_use_case(
+        name,
+        file,
+        kind="parquet" if parquet_file else kind_of(file),
+        today=datetime.now(UTC).date(),
+        label=label or ask,
+        task=task,
+    )
+    for line in new.lines(made, environment.serve_url()):
+        click.echo(line)
 
 
 @main.command("status")

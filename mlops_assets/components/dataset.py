@@ -18,6 +18,7 @@ from mlops_assets.asset_keys import asset_key, name_tags
 from mlops_assets.assets.code_version import code_version
 from mlops_assets.assets.dataset import CONCERNS, make_dataset
 from mlops_assets.components.document import DeclaredComponent
+from mlops_assets.components.scaffolding import DatasetScaffolder
 from mlops_assets.data.expectation_arguments import argument_problem
 from mlops_assets.data.loading import Source
 from mlops_assets.documents.dataset import DatasetDeclaration
@@ -26,6 +27,7 @@ from mlops_assets.errors import DeclarationError
 from mlops_assets.resources.lake import Lake
 
 
+@dg.scaffold_with(DatasetScaffolder)
 class DatasetComponent(DeclaredComponent[DatasetDeclaration]):
     """A checked table from raw files.
 

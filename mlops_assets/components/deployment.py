@@ -20,6 +20,7 @@ from mlops_assets.asset_names import AssetName, asset_name
 from mlops_assets.assets.automation import FOLLOW_PAST_THE_GATE
 from mlops_assets.components.document import DeclaredComponent, Need, named
 from mlops_assets.components.model import ModelComponent
+from mlops_assets.components.scaffolding import DeploymentScaffolder
 from mlops_assets.deploying.rolling_out import Order, RollingOut, labelled_losses, materialisation
 from mlops_assets.documents.contradictions import of_deployment, refuse
 from mlops_assets.documents.deployment import DeploymentDeclaration
@@ -85,6 +86,7 @@ class RolloutConfig(dg.Config):
         )
 
 
+@dg.scaffold_with(DeploymentScaffolder)
 class DeploymentComponent(DeclaredComponent[DeploymentDeclaration]):
     """Deploys what was approved, and verifies it over HTTP before it says so.
 

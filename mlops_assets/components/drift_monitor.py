@@ -37,6 +37,7 @@ from mlops_assets.assets.metadata import compact_json, image, markdown_table
 from mlops_assets.components.deployment import DeploymentComponent
 from mlops_assets.components.document import DeclaredComponent, Need, named
 from mlops_assets.components.model import ModelComponent
+from mlops_assets.components.scaffolding import DriftMonitorScaffolder
 from mlops_assets.documents.contradictions import of_monitor, refuse
 from mlops_assets.documents.declared_table import DeclaredTable
 from mlops_assets.documents.deployment import DeploymentDeclaration
@@ -76,6 +77,7 @@ COMPACT_AFTER = timedelta(minutes=5)
 """An hour's files are merged this long after it ended: gateways write with a delay."""
 
 
+@dg.scaffold_with(DriftMonitorScaffolder)
 class DriftMonitorComponent(DeclaredComponent[DriftMonitorDeclaration]):
     """Watches the version that answers; drift opens an episode, which makes its model stale.
 

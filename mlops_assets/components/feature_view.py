@@ -19,6 +19,7 @@ from mlops_assets.assets.code_version import code_version
 from mlops_assets.assets.feature_view import CHECK, FeatureTable, make_features
 from mlops_assets.components.dataset import datasets_of
 from mlops_assets.components.document import DeclaredComponent
+from mlops_assets.components.scaffolding import FeatureViewScaffolder
 from mlops_assets.documents.contradictions import refuse
 from mlops_assets.documents.dataset import DatasetDeclaration
 from mlops_assets.documents.feature_view import FeatureViewDeclaration
@@ -27,6 +28,7 @@ from mlops_assets.features.declared import stored_columns
 from mlops_assets.resources.lake import Lake
 
 
+@dg.scaffold_with(FeatureViewScaffolder)
 class FeatureViewComponent(DeclaredComponent[FeatureViewDeclaration]):
     """Features of an entity, from datasets, as they were known before each event.
 

@@ -20,6 +20,7 @@ from mlops_assets.assets.metadata import _link, image, markdown_table
 from mlops_assets.components.dataset import datasets_of, require_same_type
 from mlops_assets.components.document import DeclaredComponent
 from mlops_assets.components.feature_view import FeatureViewComponent
+from mlops_assets.components.scaffolding import ModelScaffolder
 from mlops_assets.data.schema import ColumnType, frame_of, typed_table
 from mlops_assets.documents.contradictions import of_model, refuse
 from mlops_assets.documents.declared_table import DeclaredTable
@@ -71,6 +72,7 @@ LABEL_TYPES: dict[Task, tuple[ColumnType, ...]] = {
 """Types of a column that can be the label."""
 
 
+@dg.scaffold_with(ModelScaffolder)
 class ModelComponent(DeclaredComponent[ModelDeclaration]):
     """Trains candidates side by side, registers the best, and judges it against the champion.
 

@@ -21,6 +21,7 @@ from mlops_assets.asset_keys import read_key
 from mlops_assets.asset_names import AssetName, Kind, asset_name
 from mlops_assets.components.reading import Document, declaration, problem_of, read_documents
 from mlops_assets.documents.missing import CHECK, MISSING, MissingDocument
+from mlops_assets.documents.written import shortest
 from mlops_assets.errors import DeclarationError, UnknownName
 
 CALLED: Mapping[Kind, str] = {"features": "feature view"}
@@ -233,7 +234,8 @@ class _Round:
             known = self._made(kind)
             if not need.optional and need.asset not in known:
                 wrong = UnknownName(CALLED.get(kind, kind), name, [made.name for made in known])
-                return f"{document.line_of(need.path)}: {wrong}", ""
+                step = _to_declare(need.asset, document.attributes.get("model"), there=bool(known))
+                return f"{document.line_of(need.path)}: {wrong}{step}", ""
         return None
 
     def _blamed(self, where: str, key: dg.AssetKey, culprit: MissingDocument) -> tuple[str, str]:
@@ -260,6 +262,13 @@ class _Round:
             return self._tree.build_defs(document.loc)
         except Exception:  # noqa: BLE001 (told where documents are built)
             return dg.Definitions()
+
+
+def _to_declare(asset: AssetName, model: object, *, there: bool) -> str:
+    """The document that would make an asset, in its shortest form."""
+    form = shortest(asset, model=model if isinstance(model, str) else "")
+    step = "Name one of those, or declare it" if there else "Declare it"
+    return f" {step}; the shortest form:\n{form}" if form else ""
 
 
 def _specs(definitions: dg.Definitions) -> list[dg.AssetSpec]:

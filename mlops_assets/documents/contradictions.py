@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING, Protocol
 
+from mlops_assets.asset_names import AssetName
+from mlops_assets.documents.written import shortest
 from mlops_assets.errors import DeclarationError, MlopsError, UnknownName
 from mlops_assets.evaluation.metrics import metric
 from mlops_assets.rollout.plan import QUALITY
@@ -106,8 +108,9 @@ def _unmeasured_quality(
     model, name = deployment.model, deployment.name
     if monitor is None:
         return (
-            f"model {model!r} has no DriftMonitorComponent, which joins labels to the answers. Declare one, "
-            "or judge by error_rate, latency_p95 or prediction_shift"
+            f"model {model!r} has no DriftMonitorComponent, which joins labels to the answers. Judge by "
+            "error_rate, latency_p95 or prediction_shift, or declare one; the shortest form:\n"
+            + shortest(AssetName("drift", model), deployment=name)
         )
     if monitor.served_by != name:
         return (

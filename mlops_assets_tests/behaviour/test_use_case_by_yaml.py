@@ -23,6 +23,7 @@ from mlops_assets.resources.alerts import Alerts
 from mlops_assets.resources.experiment_tracking import ExperimentTracker
 from mlops_assets.resources.model_registry import CHAMPION, ModelRegistry
 from mlops_assets.resources.serve_client import ServeClient
+from mlops_assets_tests.behaviour.use_case_page import IRIS
 
 Load = Callable[[str], dg.Definitions]
 
@@ -62,27 +63,26 @@ attributes:
 
 
 def write(folder: Path, name: str, *, mode: str = "auto", shuffled: bool = False) -> str:
-    """A CSV file and the YAML beside it; ``shuffled`` outcomes have nothing to do with the features."""
+    """A CSV file and the YAML beside it, that of the page for iris; ``shuffled`` outcomes have nothing to do
+    with the features.
+    """
     source = load_iris(as_frame=True) if name == "iris" else load_diabetes(as_frame=True)
     frame = source.data.rename(columns=lambda column: column.replace(" (cm)", "").replace(" ", "_"))
-    features = list(frame)
     outcome = source.target.map(dict(enumerate(source.target_names))) if name == "iris" else source.target
     if shuffled:
         outcome = outcome.sample(frac=1, random_state=0).to_numpy()
-    frame.assign(row_id=range(len(frame)), outcome=outcome).to_csv(folder / "raw.csv", index=False)
-    label = "string" if name == "iris" else "number"
-    small = {"num_rounds": 30}
-    candidates = (
-        [{"trainer": "lightgbm", "params": small}, {"trainer": "logistic_regression"}]
-        if name == "iris"
-        else [{"trainer": "xgboost", "params": small}, {"trainer": "ridge"}]
-    )
+    label = "species" if name == "iris" else "outcome"
+    frame.assign(**{"row_id": range(len(frame)), label: outcome}).to_csv(folder / "raw.csv", index=False)
+    if name == "iris":
+        assert "mode: manual" in IRIS
+        return IRIS.replace("mode: manual", f"mode: {mode}")
+    features = list(source.data.columns)
     return YAML.format(
         name=name,
-        columns={"row_id": "integer", **dict.fromkeys(features, "number"), "outcome": label},
+        columns={"row_id": "integer", **dict.fromkeys(features, "number"), "outcome": "number"},
         features=[{"name": feature, "type": "number"} for feature in features],
-        task="multiclass" if name == "iris" else "regression",
-        candidates=candidates,
+        task="regression",
+        candidates=[{"trainer": "xgboost", "params": {"num_rounds": 30}}, {"trainer": "ridge"}],
         mode=mode,
     )
 
@@ -175,7 +175,8 @@ def test_yaml_alone_becomes_an_answering_endpoint(
     assert result.success, why_failed(result)
     deployed = record(instance, asset_name("deployment", name))
     assert deployed.metadata["phase"] == "successful" and deployed.metadata["weights"] == {"v1": 100.0}
-    row = pd.read_csv(use_case / "raw.csv").iloc[60].drop(["row_id", "outcome"]).to_dict()
+    features = ["sepal_length", "petal_length"] if name == "iris" else list(load_diabetes().feature_names)
+    row = pd.read_csv(use_case / "raw.csv").iloc[60][features].to_dict()
     answer = httpx.post(f"{ray_cluster.http_url}/{name}/predict", json={"features": row}, timeout=10)
     assert answer.status_code == 200
     said = answer.json()

@@ -1,5 +1,6 @@
 """Every mistake in a declaration names file, line and what is allowed, and nothing loads."""
 
+import re
 from collections.abc import Iterator
 
 import pytest
@@ -278,3 +279,32 @@ def test_what_can_never_do_what_it_says_is_refused_at_load(
 def test_each_contradiction_of_a_document_is_named(sandbox: DefsFolderSandbox) -> None:
     found = errors(sandbox, f"{WATCHED}  slices: [colour]\n  max_data_age: 2d\n")
     assert "defs.yaml:37: Unknown feature" in found and "defs.yaml:38: max_data_age is 2 days" in found
+
+
+PARTS = WATCHED.split("---\n")
+"""Dataset, feature view, model, deployment and monitor of ``shop``."""
+
+
+@pytest.mark.parametrize(
+    ("number", "unknown", "completed"),
+    [
+        (
+            0,
+            "Unknown dataset 'shop'",
+            {"COLUMN: string": "row_id: integer, price: number, sold: boolean, at: timestamp"},
+        ),
+        (1, "Unknown feature view 'shop'", {"[COLUMN]": "[row_id]", "name: COLUMN": "name: price"}),
+        (2, "Unknown model 'shop'", {"COLUMN": "sold"}),
+        (3, "Unknown deployment 'shop'", {}),
+    ],
+)
+def test_a_document_that_is_needed_is_shown_in_its_shortest_form(
+    sandbox: DefsFolderSandbox, number: int, unknown: str, completed: dict[str, str]
+) -> None:
+    without = "---\n".join(part for position, part in enumerate(PARTS) if position != number)
+    said = errors(sandbox, without)
+    assert re.search(rf"defs\.yaml:\d+: {unknown}", said)
+    form = re.findall(r"^---\ntype: \S+\nattributes:\n(?:  .+\n?)+", said, re.MULTILINE)[0]
+    for open_end, column in completed.items():
+        form = form.replace(open_end, column)
+    assert errors(sandbox, f"{without}{form}\n") == ""

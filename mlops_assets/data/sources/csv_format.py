@@ -82,7 +82,7 @@ class CsvFormat(SourceFormat):
     ) -> "pa.Table":
         import pyarrow as pa
 
-        content = self._decoded(_decompressed(content, name), name)
+        content = self._decoded(decompressed(content, name), name)
         if not content.strip():
             raise DataError(f"Source file {name} is empty.")
         self._require_whole(content, name)
@@ -271,7 +271,8 @@ def _plain(distinct: "pa.Array[Any]") -> "pa.Array[Any] | None":
     return pa.array(micros).cast(pa.timestamp("us", tz="UTC" if zoned == {True} else None))
 
 
-def _decompressed(content: bytes, name: str) -> bytes:
+def decompressed(content: bytes, name: str) -> bytes:
+    """What a file holds whose name ends in .zip or .gz; the content itself of any other."""
     import gzip
     import io
     import zipfile

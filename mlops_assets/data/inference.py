@@ -1,0 +1,614 @@
+"""What a file of rows seems to be: how it is read, its columns, key, time, and what can be learned. Pure.
+
+Belongs here: guesses about one file, each with its reason and how to say otherwise. Does not belong here:
+the text of documents (``documents/written.py``), asking people and writing files (``commands/new.py``),
+what a value of a type is (``conversion.py``).
+
+Every guess is made on all rows and with the platform's own readers, so that what is declared from it loads.
+"""
+
+import codecs
+import csv
+import io
+import re
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from mlops_assets.data.conversion import ColumnType, convert, family_of
+from mlops_assets.data.sources import CsvFormat, Missing, ParquetFormat, SourceFormat
+from mlops_assets.data.sources.csv_format import NULL_VALUES
+from mlops_assets.errors import DataError, UnknownName
+from serve.schema import FeatureType, Task
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+Kind = Literal["csv", "parquet"]
+
+PARQUET = (".parquet", ".pq")
+DELIMITERS = (",", ";", "\t", "|")
+SNIFFED_LINES = 200
+MISSING_TEXTS = ("nan", "N/A", "n/a", "#N/A", "NULL", "Null", "null", "None", "none", "?", "-", "--")
+"""Texts that mean missing in many files, where everything else in the column reads as another type."""
+ROW_ID = "row_id"
+MOST_CLASSES = 30
+MOST_CODES = 10
+"""Whole numbers of so few values are taken for the codes of classes."""
+MOST_CATEGORIES = 1_000
+FEWEST_ROWS = 40
+FEWEST_DAYS = 28
+"""With fewer days, days that are kept from training leave too little of it."""
+
+_KEY_NAME = re.compile(
+    r"(^|[_\s.-])(id|key|uuid|guid|nr|no|number|index)$|^(id|key|uuid|guid)([_\s.-]|$)|[a-z](Id|ID|Key)$",
+    re.IGNORECASE,
+)
+_LABEL_NAME = re.compile(
+    r"^(target|label|class|outcome|y|churn(ed)?|default(ed)?|survived|species)$", re.IGNORECASE
+)
+_BIRTH = re.compile(r"birth|born|(^|[_\s])dob($|[_\s])", re.IGNORECASE)
+_NEGATIVE = frozenset({"no", "n", "false", "f", "0", "none", "negative", "ok", "normal", "good", "-1"})
+_FAMILIES: Mapping[str, ColumnType] = {
+    "text": "string",
+    "integer": "integer",
+    "float": "number",
+    "decimal": "number",
+    "boolean": "boolean",
+    "timestamp": "timestamp",
+    "date": "date",
+}
+FEATURES: Mapping[ColumnType, FeatureType] = {
+    "string": "category",
+    "integer": "integer",
+    "number": "number",
+    "boolean": "boolean",
+}
+
+
+@dataclass(frozen=True)
+class Guess:
+    """What was taken to be so, why, and what to change where it is not."""
+
+    what: str
+    why: str
+    otherwise: str
+
+
+@dataclass(frozen=True)
+class Column:
+    """One declared column: its name in the file, its type, and what its values are like."""
+
+    name: str
+    original: str
+    type: ColumnType
+    missing: int
+    distinct: int
+    values: tuple[Any, ...] = ()
+    """The distinct values, sorted, where there are few."""
+    days: int = 0
+    """Distinct days, of times."""
+    example: Any = None
+    beyond: bool = False
+    """Whole numbers that a 64-bit float does not hold."""
+
+
+@dataclass(frozen=True)
+class Rows:
+    """A file as it is to be declared. ``options`` are those of the source that are not the default."""
+
+    kind: Kind
+    rows: int
+    options: Mapping[str, Any]
+    columns: tuple[Column, ...]
+    renamed: Mapping[str, str]
+    key: str
+    key_made: bool
+    guesses: tuple[Guess, ...] = ()
+
+    def column(self, name: str) -> Column:
+        """The column of that name, in the file or as declared. UnknownName when there is none."""
+        for one in self.columns:
+            if name in (one.name, one.original):
+                return one
+        raise UnknownName("column", name, [one.original for one in self.columns])
+
+    @property
+    def types(self) -> dict[str, ColumnType]:
+        """Every declared column and its type, a key that is made included."""
+        made: dict[str, ColumnType] = {self.key: "integer"} if self.key_made else {}
+        return {**made, **{one.name: one.type for one in self.columns}}
+
+
+@dataclass(frozen=True)
+class Question:
+    """What is to be learned from rows: the label, the features, the time that splits them."""
+
+    label: str
+    task: Task
+    classes: tuple[str, ...] | None
+    features: Mapping[str, FeatureType]
+    event_timestamp: str | None
+    evaluation_window_days: int | None
+    evaluation_fraction: float | None
+    min_rows: int | None
+    guesses: tuple[Guess, ...] = field(default=())
+
+
+def kind_of(file: Path) -> Kind:
+    """The format that a file's name tells: CSV unless it ends like Parquet."""
+    return "parquet" if file.suffix.lower() in PARQUET else "csv"
+
+
+# -- the file ------------------------------------------------------------------------------------------
+
+
+def infer_rows(content: bytes, *, kind: Kind, name: str, reserved: Collection[str] = ()) -> Rows:
+    """The file as it can be declared, from all its rows. ``reserved``: names that no column can have.
+
+    Raises DataError in words: an empty file, no header, columns of one name, nothing to learn from.
+    """
+    if not content.strip():
+        raise DataError(f"{name} is empty: the first line has to name the columns, the others are the rows.")
+    options, guesses = _csv_options(content, name) if kind == "csv" else ({}, [])
+    table = _read(content, kind, name, options, {})
+    if table.num_rows == 0:
+        raise DataError(f"{name} has {table.num_columns} columns and no row: there is nothing to learn from.")
+    if kind == "csv":
+        _require_header(table.column_names, name)
+        means_missing = _texts_that_mean_missing(content, name, options, table)
+        if means_missing:
+            defaults = list(NULL_VALUES)
+            options = {
+                **options,
+                "column_null_values": {
+                    column: [*defaults, *texts] for column, texts in means_missing.items()
+                },
+            }
+            table = _read(content, kind, name, options, {})
+            guesses += [
+                Guess(
+                    f"{', '.join(map(repr, texts))} means missing in {column}",
+                    "everything else in the column reads as another type than text",
+                    "column_null_values under source",
+                )
+                for column, texts in means_missing.items()
+            ]
+    renamed = _renamed(table.column_names, reserved)
+    columns, left_out = _columns(content, kind, name, options, table, renamed)
+    guesses += left_out
+    guesses += [
+        Guess(
+            f"column {old!r} is called {new}",
+            "its own name is none, is taken, or differs from another in upper and lower case only",
+            "RENAMED in rows.py",
+        )
+        for old, new in renamed.items()
+    ]
+    key, made, why = _key(columns, table.num_rows)
+    guesses.append(why)
+    return Rows(kind, table.num_rows, options, tuple(columns), renamed, key, made, tuple(guesses))
+
+
+def _csv_options(content: bytes, name: str) -> tuple[dict[str, Any], list[Guess]]:
+    """Encoding, delimiter and last line, where they are not the default."""
+    from mlops_assets.data.sources.csv_format import decompressed
+
+    content = decompressed(content, name)
+    options: dict[str, Any] = {}
+    guesses = []
+    encoding = _encoding(content)
+    if encoding != "utf-8":
+        options["encoding"] = encoding
+        guesses.append(Guess(f"the file is written in {encoding}", "it is no UTF-8", "encoding under source"))
+    text = content.decode(encoding)
+    if not text.strip():
+        raise DataError(f"{name} is empty: the first line has to name the columns, the others are the rows.")
+    delimiter = _delimiter(text)
+    if delimiter != ",":
+        options["delimiter"] = delimiter
+        guesses.append(
+            Guess(
+                f"columns are separated by {delimiter!r}",
+                "it cuts every line into the same number of fields",
+                "delimiter under source",
+            )
+        )
+    if not text.endswith(("\n", "\r")):
+        options["final_newline"] = "optional"
+        guesses.append(
+            Guess(
+                "the file is whole", "its last line does not end, which a cut file looks like too", "the file"
+            )
+        )
+    return options, guesses
+
+
+def _encoding(content: bytes) -> str:
+    if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        return "utf-16"
+    for encoding in ("utf-8", "cp1252"):
+        try:
+            content.decode(encoding)
+        except UnicodeDecodeError:
+            continue
+        return encoding
+    return "latin-1"
+
+
+def _delimiter(text: str) -> str:
+    """What cuts the first lines into the same number of fields; of several, what cuts into the most."""
+    lines = list(_lines(text))
+    sample = "".join(lines)
+    best, most = ",", 1
+    for one in DELIMITERS:
+        counts = {len(row) for row in csv.reader(io.StringIO(sample), delimiter=one) if row}
+        if len(counts) == 1 and (count := counts.pop()) > most:
+            best, most = one, count
+    return best
+
+
+def _lines(text: str) -> Iterator[str]:
+    """The first lines; not one more line than the quotes that are open allow."""
+    open_quotes = False
+    for number, line in enumerate(io.StringIO(text, newline="")):
+        yield line
+        open_quotes ^= line.count('"') % 2 == 1
+        if number >= SNIFFED_LINES and not open_quotes:
+            return
+
+
+def _read(
+    content: bytes, kind: Kind, name: str, options: Mapping[str, Any], columns: Mapping[str, ColumnType]
+) -> "pa.Table":
+    return source_format(kind, options).read(content, name=name, columns=columns, infer=not columns)
+
+
+def source_format(kind: Kind, options: Mapping[str, Any]) -> SourceFormat:
+    """The reader of a file with these options of its source."""
+    if kind == "parquet":
+        return ParquetFormat()
+    return CsvFormat(
+        delimiter=options.get("delimiter", ","),
+        missing=Missing(by_column=options.get("column_null_values", {})),
+        final_newline=options.get("final_newline", "required"),
+        encoding=options.get("encoding", "utf-8"),
+    )
+
+
+def _require_header(names: Sequence[str], name: str) -> None:
+    """DataError when the first line is a row: then the file names no columns."""
+    if names and all(re.fullmatch(r"-?[0-9]+([.,][0-9]+)?", one.strip()) for one in names):
+        raise DataError(
+            f"The first line of {name} holds numbers ({', '.join(names[:4])}), not the names of the columns. "
+            "Write a line with a name for every column above it."
+        )
+
+
+def _texts_that_mean_missing(
+    content: bytes, name: str, options: Mapping[str, Any], table: "pa.Table"
+) -> dict[str, list[str]]:
+    """By column of text, the texts without which all of it reads as another type."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    present: dict[str, list[str]] = {}
+    for column in table.column_names:
+        values = table.column(column)
+        if pa.types.is_string(values.type):
+            distinct = set(pc.unique(values).to_pylist())
+            found = [text for text in MISSING_TEXTS if text in distinct]
+            if found and len(distinct - {None, *found}) > 0:
+                present[column] = found
+    if not present:
+        return {}
+    tried = {
+        **options,
+        "column_null_values": {column: [*NULL_VALUES, *texts] for column, texts in present.items()},
+    }
+    without = _read(content, "csv", name, tried, {})
+    return {
+        column: texts
+        for column, texts in present.items()
+        if not pa.types.is_string(without.schema.field(column).type)
+    }
+
+
+def _renamed(names: Sequence[str], reserved: Collection[str]) -> dict[str, str]:
+    """New names of the columns whose own a table cannot have."""
+    taken = {one.lower() for one in reserved}
+    used: set[str] = set()
+    renamed = {}
+    for position, original in enumerate(names):
+        lower = original.lower()
+        if original.strip() and original.isprintable() and lower not in taken | used:
+            used.add(lower)
+            continue
+        stem = re.sub(r"[^0-9a-z]+", "_", lower).strip("_") or f"column_{position + 1}"
+        candidates = (stem if number == 1 else f"{stem}_{number}" for number in range(1, len(names) + 3))
+        others = {one.lower() for one in names}
+        renamed[original] = next(one for one in candidates if one not in taken | used | others)
+        used.add(renamed[original])
+    return renamed
+
+
+def _columns(
+    content: bytes,
+    kind: Kind,
+    name: str,
+    options: Mapping[str, Any],
+    table: "pa.Table",
+    renamed: Mapping[str, str],
+) -> tuple[list[Column], list[Guess]]:
+    """The columns that can be declared, and what is said of those that cannot, or only as text."""
+    from pyarrow import types as types_of
+
+    types: dict[str, ColumnType] = {}
+    guesses = []
+    for column in table.column_names:
+        held = table.column(column)
+        if types_of.is_dictionary(held.type):
+            held = held.cast(held.type.value_type)
+        family = family_of(held.type)
+        declared = "string" if family is None else _FAMILIES.get(family)
+        if declared is None:
+            guesses.append(
+                Guess(
+                    f"column {column} is left out",
+                    f"it holds {held.type}",
+                    "a transform can turn it into columns",
+                )
+            )
+            continue
+        if declared == "date":
+            declared = "timestamp"
+        if held.null_count == len(held) or convert(held.combine_chunks(), declared).refused.any():
+            why = "it has no value" if held.null_count == len(held) else f"not all of it is one {declared}"
+            guesses.append(Guess(f"column {column} is left out", why, "a transform can mend it"))
+            continue
+        types[column] = declared
+    if not types:
+        raise DataError(
+            f"{name} has no column that can be declared: {'; '.join(one.why for one in guesses)}."
+        )
+    # As the declaration will read it: text is what it is there, which inference may have taken for more.
+    read = _read(content, kind, name, options, types) if not renamed else table
+    columns = []
+    for column, declared in list(types.items()):
+        made = convert(read.column(column), declared)
+        if made.refused.any():
+            guesses.append(Guess(f"column {column} is left out", made.reason, "a transform can mend it"))
+            continue
+        columns.append(_column(renamed.get(column, column), column, declared, made.values))
+        if declared == "string":
+            guesses += _odd_text(column, made.values)
+    return columns, guesses
+
+
+def _column(name: str, original: str, declared: ColumnType, values: "pa.Array[Any]") -> Column:
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    distinct = pc.unique(values.drop_null())
+    few = tuple(sorted(distinct.to_pylist())) if len(distinct) <= MOST_CLASSES else ()
+    days = len(pc.unique(values.drop_null().cast(pa.date32()))) if declared == "timestamp" else 0
+    beyond = (
+        declared == "integer"
+        and len(distinct) > 0
+        and max(abs(one) for one in pc.min_max(distinct).as_py().values()) > 2**53
+    )
+    return Column(
+        name, original, declared, values.null_count, len(distinct), few, days, distinct[0].as_py(), beyond
+    )
+
+
+def _odd_text(column: str, values: "pa.Array[Any]") -> list[Guess]:
+    """What people read as numbers or days, and the platform as text."""
+    import pyarrow.compute as pc
+
+    forms = {
+        r"^-?[0-9]{1,3}([.][0-9]{3})*,[0-9]+$": "numbers with a decimal comma",
+        r"^-?[0-9]{1,3}(,[0-9]{3})+([.][0-9]+)?$": "numbers with separators of thousands",
+        r"^-?[0-9.]+ ?%$": "percentages",
+        r"^[0-9]{1,2}[./-][0-9]{1,2}[./-]([0-9]{2}|[0-9]{4})( .*)?$": "days in another form than 2024-01-31",
+    }
+    present = values.drop_null()
+    for form, what in forms.items():
+        if pc.all(pc.match_substring_regex(present, form)).as_py():
+            return [
+                Guess(f"{column} is text", f"it holds {what}", "convert it in a transform (docs/types.md)")
+            ]
+    return []
+
+
+def _key(columns: Sequence[Column], rows: int) -> tuple[str, bool, Guess]:
+    """The column that identifies a row; one that is made where there is none."""
+    whole = [
+        one
+        for one in columns
+        if one.type in ("string", "integer") and one.missing == 0 and one.distinct == rows
+    ]
+    otherwise = "primary_key of the dataset and join_keys of the feature view"
+    named = [one for one in whole if _KEY_NAME.search(one.original)]
+    if named:
+        return (
+            named[0].name,
+            False,
+            Guess(f"{named[0].name} identifies a row", "every row has its own", otherwise),
+        )
+    taken = {one.name.lower() for one in columns}
+    made = next(name for name in (ROW_ID, *(f"{ROW_ID}_{n}" for n in range(2, 99))) if name not in taken)
+    repeated = [one.name for one in columns if _KEY_NAME.search(one.original)]
+    why = f"{', '.join(repeated)} repeats or is missing" if repeated else "no column is named like an id"
+    return made, True, Guess(f"rows are numbered as {made}", why, f"{otherwise}, and transform")
+
+
+# -- the question --------------------------------------------------------------------------------------
+
+
+def likely_label(rows: Rows) -> str:
+    """The column that a person most likely wants predicted: one that is named so, else the last."""
+    possible = [one for one in rows.columns if one.name != rows.key and one.type != "timestamp"]
+    named = [one for one in possible if _LABEL_NAME.search(one.original)]
+    return (named or possible or list(rows.columns))[-1].original
+
+
+def infer_question(rows: Rows, label: str, task: Task | None = None) -> Question:
+    """What can be learned about ``label``, by ``task`` or the one that fits it.
+
+    Raises UnknownName for a label that is no column, DataError for one that nothing can be learned about.
+    """
+    answer = rows.column(label)
+    if not rows.key_made and answer.name == rows.key:
+        raise DataError(f"{label} identifies a row: every row has its own, so there is nothing to learn.")
+    labelled = rows.rows - answer.missing
+    if labelled < FEWEST_ROWS:
+        raise DataError(
+            f"{labelled} of {rows.rows} rows have a value in {label}; with fewer than {FEWEST_ROWS} nothing "
+            "can be trained and judged."
+        )
+    if answer.distinct < 2:
+        raise DataError(f"{label} has one value only, {answer.example!r}: there is nothing to learn.")
+    fits, why = _task_of(answer)
+    _require_possible(answer, task or fits, label)
+    guesses = []
+    if task is None:
+        guesses.append(Guess(f"the task is {fits}", why, "--task, or task of the model"))
+    if answer.missing:
+        guesses.append(
+            Guess(f"{answer.missing} rows are left out of training", f"they have no {label}", "the file")
+        )
+    classes = None
+    if (task or fits) == "binary" and answer.type == "string":
+        classes, why = _ordered(answer.values)
+        guesses.append(Guess(f"{classes[1]} is the positive class", why, "classes of the model"))
+    features, left_out = _features(rows, answer)
+    guesses += left_out
+    time, told = _event_time(rows)
+    guesses += told
+    days = rows.column(time).days if time else 0
+    return Question(
+        label=answer.name,
+        task=task or fits,
+        classes=classes,
+        features=features,
+        event_timestamp=time,
+        evaluation_window_days=min(14, max(1, days // 5)) if time else None,
+        evaluation_fraction=None if time else _fraction(labelled),
+        min_rows=20 if labelled < 500 else None,
+        guesses=tuple(guesses),
+    )
+
+
+def _task_of(answer: Column) -> tuple[Task, str]:
+    if answer.type == "boolean" or (answer.distinct == 2 and answer.type != "number"):
+        return "binary", f"{answer.original} has two values"
+    if (
+        answer.type == "number"
+        and answer.distinct == 2
+        and all(float(one).is_integer() for one in answer.values)
+    ):
+        return "binary", f"{answer.original} has two values"
+    if answer.type == "string":
+        return "multiclass", f"{answer.original} has {answer.distinct} different texts"
+    if answer.type == "integer" and answer.distinct <= MOST_CODES:
+        return (
+            "multiclass",
+            f"{answer.original} has {answer.distinct} different whole numbers, which look like codes",
+        )
+    return "regression", f"{answer.original} is a number with {answer.distinct} different values"
+
+
+def _require_possible(answer: Column, task: Task, label: str) -> None:
+    """DataError when the label is none of a task."""
+    if answer.type == "timestamp":
+        raise DataError(
+            f"{label} holds times. A label is a number, a text or a boolean; choose another column."
+        )
+    if task == "regression" and answer.type == "string":
+        raise DataError(f"{label} is text, and task regression predicts numbers. Choose --task multiclass.")
+    if task == "binary" and answer.distinct != 2:
+        fitting = "regression" if answer.type in ("integer", "number") else "multiclass"
+        raise DataError(
+            f"{label} has {answer.distinct} values, and task binary two. Choose --task {fitting}."
+        )
+    if task == "multiclass" and answer.distinct < 3:
+        raise DataError(f"{label} has two values, and task multiclass three or more. Choose --task binary.")
+    if task == "multiclass" and answer.distinct > MOST_CLASSES:
+        raise DataError(
+            f"{label} has {answer.distinct} different values; more than {MOST_CLASSES} classes are too many "
+            "to learn from one file. Choose a column with fewer, or group them in a transform."
+        )
+
+
+def _ordered(values: Sequence[Any]) -> tuple[tuple[str, str], str]:
+    """Two classes, the negative one first: that which sounds so, else the first in the alphabet."""
+    first, second = (str(one) for one in values)
+    if _says_no(second) and not _says_no(first):
+        return (second, first), f"{second} sounds like the negative one"
+    why = f"{first} sounds like the negative one" if _says_no(first) else "it comes second in the alphabet"
+    return (first, second), why
+
+
+def _says_no(name: str) -> bool:
+    lower = name.lower()
+    return lower in _NEGATIVE or lower.startswith(("no_", "no ", "not_", "not ", "non_", "non-", "un"))
+
+
+def _features(rows: Rows, answer: Column) -> tuple[dict[str, FeatureType], list[Guess]]:
+    """What the model sees, and what it does not, with the reason."""
+    features: dict[str, FeatureType] = {}
+    guesses = []
+    for one in rows.columns:
+        if one.name in (answer.name, rows.key):
+            continue
+        why = _no_feature(one, rows.rows)
+        if why:
+            guesses.append(Guess(f"{one.name} is no feature", why, "features of the feature view"))
+        else:
+            features[one.name] = FEATURES[one.type]
+    if not features:
+        said = "; ".join(f"{guess.what}: {guess.why}" for guess in guesses) or "there is no other column"
+        raise DataError(f"No column is left to learn {answer.original} from ({said}).")
+    return features, guesses
+
+
+def _no_feature(one: Column, rows: int) -> str:
+    """Why a model should not see a column; "" when it may."""
+    if one.type == "timestamp":
+        return "a time is none by itself; derive one in a transform (hour, weekday, age)"
+    if one.distinct == 1:
+        return f"it has one value only, {one.example!r}"
+    if one.beyond:
+        return "its whole numbers are larger than a model can tell apart"
+    if one.type in ("string", "integer") and _KEY_NAME.search(one.original) and one.distinct > rows // 2:
+        return "it is named like an id, and most rows have their own"
+    if one.type == "string" and (one.distinct > MOST_CATEGORIES or one.distinct > rows // 2):
+        return f"it has {one.distinct} different texts: too many to learn from"
+    return ""
+
+
+def _event_time(rows: Rows) -> tuple[str | None, list[Guess]]:
+    """The time that splits training from judging, and what is said of it."""
+    times = [one for one in rows.columns if one.type == "timestamp"]
+    for one in times:
+        if one.missing == 0 and one.days >= FEWEST_DAYS and not _BIRTH.search(one.original):
+            why = f"every row has one, over {one.days} days: the newest days are judged on, never trained on"
+            return one.name, [
+                Guess(f"{one.name} is when an answer is needed", why, "event_timestamp of the view")
+            ]
+    why = (
+        f"of {', '.join(one.name for one in times)} none has a value in every row, over {FEWEST_DAYS} days "
+        "or more, and is no birth"
+        if times
+        else "there is no column of times"
+    )
+    return None, [
+        Guess("a share of the rows, drawn by key, is judged on", why, "event_timestamp of the view")
+    ]
+
+
+def _fraction(labelled: int) -> float:
+    """Of few rows more are judged on: a fifth would leave one bad guess to decide."""
+    return 0.5 if labelled < 500 else 0.3 if labelled < 2_000 else 0.2

@@ -10,8 +10,16 @@ from datetime import date, timedelta
 from typing import Annotated, Any, Literal
 
 import dagster as dg
-from pydantic import BeforeValidator, Field, GetCoreSchemaHandler, GetJsonSchemaHandler, model_validator
-from pydantic_core import CoreSchema, core_schema
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    Field,
+    GetCoreSchemaHandler,
+    GetJsonSchemaHandler,
+    ValidationError,
+    model_validator,
+)
+from pydantic_core import CoreSchema, InitErrorDetails, PydanticCustomError, core_schema
 
 from mlops_assets.data.expectation_arguments import argument_problem
 from mlops_assets.data.expectations import ROW_RULES, SUITE, Expectation, Severity
@@ -43,7 +51,7 @@ Duration = Annotated[timedelta, BeforeValidator(parse_duration)]
 
 
 class OneOf:
-    """The name of a member of a family, whatever members there are when the document is read."""
+    """Annotates the name of a member of a family, whatever members there are when the document is read."""
 
     def __init__(self, family: Family[Any]) -> None:
         self._family = family
@@ -61,6 +69,43 @@ class OneOf:
             raise ValueError(str(error)) from error
 
 
+class ReadBy:
+    """Annotates a part of a document that the member reads whom its ``field`` names.
+
+    The members are pydantic models. Whichever there are when the document is read count, and what is wrong is
+    told of the field where it stands, as in any document.
+    """
+
+    def __init__(self, family: Family[Any], field: str) -> None:
+        self._family, self._field = family, field
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        return core_schema.no_info_before_validator_function(self._read, handler(source))
+
+    def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> Any:
+        return {"oneOf": [member.model_json_schema() for member in self._family.members()]}
+
+    def _read(self, value: Any) -> Any:
+        if isinstance(value, BaseModel):
+            return value
+        names = ", ".join(self._family)
+        if not isinstance(value, Mapping):
+            raise ValueError(f"{value!r} is no mapping with a {self._field} ({names})")
+        if self._field not in value:
+            raise self._wrong(value, f"Field required. Allowed: {names}.")
+        try:
+            member = self._family[str(value[self._field])]
+        except MlopsError as error:
+            raise self._wrong(value[self._field], str(error)) from error
+        return member.model_validate(dict(value))
+
+    def _wrong(self, value: Any, said: str) -> ValidationError:
+        problem = PydanticCustomError("unknown_member", "{said}", {"said": said})
+        return ValidationError.from_exception_data(
+            self._field, [InitErrorDetails(type=problem, loc=(self._field,), input=value)]
+        )
+
+
 Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$", description="Lower case, digits and underscores.")]
 
 
@@ -72,33 +117,6 @@ def _column_name(value: object) -> object:
 
 ColumnName = Annotated[str, BeforeValidator(_column_name)]
 """Name of a column as a file may have it: blanks and signs are allowed, control characters are not."""
-
-
-def _encoding(value: object) -> object:
-    if isinstance(value, str):
-        try:
-            b" ".decode(value, "replace")
-        except LookupError:  # hex and the like are codecs, but not of text
-            raise ValueError(
-                f"{value!r} is no encoding that Python knows; common ones: utf-8, utf-16, latin-1, cp1252"
-            ) from None
-    return value
-
-
-Encoding = Annotated[str, BeforeValidator(_encoding)]
-"""Python's name of a text encoding."""
-
-
-def _delimiter(value: object) -> object:
-    if isinstance(value, str) and (len(value) != 1 or not value.isascii() or value in '"\r\n\0'):
-        raise ValueError(
-            f"{value!r} is no delimiter: it is one ASCII character, and neither a quote nor the end of a line"
-        )
-    return value
-
-
-Delimiter = Annotated[str, BeforeValidator(_delimiter)]
-"""What stands between the fields of a CSV file."""
 
 
 def require_distinct_names(names: Iterable[str], *, reserved: Mapping[str, str]) -> None:

@@ -16,7 +16,8 @@ from mlops_assets.data.content import content_version
 from mlops_assets.data.conversion import ColumnType
 from mlops_assets.data.loading import Source, load
 from mlops_assets.data.schema import column_schema, conform, frame_of, typed_table
-from mlops_assets.data.sources import CsvFormat, ParquetFormat
+from mlops_assets.data.sources.csv_format import CsvFormat
+from mlops_assets.data.sources.parquet_format import ParquetFormat
 from mlops_assets.errors import DataError
 from mlops_assets.resources.lake import Lake
 

@@ -7,7 +7,7 @@ import pytest
 
 from mlops_assets.data.locations import locate, read_bytes
 from mlops_assets.data.schema import frame_of
-from mlops_assets.data.sources import CsvFormat
+from mlops_assets.data.sources.csv_format import CsvFormat
 from mlops_assets.defs.flights.datasets import prepare_flights, prepare_weather
 
 

@@ -4,7 +4,7 @@ import pandas as pd
 import pytest
 
 from mlops_assets.data.loading import Source, load
-from mlops_assets.data.sources import CsvFormat
+from mlops_assets.data.sources.csv_format import CsvFormat
 from mlops_assets.errors import DataError
 
 COLUMNS = {"day": "string", "id": "integer"}

@@ -8,10 +8,38 @@ import zipfile
 import pandas as pd
 import pyarrow as pa
 import pytest
-from pyarrow import parquet
+from pyarrow import csv, parquet
 
-from mlops_assets.data.sources import CsvFormat, Missing, ParquetFormat
+from mlops_assets.data.sources import SOURCES
+from mlops_assets.data.sources.csv_format import CsvFormat, CsvSource, Missing
+from mlops_assets.data.sources.parquet_format import ParquetFormat, ParquetSource
 from mlops_assets.errors import DataError
+from mlops_assets.testing.conformance.sources import SourceConformance
+
+
+class TestCsv(SourceConformance):
+    source = CsvSource(format="csv", path="x.csv")
+    ends_with_any_row = True
+
+    def written(self, rows: pa.Table) -> bytes:
+        sink = io.BytesIO()
+        csv.write_csv(rows, sink)
+        return sink.getvalue()
+
+
+class TestParquet(SourceConformance):
+    source = ParquetSource(format="parquet", path="x.parquet")
+
+    def written(self, rows: pa.Table) -> bytes:
+        sink = io.BytesIO()
+        parquet.write_table(rows, sink)
+        return sink.getvalue()
+
+
+def test_every_format_is_tested():
+    tested = {found.source.name for found in SourceConformance.__subclasses__()}
+    assert tested == set(SOURCES)
+
 
 CSV = b"id,code,amount\n1,007,1.5\n2,NA,\n3,012,2.5\n"
 

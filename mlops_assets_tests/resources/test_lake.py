@@ -14,7 +14,7 @@ import pytest
 from mlops_assets.data.content import content_version
 from mlops_assets.data.loading import Source, load
 from mlops_assets.data.schema import column_schema, type_name, typed_table
-from mlops_assets.data.sources import CsvFormat
+from mlops_assets.data.sources.csv_format import CsvFormat
 from mlops_assets.errors import DataError
 from mlops_assets.resources.lake import Lake, S3Config
 

@@ -1,12 +1,12 @@
-"""File formats a dataset can be read from: one file per format, one base.
+"""File formats that a dataset can be read from: one file per format.
 
-A new format is one more file here and one entry in ``FORMATS``.
+A new format is one more file here: what YAML may say under ``source:``, and its reader (``_base.py``).
 """
 
-from mlops_assets.data.sources._base import SourceFormat
-from mlops_assets.data.sources.csv_format import CsvFormat, Missing
-from mlops_assets.data.sources.parquet_format import ParquetFormat
+from mlops_assets.data.sources._base import SourceDeclaration, SourceFormat
+from mlops_assets.errors import UnknownName
+from serve.families import Family
 
-FORMATS: dict[str, type[SourceFormat]] = {"csv": CsvFormat, "parquet": ParquetFormat}
+__all__ = ["SOURCES", "SourceDeclaration", "SourceFormat"]
 
-__all__ = ["FORMATS", "CsvFormat", "Missing", "ParquetFormat", "SourceFormat"]
+SOURCES: Family[SourceDeclaration] = Family("source format", __name__, SourceDeclaration, unknown=UnknownName)

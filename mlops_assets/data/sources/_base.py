@@ -1,17 +1,45 @@
-"""What every source format does: bytes of one file in, a table out, or a DataError.
+"""What every source format does: what is declared gives a reader; bytes in, a table out, or a DataError.
 
-Belongs here: the interface. Does not belong here: finding files (``data/locations.py``) and declared
+Belongs here: the two interfaces. Does not belong here: finding files (``data/locations.py``) and declared
 types (``data/schema.py``).
 """
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
+
+from pydantic import BaseModel, ConfigDict, Field
 
 from mlops_assets.data.conversion import ColumnType
 
 if TYPE_CHECKING:
     import pyarrow as pa
+
+
+class SourceDeclaration(BaseModel, ABC):
+    """What stands under ``source:`` of a dataset: the member of a family, found by its ``format``.
+
+    Fields of a format's own are declared as in any pydantic model. Other fields are refused.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+
+    name: ClassVar[str]
+    """What YAML calls the format."""
+
+    format: str = Field(description="The format of the files.")
+    path: str = Field(
+        description="package://DISTRIBUTION/file, a path relative to this file, an absolute path or s3://; "
+        "{partition} in it means one file per partition."
+    )
+
+    @abstractmethod
+    def reader(self) -> "SourceFormat":
+        """Reads files as declared."""
+
+    def problem(self, columns: Mapping[str, ColumnType], *, transformed: bool) -> str | None:
+        """Why the fields do not go with the dataset's columns, or with having a transform; None: they do."""
+        return None
 
 
 class SourceFormat(ABC):

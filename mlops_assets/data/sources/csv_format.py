@@ -1,15 +1,17 @@
 """CSV files with a header line; plain, or compressed as .zip (one member) or .gz.
 
-Belongs here: reading, decompressing, telling a whole file from one that was cut off, what means missing,
-and what text reads as where nothing is declared. Does not belong here: declared types (``data/schema.py``).
+Belongs here: what YAML may say about them, reading, decompressing, telling a whole file from one that was cut
+off, what means missing, and what text reads as where nothing is declared. Does not belong here: declared
+types (``data/schema.py``).
 """
 
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 import numpy as np
+from pydantic import BeforeValidator, Field
 
 from mlops_assets.data.conversion import (
     DAY_TEXT,
@@ -19,7 +21,7 @@ from mlops_assets.data.conversion import (
     convert,
     text_microseconds,
 )
-from mlops_assets.data.sources._base import SourceFormat, require_distinct
+from mlops_assets.data.sources._base import SourceDeclaration, SourceFormat, require_distinct
 from mlops_assets.errors import DataError
 
 if TYPE_CHECKING:
@@ -48,6 +50,79 @@ class Missing:
 
     def everywhere(self) -> frozenset[str]:
         return frozenset(self.values).union(self.in_text, *self.by_column.values())
+
+
+def _encoding(value: object) -> object:
+    if isinstance(value, str):
+        try:
+            b" ".decode(value, "replace")
+        except LookupError:  # hex and the like are codecs, but not of text
+            raise ValueError(
+                f"{value!r} is no encoding that Python knows; common ones: utf-8, utf-16, latin-1, cp1252"
+            ) from None
+    return value
+
+
+Encoding = Annotated[str, BeforeValidator(_encoding)]
+"""Python's name of a text encoding."""
+
+
+def _delimiter(value: object) -> object:
+    if isinstance(value, str) and (len(value) != 1 or not value.isascii() or value in '"\r\n\0'):
+        raise ValueError(
+            f"{value!r} is no delimiter: it is one ASCII character, and neither a quote nor the end of a line"
+        )
+    return value
+
+
+Delimiter = Annotated[str, BeforeValidator(_delimiter)]
+"""What stands between the fields of a CSV file."""
+
+
+class CsvSource(SourceDeclaration):
+    """CSV with a header line; ``.zip`` and ``.gz`` are decompressed."""
+
+    name: ClassVar[str] = "csv"
+
+    delimiter: Delimiter = Field(default=",", description="Field separator.")
+    encoding: Encoding = Field(default="utf-8", description="Python's name of the file's encoding.")
+    null_values: tuple[str, ...] = Field(
+        default=NULL_VALUES, description="Unquoted texts that mean missing in numbers, booleans and times."
+    )
+    text_null_values: tuple[str, ...] = Field(
+        default=TEXT_NULL_VALUES, description="Unquoted texts that mean missing in columns of text."
+    )
+    column_null_values: dict[str, tuple[str, ...]] = Field(
+        default_factory=dict, description="The same for single columns of the file, instead of the above."
+    )
+    text_columns: tuple[str, ...] = Field(
+        default=(),
+        description="With a transform: columns of the file that stay text whatever they look like.",
+    )
+    final_newline: Literal["required", "optional"] = Field(
+        default="required", description="A file whose last line has no end was cut off, unless optional."
+    )
+
+    def reader(self) -> "CsvFormat":
+        return CsvFormat(
+            delimiter=self.delimiter,
+            missing=Missing(self.null_values, self.text_null_values, self.column_null_values),
+            final_newline=self.final_newline,
+            encoding=self.encoding,
+            text_columns=self.text_columns,
+        )
+
+    def problem(self, columns: Mapping[str, ColumnType], *, transformed: bool) -> str | None:
+        if transformed:
+            return None
+        if self.text_columns:
+            return "text_columns go with a transform; without one, declare the columns as string"
+        unknown = sorted(set(self.column_null_values) - set(columns))
+        if unknown:
+            return (
+                f"unknown columns in column_null_values: {', '.join(unknown)}; declared: {', '.join(columns)}"
+            )
+        return None
 
 
 class CsvFormat(SourceFormat):

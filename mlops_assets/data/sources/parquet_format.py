@@ -1,17 +1,26 @@
 """Parquet files. Belongs here: reading them. Does not belong here: declared types (``data/schema.py``)."""
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
 from mlops_assets.data.conversion import ColumnType
-from mlops_assets.data.sources._base import SourceFormat, require_distinct
+from mlops_assets.data.sources._base import SourceDeclaration, SourceFormat, require_distinct
 from mlops_assets.errors import DataError
 
 if TYPE_CHECKING:
     import pyarrow as pa
     from pyarrow import parquet
+
+
+class ParquetSource(SourceDeclaration):
+    """Parquet files."""
+
+    name: ClassVar[str] = "parquet"
+
+    def reader(self) -> "ParquetFormat":
+        return ParquetFormat()
 
 
 class ParquetFormat(SourceFormat):

@@ -17,8 +17,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from mlops_assets.data.conversion import ColumnType, convert, family_of
-from mlops_assets.data.sources import CsvFormat, Missing, ParquetFormat, SourceFormat
-from mlops_assets.data.sources.csv_format import NULL_VALUES
+from mlops_assets.data.sources import SourceFormat
+from mlops_assets.data.sources.csv_format import NULL_VALUES, CsvFormat, Missing
+from mlops_assets.data.sources.parquet_format import ParquetFormat
 from mlops_assets.errors import DataError, UnknownName
 from serve.schema import FeatureType, Task
 

@@ -10,6 +10,10 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/installed
 
+# Put before what fetches packages: the certificates that this machine trusts count, where it has any.
+TRUSTING = certificates="$$(sh .ci/system-certificates "$(PYTHON)")"; if [ -n "$$certificates" ]; then \
+  export UV_SYSTEM_CERTS="$${UV_SYSTEM_CERTS:-true}" PIP_CERT="$${PIP_CERT:-$$certificates}"; fi;
+
 # Bytecode stays out of the source tree. Without any, each of the many processes compiles its libraries anew.
 export PYTHONPYCACHEPREFIX := $(CURDIR)/$(VENV)/pycache
 unexport PYTHONDONTWRITEBYTECODE
@@ -56,11 +60,11 @@ $(INSTALLED): requirements.lock pyproject.toml
 	@if [ ! -x $(BIN)/python ] || [ ! -x $(BIN)/pip ]; then echo "Creating $(VENV) with $(PYTHON)"; "$(PYTHON)" -m venv --clear $(VENV); fi
 	@sed -n '/^uv==/,/^[^ ]/{/^uv==/p;/^ *--hash/p;}' requirements.lock > $(VENV)/uv.lock
 	@if ! $(BIN)/uv --version 2>/dev/null | grep -qF "$$(sed -n 's/^uv==\([^ ]*\).*/\1/p' $(VENV)/uv.lock)"; then \
-	  echo "Installing uv"; $(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r $(VENV)/uv.lock; fi
+	  echo "Installing uv"; $(TRUSTING) $(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r $(VENV)/uv.lock; fi
 	@echo "Installing the locked packages (about 1.5 GB the first time)"
-	@$(BIN)/uv pip install --python $(BIN)/python --require-hashes $$([ -t 2 ] || echo --quiet) -r requirements.lock
+	@$(TRUSTING) $(BIN)/uv pip install --python $(BIN)/python --require-hashes $$([ -t 2 ] || echo --quiet) -r requirements.lock
 	@$(BIN)/uv pip install --python $(BIN)/python --quiet --no-deps --no-build-isolation --editable .
 	@touch $(INSTALLED)
 
 lock: env ## Resolve requirements.lock anew from pyproject.toml
-	@$(BIN)/uv pip compile --python-version 3.11 --generate-hashes --no-emit-index-url --extra dev pyproject.toml -o requirements.lock
+	@$(TRUSTING) $(BIN)/uv pip compile --python-version 3.11 --generate-hashes --no-emit-index-url --extra dev pyproject.toml -o requirements.lock

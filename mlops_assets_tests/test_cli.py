@@ -1,6 +1,7 @@
 """What a person at the prompt is told, and the exit code that goes with it. The acts are carried out."""
 
 import contextlib
+import warnings
 from collections.abc import Iterator
 from typing import Any
 
@@ -118,3 +119,10 @@ def test_a_backtest_of_a_model_without_a_monitor_names_those_with_one(nothing_de
     result = mlops("backtest", "flights")
     assert result.exit_code == 1
     assert "Unknown model with a drift monitor 'flights'" in result.output
+
+
+def test_the_definitions_are_loaded_without_a_word_of_the_libraries() -> None:
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        cli._definitions().get_repository_def()
+    assert [str(one.message) for one in told if not issubclass(one.category, DeprecationWarning)] == []

@@ -47,7 +47,7 @@ type: mlops_assets.components.DatasetComponent
 attributes:
   name: {name}
   source: {{format: csv, path: raw.csv}}
-  columns: {{row_id: integer, size: number, weight: number, colour: string, outcome: {outcome}}}
+  columns: {{row_id: integer, size: number, weight: number, colour: integer, outcome: {outcome}}}
   primary_key: [row_id]
 ---
 type: mlops_assets.components.FeatureViewComponent
@@ -93,10 +93,10 @@ def table(name: str, task: str) -> pd.DataFrame:
             "row_id": range(ROWS),
             "size": random.normal(size=ROWS).round(3),
             "weight": random.normal(size=ROWS).round(3),
-            "colour": random.choice(["green", "red", "yellow"], ROWS),
+            "colour": random.choice([2, 10, 33], ROWS),
         }
     )
-    signal = 3 * frame["size"] + (frame["colour"] == "red") + random.normal(scale=0.3, size=ROWS)
+    signal = 3 * frame["size"] + (frame["colour"] == 10) + random.normal(scale=0.3, size=ROWS)
     if task == "regression":
         return frame.assign(outcome=signal.round(3))
     names = ["bad", "good"] if task == "binary" else ["bad", "fair", "good"]

@@ -18,6 +18,7 @@ from threadpoolctl import threadpool_info
 
 from mlops_assets.asset_names import asset_name, read_asset_name
 from mlops_assets_tests.behaviour.several import CASES, KINDS, build, resources
+from serve.schema import ModelManifest
 
 pytestmark = pytest.mark.timeout(300)
 NAMES = list(CASES)
@@ -84,6 +85,14 @@ def test_each_models_runs_are_in_its_own_experiment(in_order: dict[str, str], st
         assert sorted(run.data.tags["candidate"] for run in children) == sorted(trained)
         version = client.get_model_version_by_alias(name, "challenger")
         assert version.run_id in {run.info.run_id for run in children}
+
+
+def test_every_package_takes_a_column_of_codes_as_categories(in_order: dict[str, str], store: Path) -> None:
+    for name in NAMES:
+        version = resources(store)["model_registry"].by_alias(name, "challenger")
+        colour = ModelManifest.model_validate(version.manifest()).features[2]
+        assert (colour.name, colour.type, colour.coded) == ("colour", "category", True)
+        assert sorted(colour.categories or ()) == ["10", "2", "33"]
 
 
 def test_two_processes_on_one_store_do_not_disturb_each_other(

@@ -373,10 +373,11 @@ class Evidence(Document):
 # -- monitoring: what the platform found out about the version that answers -------------------------
 
 StaleCause = Literal["drift", "data", "code", "rollback"]
-DriftStatistic = Literal["psi", "ks", "kl"]
+DriftStatistic = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$", max_length=40)]
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 ColumnName = Annotated[str, Field(min_length=1, max_length=200)]
-ColumnScores = Annotated[dict[ColumnName, dict[DriftStatistic, Finite]], Field(max_length=20)]
+Scores = Annotated[dict[DriftStatistic, Finite], Field(max_length=20)]
+ColumnScores = Annotated[dict[ColumnName, Scores], Field(max_length=20)]
 
 
 class MonitoringReport(Document):

@@ -47,6 +47,7 @@ from mlops_assets.errors import DeclarationError, RegistryError, UnknownName
 from mlops_assets.event_log.episode_records import episode_log, requests_key, signal_key
 from mlops_assets.event_log.partition_events import range_version, report_partitions, run_partitions
 from mlops_assets.event_log.served_state import MONITORED, Monitored, Served, served, served_check
+from mlops_assets.monitoring.detectors import DETECTORS
 from mlops_assets.monitoring.labels import Watermark
 from mlops_assets.monitoring.windows import Window, ended_windows
 from mlops_assets.resources.clock import Clock
@@ -636,7 +637,7 @@ def _column_rows(one: "WindowDrift") -> list[dict[str, str]]:
                 "column": column.column,
                 "role": column.role,
                 "drifted": {True: "yes", False: "no", None: "not defined"}[column.drifted],
-                **{name: scores.get(name, "") for name in ("psi", "ks", "kl")},
+                **{name: scores.get(name, "") for name in DETECTORS},
                 "missing": f"{column.missing_share:.1%}",
                 "note": column.note,
             }

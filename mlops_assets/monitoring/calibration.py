@@ -1,7 +1,8 @@
 """How large a score gets by chance: the null distribution of each statistic at the size of a window. Pure.
 
 Belongs here: resampling a reference, the tail of the resampled scores, the threshold at a level. Does not
-belong here: the scores themselves (``scores.py``), how a level is shared by columns (``drift.py``).
+belong here: the scores themselves and their tails (``detectors/``), how a level is shared by columns
+(``drift.py``).
 
 A score between a window and its reference is never zero, and how far from zero it lies by chance depends on
 the rows of the window, on the bins, and on how much whole days differ: rows of one day share weather and
@@ -12,13 +13,10 @@ it has, because it is a sample too (a two-sample bootstrap of clusters: Davison 
 are enough weeks. Without days, rows are drawn. Days are drawn one by one: that a storm lasts two of them, or
 that a season moves on, is not chance here but a difference from the reference.
 
-Levels are small (0.01 shared by eighty tests), far beyond what a thousand draws show. PSI and KL are nearly
-weighted sums of squared normals, so their tail is a gamma distribution with the mean, variance and skewness
-of the draws (Satterthwaite 1946; for clustered samples Rao and Scott 1984; the third moment is Solomon and
-Stephens 1977). KS is the maximum of a nearly Gaussian process, whose square has an exponential tail with
-twice the largest variance of the process as its scale (Marcus and Shepp 1972); the draws place it. For
-independent rows that is Smirnov's own tail. Both are gamma distributions with a place, so one document
-holds them.
+Levels are small (0.01 shared by eighty tests), far beyond what a thousand draws show. So the tail is that of
+a gamma distribution with a place, which each detector fits to the draws. PSI and KL are nearly weighted sums
+of squared normals and have their mean, variance and skewness (Satterthwaite 1946; for clustered samples Rao
+and Scott 1984; the third moment is Solomon and Stephens 1977); the tail of KS is told in ``detectors/ks.py``.
 """
 
 from collections.abc import Sequence
@@ -28,8 +26,8 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from mlops_assets.monitoring.findings import Statistic
-from mlops_assets.monitoring.scores import Counts, Floats, kl, psi
+from mlops_assets.monitoring.detectors import DETECTORS, Chance, Resampled, detectors
+from mlops_assets.monitoring.scores import Counts, Floats
 from serve.schema import Document
 
 SIZES = (100, 300, 1_000, 3_000, 10_000, 30_000)
@@ -41,19 +39,14 @@ MIN_GROUPS = 5
 WEEK, MIN_WEEKS = 7, 8
 """Under eight weeks, too few days of each weekday are known to draw weekday by weekday."""
 
-_ANCHOR = 0.9
-"""The quantile of the draws at which the tail of KS is placed: a hundred of a thousand draws lie above it."""
-_STEP = 0.5826
-"""A process seen at steps misses this many standard deviations of a step of its maximum (Siegmund 1985)."""
-
 
 class Null(Document):
     """What a statistic is by chance at several sizes: mean, deviation and skewness of a gamma distribution.
 
-    For KS it is the distribution of the squared distance.
+    Of a function of the statistic, where its detector says so.
     """
 
-    statistic: Statistic
+    statistic: str = Field(description="Name of the detector.")
     sizes: tuple[int, ...] = Field(description="Rows of the window, ascending.")
     mean: tuple[float, ...]
     deviation: tuple[float, ...]
@@ -72,8 +65,7 @@ class Null(Document):
             np.asarray(self.mean)
             + np.asarray(self.deviation) * pearson3.isf(level, np.asarray(self.skewness)),
         )
-        if self.statistic == "ks":
-            at = np.sqrt(at)
+        at = DETECTORS[self.statistic]().from_chance(at)
         return _interpolated(np.asarray(self.sizes, dtype=np.float64), at, max(rows, 1))
 
 
@@ -125,7 +117,7 @@ def calibrate(
     draws: int = DRAWS,
     sizes: Sequence[int] = SIZES,
 ) -> tuple[Null, ...]:
-    """The null distributions of ``psi`` and ``kl``, and of ``ks`` when values have an order.
+    """The null distribution of each detector, of those that need an order when values have one.
 
     ``cells`` (groups, k): rows of each day in fine cells. The first ``present`` cells are of values in
     ascending order, those after it of others and of missing values. ``bins``: the first cell of each bin
@@ -145,31 +137,29 @@ def calibrate(
         current = days.draw(random, cells, days.window, draws)
         # A window of that many days usually has this many rows: the size that is asked for most.
         chosen.add(max(round(rows / len(cells) * days.window), 1))
-    found: dict[Statistic, list[tuple[float, float, float]]] = {"psi": [], "ks": [], "kl": []}
+    used = detectors(ordered=ordered)
+    found: dict[str, list[Chance]] = {one.name: [] for one in used}
     ascending = sorted(chosen)
     for size in reversed(ascending):
         if current is None:
             drawn = random.multinomial(size, cells[0] / rows, size=draws)
         else:
             drawn = current = _thinned(random, current, size)
-        binned = [np.add.reduceat(counts, bins, axis=1) for counts in (reference, drawn)]
-        found["psi"].append(_moments(psi(*binned)))
-        found["kl"].append(_moments(kl(*binned)))
-        if ordered:
-            found["ks"].append(_distance_tail(reference[:, :present], drawn[:, :present], rough))
+        resampled = Resampled(reference, drawn, bins, present, rough)
+        for one in used:
+            found[one.name].append(one.by_chance(resampled))
     nulls = []
-    for statistic, at in found.items():
-        if at:
-            mean, deviation, skewness = zip(*reversed(at), strict=True)
-            nulls.append(
-                Null(
-                    statistic=statistic,
-                    sizes=tuple(ascending),
-                    mean=mean,
-                    deviation=deviation,
-                    skewness=skewness,
-                )
+    for name, at in found.items():
+        mean, deviation, skewness = zip(*reversed(at), strict=True)
+        nulls.append(
+            Null(
+                statistic=name,
+                sizes=tuple(ascending),
+                mean=mean,
+                deviation=deviation,
+                skewness=skewness,
             )
+        )
     return tuple(nulls)
 
 
@@ -184,28 +174,3 @@ def _thinned(random: np.random.Generator, counts: Counts, size: int) -> Counts:
     empty = thinned.sum(axis=1) == 0
     thinned[empty] = counts[empty]
     return thinned
-
-
-def _moments(values: Floats) -> tuple[float, float, float]:
-    mean, deviation = float(values.mean()), float(values.std(ddof=1))
-    if deviation <= 1e-12:
-        return mean, 0.0, 0.0
-    skewness = float((((values - mean) / deviation) ** 3).mean())
-    return mean, deviation, max(skewness, 0.0)
-
-
-def _distance_tail(reference: Counts, current: Counts, rough: float) -> tuple[float, float, float]:
-    """Mean, deviation and skewness of a displaced exponential distribution of the squared distance."""
-    held, drawn = reference.sum(axis=1, keepdims=True), current.sum(axis=1, keepdims=True)
-    with_values = ((held > 0) & (drawn > 0))[:, 0]
-    if not with_values.any():
-        return 0.0, 0.0, 2.0
-    held, drawn = held[with_values], drawn[with_values]
-    between = (
-        np.cumsum(current[with_values], axis=1) / drawn - np.cumsum(reference[with_values], axis=1) / held
-    )
-    unseen = _STEP * np.sqrt(rough * (1 / held + 1 / drawn))[:, 0]
-    squared = (np.abs(between).max(axis=1) + unseen) ** 2
-    scale = 2 * float(between.var(axis=0).max())
-    place = float(np.quantile(squared, _ANCHOR)) + scale * np.log(1 - _ANCHOR)
-    return place + scale, scale, 2.0

@@ -1,7 +1,7 @@
 """What the scores of one column are made of, counted batch after batch. Pure.
 
 Belongs here: counts of a window's values at the places that its reference asks about. Does not belong here:
-formulas (``scores.py``), what a score means (``drift.py``), where batches come from.
+formulas (``detectors/``), what a score means (``drift.py``), where batches come from.
 
 PSI and KL are made of counts in bins, and the KS distance of how many values lie below each value of the
 reference's sample. All of these are whole numbers that add up, so a window that is counted in parts has

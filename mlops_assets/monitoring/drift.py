@@ -1,7 +1,7 @@
 """One window of answers against the reference of the version that gave them.
 
 Belongs here: which columns a window has, their scores and thresholds, whether each drifted, and a sentence
-for every odd column. Does not belong here: formulas (``scores.py``), thresholds (``calibration.py``),
+for every odd column. Does not belong here: formulas (``detectors/``), thresholds (``calibration.py``),
 what follows from drift (``policy.py``).
 """
 
@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 
 from mlops_assets.errors import DataError
 from mlops_assets.monitoring.counting import CategoryCounts, NumberCounts
-from mlops_assets.monitoring.findings import DECIDING, ColumnDrift, Role, Score, Statistic, WindowDrift
+from mlops_assets.monitoring.detectors import Compared, Ordered, decides, detectors
+from mlops_assets.monitoring.findings import ColumnDrift, Role, Score, WindowDrift
 from mlops_assets.monitoring.reference import (
     ColumnReference,
     DriftReference,
@@ -22,7 +23,7 @@ from mlops_assets.monitoring.reference import (
     label_values,
     prediction_values,
 )
-from mlops_assets.monitoring.scores import distinct, kl, ks_of_counts, psi
+from mlops_assets.monitoring.scores import distinct
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -160,7 +161,7 @@ def _tests(reference: DriftReference) -> dict[Role, int]:
     """How many deciding statistics each role has."""
     tests: dict[Role, int] = {}
     for one in reference.columns:
-        deciding = sum(null.statistic in DECIDING for null in one.nulls)
+        deciding = sum(decides(null.statistic) for null in one.nulls)
         tests[one.role] = tests.get(one.role, 0) + deciding
     return {role: max(count, 1) for role, count in tests.items()}
 
@@ -218,12 +219,8 @@ def _number(column: ColumnReference, counts: NumberCounts, level: float) -> Colu
         notes.append(f"every value is {counts.lowest:g}")
     expected, sample = np.asarray(column.counts), np.asarray(column.sample)
     binned = np.append(counts.between(np.asarray(column.cuts)), missing)
-    measured: dict[Statistic, float | None] = {
-        "psi": float(psi(expected, binned)),
-        "ks": ks_of_counts(sample, *counts.around(distinct(sample)), counts.there),
-        "kl": float(kl(expected, binned)),
-    }
-    return _scored(column, measured, rows, missing, level, notes)
+    seen = Ordered(sample, *counts.around(distinct(sample)), counts.there)
+    return _scored(column, Compared(expected, binned, seen), rows, missing, level, notes)
 
 
 def _category(column: ColumnReference, counts: CategoryCounts, level: float) -> ColumnDrift:
@@ -231,32 +228,25 @@ def _category(column: ColumnReference, counts: CategoryCounts, level: float) -> 
     notes = _missing_notes(column, missing / rows, missing == rows)
     if other:
         notes.append(_other_note(column, counts, other / rows))
-    expected = np.asarray(column.counts)
-    measured: dict[Statistic, float | None] = {
-        "psi": float(psi(expected, counts.counts)),
-        "kl": float(kl(expected, counts.counts)),
-    }
-    return _scored(column, measured, rows, missing, level, notes)
+    compared = Compared(np.asarray(column.counts), counts.counts)
+    return _scored(column, compared, rows, missing, level, notes)
 
 
 def _scored(
     column: ColumnReference,
-    measured: dict[Statistic, float | None],
+    compared: Compared,
     rows: int,
     missing: int,
     level: float,
     notes: list[str],
 ) -> ColumnDrift:
     scored = []
-    for statistic, value in measured.items():
-        null = column.null(statistic)
-        size = rows
-        if statistic == "ks" and column.missing_share < 1:
-            # Calibrated for windows that lack as much as the reference does; what counts is what is there.
-            size = round((rows - missing) / (1 - column.missing_share))
+    for detector in detectors(ordered=compared.ordered is not None):
+        null = column.null(detector.name)
+        size = detector.rows_that_count(rows, missing, column.missing_share)
         threshold = None if null is None else null.threshold(size, level)
-        scored.append(Score(statistic, value, threshold))
-    decided = [one.exceeded for one in scored if one.statistic in DECIDING and one.exceeded is not None]
+        scored.append(Score(detector.name, detector.score(compared), threshold))
+    decided = [one.exceeded for one in scored if decides(one.statistic) and one.exceeded is not None]
     return ColumnDrift(
         column.column,
         column.role,
@@ -311,7 +301,7 @@ def _reason(rows: int, columns: list[ColumnDrift]) -> str:
 
 def _most(column: ColumnDrift) -> str:
     score = max(
-        (one for one in column.scores if one.statistic in DECIDING and one.ratio is not None),
+        (one for one in column.scores if decides(one.statistic) and one.ratio is not None),
         key=lambda one: one.ratio or 0.0,
     )
     return f"{score.statistic.upper()} {score.value:.3f}, by chance under {score.threshold:.3f}"

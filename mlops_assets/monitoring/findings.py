@@ -2,7 +2,7 @@
 
 Belongs here: frozen dataclasses that travel as JSON in the metadata of materialisations, and what can be
 read off them alone (is a score beyond its threshold, did any column of a role drift). Does not belong here:
-how a score comes about (``scores.py``, ``calibration.py``, ``drift.py``), how a performance does
+how a score comes about (``detectors/``, ``calibration.py``, ``drift.py``), how a performance does
 (``performance.py``), what follows from either (``policy.py``).
 
 Every class has ``to_dict`` (JSON values only) and ``from_dict``, its inverse. Times are ISO-8601 texts with
@@ -14,14 +14,11 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, TypeVar
 
 from mlops_assets.errors import DataError
+from mlops_assets.monitoring.detectors import decides
 
 Role = Literal["feature", "prediction", "label"]
-Statistic = Literal["psi", "ks", "kl"]
 Variant = Literal["champion", "canary", "shadow"]
 PerformanceStatus = Literal["judged", "waiting", "too_few", "unlabelled", "no_keys"]
-
-DECIDING: tuple[Statistic, ...] = ("psi", "ks")
-"""The statistics that decide about a column. KL is shown only: of the same bins, it says what PSI says."""
 
 _Finding = TypeVar("_Finding")
 
@@ -34,7 +31,7 @@ class Score:
     is None when it is not defined; ``ColumnDrift.note`` says why.
     """
 
-    statistic: Statistic
+    statistic: str
     value: float | None
     threshold: float | None
 
@@ -80,14 +77,14 @@ class ColumnDrift:
     missing_share: float
     note: str = ""
 
-    def score(self, statistic: Statistic) -> Score | None:
+    def score(self, statistic: str) -> Score | None:
         """The score of that statistic; None when the column's kind has none."""
         return next((one for one in self.scores if one.statistic == statistic), None)
 
     @property
     def severity(self) -> float | None:
         """The largest ratio of value and threshold of a deciding statistic; None when none is defined."""
-        ratios = [one.ratio for one in self.scores if one.statistic in DECIDING and one.ratio is not None]
+        ratios = [one.ratio for one in self.scores if decides(one.statistic) and one.ratio is not None]
         return max(ratios, default=None)
 
     def to_dict(self) -> dict[str, Any]:

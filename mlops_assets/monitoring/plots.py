@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from mlops_assets.evaluation.drawing import COLOURS, FAINT, INK, bin_edges, blank, drawable, dress, png
+from mlops_assets.monitoring.detectors import decides
 from mlops_assets.monitoring.findings import ColumnDrift, WindowDrift, WindowPerformance
 from mlops_assets.monitoring.reference import ColumnReference, DriftReference
 
@@ -132,7 +133,7 @@ def _headline(found: ColumnDrift) -> str:
     scores = [
         f"{one.statistic.upper()} {one.value:.2g} (limit {one.threshold:.2g})"
         for one in found.scores
-        if one.statistic != "kl" and one.value is not None and one.threshold is not None
+        if decides(one.statistic) and one.value is not None and one.threshold is not None
     ]
     return f"{found.column}\n" + ", ".join(scores)
 

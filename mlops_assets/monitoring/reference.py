@@ -16,7 +16,7 @@ from pydantic import Field, ValidationError
 
 from mlops_assets.errors import DataError
 from mlops_assets.monitoring.calibration import CELLS, MIN_GROUPS, Days, Null, calibrate
-from mlops_assets.monitoring.findings import Role, Statistic
+from mlops_assets.monitoring.findings import Role
 from mlops_assets.monitoring.performance import PerformanceReference
 from mlops_assets.monitoring.scores import (
     BINS,
@@ -84,7 +84,7 @@ class ColumnReference(Document):
         """Category: share of rows with a value that has no bin of its own, 0 to 1."""
         return self.counts[-2] / self.rows if self.kind == "category" else 0.0
 
-    def null(self, statistic: Statistic) -> Null | None:
+    def null(self, statistic: str) -> Null | None:
         """What the statistic is by chance; None when the column has no such statistic."""
         return next((one for one in self.nulls if one.statistic == statistic), None)
 

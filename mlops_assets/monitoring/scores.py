@@ -1,7 +1,7 @@
-"""PSI, KL divergence and the Kolmogorov-Smirnov distance of a column: formulas and bins. Pure numpy.
+"""Bins of a column and counts in them: what every detector's score is made of. Pure numpy.
 
-Belongs here: bins of a reference, counts in them, one number from two samples. Does not belong here: which
-value is too large (``calibration.py``), which columns there are (``reference.py``, ``drift.py``).
+Belongs here: bins of a reference, counts in them, its sample. Does not belong here: the scores
+(``detectors/``), which columns there are (``reference.py``, ``drift.py``).
 
 Bins are fixed by the reference, so that scores of different windows can be compared, and the outer two have
 no end: a single value of a million moves one row into the last bin and nothing else.
@@ -16,8 +16,6 @@ Floats = NDArray[np.float64]
 Counts = NDArray[np.int64]
 
 BINS = 10
-EMPTY_SHARE = 1e-4
-"""What an empty bin of a large sample counts as, so that logarithms are finite. Evidently takes the same."""
 SAMPLE = 2_000
 LARGEST = 1e308
 
@@ -62,67 +60,6 @@ def quantile_sample(ordered: Floats, size: int = SAMPLE) -> Floats:
         return ordered
     places = ((np.arange(size) + 0.5) / size * len(ordered)).astype(np.int64)
     return ordered[places]
-
-
-def psi(reference: Counts, current: Counts) -> Floats:
-    """Population stability index in nats: sum of (c - r) ln(c / r) over the shares of bins (the last axis).
-
-    Siddiqi 2006; the symmetric divergence of Jeffreys 1946. An empty bin counts as half a row or as 0.01 %,
-    whichever is more, but never as more than the other sample has there: in a small window an empty
-    bin is no news, and a bin that is empty in both is none at all. Leading axes broadcast. NaN where
-    either has no rows.
-    """
-    theirs, ours = _shares(reference, current)
-    return np.asarray(((ours - theirs) * np.log(ours / theirs)).sum(axis=-1))
-
-
-def kl(reference: Counts, current: Counts) -> Floats:
-    """Kullback-Leibler divergence of the current bins from the reference's, D(reference || current), in nats.
-
-    Kullback and Leibler 1951, in Evidently's direction; empty bins as in ``psi``. Leading axes broadcast.
-    NaN where either has no rows.
-    """
-    theirs, ours = _shares(reference, current)
-    ours = ours / ours.sum(axis=-1, keepdims=True)
-    theirs = theirs / theirs.sum(axis=-1, keepdims=True)
-    return np.asarray((theirs * np.log(theirs / ours)).sum(axis=-1))
-
-
-def _shares(reference: Counts, current: Counts) -> tuple[Floats, Floats]:
-    rows = [counts.sum(axis=-1, keepdims=True) for counts in (reference, current)]
-    with np.errstate(invalid="ignore", divide="ignore"):
-        theirs, ours = reference / rows[0], current / rows[1]
-        least = [np.maximum(EMPTY_SHARE, 0.5 / one) for one in rows]
-    filled = [
-        np.where(own == 0.0, np.where(other > 0.0, np.minimum(floor, other), EMPTY_SHARE), own)
-        for own, other, floor in ((theirs, ours, least[0]), (ours, theirs, least[1]))
-    ]
-    return filled[0], filled[1]
-
-
-def ks(reference: Floats, current: Floats) -> float | None:
-    """Largest distance of the two empirical distribution functions (Smirnov 1939); None if either is empty.
-
-    Both are sorted and without NaN. The cost is that of looking up the reference's values in the current.
-    """
-    points = distinct(reference)
-    below = np.searchsorted(current, points, side="left").astype(np.int64)
-    up_to = np.searchsorted(current, points, side="right").astype(np.int64)
-    return ks_of_counts(reference, below, up_to, len(current))
-
-
-def ks_of_counts(reference: Floats, below: Counts, up_to: Counts, size: int) -> float | None:
-    """``ks`` of a sample of ``size`` values, by how many of them lie below each point of
-    ``distinct(reference)`` and how many up to it.
-    """
-    if not len(reference) or not size:
-        return None
-    points = distinct(reference)
-    # Between two points of the reference its function is flat and the other only rises, so the distance is
-    # largest at a point or just before one.
-    before = np.searchsorted(reference, points, side="left") / len(reference)
-    at = np.searchsorted(reference, points, side="right") / len(reference)
-    return float(max(np.abs(before - below / size).max(), np.abs(at - up_to / size).max()))
 
 
 def distinct(ordered: Floats) -> Floats:

@@ -5,10 +5,11 @@ import pandas as pd
 import pytest
 
 from mlops_assets.monitoring.counting import NumberCounts
+from mlops_assets.monitoring.detectors.ks import ks, ks_of_counts
 from mlops_assets.monitoring.drift import WindowCounts, assess_window
 from mlops_assets.monitoring.findings import WindowDrift
 from mlops_assets.monitoring.reference import DriftReference, Judged, feature_values, make_reference
-from mlops_assets.monitoring.scores import counts_between, distinct, finite_sorted, ks, ks_of_counts
+from mlops_assets.monitoring.scores import counts_between, distinct, finite_sorted
 from mlops_assets_tests.monitoring.odd_columns import ODD
 from serve.schema import FeatureSpec
 

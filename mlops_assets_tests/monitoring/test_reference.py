@@ -121,8 +121,8 @@ def test_every_column_has_its_role_kind_and_statistics() -> None:
     assert [one.role for one in found.columns] == ["feature"] * 4 + ["prediction", "label"]
     amount, shop = found.column("amount"), found.column("shop")
     assert amount is not None and shop is not None
-    assert [null.statistic for null in amount.nulls] == ["psi", "ks", "kl"]
-    assert [null.statistic for null in shop.nulls] == ["psi", "kl"]
+    assert [null.statistic for null in amount.nulls] == ["kl", "ks", "psi"]
+    assert [null.statistic for null in shop.nulls] == ["kl", "psi"]
     assert amount.missing_share == pytest.approx(0.1)
     assert sum(amount.counts) == 400
     assert len(amount.sample) == 360

@@ -7,13 +7,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
+from mlops_assets.monitoring.detectors.kl import kl
+from mlops_assets.monitoring.detectors.ks import ks
+from mlops_assets.monitoring.detectors.psi import psi
 from mlops_assets.monitoring.scores import (
     BINS,
     counts_between,
     finite_sorted,
-    kl,
-    ks,
-    psi,
     quantile_cuts,
     quantile_sample,
 )

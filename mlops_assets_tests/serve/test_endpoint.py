@@ -826,7 +826,7 @@ REPORT = {
         ({"stale": {"rain": True}}, "stale.rain.[key]", "'drift', 'data', 'code' or 'rollback'"),
         ({"stale": {"drift": 1}}, "stale.drift", "valid boolean"),
         ({"drift": {"distance": {"psi": "high"}}}, "drift.distance.psi", "valid number"),
-        ({"drift": {"distance": {"mmd": 0.1}}}, "drift.distance.mmd.[key]", "'psi', 'ks' or 'kl'"),
+        ({"drift": {"distance": {"P S I": 0.1}}}, "drift.distance.P S I.[key]", "match pattern"),
         ({"drift": {str(number): {} for number in range(21)}}, "drift", "at most 20 items"),
         ({"data_until": "yesterday"}, "data_until", "valid number"),
         ({"rows": 7}, "rows", "not permitted"),

@@ -19,7 +19,7 @@ from pydantic import (
     ValidationError,
     model_validator,
 )
-from pydantic_core import CoreSchema, InitErrorDetails, PydanticCustomError, core_schema
+from pydantic_core import CoreSchema, InitErrorDetails, core_schema
 
 from mlops_assets.data.expectation_arguments import argument_problem
 from mlops_assets.data.expectations import ROW_RULES, SUITE, Expectation, Severity
@@ -100,10 +100,11 @@ class ReadBy:
         return member.model_validate(dict(value))
 
     def _wrong(self, value: Any, said: str) -> ValidationError:
-        problem = PydanticCustomError("unknown_member", "{said}", {"said": said})
-        return ValidationError.from_exception_data(
-            self._field, [InitErrorDetails(type=problem, loc=(self._field,), input=value)]
+        # Dagster makes the error anew, with the line it stands on, and knows pydantic's own types only.
+        problem = InitErrorDetails(
+            type="value_error", loc=(self._field,), input=value, ctx={"error": ValueError(said)}
         )
+        return ValidationError.from_exception_data(self._field, [problem])
 
 
 Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$", description="Lower case, digits and underscores.")]

@@ -1,0 +1,259 @@
+"""Each row of "Where do I add …" in the README is true: one file, or one line of YAML, and it works.
+
+Members are written into a folder of the test that joins their package.
+"""
+
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import ModuleType
+
+import dagster as dg
+import numpy as np
+import pandas as pd
+import pytest
+from dagster.components.testing import DefsFolderSandbox
+
+from mlops_assets.asset_keys import asset_key
+from mlops_assets.data import sources
+from mlops_assets.evaluation.metrics import METRICS, Metric
+from mlops_assets.monitoring import detectors
+from mlops_assets.monitoring.drift import assess_window
+from mlops_assets.monitoring.reference import make_reference
+from mlops_assets.resources.lake import Lake
+from mlops_assets.testing.conformance.small_tables import small_frame, trained
+from mlops_assets.training import trainers
+from mlops_assets.training.package import package
+from mlops_assets.training.trainers import TRAINERS
+from mlops_assets_tests.contracts.test_wrong_yaml import RIGHT, errors, sandbox
+from serve import formats
+from serve.model import verify_golden_rows
+from serve.schema import FeatureSpec
+from serve.scoring import load_package, write_package
+
+__all__ = ["sandbox"]
+
+ROOT = Path(__file__).parents[2]
+Added = Callable[[ModuleType, str, str], None]
+
+FORMAT = '''
+import json
+import numpy as np
+from serve.formats import Scorer
+
+class ConstantScorer(Scorer):
+    """One score for every row."""
+
+    name = "constant-json"
+    model_file = "constant.json"
+    peak_per_package_byte = 1.0
+
+    def _load(self, payload):
+        self._value = json.loads(payload)
+
+    def score(self, matrix):
+        return np.full(len(matrix), self._value)
+'''
+TRAINER = """
+import json
+from mlops_assets.training.trainers import Trainer
+
+class MedianTrainer(Trainer):
+    name = "median"
+    tasks = frozenset({"binary", "regression"})
+    model_format = "constant-json"
+    defaults = {}
+
+    def _fit(self, matrix, target, *, features, task, classes, params, seed):
+        return json.dumps(float(target.mean())).encode(), {feature.name: 0.0 for feature in features}
+"""
+SOURCE = """
+from pyarrow import BufferReader, json
+from mlops_assets.data.sources import SourceDeclaration, SourceFormat
+
+class JsonLinesSource(SourceDeclaration):
+    name = "jsonl"
+    skipped_lines: int = 0
+
+    def reader(self):
+        return JsonLines(self.skipped_lines)
+
+class JsonLines(SourceFormat):
+    def __init__(self, skipped):
+        self._skipped = skipped
+
+    def read(self, content, *, name, columns, infer=False):
+        lines = content.split(b"\\n")[self._skipped :]
+        return json.read_json(BufferReader(b"\\n".join(lines)))
+"""
+DETECTOR = """
+from mlops_assets.monitoring.detectors import Chance, Detector
+
+class GrowthDetector(Detector):
+    name = "growth"
+    decides = False
+
+    def score(self, compared):
+        return float(compared.window.sum())
+
+    def by_chance(self, resampled):
+        return Chance(1.0, 0.0, 0.0)
+"""
+
+
+@pytest.fixture
+def added(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Added]:
+    """Adds one file to a package, as long as the test runs."""
+    import sys
+
+    made: list[str] = []
+
+    def add(package_: ModuleType, file: str, text: str) -> None:
+        folder = tmp_path / package_.__name__
+        folder.mkdir(exist_ok=True)
+        (folder / f"{file}.py").write_text(text, encoding="utf-8")
+        monkeypatch.setattr(package_, "__path__", [*package_.__path__, str(folder)])
+        made.append(f"{package_.__name__}.{file}")
+
+    yield add
+    for name in made:
+        sys.modules.pop(name, None)
+
+
+def changed(right: str, wrong: str) -> str:
+    assert right in RIGHT
+    return RIGHT.replace(right, wrong)
+
+
+def a_trainer(sandbox: DefsFolderSandbox, added: Added, tmp_path: Path) -> None:
+    """The same as a format of models: this trainer writes one of its own."""
+    text = changed("{trainer: lightgbm}", "{trainer: median}")
+    assert "Unknown trainer 'median'" in errors(sandbox, text)
+    added(formats, "constant_json", FORMAT)
+    added(trainers, "median", TRAINER)
+    assert errors(sandbox, text) == ""
+    frame, features, target = small_frame("binary")
+    model = trained(TRAINERS["median"], "binary")
+    made = package(
+        model.fitted,
+        frame,
+        name="toy",
+        task="binary",
+        trainer_name="median",
+        target="y",
+        features=features,
+        classes=("no", "yes"),
+        threshold=0.5,
+        training_set_version="v",
+    )
+    write_package(str(tmp_path / "package"), made.manifest, made.payload)
+    served = load_package(str(tmp_path / "package"))
+    assert verify_golden_rows(served, version="v1") == 8
+    assert served.score(model.table.matrix)[0] == pytest.approx(target.mean())
+
+
+def a_source_format(sandbox: DefsFolderSandbox, added: Added, tmp_path: Path) -> None:
+    declared = "{format: jsonl, path: raw.jsonl, skipped_lines: 1}"
+    document = RIGHT.split("---")[0].replace("{format: csv, path: raw.csv}", declared)
+    assert "Unknown source format 'jsonl'. Allowed: csv, parquet" in errors(sandbox, document)
+    added(sources, "jsonl", SOURCE)
+    wrong = document.replace("skipped_lines: 1", "skipped_lines: some")
+    told = errors(sandbox, wrong)
+    assert "defs.yaml:4" in told and "skipped_lines" in told and "valid integer" in told
+    rows = '# rows\n{"row_id": 1, "price": 2.5, "sold": true}\n{"row_id": 2, "price": null, "sold": false}\n'
+    (sandbox.defs_folder_path / "shop" / "raw.jsonl").write_text(rows)
+    (sandbox.defs_folder_path / "shop" / "defs.yaml").write_text(document)
+    lake, key = Lake(uri=str(tmp_path / "lake")), asset_key("dataset", "shop")
+    with sandbox.build_all_defs() as loaded, dg.DagsterInstance.ephemeral() as instance:
+        defs = dg.Definitions.merge(loaded, dg.Definitions(resources={"lake": lake}))
+        job = defs.resolve_implicit_global_asset_job_def().get_subset(asset_selection={key})
+        assert job.execute_in_process(instance=instance).success
+    assert lake.read("datasets/shop").to_dict("list")["row_id"] == [1, 2]
+
+
+def a_drift_detector(sandbox: DefsFolderSandbox, added: Added, tmp_path: Path) -> None:
+    added(detectors, "growth", DETECTOR)
+    rows = pd.DataFrame({"x": np.arange(500.0)})
+    reference = make_reference(
+        rows,
+        [FeatureSpec(name="x", type="number")],
+        judged=None,
+        task="binary",
+        classes=("no", "yes"),
+        groups=None,
+        window_days=7,
+    )
+    window = assess_window(
+        reference, start="", end="", version="v1", features=rows[:300], scores=None, target=None,
+        level=0.01, min_rows=1,
+    )  # fmt: skip
+    [column] = window.columns
+    score = column.score("growth")
+    assert score is not None and (score.value, score.threshold) == (300.0, 1.0) and column.severity
+
+
+def a_metric(sandbox: DefsFolderSandbox, added: Added, tmp_path: Path) -> None:
+    text = changed("task: binary", "task: binary\n  gate: {metric: hits}")
+    assert "'hits'" in errors(sandbox, text)
+    with pytest.MonkeyPatch.context() as patch:
+        found = Metric("hits", frozenset({"binary"}), True, lambda target, scores: float(target.sum()))
+        patch.setitem(METRICS, "hits", found)
+        assert errors(sandbox, text) == ""
+
+
+def by_yaml_alone(sandbox: DefsFolderSandbox, added: Added, tmp_path: Path) -> None:
+    """A dataset with a rule and a check, a feature, a candidate: lines of one file, which is a use case."""
+    text = changed(
+        "    - {trainer: lightgbm}", "    - {trainer: lightgbm}\n    - {trainer: xgboost}"
+    ).replace(
+        "    - {name: price, type: number}",
+        "    - {name: price, type: number}\n    - {name: sold, type: boolean}",
+    )
+    another = """\
+---
+type: mlops_assets.components.DatasetComponent
+attributes:
+  name: stock
+  source: {format: csv, path: stock.csv}
+  columns: {row_id: integer, left: integer}
+  row_rules: [{type: expect_column_values_to_be_between, kwargs: {column: left, min_value: 0}}]
+  suite: [{type: expect_column_values_to_not_be_null, kwargs: {column: left}}]
+"""
+    assert errors(sandbox, text + another) == ""
+
+
+ROWS: dict[str, Callable[[DefsFolderSandbox, Added, Path], None]] = {
+    "a use case": by_yaml_alone,
+    "a dataset, a check, a quarantine rule": by_yaml_alone,
+    "a feature": by_yaml_alone,
+    "a candidate model": by_yaml_alone,
+    "a trainer (another library)": a_trainer,
+    "a format of models": a_trainer,
+    "a source format": a_source_format,
+    "a drift detector": a_drift_detector,
+    "a metric of models": a_metric,
+}
+NOT_BY_YAML = {
+    "a gate rule",
+    "a kind of asset",
+    "something outside (a store, a registry)",
+    "an HTTP endpoint",
+}
+"""Rows that say where code goes which no document names by itself."""
+
+
+@pytest.mark.parametrize("adds", dict.fromkeys(ROWS.values()), ids=lambda adds: adds.__name__)
+def test_it_works_as_the_readme_says(
+    sandbox: DefsFolderSandbox,
+    added: Added,
+    tmp_path: Path,
+    adds: Callable[[DefsFolderSandbox, Added, Path], None],
+) -> None:
+    adds(sandbox, added, tmp_path)
+
+
+def test_every_row_of_the_table_is_tried() -> None:
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    table = text[text.index("## Where do I add …") :].split("\n\n")[1]
+    rows = re.findall(r"^\| (a.*?|something.*?) \|", table, flags=re.MULTILINE)
+    assert sorted(rows) == sorted({*ROWS, *NOT_BY_YAML})

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from mlops_assets.training.dictionary import with_dictionaries
 from mlops_assets.training.folds import Fold, shuffled, time_ordered
-from mlops_assets.training.training_set import LABEL, SPLIT, TRAIN
+from mlops_assets.training.training_set import EVALUATE, LABEL, SPLIT, TRAIN
 from serve.schema import FeatureSpec, Task
 from serve.scoring import Encoder
 
@@ -48,9 +48,37 @@ def training_data(
     event_timestamp: str | None,
 ) -> TrainingData:
     """The rows of ``split``, in the order of time and keys whatever order the table gave them in."""
-    ordered = frame.sort_values([*([event_timestamp] if event_timestamp else []), *join_keys], kind="stable")
-    train = ordered[ordered[SPLIT] == TRAIN]
-    specs = with_dictionaries(train, features)
+    ordered = _ordered(frame, join_keys, event_timestamp)
+    specs = with_dictionaries(ordered[ordered[SPLIT] == TRAIN], features)
+    return _part(ordered, split, specs, classes, event_timestamp)
+
+
+def training_parts(
+    frame: "pd.DataFrame",
+    *,
+    features: Sequence[FeatureSpec],
+    classes: tuple[str, ...] | None,
+    join_keys: Sequence[str],
+    event_timestamp: str | None,
+) -> tuple[TrainingData, TrainingData]:
+    """The training and the evaluation part, each as ``training_data`` gives it."""
+    ordered = _ordered(frame, join_keys, event_timestamp)
+    specs = with_dictionaries(ordered[ordered[SPLIT] == TRAIN], features)
+    train, evaluate = (_part(ordered, split, specs, classes, event_timestamp) for split in (TRAIN, EVALUATE))
+    return train, evaluate
+
+
+def _ordered(frame: "pd.DataFrame", join_keys: Sequence[str], event_timestamp: str | None) -> "pd.DataFrame":
+    return frame.sort_values([*([event_timestamp] if event_timestamp else []), *join_keys], kind="stable")
+
+
+def _part(
+    ordered: "pd.DataFrame",
+    split: str,
+    specs: tuple[FeatureSpec, ...],
+    classes: tuple[str, ...] | None,
+    event_timestamp: str | None,
+) -> TrainingData:
     part = ordered[ordered[SPLIT] == split].reset_index(drop=True)
     times = None
     if event_timestamp:

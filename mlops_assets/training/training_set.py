@@ -1,7 +1,7 @@
 """A training set: feature rows joined with their labels and split by time. Pure.
 
 Belongs here: the join, the label encoding, the split. Does not belong here: reading tables and
-pinning their versions (``components/model.py``), folds within the training part (``folds.py``).
+pinning their versions (``assets/training_set.py``), folds within the training part (``folds.py``).
 """
 
 import hashlib

@@ -3,9 +3,8 @@
 import pandas as pd
 import pytest
 
-from mlops_assets.components.model import ModelComponent
-from mlops_assets.documents.model import ModelDeclaration
 from mlops_assets.errors import DataError
+from mlops_assets.training.label import Label
 
 OUTCOMES = pd.DataFrame({"id": [1, 2, 3, 4], "delay": [20.0, None, 5.0, 30.0]})
 
@@ -37,18 +36,11 @@ def overwrites(outcomes: pd.DataFrame) -> pd.Series:
 
 
 def labels_by(function) -> pd.Series:
-    component = object.__new__(ModelComponent)
-    component._positions = None
-    component.declaration = ModelDeclaration.model_validate(
-        {
-            "name": "shop",
-            "task": "binary",
-            "feature_view": "shop",
-            "label": {"dataset": "orders", "function": f"{function.__module__}.{function.__name__}"},
-            "candidates": [{"trainer": "lightgbm"}],
-        }
-    )
-    return component.labels(OUTCOMES)
+    return Label(f"{function.__module__}.{function.__name__}", function).of(OUTCOMES)
+
+
+def test_a_column_is_the_label_as_it_stands():
+    assert Label("delay").of(OUTCOMES).equals(OUTCOMES["delay"])
 
 
 def test_a_function_gives_one_label_per_row():

@@ -10,7 +10,7 @@ changes nothing that answers.
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -20,8 +20,8 @@ from pydantic import Field, ValidationError
 from mlops_assets.asset_keys import asset_key, name_tags
 from mlops_assets.asset_names import asset_name
 from mlops_assets.assets.automation import AFTER_DEPLOYMENT
-from mlops_assets.assets.metadata import markdown_table
-from mlops_assets.documents.declared_table import DeclaredTable
+from mlops_assets.assets.metadata import image, markdown_table
+from mlops_assets.assets.monitored_model import MonitoredModel
 from mlops_assets.documents.drift_monitor import DriftMonitorDeclaration
 from mlops_assets.documents.feature_view import FeatureViewDeclaration
 from mlops_assets.errors import DeclarationError, MlopsError, UnknownName
@@ -30,8 +30,6 @@ from mlops_assets.monitoring.labels import Watermark
 from mlops_assets.resources.lake import Lake
 
 if TYPE_CHECKING:
-    import pandas as pd
-
     from mlops_assets.backtest.replay import Backtest, Monitoring
     from mlops_assets.backtest.trainings import History, Recipe
     from mlops_assets.documents.model import ModelDeclaration
@@ -141,65 +139,28 @@ def recipe_of(
     )
 
 
-def backtest_asset(
-    group: str,
-    declared: DriftMonitorDeclaration,
-    model: "ModelDeclaration",
-    view: FeatureViewDeclaration,
-    features: DeclaredTable,
-    labels: DeclaredTable,
-    *,
-    labels_of: "Callable[[pd.DataFrame], pd.Series[Any]]",
-) -> dg.AssetsDefinition:
+def backtest_asset(group: str, monitored: MonitoredModel) -> dg.AssetsDefinition:
     """``<model>_backtest``: the replay of the model's feature table and labels under the chosen regimes."""
+    model = monitored.model
+    name = model.declaration.name
 
     @dg.asset(
-        key=asset_key("backtest", model.name),
-        deps=[features.key, labels.key],
+        key=model.key("backtest"),
+        deps=[model.features.key, model.outcomes.key],
         group_name=group,
         kinds={"backtest"},
         # Asked for by a person; nothing that answers needs it.
-        tags={**name_tags("backtest", model.name), AFTER_DEPLOYMENT: ""},
+        tags={**name_tags("backtest", name), AFTER_DEPLOYMENT: ""},
         description="What never, monthly, weekly and drift-triggered retraining would have been worth on the "
         "model's own history, decided by the code that decides in production.",
     )
     def backtest(
         context: dg.AssetExecutionContext, config: BacktestConfig, lake: Lake
     ) -> dg.MaterializeResult[Any]:
-        from mlops_assets.backtest.replay import regimes, replay
-        from mlops_assets.backtest.trainings import make_history
-        from mlops_assets.training.training_set import LABEL
-
         try:
-            outcomes = labels.read(lake)
-            keys = list(view.entity.join_keys)
-            monitor = overridden(declared, config.monitor)
-            history = make_history(
-                features.read(lake, columns=features.columns),
-                outcomes[keys].assign(**{LABEL: labels_of(outcomes)}),
-                join_keys=keys,
-                event_timestamp=view.event_timestamp,
-                task=model.task,
-                classes=model.classes,
-                labels_after=monitor.labels.within,
-            )
-            start, end = _span(history, config)
-            found = replay(
-                history,
-                recipe_of(
-                    model,
-                    view,
-                    trainer=config.trainer,
-                    won=_winner(context.instance, model.name),
-                ),
-                monitoring_of(monitor),
-                regimes(config.regimes),
-                start=start,
-                end=end,
-                report=context.log.info,
-            )
+            found = _replayed(context, config, lake, monitored)
         except MlopsError as error:
-            raise dg.Failure(f"{asset_name('backtest', model.name)}: {error}", allow_retries=False) from error
+            raise dg.Failure(f"{asset_name('backtest', name)}: {error}", allow_retries=False) from error
         return dg.MaterializeResult(
             data_version=dg.DataVersion(_version(found)), metadata=backtest_metadata(found)
         )
@@ -207,9 +168,41 @@ def backtest_asset(
     return backtest
 
 
+def _replayed(
+    context: dg.AssetExecutionContext, config: BacktestConfig, lake: Lake, monitored: MonitoredModel
+) -> "Backtest":
+    from mlops_assets.backtest.replay import regimes, replay
+    from mlops_assets.backtest.trainings import make_history
+    from mlops_assets.training.training_set import LABEL
+
+    model, view = monitored.model, monitored.model.view
+    outcomes = model.outcomes.read(lake)
+    keys = list(view.entity.join_keys)
+    monitor = overridden(monitored.monitor, config.monitor)
+    history = make_history(
+        model.features.read(lake, columns=model.features.columns),
+        outcomes[keys].assign(**{LABEL: model.label.of(outcomes)}),
+        join_keys=keys,
+        event_timestamp=view.event_timestamp,
+        task=model.declaration.task,
+        classes=model.declaration.classes,
+        labels_after=monitor.labels.within,
+    )
+    start, end = _span(history, config)
+    won = _winner(context.instance, model.declaration.name)
+    return replay(
+        history,
+        recipe_of(model.declaration, view, trainer=config.trainer, won=won),
+        monitoring_of(monitor),
+        regimes(config.regimes),
+        start=start,
+        end=end,
+        report=context.log.info,
+    )
+
+
 def backtest_metadata(found: "Backtest") -> dict[str, Any]:
     """What the asset's page shows."""
-    from mlops_assets.assets.metadata import image
     from mlops_assets.backtest.report import (
         backtest_plot,
         comparison_rows,

@@ -3,7 +3,7 @@
 Belongs here: reading the compacted log and labels into a database, and what performance and drift need of it:
 narrow columns of one window of one version, features batch after batch. Does not belong here: writing the
 compacted log (``logged_days.py``), formulas and decisions (``monitoring/``), the assets
-(``components/drift_monitor.py``).
+(``performance.py``, ``drift.py``).
 
 An answer's features are by far the most of it. They are never kept: those that performance is sliced by
 become columns while the log is read, and drift counts the others as they come.

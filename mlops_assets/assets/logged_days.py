@@ -2,7 +2,7 @@
 
 Belongs here: what the prediction log of a model holds. Does not belong here: reading the raw log
 (``resources/inference_log.py``), reading what was written (``joined_answers.py``), events
-(``components/drift_monitor.py``).
+(``prediction_log.py``).
 """
 
 import json

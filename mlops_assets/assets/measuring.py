@@ -1,8 +1,8 @@
-"""What a measurement goes by: the version that answers, its reference, until when the log is complete.
+"""What a measurement goes by: the reference of a version, the windows, until when the log is complete.
 
 Belongs here: reading these from Dagster's events, the registry and the lake. Does not belong here: the
 answers themselves (``joined_answers.py``), statistics (``monitoring/``), what follows from a measurement
-(``sensors/drift.py``), the asset definitions (``components/drift_monitor.py``).
+(``sensors/drift.py``), the assets (``performance.py``, ``drift.py``).
 """
 
 import json
@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import dagster as dg
 
 from mlops_assets.documents.drift_monitor import DriftMonitorDeclaration
+from mlops_assets.monitoring.windows import Window, ended_windows
 from mlops_assets.resources.lake import Lake
 from mlops_assets.resources.model_registry import RegisteredVersion
 from serve.schema import ModelManifest
@@ -27,6 +28,8 @@ REFERENCE_FILE = "drift_reference.json"
 """Beside the model package: what windows are compared with, and from which scores on they differ."""
 NEWEST_DATA = "newest_data"
 """Tag of a registered version: the newest partition of the labels' dataset when it was trained."""
+MEASURED, MEASURED_TAG = "measured", "mlops/measured"
+"""Metadata key of ``<model>_drift`` and tag of the run: what the measurement was launched on."""
 READ_UNTIL = "read_until"
 """Metadata of a day of the log: the instant (data time) until which all its answers are in the table."""
 
@@ -72,3 +75,14 @@ def read_until(instance: dg.DagsterInstance, log_key: dg.AssetKey) -> datetime |
 def first_day(declared: DriftMonitorDeclaration) -> datetime:
     """Start of the first day that the log may hold."""
     return datetime.combine(declared.logs_since, datetime.min.time(), tzinfo=UTC)
+
+
+def complete_until(instance: dg.DagsterInstance, log_key: dg.AssetKey, now: datetime) -> datetime:
+    """Now, or the earlier instant until which the log was read."""
+    known = read_until(instance, log_key)
+    return now if known is None else min(now, known)
+
+
+def kept_windows(declared: DriftMonitorDeclaration, until: datetime) -> list[Window]:
+    """The windows that are over by then, the newest of them that the monitor keeps."""
+    return ended_windows(first_day(declared), until, declared.window)[-declared.windows_kept :]

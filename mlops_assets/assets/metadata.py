@@ -1,6 +1,6 @@
-"""Markdown tables for metadata, as Dagster's UI shows them.
+"""How metadata shows values in Dagster's UI: tables, numbers, pictures, links.
 
-Belongs here: text layout of a small table. Does not belong here: what goes into one.
+Belongs here: the form of a value. Does not belong here: which values an asset tells.
 """
 
 import json
@@ -8,18 +8,6 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
-
-if TYPE_CHECKING:
-    import pandas as pd
-
-
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    import pandas as pd
-
-
-from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -55,8 +43,14 @@ def image(png: bytes) -> dg.MarkdownMetadataValue:
     return dg.MetadataValue.md(f"![plot](data:image/png;base64,{base64.b64encode(png).decode()})")
 
 
-def _link(name: str, url: str | None) -> dict[str, dg.MetadataValue[Any]]:
+def link(name: str, url: str | None) -> dict[str, dg.MetadataValue[Any]]:
+    """A link of that name, or nothing where there is no page."""
     return {name: dg.MetadataValue.url(url)} if url else {}
+
+
+def number(value: float | None, form: str = ".4f") -> str:
+    """A measured number in words; None is one that is not defined."""
+    return "not defined" if value is None else format(value, form)
 
 
 def compact_json(value: Mapping[str, Any] | Sequence[Any]) -> dg.JsonMetadataValue:

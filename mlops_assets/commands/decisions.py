@@ -17,10 +17,10 @@ from mlops_assets.deploying.retiring import Declared, orphaned
 from mlops_assets.documents.missing import missing_in
 from mlops_assets.errors import ApprovalError, DeploymentError, MlopsError, UnknownName
 from mlops_assets.event_log.episode_records import asked, asked_now, episode_log, newest_answer, noted
+from mlops_assets.event_log.no_drift import no_drift_evaluation
 from mlops_assets.event_log.records import Record, latest
 from mlops_assets.event_log.run_owner import OWNER_TAG, end_lost, this_process
 from mlops_assets.monitoring.episodes import Ask, close
-from mlops_assets.sensors.drift import no_drift_evaluation
 from mlops_assets.sensors.orphans import JOB, run_config
 from mlops_assets.sensors.rollout import ACTION_TAG, ROLLOUT_TAG
 

@@ -22,7 +22,6 @@ from mlops_assets.components.scaffolding import DatasetScaffolder
 from mlops_assets.data.expectation_arguments import argument_problem
 from mlops_assets.data.loading import Source
 from mlops_assets.documents.dataset import DatasetDeclaration
-from mlops_assets.documents.view_columns import key_problem
 from mlops_assets.errors import DeclarationError
 from mlops_assets.resources.lake import Lake
 
@@ -127,9 +126,3 @@ def datasets_of(context: dg.ComponentLoadContext) -> dict[str, DatasetComponent]
     """Every dataset document, by name."""
     found = context.component_tree.get_all_components(DatasetComponent)
     return {component.declaration.name: component for component in found}
-
-
-def require_same_type(key: str, one: DatasetComponent, other: DatasetComponent, where: str) -> None:
-    """DeclarationError, with both places, when two datasets declare a key differently: nothing matches."""
-    if said := key_problem(key, one, other):
-        raise DeclarationError(said, where=where)

@@ -2,7 +2,7 @@
 
 Belongs here: carrying an act out against the cluster and the registry, and what the record says. Does not
 belong here: which act is due (``rollout/plan.py``), the routing it declares (``rollout/transitions.py``),
-the asset and its sensor (``components/deployment.py``).
+the asset (``assets/deployment.py``) and its sensor (``sensors/rollout.py``).
 
 Order of every act: declare, verify, move the alias, record. A run that is cut off leaves a declared
 routing with its mark; the next run finds a revision that nobody recorded, verifies that one and records

@@ -1,7 +1,7 @@
 """The newest decision about a version of a model, as it was recorded.
 
 Belongs here: reading approvals and rejections. Does not belong here: whether one holds
-(``rollout/approval.py``), giving one (``components/deployment.py``).
+(``rollout/approval.py``), giving one (``assets/approval.py``).
 """
 
 import dagster as dg

@@ -5,31 +5,22 @@ here: the judgement on them (``monitoring/served.py``), acting on it (``sensors/
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import dagster as dg
 
 from mlops_assets.asset_keys import asset_key
-from mlops_assets.event_log.records import latest
-from mlops_assets.resources.model_registry import ModelRegistry, RegisteredVersion
-from serve.schema import ModelManifest
-
-if TYPE_CHECKING:
-    pass
-
-
-from dataclasses import asdict, field
-from datetime import timedelta
-
 from mlops_assets.event_log.episode_records import episode_log
-from mlops_assets.event_log.records import newest_data
+from mlops_assets.event_log.records import latest, newest_data
 from mlops_assets.monitoring.episodes import EpisodeLog
 from mlops_assets.monitoring.lost import RelaunchPolicy
 from mlops_assets.monitoring.served import ServedFacts, Staleness, served_staleness
 from mlops_assets.resources.clock import Clock
+from mlops_assets.resources.model_registry import ModelRegistry, RegisteredVersion
 from mlops_assets.rollout.approval import Mode
+from serve.schema import ModelManifest
 
 CHECK = "served"
 TRAINED_UNTIL, TRAINING_CODE = "trained_until", "training_code"
@@ -90,24 +81,34 @@ class Monitored:
     def deployment_key(self) -> dg.AssetKey:
         return asset_key("deployment", self.deployment)
 
+    @property
+    def check_key(self) -> dg.AssetCheckKey:
+        """The check ``served`` on the deployment."""
+        return dg.AssetCheckKey(self.deployment_key, CHECK)
+
     def told(self) -> dict[str, Any]:
         """Plain values; ``Monitored(**told)`` is this again."""
         return asdict(self)
 
 
 def served_now(
+    instance: dg.DagsterInstance, registry: ModelRegistry, monitored: Monitored, *, now: datetime
+) -> tuple[Served | None, Staleness]:
+    """The version that answers by the last recorded act, and the judgement on it at ``now`` (data time)."""
+    found = served(instance, registry, model=monitored.model, deployment=monitored.deployment)
+    episodes = episode_log(instance, monitored.model)
+    return found, staleness_of(instance, monitored, found, now=now, episodes=episodes)
+
+
+def staleness_of(
     instance: dg.DagsterInstance,
-    registry: ModelRegistry,
     monitored: Monitored,
+    found: Served | None,
     *,
     now: datetime,
-    episodes: EpisodeLog | None = None,
-) -> tuple[Served | None, Staleness]:
-    """The version that answers by the last recorded act, and the judgement on it at ``now`` (data time).
-
-    ``episodes``: the log when it is newer than the recorded one.
-    """
-    found = served(instance, registry, model=monitored.model, deployment=monitored.deployment)
+    episodes: EpisodeLog,
+) -> Staleness:
+    """The judgement at ``now`` (data time) on what ``served`` found."""
     record = latest(instance, monitored.deployment_key)
     told = record.metadata if record else {}
     withdrawn = dict(told.get("withdrawn") or {})
@@ -115,7 +116,7 @@ def served_now(
     tags = found.version.tags if found else {}
     facts = ServedFacts(
         version=found.label if found else None,
-        episodes=episode_log(instance, monitored.model) if episodes is None else episodes,
+        episodes=episodes,
         data_until=_instant(tags.get(TRAINED_UNTIL)),
         newest_data=_instant(newest_data(instance, monitored.label_key)),
         max_data_age=timedelta(seconds=monitored.max_data_age_s),
@@ -124,7 +125,7 @@ def served_now(
         newest_stable=_newest_stable(instance, monitored.deployment_key, found),
         rollback_reason=str(told.get("reason", "")) if went_back else "",
     )
-    return found, served_staleness(facts, now)
+    return served_staleness(facts, now)
 
 
 def served_check(monitored: Monitored) -> dg.AssetChecksDefinition:
@@ -157,6 +158,14 @@ def served_result(found: Served | None, staleness: Staleness) -> dict[str, Any]:
             "data_age_days": round(age.total_seconds() / 86_400, 2) if age is not None else "not known",
         },
     }
+
+
+def served_evaluation(
+    monitored: Monitored, found: Served | None, staleness: Staleness
+) -> dg.AssetCheckEvaluation:
+    """The same as an event that needs no run."""
+    key, result = monitored.check_key, served_result(found, staleness)
+    return dg.AssetCheckEvaluation(asset_key=key.asset_key, check_name=key.name, **result)
 
 
 def _newest_stable(instance: dg.DagsterInstance, key: dg.AssetKey, found: Served | None) -> str | None:

@@ -2,7 +2,7 @@
 
 Belongs here: reading both from the event log and the runs. Does not belong here: whether a lost approval
 is launched again (``monitoring/``), launching it (``sensors/drift.py``), giving one
-(``components/deployment.py``).
+(``assets/approval.py``).
 """
 
 from collections.abc import Callable

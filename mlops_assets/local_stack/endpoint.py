@@ -1,7 +1,7 @@
 """The deployed models as a caller meets them: are they ready, and one request that works.
 
 Belongs here: asking an endpoint over HTTP and showing how. Does not belong here: deploying
-(``components/deployment.py``).
+(``assets/deployment.py``).
 """
 
 import json

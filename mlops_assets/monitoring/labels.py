@@ -1,7 +1,7 @@
 """Late labels: joined to predictions by key, and judged only when enough of them is there. Pure.
 
 Belongs here: the join, which labels a task can use, the watermark of a window. Does not belong here:
-measuring (``performance.py``), reading logs and tables (``components/drift_monitor.py``).
+measuring (``performance.py``), reading logs and tables (``assets/joined_answers.py``).
 
 A window is judged once ``min_share`` of its answers is labelled, or once no label can come any more
 (``within`` after its end). Judging before the last label prefers what is known early, and early labels can

@@ -51,7 +51,7 @@ class Staleness:
     reason: str
 
     @property
-    def by_cause(self) -> dict[str, bool]:
+    def by_cause(self) -> dict[Kind, bool]:
         """{kind: whether it holds}, for every kind."""
         held = {cause.kind for cause in self.causes}
         return {kind: kind in held for kind in get_args(Kind)}

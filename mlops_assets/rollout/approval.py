@@ -1,7 +1,7 @@
 """May this model be deployed? Pure: recorded facts in, a decision and its reason out.
 
 Belongs here: what an approval is bound to, when it is void, what the gate's verdict allows. Does not
-belong here: where the facts are stored (the approval asset's metadata, ``components/deployment.py``).
+belong here: where the facts are stored (the approval asset's metadata, ``assets/approval.py``).
 """
 
 import hashlib

@@ -11,7 +11,7 @@ and drift, episodes and granted retrains in the events of the drift signal and t
 import json
 import time
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -19,7 +19,7 @@ import dagster as dg
 
 from mlops_assets.asset_keys import asset_key, read_key
 from mlops_assets.asset_names import Kind, asset_name
-from mlops_assets.assets.measuring import NEWEST_DATA
+from mlops_assets.assets.measuring import MEASURED, MEASURED_TAG, NEWEST_DATA
 from mlops_assets.documents.drift_monitor import DriftMonitorDeclaration
 from mlops_assets.errors import ClusterUnreachable, DeploymentError
 from mlops_assets.event_log.episode_records import (
@@ -34,10 +34,17 @@ from mlops_assets.event_log.episode_records import (
     requests_key,
     signal_key,
 )
+from mlops_assets.event_log.no_drift import NO_DRIFT, no_drift_evaluation
 from mlops_assets.event_log.records import latest, newest_data, read_version
 from mlops_assets.event_log.runs import LAUNCHED_BY_TAG, back_off, unfinished_run
-from mlops_assets.event_log.served_state import CHECK as SERVED_CHECK
-from mlops_assets.event_log.served_state import TRAINED_UNTIL, Monitored, served, served_now, served_result
+from mlops_assets.event_log.served_state import (
+    TRAINED_UNTIL,
+    Monitored,
+    Served,
+    served,
+    served_evaluation,
+    staleness_of,
+)
 from mlops_assets.event_log.successor import (
     MONITOR_TAG,
     RECONCILER,
@@ -59,6 +66,7 @@ from mlops_assets.monitoring.governor import Outcome
 from mlops_assets.monitoring.lost import Again
 from mlops_assets.monitoring.news import Measured, due
 from mlops_assets.monitoring.policy import DataAge, Decision, decide
+from mlops_assets.monitoring.served import Staleness
 from mlops_assets.resources.alerts import Alert, Alerts
 from mlops_assets.resources.clock import Clock
 from mlops_assets.resources.inference_log import InferenceLog
@@ -67,11 +75,8 @@ from mlops_assets.resources.serve_client import ServeClient
 from serve.schema import MonitoringReport
 
 INTERVAL_S = 10
-MEASURED, MEASURED_TAG = "measured", "mlops/measured"
-"""Metadata key of ``<model>_drift`` and tag of the run: what the measurement was launched on."""
 MEASURING = "measure sensor"
 SEARCHED_FILES = 200
-NO_DRIFT = "no_drift"
 GOVERNOR = "governor"
 WILL_RETRY_TAG, PARENT_TAG = "dagster/will_retry", "dagster/parent_run_id"
 REPORT_EVERY_S = 60.0
@@ -166,6 +171,21 @@ def _seen(
 # -- what a measurement leads to -------------------------------------------------------------------------
 
 
+@dataclass(frozen=True)
+class Look:
+    """What one tick goes by: ``found`` is the version that answers, looked up once.
+
+    ``now`` is data time; ``real_now`` real time, Unix seconds, by which runs are waited for.
+    """
+
+    instance: dg.DagsterInstance
+    declared: DriftMonitorDeclaration
+    monitored: Monitored
+    found: Served | None
+    now: datetime
+    real_now: float
+
+
 def drift_sensor(
     declared: DriftMonitorDeclaration, monitored: Monitored, *, clock: Callable[[], float] = time.time
 ) -> dg.SensorDefinition:
@@ -175,14 +195,11 @@ def drift_sensor(
     """
     real_clock = clock
     keys = chain_keys(declared)
-    check_keys = [
-        dg.AssetCheckKey(asset_key("model", declared.model), NO_DRIFT),
-        dg.AssetCheckKey(asset_key("deployment", declared.served_by), SERVED_CHECK),
-    ]
+    no_drift = dg.AssetCheckKey(asset_key("model", declared.model), NO_DRIFT)
 
     @dg.sensor(
         name=f"drift_{declared.model}",
-        target=dg.AssetSelection.assets(*keys) | dg.AssetSelection.checks(*check_keys),
+        target=dg.AssetSelection.assets(*keys) | dg.AssetSelection.checks(no_drift, monitored.check_key),
         minimum_interval_seconds=INTERVAL_S,
         default_status=dg.DefaultSensorStatus.RUNNING,
         description=f"Opens drift episodes of {declared.model}, grants retrains, closes them.",
@@ -194,69 +211,70 @@ def drift_sensor(
         serve_client: ServeClient,
         alerts: Alerts,
     ) -> dg.SensorResult:
-        instance, now = context.instance, clock.now()
-        decision = decision_now(instance, model_registry, declared, monitored.label_key, now)
-        before = episode_log(instance, declared.model)
-        asked_for = asked_now(instance, declared.model)
-        facts = loop_facts(instance, model_registry, declared, monitored, before, real_clock(), asked_for)
-        steps = list(_steps(declared, facts, before, decision, now))
-        events: list[Any] = []
-        requests: list[dg.RunRequest] = []
-        news: list[Alert] = []
-        for step in steps:
-            manual = monitored.approval == "manual"
-            made, asked, alert = _carried_out(declared, keys, step, decision, asked_for, manual=manual)
-            events += made
-            requests += asked
-            news += [alert] if alert else []
-        log = steps[-1].log
-        found, staleness = served_now(instance, model_registry, monitored, now=now, episodes=log)
-        cursor = json.loads(context.cursor) if context.cursor else {}
-        told = {
-            "version": found.label if found else "",
-            "stale": staleness.stale,
-            "causes": sorted(cause.kind for cause in staleness.causes),
-        }
-        if told != cursor.get("served"):
-            result = served_result(found, staleness)
-            events.append(
-                dg.AssetCheckEvaluation(
-                    asset_key=check_keys[1].asset_key,
-                    check_name=SERVED_CHECK,
-                    **result,
-                )
-            )
-        lost = lost_approval(facts, declared.relaunch.relaunch())
-        given_up = f"{facts.unapproved}" if lost is not None and lost.verdict == "give_up" else ""
-        if lost is not None and given_up and given_up != cursor.get("given_up"):
-            news.append(_approval_lost(declared, given_up, lost))
-        report = _report(instance, declared, found.label if found else "", staleness, log, found)
-        pushed = _pushed(serve_client, declared, report, cursor, real_clock())
-        cursor = {**cursor, "served": told, "given_up": given_up, **pushed}
-        alerts.send_all(news)
-        last = steps[-1]
-        if (requests or last.log != before) and episode_log(instance, declared.model) != before:
-            # A person closed the episode meanwhile, say: decide anew on what is true now.
-            return dg.SensorResult(skip_reason="the episodes changed meanwhile", cursor=context.cursor)
-        return dg.SensorResult(
-            asset_events=events,
-            run_requests=requests,
-            cursor=json.dumps(cursor),
-            skip_reason=None if requests else "; ".join([last.reason, *_approval_waits(facts, lost)]),
-        )
+        now = clock.now()
+        found = served(context.instance, model_registry, model=declared.model, deployment=declared.served_by)
+        look = Look(context.instance, declared, monitored, found, now, real_clock())
+        return _acted(context, look, serve_client, alerts)
 
     return watch
 
 
+def _acted(
+    context: dg.SensorEvaluationContext, look: Look, client: ServeClient, alerts: Alerts
+) -> dg.SensorResult:
+    """Every step that is due, carried out and told; nothing when the episodes changed meanwhile."""
+    instance, declared, monitored = look.instance, look.declared, look.monitored
+    decision = decision_now(instance, look.found, declared, monitored.label_key, look.now)
+    before = episode_log(instance, declared.model)
+    asked_for = asked_now(instance, declared.model)
+    facts = loop_facts(look, before, asked_for)
+    steps = list(_steps(declared, facts, before, decision, look.now))
+    last, manual = steps[-1], monitored.approval == "manual"
+    done = [_carried_out(declared, one, decision, asked_for, manual=manual) for one in steps]
+    events = [event for made, _, _ in done for event in made]
+    requests = [request for _, asked, _ in done for request in asked]
+    news = [alert for _, _, alert in done if alert]
+    staleness = staleness_of(instance, monitored, look.found, now=look.now, episodes=last.log)
+    cursor = json.loads(context.cursor) if context.cursor else {}
+    told = _told(look.found, staleness)
+    if told != cursor.get("served"):
+        events.append(served_evaluation(monitored, look.found, staleness))
+    lost = lost_approval(facts, declared.relaunch.relaunch())
+    given_up = f"{facts.unapproved}" if lost is not None and lost.verdict == "give_up" else ""
+    if lost is not None and given_up and given_up != cursor.get("given_up"):
+        news.append(_approval_lost(declared, given_up, lost))
+    report = _report(look, staleness, last.log)
+    pushed = _pushed(client, declared, report, cursor, look.real_now)
+    cursor = {**cursor, "served": told, "given_up": given_up, **pushed}
+    alerts.send_all(news)
+    if (requests or last.log != before) and episode_log(instance, declared.model) != before:
+        # A person closed the episode meanwhile, say: decide anew on what is true now.
+        return dg.SensorResult(skip_reason="the episodes changed meanwhile", cursor=context.cursor)
+    return dg.SensorResult(
+        asset_events=events,
+        run_requests=requests,
+        cursor=json.dumps(cursor),
+        skip_reason=None if requests else "; ".join([last.reason, *_approval_waits(facts, lost)]),
+    )
+
+
+def _told(found: Served | None, staleness: Staleness) -> dict[str, Any]:
+    """What the cursor remembers of the check ``served``: it is recorded anew when this changes."""
+    return {
+        "version": found.label if found else "",
+        "stale": staleness.stale,
+        "causes": sorted(cause.kind for cause in staleness.causes),
+    }
+
+
 def decision_now(
     instance: dg.DagsterInstance,
-    registry: ModelRegistry,
+    found: Served | None,
     declared: DriftMonitorDeclaration,
     label_key: dg.AssetKey,
     now: datetime,
 ) -> Decision:
     """The policy's decision on the windows that were measured last, of the version that answers."""
-    found = served(instance, registry, model=declared.model, deployment=declared.served_by)
     until = found.version.tags.get(TRAINED_UNTIL) if found else None
     age = None
     # Where there is nothing newer to train on, a retrain would only make the same model again.
@@ -307,17 +325,10 @@ def _steps(
         log = step.log
 
 
-def loop_facts(
-    instance: dg.DagsterInstance,
-    registry: ModelRegistry,
-    declared: DriftMonitorDeclaration,
-    monitored: Monitored,
-    log: EpisodeLog,
-    now: float,
-    asked_for: Asked | None,
-) -> LoopFacts:
-    """What is true at ``now`` (real time, Unix seconds), from the event log, the runs and the registry."""
-    found = served(instance, registry, model=declared.model, deployment=declared.served_by)
+def loop_facts(look: Look, log: EpisodeLog, asked_for: Asked | None) -> LoopFacts:
+    """What is true at the look, from the event log, the runs and the registry."""
+    instance, declared, found, now = look.instance, look.declared, look.found, look.real_now
+    monitored = look.monitored
     model_key = asset_key("model", declared.model)
     deployed = latest(instance, asset_key("deployment", declared.served_by))
     # Lost runs are ended by this look: what comes after sees them as ended.
@@ -406,7 +417,6 @@ def _failed_run(instance: dg.DagsterInstance, key: dg.AssetKey, since: float) ->
 
 def _carried_out(
     declared: DriftMonitorDeclaration,
-    keys: Sequence[dg.AssetKey],
     step: Step,
     decision: Decision,
     asked_for: Asked | None,
@@ -414,7 +424,7 @@ def _carried_out(
     manual: bool,
 ) -> tuple[list[Any], list[dg.RunRequest], Alert | None]:
     """The events, runs and alert of one step."""
-    model = declared.model
+    model, keys = declared.model, chain_keys(declared)
     if step.action == "open":
         metadata = {
             "signals": dg.MetadataValue.json([asdict(signal) for signal in decision.signals]),
@@ -512,55 +522,16 @@ def _approval_waits(facts: LoopFacts, lost: Again | None) -> list[str]:
     return [f"the approval of {facts.unapproved} was lost: {lost.reason}"] if lost is not None else []
 
 
-def no_drift_result(log: EpisodeLog) -> dict[str, Any]:
-    """Passed, severity and description of the check ``no_drift``."""
-    drift = log.of_drift
-    episode = drift.open
-    if episode is None:
-        last = drift.newest
-        told = f"; episode {last.number} was closed: {last.close_reason}" if last else ""
-        return {
-            "passed": True,
-            "severity": dg.AssetCheckSeverity.WARN,
-            "description": f"No drift episode is open{told}",
-        }
-    return {
-        "passed": False,
-        "severity": dg.AssetCheckSeverity.WARN,
-        "description": f"Episode {episode.number} on {episode.version} is open: {episode.reason}",
-        "metadata": {
-            "episode": episode.number,
-            "version": episode.version,
-            "opened_at": episode.opened_at,
-            "retrains": len(episode.attempts),
-        },
-    }
-
-
-def no_drift_evaluation(model: str, log: EpisodeLog) -> dg.AssetCheckEvaluation:
-    """The same as an event that needs no run."""
-    key = asset_key("model", model)
-    return dg.AssetCheckEvaluation(asset_key=key, check_name=NO_DRIFT, **no_drift_result(log))
-
-
 # -- telling the gateway ---------------------------------------------------------------------------------
 
 
-def _report(
-    instance: dg.DagsterInstance,
-    declared: DriftMonitorDeclaration,
-    version: str,
-    staleness: Any,
-    log: EpisodeLog,
-    found: Any,
-) -> MonitoringReport | None:
+def _report(look: Look, staleness: Staleness, log: EpisodeLog) -> MonitoringReport | None:
     """What ``/metrics`` is to show; None when nothing answers."""
-    if not version:
+    found = look.found
+    if found is None:
         return None
-    windows = [
-        WindowDrift.from_dict(window)
-        for window in _metadata(instance, asset_key("drift", declared.model), "windows")
-    ]
+    version, key = found.label, asset_key("drift", look.declared.model)
+    windows = [WindowDrift.from_dict(window) for window in _metadata(look.instance, key, "windows")]
     judged = [window for window in windows if window.judged and window.version == version]
     worst = judged[-1].worst(WORST_REPORTED) if judged else ()
     until = found.version.tags.get(TRAINED_UNTIL)

@@ -16,6 +16,7 @@ import pytest
 from dagster.components.testing import create_defs_folder_sandbox
 
 from mlops_assets.asset_keys import asset_key
+from mlops_assets.asset_names import table_name
 from mlops_assets.commands.decisions import ask_for_retrain, close_episode, decide_approval
 from mlops_assets.commands.explain import explain
 from mlops_assets.commands.status import asset_statuses, model_statuses
@@ -24,6 +25,7 @@ from mlops_assets.documents.drift_monitor import DriftMonitorDeclaration
 from mlops_assets.errors import MlopsError
 from mlops_assets.event_log.episode_records import episode_log
 from mlops_assets.event_log.records import Record, latest
+from mlops_assets.event_log.served_state import served
 from mlops_assets.monitoring.policy import AgeRule, DriftPolicy
 from mlops_assets.resources.alerts import Alerts
 from mlops_assets.resources.clock import Clock
@@ -92,6 +94,8 @@ AHEAD: dict[Path, float] = {}
 GONE = "v9"
 """A version that answered once and is in no registry any more."""
 CHAIN = ("training_set", "candidates", "model", "evaluation")
+TRAINING_SET = (table_name("training_set", "shop"),)
+"""What a reader of the training set asks the lake for."""
 
 
 def visits(day: datetime, *, older: float = 0.0, opposite: bool = False) -> pd.DataFrame:
@@ -336,12 +340,29 @@ def live(shop: Shop, first: int, count: int, *, labelled: bool = True, **how: An
             shop.labels(seen)
 
 
-def test_quiet_days_open_nothing(shop: Shop) -> None:
+def calls_of(method: str, of: type, monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, ...]]:
+    """What a resource is asked for from now on, call by call."""
+    calls: list[tuple[Any, ...]] = []
+    asked = getattr(of, method)
+
+    def noted(resource: Any, *what: Any, **how: Any) -> Any:
+        calls.append(what)
+        return asked(resource, *what, **how)
+
+    monkeypatch.setattr(of, method, noted)
+    return calls
+
+
+def test_quiet_days_open_nothing(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
     live(shop, 30, 3)
+    read = calls_of("read", Lake, monkeypatch)
     shop.measure()
+    assert read.count(TRAINING_SET) == 1
+    looked_up = calls_of("version", ModelRegistry, monkeypatch)
 
     result = shop.tick("drift_shop")
 
+    assert looked_up == [("shop", 1)], "the version that answers is looked up once a tick"
     assert not result.run_requests and episode_log(shop.instance, "shop").newest is None
     windows = shop.record("drift").metadata["windows"]
     assert [window["judged"] for window in windows] == [True, True, True]
@@ -375,12 +396,20 @@ def test_drift_opens_one_episode_and_the_model_is_stale_with_it_as_the_cause(sho
     assert not again.asset_events and shop.version("retrain_request") == "episode-1.1"
 
 
-def test_a_passed_gate_closes_the_episode_and_the_model_is_fresh(shop: Shop) -> None:
+def test_a_passed_gate_closes_the_episode_and_the_model_is_fresh(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
     live(shop, 30, 3, older=1.0)
     shop.measure()
     shop.tick("drift_shop")
 
-    shop.retrain()
+    read, reads = calls_of("read", Lake, monkeypatch), {}
+    for kind in CHAIN:
+        read.clear()
+        shop.run(kind)
+        reads[kind] = read.count(TRAINING_SET)
+    # A step reads it once and passes it on, to the drift reference of the model as well.
+    assert reads == {"training_set": 0, "candidates": 1, "model": 1, "evaluation": 1}
     assert shop.record("evaluation").metadata["outcome"] == "promote"
     shop.tick("drift_shop")
 
@@ -815,10 +844,11 @@ def test_old_data_opens_an_episode_only_where_newer_data_is_there(shop: Shop) ->
     )
     label_key = asset_key("dataset", "shop")
     later = shop.now + 100 * DAY
+    answers = served(shop.instance, shop.registry, model="shop", deployment="shop")
 
-    nothing_newer = decision_now(shop.instance, shop.registry, declared, label_key, later)
+    nothing_newer = decision_now(shop.instance, answers, declared, label_key, later)
     shop.labels(visits(shop.now))
-    newer = decision_now(shop.instance, shop.registry, declared, label_key, later)
+    newer = decision_now(shop.instance, answers, declared, label_key, later)
 
     assert (nothing_newer.action, newer.action) == ("inconclusive", "open")
     assert "days old, 45 are allowed" in newer.reason

@@ -1,0 +1,40 @@
+"""A model as its documents declare it: plain values that its assets and its monitor's assets take.
+
+Belongs here: the declarations of one model side by side, its tables, its label, its asset keys. Does not
+belong here: finding the documents and refusing what is wrong in them (``components/model.py``), what a step
+does.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import dagster as dg
+
+from mlops_assets.asset_keys import asset_key
+from mlops_assets.asset_names import Kind
+from mlops_assets.documents.declared_table import DeclaredTable
+from mlops_assets.documents.feature_view import FeatureViewDeclaration
+from mlops_assets.documents.model import ModelDeclaration
+from mlops_assets.training.label import Label
+from mlops_assets.training.trainers import trainer
+
+
+@dataclass(frozen=True)
+class DeclaredModel:
+    """``features`` is the table of the view, ``outcomes`` the one that ``label`` is made of."""
+
+    declaration: ModelDeclaration
+    view: FeatureViewDeclaration
+    features: DeclaredTable
+    outcomes: DeclaredTable
+    label: Label
+
+    def key(self, kind: Kind) -> dg.AssetKey:
+        """The key of an asset of this model."""
+        return asset_key(kind, self.declaration.name)
+
+    @property
+    def trainers(self) -> list[Callable[..., Any]]:
+        """The training functions, whose source is part of what a trained model is."""
+        return [trainer(candidate.trainer)._fit for candidate in self.declaration.candidates]

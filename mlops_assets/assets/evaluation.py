@@ -1,0 +1,193 @@
+"""``<model>_evaluation``: challenger against champion and baseline, the verdict, and the gate that holds it.
+
+Belongs here: scoring both on the newest labelled rows, recording the verdict, telling people of a rejection.
+Does not belong here: the verdict (``evaluation/gate.py``), measuring and plots (``evaluation/judgement.py``).
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import dagster as dg
+
+from mlops_assets.asset_keys import name_tags
+from mlops_assets.asset_names import asset_name
+from mlops_assets.assets.automation import FOLLOW_CHANGED_DATA
+from mlops_assets.assets.code_version import code_version
+from mlops_assets.assets.declared_model import DeclaredModel
+from mlops_assets.assets.metadata import image, link, markdown_table, number
+from mlops_assets.assets.training_set import PinnedTrainingSet, read_training_set
+from mlops_assets.evaluation.gate import Verdict, decide
+from mlops_assets.event_log.records import require
+from mlops_assets.resources.alerts import Alert, Alerts
+from mlops_assets.resources.lake import Lake
+from mlops_assets.resources.model_registry import CHAMPION, ModelRegistry, RegisteredVersion
+
+if TYPE_CHECKING:
+    from mlops_assets.evaluation.judgement import Judgement
+    from serve.scoring import Scorer
+
+EVALUATION_FIELDS = {"task", "gate", "metric"}
+GATE = "gate"
+
+
+def evaluation_asset(group: str, model: DeclaredModel) -> dg.AssetsDefinition:
+    """The verdict on the challenger, and the check that keeps a rejected one from going on."""
+    declared, key = model.declaration, model.key("evaluation")
+
+    @dg.asset(
+        key=key,
+        deps=[model.key("model"), model.key("training_set")],
+        group_name=group,
+        kinds={"evaluation"},
+        tags=name_tags("evaluation", declared.name),
+        description="Challenger against champion and baseline on the newest labelled rows; the verdict.",
+        code_version=code_version(declared, [decide], fields=EVALUATION_FIELDS),
+        automation_condition=FOLLOW_CHANGED_DATA,
+        check_specs=[
+            dg.AssetCheckSpec(
+                GATE,
+                asset=key,
+                blocking=True,
+                description="The gate's verdict on the challenger is promote.",
+            )
+        ],
+    )
+    def evaluation(
+        context: dg.AssetExecutionContext, lake: Lake, model_registry: ModelRegistry, alerts: Alerts
+    ) -> Iterator[dg.MaterializeResult[Any]]:
+        yield make_evaluation(context, lake, model_registry, alerts, model)
+
+    return evaluation
+
+
+@dataclass(frozen=True)
+class _Contest:
+    """Who is judged against whom; there is no champion before the first promotion."""
+
+    challenger: RegisteredVersion
+    champion: RegisteredVersion | None
+
+    def judged(self, lake: Lake, model: DeclaredModel, training_set: PinnedTrainingSet) -> "Judgement":
+        """Both on the rows that were kept from training."""
+        from mlops_assets.evaluation.judgement import judge
+
+        declared, data, champion = model.declaration, training_set.evaluate, self.champion
+        return judge(
+            declared.gate,
+            declared.selecting_metric,
+            data.frame,
+            data.target,
+            training_set.train.target,
+            task=declared.task,
+            classes=data.classes,
+            challenger=_scorer(self.challenger, lake),
+            champion=_scorer(champion, lake) if champion else None,
+            champion_is=f"champion v{champion.version}" if champion else "",
+            same_as_champion=champion is not None and champion.digest == self.challenger.digest,
+            champion_trained_until=champion.tags.get("trained_until", "") if champion else "",
+            event_timestamp=model.view.event_timestamp,
+        )
+
+
+def make_evaluation(
+    context: dg.AssetExecutionContext,
+    lake: Lake,
+    registry: ModelRegistry,
+    alerts: Alerts,
+    model: DeclaredModel,
+) -> dg.MaterializeResult[Any]:
+    """The step: judge, tag the version with the verdict, tell of a rejection."""
+    name = model.declaration.name
+    training_set = read_training_set(context.instance, lake, model)
+    trained = require(context.instance, model.key("model"))
+    challenger = registry.version(name, int(trained.metadata["model_version"]))
+    champion = registry.by_alias(name, CHAMPION)
+    judged = _Contest(challenger, champion).judged(lake, model, training_set)
+    verdict = judged.verdict
+    registry.set_tags(
+        name, challenger.version, {"gate": verdict.outcome, "gate_reason": verdict.reason[:4_000]}
+    )
+    # Of a first model nobody is waiting for a repair, and who builds it is looking.
+    rejected = champion if verdict.outcome != "promote" else None
+    told = (
+        {"alert": alerts.send(_rejection(verdict, challenger, rejected, context.run.run_id))}
+        if rejected
+        else {}
+    )
+    measurements = markdown_table(_measurement_rows(verdict))
+    return dg.MaterializeResult(
+        data_version=dg.DataVersion(judged.version(training_set.record.data_version, trained.data_version)),
+        metadata={
+            "outcome": verdict.outcome,
+            "reason": verdict.reason,
+            "model_version": challenger.version,
+            "champion_version": champion.version if champion else "none",
+            "evaluation_rows": len(training_set.evaluate.target),
+            **{metric: value for metric, value in judged.metrics.items() if value is not None},
+            "measurements": dg.MetadataValue.md(measurements),
+            "slices": dg.MetadataValue.md(markdown_table(judged.slice_rows())),
+            **{plot: image(png) for plot, png in judged.plots.items()},
+            **told,
+            **link("mlflow_model", registry.version_url(name, challenger.version)),
+        },
+        check_results=[
+            dg.AssetCheckResult(
+                asset_key=model.key("evaluation"),
+                check_name=GATE,
+                passed=verdict.outcome == "promote",
+                description=f"{verdict.outcome}: {verdict.reason}",
+                metadata={
+                    "outcome": verdict.outcome,
+                    "model_version": challenger.version,
+                    "model_digest": challenger.digest,
+                    "measurements": dg.MetadataValue.md(measurements),
+                },
+            )
+        ],
+    )
+
+
+def _measurement_rows(verdict: Verdict) -> list[dict[str, str]]:
+    return [
+        {
+            "measured": one.name,
+            "value": number(one.value),
+            "limit": number(one.limit),
+            "passed": {True: "yes", False: "no", None: "undecided"}[one.passed],
+            "in words": one.said,
+        }
+        for one in verdict.measurements
+    ]
+
+
+def _scorer(version: RegisteredVersion, lake: Lake) -> "Scorer":
+    from serve.scoring import load_package
+
+    return load_package(version.package_uri, lake.public_storage_options())
+
+
+def _rejection(
+    verdict: Verdict, challenger: RegisteredVersion, champion: RegisteredVersion, run_id: str
+) -> Alert:
+    """What people hear of a challenger that the gate does not let past."""
+    return Alert(
+        kind="gate_rejected",
+        subject=asset_name("model", challenger.name),
+        version=f"v{challenger.version}",
+        summary=f"{verdict.outcome}: {verdict.reason}. v{champion.version} keeps answering",
+        command=f"look at {asset_name('evaluation', challenger.name)} (plots, slices); an open episode tries "
+        f"again with newer data, by hand: dg launch --assets "
+        f"'key:\"{asset_name('training_set', challenger.name)}\"'",
+        evidence={
+            "outcome": verdict.outcome,
+            "champion": f"v{champion.version}",
+            "run_id": run_id,
+            "measurements": {
+                one.name: {"value": one.value, "limit": one.limit, "passed": one.passed}
+                for one in verdict.measurements
+            },
+        },
+        # The same model judged on newer rows is news.
+        dedupe=verdict.reason,
+    )

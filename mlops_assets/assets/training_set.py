@@ -1,0 +1,164 @@
+"""``<model>_training_set``: labelled rows of pinned tables, and how the steps after it read them.
+
+Belongs here: pinning the versions of the tables, writing the joined rows, reading them back once per step.
+Does not belong here: the join and the split (``training/training_set.py``), matrices
+(``training/training_data.py``).
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import dagster as dg
+
+from mlops_assets.asset_keys import name_tags
+from mlops_assets.asset_names import asset_name, table_name
+from mlops_assets.assets.code_version import code_version
+from mlops_assets.assets.declared_model import DeclaredModel
+from mlops_assets.assets.measuring import NEWEST_DATA
+from mlops_assets.assets.metadata import image
+from mlops_assets.data.schema import frame_of, typed_table
+from mlops_assets.errors import MlopsError
+from mlops_assets.event_log.records import Record, newest_data, require
+from mlops_assets.resources.lake import Lake
+from mlops_assets.training.training_data import TrainingData, training_parts
+from mlops_assets.training.training_set import LABEL, TrainingSet, assemble, training_set_schema
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import pyarrow as pa
+
+# What the asset depends on: a change elsewhere in the document does not make it stale.
+TRAINING_SET_FIELDS = {
+    "task",
+    "feature_view",
+    "label",
+    "classes",
+    "evaluation_window_days",
+    "evaluation_fraction",
+    "training_window_days",
+    "seed",
+}
+
+
+def training_set_asset(group: str, model: DeclaredModel, *, monitored: bool) -> dg.AssetsDefinition:
+    """The rows that a model is trained and judged on. ``monitored``: a drift monitor asks for retrains."""
+    declared, function = model.declaration, model.label.function
+
+    @dg.asset(
+        key=model.key("training_set"),
+        deps=[
+            model.features.key,
+            model.outcomes.key,
+            *([model.key("retrain_request")] if monitored else []),
+        ],
+        # No data and no event retrains by itself: the drift sensor does, for a grant, or a person.
+        group_name=group,
+        kinds={"training_set", "deltalake"},
+        tags=name_tags("training_set", declared.name),
+        description=f"Labelled rows of {model.view.name}, split by time into train and evaluate.",
+        code_version=code_version(
+            declared, [*([function] if function else []), assemble], fields=TRAINING_SET_FIELDS
+        ),
+    )
+    def training_set(context: dg.AssetExecutionContext, lake: Lake) -> dg.MaterializeResult[Any]:
+        return make_training_set(context, lake, model)
+
+    return training_set
+
+
+def make_training_set(
+    context: dg.AssetExecutionContext, lake: Lake, model: DeclaredModel
+) -> dg.MaterializeResult[Any]:
+    """The step: both tables as they are now, joined, split and written."""
+    from mlops_assets.data.content import content_version
+    from mlops_assets.training.plots import training_set_plot
+
+    name, at = model.declaration.name, model.view.event_timestamp
+    newest = newest_data(context.instance, model.outcomes.key) or ""
+    pinned = {table: lake.version(table) for table in (model.features.name, model.outcomes.name)}
+    try:
+        made, columns = _assembled(lake, model, pinned)
+    except MlopsError as error:
+        raise dg.Failure(f"{asset_name('training_set', name)}: {error}", allow_retries=False) from error
+    held = lake.columns(model.features.name, version=pinned[model.features.name])
+    rows: pa.Table = typed_table(made.frame, training_set_schema(held, columns))
+    version = content_version(frame_of(rows))
+    wrote = lake.write(
+        table_name("training_set", name),
+        rows,
+        partition_column=None,
+        partitions=None,
+        commit={"run_id": context.run.run_id, "data_version": version},
+    )
+    train, evaluate = made.part("train"), made.part("evaluate")
+    return dg.MaterializeResult(
+        data_version=dg.DataVersion(version),
+        metadata={
+            "dagster/row_count": len(made.frame),
+            "train_rows": len(train),
+            "evaluation_rows": len(evaluate),
+            "unlabelled_rows": made.unlabelled,
+            "too_old_rows": made.too_old,
+            "classes": dg.MetadataValue.json(list(made.classes or ())),
+            "pinned_tables": dg.MetadataValue.json(pinned),
+            NEWEST_DATA: newest,
+            "delta_version": wrote.version,
+            "dagster/uri": wrote.uri,
+            **_time_range("train", train, at),
+            **_time_range("evaluation", evaluate, at),
+            "label_over_time": image(training_set_plot(made, at, model.declaration.task)),
+        },
+    )
+
+
+def _assembled(lake: Lake, model: DeclaredModel, pinned: Mapping[str, int]) -> tuple[TrainingSet, list[str]]:
+    """The joined and split rows, and the columns of the features among them."""
+    declared, view = model.declaration, model.view
+    features = model.features.read(lake, columns=model.features.columns, version=pinned[model.features.name])
+    outcomes = model.outcomes.read(lake, version=pinned[model.outcomes.name])
+    made = assemble(
+        features,
+        outcomes[list(view.entity.join_keys)].assign(**{LABEL: model.label.of(outcomes)}),
+        join_keys=view.entity.join_keys,
+        event_timestamp=view.event_timestamp,
+        task=declared.task,
+        classes=declared.classes,
+        evaluation_window_days=declared.evaluation_window_days,
+        evaluation_fraction=declared.evaluation_fraction,
+        training_window_days=declared.training_window_days,
+        seed=declared.seed,
+    )
+    return made, list(features.columns)
+
+
+def _time_range(name: str, frame: "pd.DataFrame", event_timestamp: str | None) -> dict[str, str]:
+    if event_timestamp is None or frame.empty:
+        return {}
+    times = frame[event_timestamp]
+    return {f"{name}_from": times.min().isoformat(), f"{name}_until": times.max().isoformat()}
+
+
+@dataclass(frozen=True)
+class PinnedTrainingSet:
+    """A training set as it was written, with its record: read once by a step and passed on."""
+
+    record: Record
+    train: TrainingData
+    evaluate: TrainingData
+
+
+def read_training_set(instance: dg.DagsterInstance, lake: Lake, model: DeclaredModel) -> PinnedTrainingSet:
+    """The newest training set of a model; a Failure that says how to make one when there is none."""
+    record = require(instance, model.key("training_set"))
+    classes = record.metadata["classes"]
+    train, evaluate = training_parts(
+        lake.read(
+            table_name("training_set", model.declaration.name), version=int(record.metadata["delta_version"])
+        ),
+        features=model.view.features,
+        classes=tuple(classes) if classes else None,
+        join_keys=model.view.entity.join_keys,
+        event_timestamp=model.view.event_timestamp,
+    )
+    return PinnedTrainingSet(record, train, evaluate)

@@ -28,7 +28,8 @@ from mlops_assets.resources.model_registry import CHAMPION, ModelRegistry, Regis
 from mlops_assets.resources.serve_client import FAILED_STATUSES, ServeClient
 from mlops_assets.rollout import desired_state, transitions
 from mlops_assets.rollout.golden import difference, expected_answer
-from mlops_assets.rollout.judging.judge import Judgement, QualityEvidence, StepEvidence, judge
+from mlops_assets.rollout.judging.evidence import QualityEvidence, StepEvidence
+from mlops_assets.rollout.judging.judge import Judgement, judge
 from mlops_assets.rollout.plan import (
     Decision,
     Failures,

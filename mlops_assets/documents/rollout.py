@@ -11,8 +11,9 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from mlops_assets.documents._base import Declaration
-from mlops_assets.documents.fields import parse_duration
-from mlops_assets.rollout.judging.conditions import DEFAULT_ANALYSES, Analysis, Condition, Metric
+from mlops_assets.documents.fields import OneOf, parse_duration
+from mlops_assets.rollout.judging.conditions import DEFAULT_ANALYSES, Analysis, Condition
+from mlops_assets.rollout.judging.metrics import ANALYSIS_METRICS
 from mlops_assets.rollout.plan import Plan, Step, problems_of
 from mlops_assets.rollout.weights import basis_points
 from serve.schema import WEIGHT_TOTAL
@@ -69,7 +70,7 @@ class StepDeclaration(Declaration):
 class AnalysisDeclaration(Declaration):
     """One measurement of a new version against stable."""
 
-    metric: Metric = Field(
+    metric: Annotated[str, OneOf(ANALYSIS_METRICS)] = Field(
         description="`quality` needs a DriftMonitorComponent of the model, which joins labels to the answers."
     )
     success_condition: str = Field(

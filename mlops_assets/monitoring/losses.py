@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from mlops_assets.evaluation.metrics import METRICS
 from mlops_assets.monitoring.labels import LABEL, label_codes
 from mlops_assets.monitoring.performance import scores_of_answers
-from mlops_assets.rollout.judging.judge import QualityEvidence
+from mlops_assets.rollout.judging.evidence import QualityEvidence
 from serve.schema import Moments, Task
 
 if TYPE_CHECKING:

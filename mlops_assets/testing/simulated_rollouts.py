@@ -13,7 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mlops_assets.rollout.judging.conditions import DEFAULT_ANALYSES, Analysis, Condition
-from mlops_assets.rollout.judging.judge import Judgement, QualityEvidence, StepEvidence, judge
+from mlops_assets.rollout.judging.evidence import QualityEvidence, StepEvidence
+from mlops_assets.rollout.judging.judge import Judgement, judge
 from mlops_assets.rollout.judging.sequences import (
     CASH,
     MEAN_MINIMUM,

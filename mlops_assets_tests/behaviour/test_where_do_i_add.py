@@ -21,6 +21,10 @@ from mlops_assets.monitoring import detectors
 from mlops_assets.monitoring.drift import assess_window
 from mlops_assets.monitoring.reference import make_reference
 from mlops_assets.resources.lake import Lake
+from mlops_assets.rollout.judging import metrics
+from mlops_assets.rollout.judging.conditions import Analysis, Condition
+from mlops_assets.rollout.judging.evidence import StepEvidence
+from mlops_assets.rollout.judging.judge import measure
 from mlops_assets.testing.conformance.small_tables import small_frame, trained
 from mlops_assets.training import trainers
 from mlops_assets.training.package import package
@@ -28,7 +32,7 @@ from mlops_assets.training.trainers import TRAINERS
 from mlops_assets_tests.contracts.test_wrong_yaml import RIGHT, errors, sandbox
 from serve import formats
 from serve.model import verify_golden_rows
-from serve.schema import FeatureSpec
+from serve.schema import FeatureSpec, Moments, VersionEvidence
 from serve.scoring import load_package, write_package
 
 __all__ = ["sandbox"]
@@ -98,6 +102,20 @@ class GrowthDetector(Detector):
 
     def by_chance(self, resampled):
         return Chance(1.0, 0.0, 0.0)
+"""
+ANALYSIS_METRIC = """
+from mlops_assets.rollout.judging import sequences
+from mlops_assets.rollout.judging.metrics import AnalysisMetric, Quantity, Subject
+from mlops_assets.rollout.judging.metrics._base import PERCENT
+
+class TimeoutRate(AnalysisMetric):
+    name = "timeout_rate"
+    quantities = {"value": Quantity("share of timeouts", "value <= 0.1", 0.0, 1.0)}
+
+    def subject(self, quantity, evidence):
+        timeouts = evidence.canary.errors.get("timeout", 0)
+        share = sequences.Share(timeouts, evidence.canary.requests)
+        return Subject(share, PERCENT, f"{timeouts} timeouts")
 """
 
 
@@ -201,6 +219,22 @@ def a_metric(sandbox: DefsFolderSandbox, added: Added, tmp_path: Path) -> None:
         assert errors(sandbox, text) == ""
 
 
+def a_metric_of_rollouts(sandbox: DefsFolderSandbox, added: Added, tmp_path: Path) -> None:
+    text = f"""{RIGHT}\
+  steps: [{{set_weight: 50, min_requests: 9}}, {{set_weight: 100}}]
+  analysis: [{{metric: timeout_rate, success_condition: value <= 0.1}}]
+"""
+    assert "Unknown metric of an analysis 'timeout_rate'. Allowed: error_rate" in errors(sandbox, text)
+    added(metrics, "timeout_rate", ANALYSIS_METRIC)
+    assert errors(sandbox, text) == ""
+    assert "timeout_rate has no quantity 'ratio'" in errors(sandbox, text.replace("value <=", "ratio <="))
+    half, none = ({"timeout": 500}, {"timeout": 0})
+    analysis = Analysis("timeout_rate", Condition.parse("value <= 0.1", metric="timeout_rate"))
+    for timeouts, phase in ((half, "failed"), (none, "successful")):
+        seen = VersionEvidence(requests=1_000, errors=timeouts, latency=(), outputs=Moments())
+        assert measure(analysis, StepEvidence(canary=seen, stable=seen)).phase == phase
+
+
 def by_yaml_alone(sandbox: DefsFolderSandbox, added: Added, tmp_path: Path) -> None:
     """A dataset with a rule and a check, a feature, a candidate: lines of one file, which is a use case."""
     text = changed(
@@ -232,6 +266,7 @@ ROWS: dict[str, Callable[[DefsFolderSandbox, Added, Path], None]] = {
     "a source format": a_source_format,
     "a drift detector": a_drift_detector,
     "a metric of models": a_metric,
+    "a metric of rollouts": a_metric_of_rollouts,
 }
 NOT_BY_YAML = {
     "a gate rule",

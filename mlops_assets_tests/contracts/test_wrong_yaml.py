@@ -130,7 +130,10 @@ GOOD_STEPS = "  steps: [{shadow: 100, min_requests: 9}, {set_weight: 100}]\n"
         ("steps: [{set_weight: 10}, {set_weight: 100}]", "needs min_requests"),
         ("steps: [{set_weight: 10, pause: soon}, {set_weight: 100}]", "'soon' is not a duration"),
         ("steps: [{set_weight: 120}, {set_weight: 100}]", "less than or equal to 100"),
-        ("analysis: [{metric: speed, success_condition: value <= 1}]", "'error_rate'"),
+        (
+            "analysis: [{metric: speed, success_condition: value <= 1}]",
+            "'speed'. Allowed: error_rate",
+        ),
         (
             "analysis: [{metric: error_rate, success_condition: ratio <= 1}]",
             "error_rate has no quantity 'ratio'",

@@ -21,7 +21,7 @@ from mlops_assets.monitoring.performance import (
     window_performance,
 )
 from mlops_assets.rollout.judging.conditions import Analysis, Condition
-from mlops_assets.rollout.judging.judge import StepEvidence
+from mlops_assets.rollout.judging.evidence import StepEvidence
 from mlops_assets.rollout.judging.judge import measure as measure_step
 from serve.schema import Moments, Task, VersionEvidence
 

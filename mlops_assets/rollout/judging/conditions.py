@@ -1,66 +1,19 @@
 """What a version must show to go on: a metric, one of its quantities, a limit. Pure.
 
-Belongs here: the words of an analysis and which of them fit together. Does not belong here: holding
-evidence to them (``judge.py``), when a step is over (``rollout/plan.py``).
+Belongs here: the words of an analysis and which of them fit together. Does not belong here: one metric
+(``metrics/``), holding evidence to them (``judge.py``), when a step is over (``rollout/plan.py``).
 """
 
 import math
 import re
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal, cast, get_args
 
 from mlops_assets.errors import DeclarationError
-from serve.schema import LATENCY_BOUNDS_S
+from mlops_assets.rollout.judging.metrics import ANALYSIS_METRICS
 
-Metric = Literal["error_rate", "latency_p95", "prediction_shift", "quality"]
 Operator = Literal["<=", "<"]
 
-
-@dataclass(frozen=True)
-class Quantity:
-    """One thing that a metric measures, and between which limits (neither included) a limit makes sense: at
-    or beyond them it is met by everything, or proven by nothing.
-    """
-
-    meaning: str
-    example: str
-    above: float
-    below: float
-
-
-JUST_UNDER_0 = math.nextafter(0.0, -math.inf)
-"""Below a limit of 0: answers that are all the same keep it."""
-
-QUANTITIES: Mapping[Metric, Mapping[str, Quantity]] = {
-    "error_rate": {
-        "increase": Quantity("share of errors less stable's", "increase <= 0.02", -1.0, 1.0),
-        "value": Quantity("share of errors", "value <= 0.01", 0.0, 1.0),
-    },
-    "latency_p95": {
-        "ratio": Quantity("95th percentile over stable's", "ratio <= 2.5", 1e-3, 1e4),
-        "value_ms": Quantity(
-            "95th percentile in milliseconds",
-            "value_ms <= 500",
-            # What is quicker or slower is not told apart.
-            math.nextafter(LATENCY_BOUNDS_S[0] * 1000, 0.0),
-            math.nextafter(LATENCY_BOUNDS_S[-1] * 1000, math.inf),
-        ),
-    },
-    "prediction_shift": {
-        "mean": Quantity("absolute difference of the mean outputs", "mean <= 0.05", JUST_UNDER_0, math.inf),
-        "distance": Quantity(
-            "mean absolute difference per request, shadow steps only",
-            "distance <= 0.05",
-            JUST_UNDER_0,
-            math.inf,
-        ),
-    },
-    "quality": {
-        "increase": Quantity("mean loss less stable's", "increase <= 0.02", -math.inf, math.inf),
-    },
-}
-"""{metric: {quantity: what it means}}. All of them grow when a version gets worse."""
 
 _FORM = re.compile(r"\s*([a-z_0-9]+)\s*(<=|<)\s*(\S+)\s*\Z")
 
@@ -82,7 +35,7 @@ class Condition:
             raise DeclarationError(f"success condition on {self.quantity!r}: {self.number} is no limit")
 
     @classmethod
-    def parse(cls, text: str, *, metric: Metric | None = None) -> "Condition":
+    def parse(cls, text: str, *, metric: str | None = None) -> "Condition":
         """The condition that a text like ``increase <= 0.02`` says, checked against ``metric`` if given.
 
         Raises DeclarationError with the quantities that the metric has and an example.
@@ -96,17 +49,17 @@ class Condition:
         condition = cls(said[1], cast("Operator", said[2]), number)
         if metric is not None:
             condition.check(metric)
-        elif all(condition.quantity not in quantities for quantities in QUANTITIES.values()):
+        elif all(condition.quantity not in one.quantities for one in ANALYSIS_METRICS.members()):
             raise DeclarationError(
                 f"success condition {text!r}: unknown quantity {said[1]!r}. {_allowed(None)}"
             )
         return condition
 
-    def check(self, metric: Metric) -> None:
+    def check(self, metric: str) -> None:
         """Raises DeclarationError when the metric has no such quantity, or no value of it fits the limit."""
-        if metric not in QUANTITIES:
-            raise DeclarationError(f"unknown metric {metric!r}. Allowed: {', '.join(QUANTITIES)}")
-        quantity = QUANTITIES[metric].get(self.quantity)
+        if metric not in ANALYSIS_METRICS:
+            raise DeclarationError(f"unknown metric {metric!r}. Allowed: {', '.join(ANALYSIS_METRICS)}")
+        quantity = ANALYSIS_METRICS[metric].quantities.get(self.quantity)
         if quantity is None:
             raise DeclarationError(f"{metric} has no quantity {self.quantity!r}. {_allowed(metric)}")
         if not quantity.above < self.number < quantity.below:
@@ -127,13 +80,14 @@ def _number(text: str) -> float | None:
     return number if math.isfinite(number) else None
 
 
-def _allowed(metric: Metric | None) -> str:
-    metrics = list(QUANTITIES) if metric is None or metric not in QUANTITIES else [metric]
-    return " ".join(
-        f"{name} has {' and '.join(f'{key} ({one.meaning})' for key, one in QUANTITIES[name].items())}, "
-        f"for example `{next(iter(QUANTITIES[name].values())).example}`."
-        for name in metrics
-    )
+def _allowed(metric: str | None) -> str:
+    names = list(ANALYSIS_METRICS) if metric is None or metric not in ANALYSIS_METRICS else [metric]
+    told = []
+    for name in names:
+        quantities = ANALYSIS_METRICS[name].quantities
+        listed = " and ".join(f"{key} ({one.meaning})" for key, one in quantities.items())
+        told.append(f"{name} has {listed}, for example `{next(iter(quantities.values())).example}`.")
+    return " ".join(told)
 
 
 @dataclass(frozen=True)
@@ -145,7 +99,7 @@ class Analysis:
     inconclusive ones, before the rollout is given up or stopped; counting them is the plan's part.
     """
 
-    metric: Metric
+    metric: str
     condition: Condition
     failure_limit: int = 0
     inconclusive_limit: int = 10
@@ -161,7 +115,7 @@ class Analysis:
     @property
     def needs_pairs(self) -> bool:
         """Only a shadow step can measure it: elsewhere it stays inconclusive for ever."""
-        return (self.metric, self.condition.quantity) == ("prediction_shift", "distance")
+        return ANALYSIS_METRICS[self.metric].quantities[self.condition.quantity].needs_pairs
 
     def __str__(self) -> str:
         return f"{self.metric} {self.condition}"

@@ -6,8 +6,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mlops_assets.rollout.judging.conditions import DEFAULT_ANALYSES, QUANTITIES, Analysis, Condition, Metric
-from mlops_assets.rollout.judging.judge import QualityEvidence, StepEvidence, judge, measure
+from mlops_assets.rollout.judging.conditions import DEFAULT_ANALYSES, Analysis, Condition
+from mlops_assets.rollout.judging.evidence import QualityEvidence, StepEvidence
+from mlops_assets.rollout.judging.judge import judge, measure
+from mlops_assets.rollout.judging.metrics import ANALYSIS_METRICS
 from mlops_assets.testing.simulated_rollouts import errors_scenario, quality_scenario
 from serve.schema import LATENCY_BOUNDS_S, Moments, ShadowEvidence, VersionEvidence
 
@@ -15,7 +17,7 @@ BUCKETS = len(LATENCY_BOUNDS_S) + 1
 NOTHING = VersionEvidence()
 
 
-def analysis(metric: Metric, text: str) -> Analysis:
+def analysis(metric: str, text: str) -> Analysis:
     return Analysis(metric, Condition.parse(text, metric=metric))
 
 
@@ -49,8 +51,8 @@ def shadow(requests: int, errors: int = 0, *, mean: float = 0.0, distance: float
 
 EVERYTHING = tuple(
     analysis(metric, quantity.example)
-    for metric, quantities in QUANTITIES.items()
-    for quantity in quantities.values()
+    for metric in ANALYSIS_METRICS
+    for quantity in ANALYSIS_METRICS[metric].quantities.values()
 )
 
 

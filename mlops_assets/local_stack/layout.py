@@ -5,6 +5,7 @@ processes (``processes.py``).
 """
 
 import hashlib
+import json
 import os
 import secrets
 import shlex
@@ -20,6 +21,8 @@ from mlops_assets.errors import StackError
 
 # A Unix socket's path may have 107 bytes. The longest below the folder is HAProxy's admin socket, in a folder
 # named after the node: h/<56 characters>/admin.sock.<pid>.tmp
+LOCATION = "mlops_assets"
+"""Name of the code location, as in ``workspace.yaml``."""
 LONGEST_SOCKET_FOLDER = 107 - len(f"/h/{'n' * 56}/admin.sock.4194304.tmp")
 
 
@@ -61,8 +64,18 @@ class Layout:
 
     @property
     def temporary(self) -> Path:
-        """Temporary files of all processes; Dagster's code servers have their sockets there."""
+        """Temporary files of all processes; what Dagster's code server starts has its sockets there."""
         return self.sockets / "t"
+
+    @property
+    def code_socket(self) -> Path:
+        """Where the code server listens."""
+        return self.sockets / "code.sock"
+
+    @property
+    def workspace(self) -> Path:
+        """Tells Dagster's webserver and daemon where the code server is."""
+        return self.run / "workspace.yaml"
 
     @property
     def sockets(self) -> Path:
@@ -83,7 +96,7 @@ class Layout:
         return self.sockets / "h"
 
     def prepare(self, *, dagster_yaml: Path) -> None:
-        """Makes the folders and a new token for Ray, and links ``dagster_yaml`` into DAGSTER_HOME."""
+        """Makes the folders, a token for Ray and the workspace; links ``dagster_yaml`` into DAGSTER_HOME."""
         if not dagster_yaml.is_file():
             raise StackError(f"{dagster_yaml} does not exist; run this from a checkout of the project.")
         for folder in (self.logs, self.run, self.dagster_home, self.mlflow, self.desired_state.parent):
@@ -91,6 +104,11 @@ class Layout:
         make_private(self.sockets)
         self.temporary.mkdir(exist_ok=True)
         write_private(self.ray_token, secrets.token_hex(32))
+        # JSON is YAML, and needs no quoting of its own.
+        server = {"socket": str(self.code_socket), "location_name": LOCATION}
+        self.workspace.write_text(json.dumps({"load_from": [{"grpc_server": server}]}), encoding="utf-8")
+        # A server that was killed leaves its socket, and no other can listen there.
+        self.code_socket.unlink(missing_ok=True)
         link = self.dagster_home / "dagster.yaml"
         if not (link.is_symlink() and link.readlink() == dagster_yaml):
             link.unlink(missing_ok=True)

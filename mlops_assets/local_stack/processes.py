@@ -12,7 +12,7 @@ from typing import Literal
 
 from mlops_assets import environment
 from mlops_assets.errors import StackError
-from mlops_assets.local_stack.layout import Layout
+from mlops_assets.local_stack.layout import LOCATION, Layout
 from mlops_assets.local_stack.ports import Port, unused
 
 MARKER = "MLOPS_STACK"
@@ -245,7 +245,7 @@ def declared_processes(settings: StackSettings) -> list[ProcessSpec]:
     specs = [_ray(settings)] if settings.local_ray else []
     if not settings.remote_tracking:
         specs.append(_mlflow(settings))
-    return [*specs, _dagster_webserver(settings), _dagster_daemon(settings)]
+    return [*specs, _dagster_code_server(settings), _dagster_webserver(settings), _dagster_daemon(settings)]
 
 
 def _ray(settings: StackSettings) -> ProcessSpec:
@@ -327,6 +327,27 @@ def _mlflow(settings: StackSettings) -> ProcessSpec:
     )  # fmt: skip
 
 
+def _dagster_code_server(settings: StackSettings) -> ProcessSpec:
+    """One process holds the definitions for the webserver and the daemon.
+
+    Named in their workspace as a module, the daemon would start a new one every minute, and each imports
+    everything anew. Its socket lies in a folder that only its owner may enter: it runs what it is asked to.
+    """
+    return ProcessSpec(
+        name="dagster-code-server",
+        command=(
+            _binary("dagster"), "code-server", "start",
+            f"--socket={settings.layout.code_socket}",
+            f"--module-name={settings.definitions_module}",
+            f"--location-name={LOCATION}",
+        ),
+        environment=process_environment(settings),
+        folder=settings.layout.run,
+        ready_text="Started Dagster code proxy server",
+        stage="after Ray",
+    )  # fmt: skip
+
+
 def _dagster_webserver(settings: StackSettings) -> ProcessSpec:
     return ProcessSpec(
         name="dagster-webserver",
@@ -335,7 +356,7 @@ def _dagster_webserver(settings: StackSettings) -> ProcessSpec:
             *(sys.executable, "-m", "mlops_assets.local_stack.webserver"),
             "--host=127.0.0.1",
             f"--port={settings.dagster_port}",
-            f"--workspace={settings.root / 'workspace.yaml'}",
+            f"--workspace={settings.layout.workspace}",
             "--suppress-warnings",
         ),
         environment=process_environment(settings),
@@ -350,7 +371,7 @@ def _dagster_webserver(settings: StackSettings) -> ProcessSpec:
 def _dagster_daemon(settings: StackSettings) -> ProcessSpec:
     return ProcessSpec(
         name="dagster-daemon",
-        command=(_binary("dagster-daemon"), "run", f"--workspace={settings.root / 'workspace.yaml'}"),
+        command=(_binary("dagster-daemon"), "run", f"--workspace={settings.layout.workspace}"),
         environment=process_environment(settings),
         folder=settings.layout.run,
         # Its sensors would start runs of their own for assets that are just being made for the first time.

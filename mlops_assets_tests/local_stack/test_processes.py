@@ -57,6 +57,7 @@ def test_remote_services_are_not_started_here(settings, monkeypatch):
     assert [spec.name for spec in declared_processes(settings)] == [
         "ray",
         "mlflow",
+        "dagster-code-server",
         "dagster-webserver",
         "dagster-daemon",
     ]
@@ -65,7 +66,11 @@ def test_remote_services_are_not_started_here(settings, monkeypatch):
 
     elsewhere = settings_from_environment()
 
-    assert [spec.name for spec in declared_processes(elsewhere)] == ["dagster-webserver", "dagster-daemon"]
+    assert [spec.name for spec in declared_processes(elsewhere)] == [
+        "dagster-code-server",
+        "dagster-webserver",
+        "dagster-daemon",
+    ]
     assert elsewhere.mlflow_url == "https://mlflow.example.com"
 
 

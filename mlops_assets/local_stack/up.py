@@ -134,12 +134,12 @@ def complete(settings: StackSettings, running: record.Owner, console: Console) -
     with stop_on_signals(), Display(console) as display:
         graph = _GraphBuilder(settings, display, again=True)
         graph.start()
+        _reload_definitions(settings)
         while graph.deployed is None:
             graph.poll()
             time.sleep(POLL_S)
         built = graph.built()
         _wait_for_answers(settings, built, display, lambda: None)
-    _reload_definitions(settings)
     shown = _shown(settings, built)
     _print_summary(settings, built, shown, console)
     record.update(settings.layout, running, list(shown), built.lacks)
@@ -230,7 +230,10 @@ def _shown(settings: StackSettings, built: Built) -> dict[str, endpoint.Sample]:
 
 
 def _reload_definitions(settings: StackSettings) -> None:
-    """Lets the webserver load the definitions anew: it shows what was declared when it started."""
+    """Lets the code server read the documents anew.
+
+    Before anything is built: its sensors would take a new deployment for an orphan.
+    """
     query = json.dumps({"query": "mutation { reloadWorkspace { __typename } }"}).encode()
     headers = {"Content-Type": "application/json"}
     try:

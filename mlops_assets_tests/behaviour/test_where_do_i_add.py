@@ -270,6 +270,7 @@ ROWS: dict[str, Callable[[DefsFolderSandbox, Added, Path], None]] = {
 }
 NOT_BY_YAML = {
     "a gate rule",
+    "a channel of alerts",  # set in the environment; resources/test_channels.py adds one
     "a kind of asset",
     "something outside (a store, a registry)",
     "an HTTP endpoint",

@@ -13,8 +13,8 @@ from typing import Any
 import httpx
 import pytest
 
-from mlops_assets.resources import alerts as module
-from mlops_assets.resources.alerts import Alert, Alerts
+from mlops_assets.resources.alerts import Alert, Alerts, _log
+from mlops_assets.resources.alerts.webhook import WebhookChannel
 from mlops_assets.testing.webhook import Webhook, webhook
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -190,7 +190,7 @@ def test_the_half_line_of_a_process_that_died_is_left_alone(alerts: Alerts) -> N
 
 def test_looking_back_is_bounded(alerts: Alerts, monkeypatch: pytest.MonkeyPatch) -> None:
     alerts.send(ABORTED, clock=at(0))
-    monkeypatch.setattr(module, "TAIL_BYTES", 2_000)
+    monkeypatch.setattr(_log, "TAIL_BYTES", 2_000)
     assert alerts.send(ABORTED, clock=at(1)).startswith("suppressed")
     alerts.send(Alert("log_drops", "flights_prediction_log", "x" * 3_000, "y"), clock=at(2))
     assert alerts.send(ABORTED, clock=at(3)) == "logged; no webhook is set"
@@ -233,7 +233,7 @@ def test_an_alert_whose_process_died_over_it_is_delivered_after_a_while(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as dying:
-        dying.setattr(module, "_posted", died)
+        dying.setattr(WebhookChannel, "deliver", died)
         with pytest.raises(KeyboardInterrupt):
             alerts.send(ABORTED, clock=at(0))
     assert deliveries(alerts) == ["sending"]
@@ -327,8 +327,8 @@ def test_a_log_that_is_full_after_the_delivery_is_said(
             raise OSError(28, "No space left on device")
         write(self, line)
 
-    write = module._Log.write
-    monkeypatch.setattr(module._Log, "write", full)
+    write = _log.AlertLog.write
+    monkeypatch.setattr(_log.AlertLog, "write", full)
     said = alerts.send(ABORTED, sleep=never)
     assert said == "delivered to the webhook; the log cannot be written (No space left on device)"
     assert deliveries(alerts) == ["sending"]

@@ -2,7 +2,7 @@
 
 Belongs here: asking Dagster's instance and the gateways, remembering in the cursor what was told, handing
 alerts over. Does not belong here: what is news (``watching.py`` beside this file), delivering it
-(``mlops_assets/resources/alerts.py``), rollouts and drift, whose sensors tell of themselves.
+(``mlops_assets/resources/alerts/``), rollouts and drift, whose sensors tell of themselves.
 
 An alert goes out before the cursor is saved. A tick that dies in between tells it again, and the port knows
 that it is the same news. Each of the two sensors watches the other: one that fails cannot say so.

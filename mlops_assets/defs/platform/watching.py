@@ -2,7 +2,7 @@
 
 Belongs here: when a state of freshness, a sensor, a prediction log, a failed run or a document that cannot be
 loaded is worth an alert, and its words. Does not belong here: asking Dagster and the gateways (``alerts.py``
-beside this file), delivering (``mlops_assets/resources/alerts.py``), drift and episodes
+beside this file), delivering (``mlops_assets/resources/alerts/``), drift and episodes
 (``mlops_assets/monitoring/``).
 
 Every function takes what was told before and gives what is told now. That memory only spares people a

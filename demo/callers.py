@@ -14,6 +14,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mlops_assets import defs
 from mlops_assets.data.loading import Source, load
 from mlops_assets.documents.dataset import DatasetDeclaration
 from mlops_assets.documents.deployment import DeploymentDeclaration
@@ -26,7 +27,7 @@ from mlops_assets.features.view import compute
 if TYPE_CHECKING:
     import pandas as pd
 
-DECLARATIONS = Path(__file__).resolve().parents[2] / "defs/flights/defs.yaml"
+DECLARATIONS = Path(defs.__file__).parent / "flights" / "defs.yaml"
 ONE_DAY = timedelta(days=1)
 
 

@@ -37,8 +37,14 @@ down: ## Stop everything that `make up` started
 loop: env ## The whole loop on a virtual clock, as a story (FULL=1: April to December, KEEP=1: stays up)
 	@exec $(BIN)/python -m demo $(if $(filter-out 0,$(FULL)),--full) $(if $(filter-out 0,$(KEEP)),--keep)
 
-test: env ## All tests (ARGS="..." goes to pytest)
+# Tests of a real Ray use all cores by themselves, so they follow one after the other when the rest is done.
+test: env ## All tests, those without Ray on every core (ARGS="..." goes to pytest instead)
+ifdef ARGS
 	@exec $(BIN)/python -m pytest $(ARGS)
+else
+	@$(BIN)/python -m pytest -m "not ray" --numprocesses=auto --dist=loadfile
+	@exec $(BIN)/python -m pytest -m ray
+endif
 
 check: env ## ruff, format, types, import contracts, declarations, text rules
 	@echo "ruff check" && $(BIN)/ruff check --quiet

@@ -78,8 +78,8 @@ def _log_share_above(limit: ArrayLike, hits: ArrayLike, trials: ArrayLike, a: fl
     misses = trials - hits
     # A margin, because a limit that was computed from the observed share must not pass it by rounding.
     speaks = hits - limit * trials > 1e-9 * trials
-    # The excluded cases divide by nothing; they are replaced below.
-    with np.errstate(divide="ignore", invalid="ignore"):
+    # The excluded cases divide by nothing and are replaced below; next to a limit of 0 any ratio is large.
+    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
         observed = hits / trials
         ratio = xlogy(hits, observed / limit) + xlogy(misses, (1.0 - observed) / (1.0 - limit))
         # The tail is 1 to all digits once the best ratio exceeds e^50, and far tails are slow to compute.

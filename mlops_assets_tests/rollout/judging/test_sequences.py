@@ -275,6 +275,12 @@ def test_the_bounds_hold_the_value_and_are_refused_themselves(seen: tuple[int, i
     assert high == 1.0 or share.log_below(high) >= ENOUGH
 
 
+def test_a_limit_that_is_hardly_above_0_is_one() -> None:
+    least = float(np.nextafter(0.0, 1.0))
+    assert 700.0 < log_share_above(least, 1, 1) < 750.0
+    assert log_share_above(least, 0, 1) == -np.inf
+
+
 @settings(max_examples=40, deadline=None)
 @given(counts, counts, st.floats(-0.9, 0.9))
 def test_the_least_over_the_nuisance_is_below_every_point_of_it(

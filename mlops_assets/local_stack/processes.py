@@ -344,6 +344,8 @@ def _dagster_code_server(settings: StackSettings) -> ProcessSpec:
         environment=process_environment(settings),
         folder=settings.layout.run,
         ready_text="Started Dagster code proxy server",
+        # It waits for the server that it started, which is ended with it.
+        stop_deadline_s=5.0,
         stage="after Ray",
     )  # fmt: skip
 

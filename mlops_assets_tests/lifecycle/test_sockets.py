@@ -9,9 +9,11 @@ import pickle
 import re
 import socket
 import stat
+import subprocess
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -92,8 +94,11 @@ def stack(platform: Platform, ray_cluster: RayCluster) -> Iterator[Stack]:
         for running in supervisor.running:
             family = process_table.descendants(running.process.pid)
             running.process.terminate()
-            process_table.end_all(family)
+            with suppress(subprocess.TimeoutExpired):
+                running.process.wait(running.spec.stop_deadline_s)
+            running.process.kill()
             running.process.wait(30)
+            process_table.end_all(family)
 
 
 @pytest.fixture(scope="module")

@@ -1,15 +1,18 @@
 """The replayed clock: followed at once, a broken file said, the last known time kept."""
 
+import json
 import logging
 import os
 import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pyarrow.dataset as ds
 import pytest
 
 from mlops_assets.testing.site import Site, run
+from mlops_assets.testing.small_models import ROW
 from serve.clock import ClockFileError, FileClock, read_instant, wall_clock
 from serve.inference_log import SCHEMA, PredictionLog
 from serve.schema import PredictionLogArgs
@@ -101,3 +104,28 @@ def test_answers_are_stamped_with_the_replayed_time_and_ready_says_when_it_break
     assert sorted(row["at"] for row in rows) == [NOON, later, later]
     days = {path.name for path in (tmp_path / "log" / "flights").iterdir()}
     assert days == {"dt=2013-04-01", "dt=2013-04-02"}
+
+
+def test_the_time_of_an_answer_is_that_before_it_is_sent(tmp_path: Path) -> None:
+    """A caller that has its answer may move the clock at once."""
+    log = PredictionLog(PredictionLogArgs(uri=str(tmp_path / "log")), deployment="flights", replica="r1")
+    now = [NOON.timestamp()]
+    body = json.dumps({"features": ROW}).encode()
+
+    async def story(site: Site) -> None:
+        async def receive() -> dict[str, Any]:
+            return {"type": "http.request", "body": body, "more_body": False}
+
+        async def send(message: dict[str, Any]) -> None:
+            now[0] += 86_400
+
+        scope = {
+            "type": "http", "method": "POST", "path": "/flights/predict", "root_path": "/flights",
+            "headers": [(b"content-type", b"application/json")], "query_string": b"",
+        }  # fmt: skip
+        await site.endpoint(scope, receive, send)
+
+    run(story, Site(log=log, wall_clock=lambda: now[0]))
+    log.close()
+    (row,) = ds.dataset(str(tmp_path / "log"), format="parquet", schema=SCHEMA).to_table().to_pylist()
+    assert row["at"] == NOON and now[0] > NOON.timestamp()

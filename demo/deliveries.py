@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from datetime import date, timedelta
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -174,11 +174,6 @@ def plant(definitions: Any, instance: Any, *, model: str, without: list[str]) ->
 
 
 COMMANDS: Mapping[str, Callable[..., dict[str, Any]]] = {"bring": bring, "plant": plant}
-
-
-def days_between(first: date, last: date) -> list[date]:
-    """Every day from first to last, both included; [] when last is earlier."""
-    return [first + timedelta(days=n) for n in range((last - first).days + 1)]
 
 
 if __name__ == "__main__":

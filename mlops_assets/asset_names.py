@@ -33,6 +33,9 @@ Kind = Literal[
 
 KINDS: tuple[Kind, ...] = get_args(Kind)
 
+_ENDINGS = sorted((kind for kind in KINDS if kind != "dataset"), key=len, reverse=True)
+"""Kinds that a word ends in, the longest first."""
+
 _FOLDERS: dict[Kind, str] = {
     "dataset": "datasets",
     "training_set": "training_sets",
@@ -55,9 +58,9 @@ def asset_name(kind: Kind, name: str) -> str:
 
 def read_asset_name(text: str) -> AssetName:
     """Kind and name that make this word; the longest ending counts, and a word without one is a dataset."""
-    for kind in sorted(KINDS, key=len, reverse=True):
+    for kind in _ENDINGS:
         name = text.removesuffix(f"_{kind}")
-        if kind != "dataset" and name and name != text:
+        if name and name != text:
             return AssetName(kind, name)
     return AssetName("dataset", text)
 

@@ -134,7 +134,7 @@ def complete(settings: StackSettings, running: record.Owner, console: Console) -
     with stop_on_signals(), Display(console) as display:
         graph = _GraphBuilder(settings, display, again=True)
         graph.start()
-        _reload_definitions(settings)
+        _reload_definitions(settings, display)
         while graph.deployed is None:
             graph.poll()
             time.sleep(POLL_S)
@@ -229,19 +229,25 @@ def _shown(settings: StackSettings, built: Built) -> dict[str, endpoint.Sample]:
     return samples
 
 
-def _reload_definitions(settings: StackSettings) -> None:
-    """Lets the code server read the documents anew.
+def _reload_definitions(settings: StackSettings, display: Display) -> None:
+    """Lets the code server read the documents anew, and says so when it does not.
 
-    Before anything is built: its sensors would take a new deployment for an orphan.
+    Before anything is deployed: its sensors would take a new deployment for an orphan.
     """
     query = json.dumps({"query": "mutation { reloadWorkspace { __typename } }"}).encode()
     headers = {"Content-Type": "application/json"}
     try:
         request = Request(f"{settings.dagster_url}/graphql", data=query, headers=headers)  # noqa: S310
-        build_opener(ProxyHandler({})).open(request, timeout=RELOAD_DEADLINE_S).close()
-    # Whoever looks at a page that is old can reload it there; what was built is built.
-    except (URLError, OSError):
-        return
+        with build_opener(ProxyHandler({})).open(request, timeout=RELOAD_DEADLINE_S) as response:
+            answer = response.read().decode(errors="replace")
+        problem = "" if '"Workspace"' in answer else answer[:500]
+    except (URLError, OSError) as error:
+        problem = str(error)
+    if problem:
+        display.note(
+            f"Dagster has not read the documents anew, so its sensors do not know what is new: {problem}. "
+            f"Press Reload at {settings.dagster_url}/deployment/locations"
+        )
 
 
 def _launch(supervisor: Supervisor, stage: Stage, display: Display) -> None:

@@ -11,7 +11,8 @@ from typing import Any
 
 @dataclass
 class Webhook:
-    """``statuses`` are answered one after the other, then 200; ``pages`` are answered to GET.
+    """``statuses`` are answered one after the other, then 200; ``pages`` are answered to GET,
+    ``answer`` to POST.
 
     ``encoding``: what answers claim to be encoded in; they are not.
     """
@@ -21,6 +22,7 @@ class Webhook:
     requests: list[tuple[Mapping[str, str], bytes]] = field(default_factory=list)
     pages: dict[str, str] = field(default_factory=dict)
     encoding: str = ""
+    answer: str = "ok"
 
     def kinds(self) -> list[str]:
         return [json.loads(body)["alert"]["kind"] for _, body in self.requests]
@@ -35,7 +37,7 @@ def webhook() -> Iterator[Webhook]:
         def do_POST(self) -> None:
             body = self.rfile.read(int(self.headers["Content-Length"]))
             hook.requests.append((dict(self.headers.items()), body))
-            self._answer(hook.statuses.pop(0) if hook.statuses else 200, "ok")
+            self._answer(hook.statuses.pop(0) if hook.statuses else 200, hook.answer)
 
         def do_GET(self) -> None:
             found = hook.pages.get(self.path)

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
 
 from mlops_assets import environment
 from mlops_assets.errors import StackError
@@ -51,6 +52,17 @@ def test_every_port_has_a_variable_of_the_environment_table(settings):
 
     assert {port.variable for port in ports} <= {variable.name for variable in environment.VARIABLES}
     assert sorted(port.number for port in ports) == [3000, 5000, 6379, 8000, 8265]
+
+
+def test_webserver_and_daemon_ask_the_one_code_server(settings):
+    settings.layout.prepare(dagster_yaml=environment.PROJECT_ROOT / "dagster.yaml")
+    (entry,) = yaml.safe_load(settings.layout.workspace.read_text())["load_from"]
+    commands = {spec.name: spec.command for spec in declared_processes(settings)}
+
+    assert f"--socket={entry['grpc_server']['socket']}" in commands["dagster-code-server"]
+    assert f"--location-name={entry['grpc_server']['location_name']}" in commands["dagster-code-server"]
+    for name in ("dagster-webserver", "dagster-daemon"):
+        assert f"--workspace={settings.layout.workspace}" in commands[name]
 
 
 def test_remote_services_are_not_started_here(settings, monkeypatch):

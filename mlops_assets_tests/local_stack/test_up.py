@@ -3,6 +3,7 @@
 import io
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from mlops_assets.local_stack.endpoint import Sample
 from mlops_assets.local_stack.lacking import AGAIN, INCOMPLETE, Lack
 from mlops_assets.local_stack.processes import StackSettings, settings_from_environment
 from mlops_assets.local_stack.up import Built
+from mlops_assets.testing.webhook import Webhook, webhook
 from mlops_assets_tests.local_stack.test_materialisation import dashboard
 
 __all__ = ["dashboard"]
@@ -44,8 +46,6 @@ def said(console: Console) -> str:
 def test_a_use_case_that_kills_the_process_is_left_out_and_the_rest_is_built(
     settings: StackSettings, console: Console, dashboard: str
 ) -> None:
-    from dataclasses import replace
-
     deadly = replace(
         settings,
         definitions_module="mlops_assets_tests.local_stack.crashing",
@@ -142,6 +142,49 @@ def test_completing_a_running_platform_changes_what_is_known_of_it_and_not_whose
     found = record.owner(settings.layout)
     assert found is not None and found.identity == owned.identity
     assert (found.deployments, found.lacks, found.phase) == (("spoiled", "tea"), (), "ready")
+
+
+class Builder:
+    """Builds nothing; says how often Dagster was asked to read the documents before it began to build."""
+
+    asked_before: int | None = None
+    hook: Webhook
+    deployed: list[str] | None = None
+
+    def __init__(self, *_: Any, **__: Any) -> None: ...
+
+    def start(self) -> None: ...
+
+    def poll(self) -> None:
+        Builder.asked_before = len(Builder.hook.requests)
+        self.deployed = ["tea"]
+
+    def built(self) -> Built:
+        return Built(["tea"], [], [])
+
+
+@pytest.mark.parametrize(
+    ("status", "answer", "told"),
+    [
+        (200, '{"data": {"reloadWorkspace": {"__typename": "Workspace"}}}', ""),
+        (200, '{"data": {"reloadWorkspace": {"__typename": "PythonError"}}}', "PythonError"),
+        (500, "no", "HTTP Error 500"),
+    ],
+)
+def test_new_documents_are_read_before_they_are_built_and_who_does_not_is_told(
+    settings: StackSettings, owned: record.Owner, console: Console, monkeypatch: pytest.MonkeyPatch,
+    status: int, answer: str, told: str,
+) -> None:  # fmt: skip
+    Running(monkeypatch, Built(["tea"], [], []))
+    monkeypatch.setattr(up, "_GraphBuilder", Builder)
+    monkeypatch.setattr(up, "_wait_for_answers", lambda *_: None)
+    with webhook() as hook:
+        hook.statuses, hook.answer, Builder.hook = [status], answer, hook
+        at = replace(settings, dagster_port=int(hook.url.rpartition(":")[2]))
+        assert up.complete(at, owned, console) == 0
+    assert Builder.asked_before == 1 and b"reloadWorkspace" in hook.requests[0][1]
+    assert ("has not read the documents anew" in said(console)) == bool(told)
+    assert told in said(console)
 
 
 @pytest.mark.parametrize("code", [0, INCOMPLETE])

@@ -68,8 +68,8 @@ class MedianTrainer(Trainer):
     model_format = "constant-json"
     defaults = {}
 
-    def _fit(self, matrix, target, *, features, task, classes, params, seed):
-        return json.dumps(float(target.mean())).encode(), {feature.name: 0.0 for feature in features}
+    def _fit(self, given):
+        return json.dumps(float(given.target.mean())).encode(), {one.name: 0.0 for one in given.features}
 """
 SOURCE = """
 from pyarrow import BufferReader, json

@@ -5,10 +5,10 @@ A new trainer is one more file here; ``_base.py`` says what it holds. Its bytes 
 """
 
 from mlops_assets.errors import UnknownName
-from mlops_assets.training.trainers._base import FittedModel, Trainer
+from mlops_assets.training.trainers._base import FitInputs, FittedModel, Trainer
 from serve.families import Family
 
-__all__ = ["TRAINERS", "FittedModel", "Trainer", "trainer"]
+__all__ = ["TRAINERS", "FitInputs", "FittedModel", "Trainer", "trainer"]
 
 TRAINERS: Family[Trainer] = Family("trainer", __name__, Trainer, unknown=UnknownName)
 

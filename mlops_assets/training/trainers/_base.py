@@ -44,6 +44,23 @@ class FittedModel:
     params: dict[str, Any]
 
 
+@dataclass(frozen=True)
+class FitInputs:
+    """What one model is made of.
+
+    ``matrix`` (n, features): NaN is missing, categories are codes; ``target`` (n,); ``classes``: 2 for
+    binary, 0 for regression; ``params``: every parameter of the trainer.
+    """
+
+    matrix: Array
+    target: Array
+    features: Sequence[FeatureSpec]
+    task: Task
+    classes: int
+    params: Mapping[str, Any]
+    seed: int
+
+
 class Trainer(ABC):
     """One way to train. Same inputs, parameters and seed give the same bytes, on any number of cores.
 
@@ -106,23 +123,11 @@ class Trainer(ABC):
                     "feature view's transform"
                 )
         chosen = self.parameters(params)
-        payload, importance = self._fit(
-            matrix, target, features=features, task=task, classes=classes, params=chosen, seed=seed
-        )
+        payload, importance = self._fit(FitInputs(matrix, target, features, task, classes, chosen, seed))
         total = sum(importance.values())
         shares = {name: (value / total if total > 0 else 0.0) for name, value in importance.items()}
         return FittedModel(payload, self.model_file, shares, chosen)
 
     @abstractmethod
-    def _fit(
-        self,
-        matrix: Array,
-        target: Array,
-        *,
-        features: Sequence[FeatureSpec],
-        task: Task,
-        classes: int,
-        params: Mapping[str, Any],
-        seed: int,
-    ) -> tuple[bytes, dict[str, float]]:
+    def _fit(self, given: FitInputs) -> tuple[bytes, dict[str, float]]:
         """The bytes of the native format, and importance per feature (any non-negative scale)."""

@@ -1,11 +1,11 @@
 """Gradient boosting by LightGBM; the model is its text format."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
-from mlops_assets.training.trainers._base import Array, Trainer
+from mlops_assets.training.trainers._base import FitInputs, Trainer
 from mlops_assets.training.trainers._boosting import OBJECTIVES, boost
-from serve.schema import FeatureSpec, Task
+from serve.schema import Task
 
 
 class LightGbmTrainer(Trainer):
@@ -28,17 +28,5 @@ class LightGbmTrainer(Trainer):
         "max_bin": 255,
     }
 
-    def _fit(
-        self,
-        matrix: Array,
-        target: Array,
-        *,
-        features: Sequence[FeatureSpec],
-        task: Task,
-        classes: int,
-        params: Mapping[str, Any],
-        seed: int,
-    ) -> tuple[bytes, dict[str, float]]:
-        return boost(
-            matrix, target, features=features, task=task, classes=classes, params=params, seed=seed, extra={}
-        )
+    def _fit(self, given: FitInputs) -> tuple[bytes, dict[str, float]]:
+        return boost(given, extra={})

@@ -1,18 +1,18 @@
 """Logistic regression by scikit-learn, written as the ``linear-json`` format."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import numpy as np
 
-from mlops_assets.training.trainers._base import Array, Trainer
+from mlops_assets.training.trainers._base import FitInputs, Trainer
 from mlops_assets.training.trainers._linear import (
     design_columns,
     importance_of,
     linear_document,
     sparse_design,
 )
-from serve.schema import FeatureSpec, Task
+from serve.schema import Task
 
 
 class LogisticRegressionTrainer(Trainer):
@@ -23,36 +23,26 @@ class LogisticRegressionTrainer(Trainer):
     model_format: ClassVar[str] = "linear-json"
     defaults: ClassVar[Mapping[str, Any]] = {"C": 1.0, "max_iter": 60, "tol": 1e-3}
 
-    def _fit(
-        self,
-        matrix: Array,
-        target: Array,
-        *,
-        features: Sequence[FeatureSpec],
-        task: Task,
-        classes: int,
-        params: Mapping[str, Any],
-        seed: int,
-    ) -> tuple[bytes, dict[str, float]]:
+    def _fit(self, given: FitInputs) -> tuple[bytes, dict[str, float]]:
         import warnings
 
         from sklearn.exceptions import ConvergenceWarning
         from sklearn.linear_model import LogisticRegression
 
-        columns = design_columns(matrix, features)
+        columns = design_columns(given.matrix, given.features)
         model = LogisticRegression(
-            C=float(params["C"]),
-            max_iter=int(params["max_iter"]),
-            tol=float(params["tol"]),
-            random_state=seed,
+            C=float(given.params["C"]),
+            max_iter=int(given.params["max_iter"]),
+            tol=float(given.params["tol"]),
+            random_state=given.seed,
         )
         with warnings.catch_warnings():
             # max_iter is a budget: a candidate that stops at it is judged like any other.
             warnings.simplefilter("ignore", ConvergenceWarning)
-            model.fit(sparse_design(matrix, columns), target)
-        coefficients = np.zeros((1 if task == "binary" else classes, model.coef_.shape[1]))
+            model.fit(sparse_design(given.matrix, columns), given.target)
+        coefficients = np.zeros((1 if given.task == "binary" else given.classes, model.coef_.shape[1]))
         intercepts = np.full(len(coefficients), -30.0)
-        if task == "binary":
+        if given.task == "binary":
             coefficients[:], intercepts[:] = model.coef_, model.intercept_
         else:
             present = model.classes_.astype(int)
@@ -62,5 +52,5 @@ class LogisticRegressionTrainer(Trainer):
             else:
                 coefficients[present], intercepts[present] = model.coef_, model.intercept_
         return linear_document(columns, coefficients, intercepts), importance_of(
-            features, columns, coefficients
+            given.features, columns, coefficients
         )

@@ -5,12 +5,12 @@ scikit-learn, because its model is a native text file (scikit-learn offers pickl
 bytes that differ from run to run), and it takes missing values and categories as they are.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
-from mlops_assets.training.trainers._base import Array, Trainer
+from mlops_assets.training.trainers._base import FitInputs, Trainer
 from mlops_assets.training.trainers._boosting import boost
-from serve.schema import FeatureSpec, Task
+from serve.schema import Task
 
 
 class RandomForestTrainer(Trainer):
@@ -29,24 +29,5 @@ class RandomForestTrainer(Trainer):
         "cat_smooth": 20.0,
     }
 
-    def _fit(
-        self,
-        matrix: Array,
-        target: Array,
-        *,
-        features: Sequence[FeatureSpec],
-        task: Task,
-        classes: int,
-        params: Mapping[str, Any],
-        seed: int,
-    ) -> tuple[bytes, dict[str, float]]:
-        return boost(
-            matrix,
-            target,
-            features=features,
-            task=task,
-            classes=classes,
-            params=params,
-            seed=seed,
-            extra={"boosting": "rf", "bagging_freq": 1},
-        )
+    def _fit(self, given: FitInputs) -> tuple[bytes, dict[str, float]]:
+        return boost(given, extra={"boosting": "rf", "bagging_freq": 1})

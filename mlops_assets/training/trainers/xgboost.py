@@ -1,10 +1,10 @@
 """Gradient boosting by XGBoost; the model is its universal binary JSON."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
-from mlops_assets.training.trainers._base import Array, Trainer, threads
-from serve.schema import FeatureSpec, Task
+from mlops_assets.training.trainers._base import FitInputs, Trainer, threads
+from serve.schema import Task
 
 OBJECTIVES: dict[Task, str] = {
     "binary": "binary:logistic",
@@ -31,42 +31,32 @@ class XgboostTrainer(Trainer):
         "max_cat_to_onehot": 4,
     }
 
-    def _fit(
-        self,
-        matrix: Array,
-        target: Array,
-        *,
-        features: Sequence[FeatureSpec],
-        task: Task,
-        classes: int,
-        params: Mapping[str, Any],
-        seed: int,
-    ) -> tuple[bytes, dict[str, float]]:
+    def _fit(self, given: FitInputs) -> tuple[bytes, dict[str, float]]:
         import xgboost
 
-        names = [feature.name for feature in features]
+        names = [feature.name for feature in given.features]
         columns = [f"f{position}" for position in range(len(names))]
         data = xgboost.QuantileDMatrix(
-            matrix,
-            target,
+            given.matrix,
+            given.target,
             feature_names=columns,
-            feature_types=["c" if feature.type == "category" else "float" for feature in features],
+            feature_types=["c" if feature.type == "category" else "float" for feature in given.features],
             enable_categorical=True,
-            max_bin=int(params["max_bin"]),
-            nthread=threads(len(target)),
+            max_bin=int(given.params["max_bin"]),
+            nthread=threads(len(given.target)),
         )
         settings = {
-            "objective": OBJECTIVES[task],
+            "objective": OBJECTIVES[given.task],
             "tree_method": "hist",
-            "seed": seed,
+            "seed": given.seed,
             "verbosity": 0,
-            "nthread": threads(len(target)),
-            **{name: value for name, value in params.items() if name != "num_rounds"},
+            "nthread": threads(len(given.target)),
+            **{name: value for name, value in given.params.items() if name != "num_rounds"},
             # A child heavier than a small table would leave no split at all.
-            "min_child_weight": min(float(params["min_child_weight"]), len(target) / 50),
-            **({"num_class": classes} if task == "multiclass" else {}),
+            "min_child_weight": min(float(given.params["min_child_weight"]), len(given.target) / 50),
+            **({"num_class": given.classes} if given.task == "multiclass" else {}),
         }
-        booster = xgboost.train(settings, data, num_boost_round=int(params["num_rounds"]))
+        booster = xgboost.train(settings, data, num_boost_round=int(given.params["num_rounds"]))
         gain = booster.get_score(importance_type="total_gain")
         importance = {name: float(gain.get(column, 0.0)) for name, column in zip(names, columns, strict=True)}
         return bytes(booster.save_raw("ubj")), importance

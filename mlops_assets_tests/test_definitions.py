@@ -1,11 +1,12 @@
 """What holds for all use cases, and keeps them apart."""
 
-from typing import Any
+from typing import Any, cast
 
 import dagster as dg
 import pytest
 
 from mlops_assets.asset_keys import asset_key, name_tags
+from mlops_assets.asset_names import Kind
 from mlops_assets.definitions import with_platform_policy
 from mlops_assets.defs.platform.resources import resources
 
@@ -73,3 +74,14 @@ def test_every_asset_of_the_platform_is_of_one_automation_sensor() -> None:
     ]
     assert len(covered) == len(set(covered))
     assert set(covered) >= graph.materializable_asset_keys
+
+
+def test_every_asset_that_ages_has_a_freshness_policy_of_its_kind() -> None:
+    from mlops_assets.definitions import FRESHNESS, defs
+
+    policies = {kind: policy for kinds, policy in FRESHNESS for kind in kinds.split()}
+    nodes = {node.key: node for node in defs().resolve_asset_graph().asset_nodes}
+    for kind in ("dataset", "features", "training_set", "candidates", "model", "evaluation", "deployment"):
+        node = nodes[asset_key(cast(Kind, kind), "flights")]
+        assert node.freshness_policy_or_from_metadata == policies[kind], kind
+    assert nodes[asset_key("drift", "flights")].freshness_policy_or_from_metadata is None

@@ -419,6 +419,19 @@ def test_a_model_alone_that_failed_is_not_the_attempt(instance: dg.DagsterInstan
     assert run.attempt == ""
 
 
+def test_an_approval_that_is_old_is_renewed_by_a_person_and_everything_else_by_a_run() -> None:
+    @dg.asset(key=asset_key("approval", "flights"), tags=name_tags("approval", "flights"))
+    def approval() -> None: ...
+
+    @dg.asset(key="bank_approval")
+    def own() -> None: ...
+
+    graph = dg.Definitions(assets=[approval, own]).resolve_asset_graph()
+    told = {key.to_user_string(): module._renewing(key, graph.get(key)) for key in graph.get_all_asset_keys()}
+    assert told["flights_approval"].endswith("mlops approve flights --by NAME --reason TEXT")
+    assert told["bank_approval"].endswith("dg launch --assets 'key:\"bank_approval\"'")
+
+
 # -- failed measurements -----------------------------------------------------------------------------
 
 

@@ -102,6 +102,7 @@ def new_command(
         kind="parquet" if parquet_file else kind_of(file),
         today=datetime.now(UTC).date(),
         label=label or ask,
+        defs=new.DEFS,
         task=task,
     )
     for line in new.lines(made, environment.serve_url()):

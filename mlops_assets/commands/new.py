@@ -50,8 +50,8 @@ def new_use_case(
     kind: Kind,
     today: date,
     label: str | Callable[[Sequence[str], str], str],
+    defs: Path,
     task: Task | None = None,
-    defs: Path = DEFS,
     module: str = MODULE,
 ) -> Made:
     """Writes the folder of the use case ``name``, learned from all rows of ``file``.
@@ -132,7 +132,7 @@ def new_use_case(
     return Made(folder, written_files, rows, question, request, guesses)
 
 
-def require_free(name: str, defs: Path = DEFS) -> None:
+def require_free(name: str, defs: Path) -> None:
     """MlopsError, with a name that would do, when no use case can be called so."""
     fits = re.sub(r"[^a-z0-9]+", "_", name.lower()).strip("_")
     if not re.fullmatch(r"[a-z][a-z0-9_]*", name):

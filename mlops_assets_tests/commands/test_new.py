@@ -197,7 +197,7 @@ def test_a_name_that_is_declared_elsewhere_is_refused(make: Make) -> None:
     other = new.DEFS / "flights" / "defs.yaml"
     assert other.exists()
     with pytest.raises(MlopsError, match=r"'weather' is declared in mlops_assets/defs/flights/defs\.yaml"):
-        new.require_free("weather")
+        new.require_free("weather", new.DEFS)
 
 
 @pytest.mark.parametrize(
@@ -231,3 +231,5 @@ def test_without_a_label_a_person_is_asked_and_a_pipe_is_told(
     assert CliRunner().invoke(cli.main, ["new", "tea"]).exit_code == 2
     missing = CliRunner().invoke(cli.main, ["new", "tea", "--csv", "nowhere.csv", "--label", "x"])
     assert missing.exit_code == 1 and "nowhere.csv is no file" in missing.output
+    made = CliRunner().invoke(cli.main, ["new", "tea", "--csv", str(file), "--label", "bitter"])
+    assert made.exit_code == 0 and (sandbox.defs_folder_path / "tea" / "defs.yaml").is_file()

@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
-from mlops_assets.evaluation.metrics import roc_auc
+from mlops_assets.evaluation.metrics.roc_auc import roc_auc
 from mlops_assets.monitoring.drift import assess_window
 from mlops_assets.monitoring.findings import Role, WindowDrift, WindowPerformance
 from mlops_assets.monitoring.labels import Watermark

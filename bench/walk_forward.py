@@ -26,7 +26,8 @@ from mlops_assets.defs.flights.datasets import prepare_flights, prepare_weather
 from mlops_assets.defs.flights.features import arrived_late, flight_features
 from mlops_assets.documents.dataset import DatasetDeclaration
 from mlops_assets.documents.feature_view import FeatureViewDeclaration
-from mlops_assets.evaluation.metrics import log_losses, roc_auc
+from mlops_assets.evaluation.metrics.log_loss import log_losses
+from mlops_assets.evaluation.metrics.roc_auc import roc_auc
 from mlops_assets.features.declared import declare
 from mlops_assets.features.view import compute
 from mlops_assets.training.dictionary import with_dictionaries

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from demo.world import Lived
-from mlops_assets.evaluation.metrics import log_losses, roc_auc
+from mlops_assets.evaluation.metrics.log_loss import log_losses
+from mlops_assets.evaluation.metrics.roc_auc import roc_auc
 
 if TYPE_CHECKING:
     from serve.scoring import Scorer

@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 from mlops_assets.evaluation.baseline import baseline_scores, describe_baseline
 from mlops_assets.evaluation.compare import Comparison, compare
 from mlops_assets.evaluation.gate import GatePolicy, Verdict, decide
-from mlops_assets.evaluation.metrics import calibration_noise, expected_calibration_error, measure, metric
+from mlops_assets.evaluation.metrics import measure, metric
+from mlops_assets.evaluation.metrics.calibration_error import calibration_noise, expected_calibration_error
 from mlops_assets.evaluation.plots import evaluation_plots
 from mlops_assets.evaluation.slices import Slice, compare_slices
 from serve.schema import Task

@@ -13,7 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mlops_assets.evaluation.drawing import COLOURS, FAINT, INK, blank, drawable, dress, legend, png
-from mlops_assets.evaluation.metrics import expected_calibration_error, roc_auc
+from mlops_assets.evaluation.metrics.calibration_error import expected_calibration_error
+from mlops_assets.evaluation.metrics.roc_auc import roc_auc
 from mlops_assets.evaluation.slices import Slice
 from serve.schema import Task
 

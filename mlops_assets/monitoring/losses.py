@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mlops_assets.evaluation.metrics import METRICS
+from mlops_assets.evaluation.metrics import LossMetric, metric
 from mlops_assets.monitoring.labels import LABEL, label_codes
 from mlops_assets.monitoring.performance import scores_of_answers
 from mlops_assets.rollout.judging.evidence import QualityEvidence
@@ -76,10 +76,10 @@ def answer_losses(
     kept = ~np.isnan(target) & scored
     if task == "multiclass":
         kept &= target < scores.shape[1]
-    losses = METRICS["rmse" if task == "regression" else "log_loss"].losses
-    assert losses is not None
+    judging = metric("rmse" if task == "regression" else "log_loss", task)
+    assert isinstance(judging, LossMetric)
     told = rows.loc[kept, ["answer_id", "row", "revision", "variant", "version", "micros"]]
-    return told.assign(loss=losses(target[kept], scores[kept]))
+    return told.assign(loss=judging.losses(target[kept], scores[kept]))
 
 
 def moments_by_revision(

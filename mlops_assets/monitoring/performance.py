@@ -2,7 +2,7 @@
 
 Belongs here: metrics of a window with intervals, the loss against the reference, slices. Does not belong
 here: when a window may be judged (``labels.py``), losses for a rollout's ``quality`` (``losses.py``), what a
-loss leads to (``policy.py``), the formulas of the metrics (``evaluation/metrics.py``).
+loss leads to (``policy.py``), the formulas of the metrics (``evaluation/metrics/``).
 
 What is held to the reference, and why. A log loss or Brier score moves with the base rate whatever the model
 does (13 % to 33 % of flights are late, by month: .36 to .62 for the *same* knowledge), so it cannot be
@@ -34,7 +34,7 @@ from pydantic import BaseModel, ConfigDict
 
 from mlops_assets.errors import DataError
 from mlops_assets.evaluation.jackknife import MIN_GROUPS, dealt, standard_error
-from mlops_assets.evaluation.metrics import METRICS, Metric, measure
+from mlops_assets.evaluation.metrics import Metric, measure, metrics_of
 from mlops_assets.evaluation.metrics import metric as metric_of
 from mlops_assets.monitoring.findings import SliceLoss, Variant, WindowPerformance
 from mlops_assets.monitoring.labels import AMBIGUOUS, HAS_KEYS, LABEL, Watermark, label_codes, label_state
@@ -81,9 +81,7 @@ def performance_references(
     ``groups``: day numbers of the rows, which vary together; None: rows are independent.
     """
     found = []
-    for metric in METRICS.values():
-        if task not in metric.tasks:
-            continue
+    for metric in metrics_of(task):
         estimate = _estimate(metric, target, scores, groups)
         if estimate is not None:
             found.append(
@@ -251,8 +249,7 @@ def _loss(
     if total == 0:
         return _Loss(metric, own, reference, loss, loss, level)
     freedom = total**2 / (variances[0] ** 2 / (own.groups - 1) + variances[1] ** 2 / (reference.groups - 1))
-    # The bias of a window is a distance: it can be wrong on either side.
-    one_sided = level / 2 if metric.name == "bias" else level
+    one_sided = level / 2 if metric.two_sided else level
     from scipy.stats import t
 
     return _Loss(

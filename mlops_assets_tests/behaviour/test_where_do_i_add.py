@@ -16,7 +16,8 @@ from dagster.components.testing import DefsFolderSandbox
 
 from mlops_assets.asset_keys import asset_key
 from mlops_assets.data import sources
-from mlops_assets.evaluation.metrics import METRICS, Metric
+from mlops_assets.evaluation import metrics as metrics_of_models
+from mlops_assets.evaluation.metrics import measure as measure_scores
 from mlops_assets.monitoring import detectors
 from mlops_assets.monitoring.drift import assess_window
 from mlops_assets.monitoring.reference import make_reference
@@ -102,6 +103,19 @@ class GrowthDetector(Detector):
 
     def by_chance(self, resampled):
         return Chance(1.0, 0.0, 0.0)
+"""
+METRIC = """
+from mlops_assets.evaluation.metrics import Metric
+
+class Hits(Metric):
+    name = "hits"
+    tasks = frozenset({"binary"})
+    greater_is_better = True
+    unit = "rows"
+    bounds = (0.0, float("inf"))
+
+    def _value(self, target, scores):
+        return float(((scores >= 0.5) == target).sum())
 """
 ANALYSIS_METRIC = """
 from mlops_assets.rollout.judging import sequences
@@ -212,11 +226,14 @@ def a_drift_detector(sandbox: DefsFolderSandbox, added: Added, tmp_path: Path) -
 
 def a_metric(sandbox: DefsFolderSandbox, added: Added, tmp_path: Path) -> None:
     text = changed("task: binary", "task: binary\n  gate: {metric: hits}")
-    assert "'hits'" in errors(sandbox, text)
-    with pytest.MonkeyPatch.context() as patch:
-        found = Metric("hits", frozenset({"binary"}), True, lambda target, scores: float(target.sum()))
-        patch.setitem(METRICS, "hits", found)
-        assert errors(sandbox, text) == ""
+    assert "Unknown metric 'hits'. Allowed: accuracy" in errors(sandbox, text)
+    added(metrics_of_models, "hits", METRIC)
+    assert errors(sandbox, text) == ""
+    assert "Unknown metric of task regression 'hits'" in errors(
+        sandbox, text.replace("task: binary", "task: regression")
+    )
+    found = measure_scores("binary", np.array([0.0, 1.0, 1.0]), np.array([0.1, 0.9, 0.2]))
+    assert found["hits"] == 2.0 and found["brier"] == pytest.approx(0.22)
 
 
 def a_metric_of_rollouts(sandbox: DefsFolderSandbox, added: Added, tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from mlops_assets.evaluation.compare import Comparison, compare
-from mlops_assets.evaluation.metrics import METRICS
+from mlops_assets.evaluation.metrics import metric
 
 Array = np.ndarray
 
@@ -29,7 +29,7 @@ def world(
 
 
 def on(name: str, target: Array, first: Array, second: Array, day: Array | None) -> Comparison:
-    return compare(METRICS[name], target, first, second, groups=day, confidence=0.95)
+    return compare(metric(name, "binary"), target, first, second, groups=day, confidence=0.95)
 
 
 @pytest.mark.parametrize("name", ["log_loss", "roc_auc"])

@@ -8,7 +8,7 @@ import pytest
 
 from mlops_assets.evaluation.gate import GatePolicy
 from mlops_assets.evaluation.judgement import Judgement, judge
-from mlops_assets.evaluation.metrics import METRICS
+from mlops_assets.evaluation.metrics import metric
 from mlops_assets.evaluation.slices import compare_slices
 from serve.schema import FeatureSpec, ModelManifest
 from serve.scoring import Scorer, scorer_from_bytes
@@ -126,7 +126,14 @@ def test_more_slices_need_stronger_proof() -> None:
 
     def widths(columns: dict[str, pd.Series]) -> float:
         [first, *_] = compare_slices(
-            columns, METRICS["log_loss"], target, scores, other, groups=None, confidence=0.95, min_rows=100
+            columns,
+            metric("log_loss", "binary"),
+            target,
+            scores,
+            other,
+            groups=None,
+            confidence=0.95,
+            min_rows=100,
         )
         return float(first.comparison.high or 0.0) - float(first.comparison.low or 0.0)
 
@@ -140,7 +147,7 @@ def test_a_slice_of_missing_values_is_a_slice_and_a_small_one_is_left_out() -> N
     scores = np.full(len(frame), 0.3)
     found = compare_slices(
         {"carrier": column},
-        METRICS["log_loss"],
+        metric("log_loss", "binary"),
         target,
         scores,
         scores,
@@ -156,7 +163,14 @@ def test_no_slice_large_enough_is_no_slice() -> None:
     scores = np.full(len(frame), 0.3)
     columns = {"carrier": frame["carrier"]}
     assert not compare_slices(
-        columns, METRICS["log_loss"], target, scores, scores, groups=None, confidence=0.95, min_rows=100
+        columns,
+        metric("log_loss", "binary"),
+        target,
+        scores,
+        scores,
+        groups=None,
+        confidence=0.95,
+        min_rows=100,
     )
 
 

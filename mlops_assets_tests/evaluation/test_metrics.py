@@ -6,21 +6,21 @@ from sklearn import metrics as sk
 
 from mlops_assets.errors import UnknownName
 from mlops_assets.evaluation.baseline import baseline_scores, describe_baseline
-from mlops_assets.evaluation.metrics import (
-    METRICS,
-    SELECTING,
-    calibration_noise,
-    expected_calibration_error,
-    measure,
-    metric,
-    roc_auc,
-)
+from mlops_assets.evaluation.metrics import METRICS, SELECTING, measure, metric
+from mlops_assets.evaluation.metrics.calibration_error import calibration_noise, expected_calibration_error
+from mlops_assets.evaluation.metrics.roc_auc import roc_auc
+from mlops_assets.testing.conformance.metrics import MetricConformance, cases
 from serve.schema import Task
 
 RANDOM = np.random.default_rng(0)
 BINARY = (RANDOM.integers(0, 2, 500).astype(float), np.round(RANDOM.uniform(0.1, 0.9, 500), 1))
 CLASSES = (RANDOM.integers(0, 3, 300).astype(float), RANDOM.dirichlet(np.ones(3), 300))
 NUMBERS = (RANDOM.normal(size=200), RANDOM.normal(size=200))
+
+
+@pytest.mark.parametrize(("metric", "task"), cases(METRICS.members()))
+class TestMetric(MetricConformance):
+    pass
 
 
 def test_binary_metrics_are_scikit_learns_ties_included() -> None:
@@ -106,7 +106,7 @@ def test_calibration_noise_is_what_a_perfect_model_shows_by_chance() -> None:
 
 def test_every_task_has_a_metric_that_selects() -> None:
     for task, name in SELECTING.items():
-        assert metric(name, task) is METRICS[name]
+        assert type(metric(name, task)) is METRICS[name]
 
 
 def test_a_metric_of_another_task_is_refused_with_those_of_the_task() -> None:

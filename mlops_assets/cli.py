@@ -83,7 +83,7 @@ def new_command(
 
     from mlops_assets import environment
     from mlops_assets.commands import new
-    from mlops_assets.data.inference import kind_of
+    from mlops_assets.data.inference import format_of
 
     given = [one for one in (csv_file, parquet_file) if one is not None]
     if len(given) != 1:
@@ -99,7 +99,7 @@ def new_command(
     made = new.new_use_case(
         name,
         file,
-        kind="parquet" if parquet_file else kind_of(file),
+        source="parquet" if parquet_file else format_of(file),
         today=datetime.now(UTC).date(),
         label=label or ask,
         defs=new.DEFS,

@@ -16,7 +16,8 @@ from typing import Any
 
 from mlops_assets import environment
 from mlops_assets.asset_names import KINDS, misread
-from mlops_assets.data.inference import Guess, Kind, Question, Rows, infer_question, infer_rows, likely_label
+from mlops_assets.data.guess import Guess
+from mlops_assets.data.inference import Question, Rows, infer_question, infer_rows, likely_label
 from mlops_assets.data.locations import read_bytes
 from mlops_assets.data.validation import REASONS
 from mlops_assets.documents import written
@@ -47,14 +48,15 @@ def new_use_case(
     name: str,
     file: Path,
     *,
-    kind: Kind,
+    source: str,
     today: date,
     label: str | Callable[[Sequence[str], str], str],
     defs: Path,
     task: Task | None = None,
     module: str = MODULE,
 ) -> Made:
-    """Writes the folder of the use case ``name``, learned from all rows of ``file``.
+    """Writes the folder of the use case ``name``, learned from all rows of ``file``, whose format
+    is ``source``.
 
     ``label`` is a column, or asks for one: of the columns, given the likely one. Raises MlopsError in words,
     and then nothing was written.
@@ -63,19 +65,19 @@ def new_use_case(
     if not file.is_file():
         raise MlopsError(f"{file} is no file. Give the path of a CSV or Parquet file on this machine.")
     content = read_bytes(str(file.absolute()), {})
-    rows = infer_rows(content, kind=kind, name=file.name, reserved=(REASONS, LABEL, SPLIT))
+    rows = infer_rows(content, source=source, name=file.name, reserved=(REASONS, LABEL, SPLIT))
     chosen = (
         label if isinstance(label, str) else label([one.original for one in rows.columns], likely_label(rows))
     )
     question = infer_question(rows, chosen, task)
     folder = defs / name
-    path, placed = _placed(file, kind, folder)
+    path, placed = _placed(file, source, folder)
     transform = f"{module}.{name}.rows.prepared" if rows.key_made or rows.renamed else ""
     examples = {one.name: one.example for one in rows.columns}
     documents = [
         written.dataset(
             name,
-            kind=kind,
+            source=source,
             path=path,
             columns=rows.types,
             key=[rows.key],
@@ -185,12 +187,12 @@ def require_label(columns: Sequence[str], likely: str) -> str:
     )
 
 
-def _placed(file: Path, kind: Kind, folder: Path) -> tuple[str, Path | None]:
+def _placed(file: Path, source: str, folder: Path) -> tuple[str, Path | None]:
     """The path that the source declares, and where the file is copied to; None when it stays."""
     if file.stat().st_size > LARGEST_COPIED:
         return str(file.absolute()), None
     packed = "".join(one for one in file.suffixes[-1:] if one in (".gz", ".zip"))
-    filename = f"raw.{kind}{packed}"
+    filename = f"raw.{source}{packed}"
     return filename, folder / filename
 
 

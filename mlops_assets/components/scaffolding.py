@@ -13,7 +13,7 @@ import click
 import dagster as dg
 from pydantic import BaseModel, Field
 
-from mlops_assets.data.inference import FEATURES, infer_rows, kind_of
+from mlops_assets.data.inference import FEATURES, format_of, infer_rows
 from mlops_assets.data.locations import read_bytes
 from mlops_assets.data.schema import ColumnType
 from mlops_assets.documents import written
@@ -64,10 +64,10 @@ class DatasetScaffolder(DocumentScaffolder[DatasetParams]):
     def text(self, name: str, params: DatasetParams, folder: Path) -> str:
         if params.file is None:
             columns: dict[str, ColumnType] = {"row_id": "integer", "value": "number"}
-            return written.dataset(name, kind="csv", path=f"{name}.csv", columns=columns, key=["row_id"])
+            return written.dataset(name, source="csv", path=f"{name}.csv", columns=columns, key=["row_id"])
         file = Path(params.file).absolute()
-        kind = kind_of(file)
-        rows = infer_rows(read_bytes(str(file), {}), kind=kind, name=file.name)
+        source = format_of(file)
+        rows = infer_rows(read_bytes(str(file), {}), source=source, name=file.name)
         if rows.renamed:
             raise MlopsError(
                 f"columns {', '.join(map(repr, rows.renamed))} of {file.name} need other names, and so a "
@@ -75,7 +75,9 @@ class DatasetScaffolder(DocumentScaffolder[DatasetParams]):
             )
         types = {one.name: one.type for one in rows.columns}
         key = [] if rows.key_made else [rows.key]
-        return written.dataset(name, kind=kind, path=str(file), columns=types, key=key, options=rows.options)
+        return written.dataset(
+            name, source=source, path=str(file), columns=types, key=key, options=rows.options
+        )
 
 
 class FeatureViewParams(BaseModel):

@@ -1,38 +1,28 @@
 """What a file of rows seems to be: how it is read, its columns, key, time, and what can be learned. Pure.
 
 Belongs here: guesses about one file, each with its reason and how to say otherwise. Does not belong here:
-the text of documents (``documents/written.py``), asking people and writing files (``commands/new.py``),
-what a value of a type is (``conversion.py``).
+how files of a format are written (``sources/``), the text of documents (``documents/written.py``), asking
+people and writing files (``commands/new.py``), what a value of a type is (``conversion.py``).
 
 Every guess is made on all rows and with the platform's own readers, so that what is declared from it loads.
 """
 
-import codecs
-import csv
-import io
 import re
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from mlops_assets.data.conversion import ColumnType, convert, family_of
-from mlops_assets.data.sources import SourceFormat
-from mlops_assets.data.sources.csv_format import NULL_VALUES, CsvFormat, Missing
-from mlops_assets.data.sources.parquet_format import ParquetFormat
+from mlops_assets.data.guess import Guess
+from mlops_assets.data.sources import SOURCES
+from mlops_assets.data.sources.csv_format import CsvSource
 from mlops_assets.errors import DataError, UnknownName
 from serve.schema import FeatureType, Task
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-Kind = Literal["csv", "parquet"]
-
-PARQUET = (".parquet", ".pq")
-DELIMITERS = (",", ";", "\t", "|")
-SNIFFED_LINES = 200
-MISSING_TEXTS = ("nan", "N/A", "n/a", "#N/A", "NULL", "Null", "null", "None", "none", "?", "-", "--")
-"""Texts that mean missing in many files, where everything else in the column reads as another type."""
 ROW_ID = "row_id"
 MOST_CLASSES = 30
 MOST_CODES = 10
@@ -69,15 +59,6 @@ FEATURES: Mapping[ColumnType, FeatureType] = {
 
 
 @dataclass(frozen=True)
-class Guess:
-    """What was taken to be so, why, and what to change where it is not."""
-
-    what: str
-    why: str
-    otherwise: str
-
-
-@dataclass(frozen=True)
 class Column:
     """One declared column: its name in the file, its type, and what its values are like."""
 
@@ -97,9 +78,9 @@ class Column:
 
 @dataclass(frozen=True)
 class Rows:
-    """A file as it is to be declared. ``options`` are those of the source that are not the default."""
+    """A file as it is to be declared: ``source`` is its format, ``options`` its fields beside the default."""
 
-    kind: Kind
+    source: str
     rows: int
     options: Mapping[str, Any]
     columns: tuple[Column, ...]
@@ -137,47 +118,31 @@ class Question:
     guesses: tuple[Guess, ...] = field(default=())
 
 
-def kind_of(file: Path) -> Kind:
-    """The format that a file's name tells: CSV unless it ends like Parquet."""
-    return "parquet" if file.suffix.lower() in PARQUET else "csv"
+def format_of(file: Path) -> str:
+    """The source format whose files have such names, packed ones included; CSV where none has."""
+    name = file.name.lower()
+    plain = name.removesuffix(".gz").removesuffix(".zip")
+    return next((one.name for one in SOURCES.members() if plain.endswith(one.suffixes)), CsvSource.name)
 
 
 # -- the file ------------------------------------------------------------------------------------------
 
 
-def infer_rows(content: bytes, *, kind: Kind, name: str, reserved: Collection[str] = ()) -> Rows:
-    """The file as it can be declared, from all its rows. ``reserved``: names that no column can have.
+def infer_rows(content: bytes, *, source: str, name: str, reserved: Collection[str] = ()) -> Rows:
+    """The file as it can be declared, from all its rows.
 
-    Raises DataError in words: an empty file, no header, columns of one name, nothing to learn from.
+    ``source``: the name of its format. ``reserved``: names that no column can have. Raises UnknownName for a
+    format that there is not; DataError for an empty file, no header, columns of one name, nothing to learn
+    from.
     """
     if not content.strip():
         raise DataError(f"{name} is empty: the first line has to name the columns, the others are the rows.")
-    options, guesses = _csv_options(content, name) if kind == "csv" else ({}, [])
-    table = _read(content, kind, name, options, {})
+    options, guesses = SOURCES[source].guessed(content, name)
+    table = _read(content, source, name, options, {})
     if table.num_rows == 0:
         raise DataError(f"{name} has {table.num_columns} columns and no row: there is nothing to learn from.")
-    if kind == "csv":
-        _require_header(table.column_names, name)
-        means_missing = _texts_that_mean_missing(content, name, options, table)
-        if means_missing:
-            defaults = list(NULL_VALUES)
-            options = {
-                **options,
-                "column_null_values": {
-                    column: [*defaults, *texts] for column, texts in means_missing.items()
-                },
-            }
-            table = _read(content, kind, name, options, {})
-            guesses += [
-                Guess(
-                    f"{', '.join(map(repr, texts))} means missing in {column}",
-                    "everything else in the column reads as another type than text",
-                    "column_null_values under source",
-                )
-                for column, texts in means_missing.items()
-            ]
     renamed = _renamed(table.column_names, reserved)
-    columns, left_out = _columns(content, kind, name, options, table, renamed)
+    columns, left_out = _columns(content, source, name, options, table, renamed)
     guesses += left_out
     guesses += [
         Guess(
@@ -189,131 +154,14 @@ def infer_rows(content: bytes, *, kind: Kind, name: str, reserved: Collection[st
     ]
     key, made, why = _key(columns, table.num_rows)
     guesses.append(why)
-    return Rows(kind, table.num_rows, options, tuple(columns), renamed, key, made, tuple(guesses))
-
-
-def _csv_options(content: bytes, name: str) -> tuple[dict[str, Any], list[Guess]]:
-    """Encoding, delimiter and last line, where they are not the default."""
-    from mlops_assets.data.sources.csv_format import decompressed
-
-    content = decompressed(content, name)
-    options: dict[str, Any] = {}
-    guesses = []
-    encoding = _encoding(content)
-    if encoding != "utf-8":
-        options["encoding"] = encoding
-        guesses.append(Guess(f"the file is written in {encoding}", "it is no UTF-8", "encoding under source"))
-    text = content.decode(encoding)
-    if not text.strip():
-        raise DataError(f"{name} is empty: the first line has to name the columns, the others are the rows.")
-    delimiter = _delimiter(text)
-    if delimiter != ",":
-        options["delimiter"] = delimiter
-        guesses.append(
-            Guess(
-                f"columns are separated by {delimiter!r}",
-                "it cuts every line into the same number of fields",
-                "delimiter under source",
-            )
-        )
-    if not text.endswith(("\n", "\r")):
-        options["final_newline"] = "optional"
-        guesses.append(
-            Guess(
-                "the file is whole", "its last line does not end, which a cut file looks like too", "the file"
-            )
-        )
-    return options, guesses
-
-
-def _encoding(content: bytes) -> str:
-    if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
-        return "utf-16"
-    for encoding in ("utf-8", "cp1252"):
-        try:
-            content.decode(encoding)
-        except UnicodeDecodeError:
-            continue
-        return encoding
-    return "latin-1"
-
-
-def _delimiter(text: str) -> str:
-    """What cuts the first lines into the same number of fields; of several, what cuts into the most."""
-    lines = list(_lines(text))
-    sample = "".join(lines)
-    best, most = ",", 1
-    for one in DELIMITERS:
-        counts = {len(row) for row in csv.reader(io.StringIO(sample), delimiter=one) if row}
-        if len(counts) == 1 and (count := counts.pop()) > most:
-            best, most = one, count
-    return best
-
-
-def _lines(text: str) -> Iterator[str]:
-    """The first lines; not one more line than the quotes that are open allow."""
-    open_quotes = False
-    for number, line in enumerate(io.StringIO(text, newline="")):
-        yield line
-        open_quotes ^= line.count('"') % 2 == 1
-        if number >= SNIFFED_LINES and not open_quotes:
-            return
+    return Rows(source, table.num_rows, options, tuple(columns), renamed, key, made, tuple(guesses))
 
 
 def _read(
-    content: bytes, kind: Kind, name: str, options: Mapping[str, Any], columns: Mapping[str, ColumnType]
+    content: bytes, source: str, name: str, options: Mapping[str, Any], columns: Mapping[str, ColumnType]
 ) -> "pa.Table":
-    return source_format(kind, options).read(content, name=name, columns=columns, infer=not columns)
-
-
-def source_format(kind: Kind, options: Mapping[str, Any]) -> SourceFormat:
-    """The reader of a file with these options of its source."""
-    if kind == "parquet":
-        return ParquetFormat()
-    return CsvFormat(
-        delimiter=options.get("delimiter", ","),
-        missing=Missing(by_column=options.get("column_null_values", {})),
-        final_newline=options.get("final_newline", "required"),
-        encoding=options.get("encoding", "utf-8"),
-    )
-
-
-def _require_header(names: Sequence[str], name: str) -> None:
-    """DataError when the first line is a row: then the file names no columns."""
-    if names and all(re.fullmatch(r"-?[0-9]+([.,][0-9]+)?", one.strip()) for one in names):
-        raise DataError(
-            f"The first line of {name} holds numbers ({', '.join(names[:4])}), not the names of the columns. "
-            "Write a line with a name for every column above it."
-        )
-
-
-def _texts_that_mean_missing(
-    content: bytes, name: str, options: Mapping[str, Any], table: "pa.Table"
-) -> dict[str, list[str]]:
-    """By column of text, the texts without which all of it reads as another type."""
-    import pyarrow as pa
-    import pyarrow.compute as pc
-
-    present: dict[str, list[str]] = {}
-    for column in table.column_names:
-        values = table.column(column)
-        if pa.types.is_string(values.type):
-            distinct = set(pc.unique(values).to_pylist())
-            found = [text for text in MISSING_TEXTS if text in distinct]
-            if found and len(distinct - {None, *found}) > 0:
-                present[column] = found
-    if not present:
-        return {}
-    tried = {
-        **options,
-        "column_null_values": {column: [*NULL_VALUES, *texts] for column, texts in present.items()},
-    }
-    without = _read(content, "csv", name, tried, {})
-    return {
-        column: texts
-        for column, texts in present.items()
-        if not pa.types.is_string(without.schema.field(column).type)
-    }
+    declared = SOURCES[source](format=source, path=name, **options)
+    return declared.reader().read(content, name=name, columns=columns, infer=not columns)
 
 
 def _renamed(names: Sequence[str], reserved: Collection[str]) -> dict[str, str]:
@@ -336,7 +184,7 @@ def _renamed(names: Sequence[str], reserved: Collection[str]) -> dict[str, str]:
 
 def _columns(
     content: bytes,
-    kind: Kind,
+    source: str,
     name: str,
     options: Mapping[str, Any],
     table: "pa.Table",
@@ -374,7 +222,7 @@ def _columns(
             f"{name} has no column that can be declared: {'; '.join(one.why for one in guesses)}."
         )
     # As the declaration will read it: text is what it is there, which inference may have taken for more.
-    read = _read(content, kind, name, options, types) if not renamed else table
+    read = _read(content, source, name, options, types) if not renamed else table
     columns = []
     for column, declared in list(types.items()):
         made = convert(read.column(column), declared)

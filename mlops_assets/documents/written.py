@@ -49,7 +49,7 @@ def scalar(value: Any) -> str:
 def dataset(
     name: str,
     *,
-    kind: str,
+    source: str,
     path: str,
     columns: Mapping[str, ColumnType],
     key: Sequence[str],
@@ -57,7 +57,7 @@ def dataset(
     transform: str = "",
 ) -> str:
     """A ``DatasetComponent`` of one file."""
-    source = {"format": kind, "path": path, **(options or {})}
+    declared_source = {"format": source, "path": path, **(options or {})}
     declared = "\n".join(f"    {scalar(column)}: {one}" for column, one in columns.items())
     made = f"  transform: {transform}   # a function of the raw rows\n" if transform else ""
     return f"""\
@@ -65,7 +65,7 @@ def dataset(
 type: mlops_assets.components.DatasetComponent
 attributes:
   name: {name}
-  source: {scalar(source)}
+  source: {scalar(declared_source)}
 {made}  # string, integer, number, boolean, timestamp or date; what is none is refused (docs/types.md).
   columns:
 {declared}

@@ -16,6 +16,7 @@ from dagster.components.testing import DefsFolderSandbox
 
 from mlops_assets.asset_keys import asset_key
 from mlops_assets.data import sources
+from mlops_assets.data.inference import format_of, infer_rows
 from mlops_assets.evaluation import metrics as metrics_of_models
 from mlops_assets.evaluation.metrics import measure as measure_scores
 from mlops_assets.monitoring import detectors
@@ -78,6 +79,7 @@ from mlops_assets.data.sources import SourceDeclaration, SourceFormat
 
 class JsonLinesSource(SourceDeclaration):
     name = "jsonl"
+    suffixes = (".jsonl",)
     skipped_lines: int = 0
 
     def reader(self):
@@ -201,6 +203,9 @@ def a_source_format(sandbox: DefsFolderSandbox, added: Added, tmp_path: Path) ->
         job = defs.resolve_implicit_global_asset_job_def().get_subset(asset_selection={key})
         assert job.execute_in_process(instance=instance).success
     assert lake.read("datasets/shop").to_dict("list")["row_id"] == [1, 2]
+    source = format_of(Path("shop.jsonl"))
+    found = infer_rows(rows.partition("\n")[2].encode(), source=source, name="shop.jsonl")
+    assert (source, found.source, found.key) == ("jsonl", "jsonl", "row_id")
 
 
 def a_drift_detector(sandbox: DefsFolderSandbox, added: Added, tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from mlops_assets.asset_keys import asset_key
 from mlops_assets.asset_names import Kind
 from mlops_assets.commands import new
 from mlops_assets.components.use_cases import load_use_cases
-from mlops_assets.data.inference import kind_of
+from mlops_assets.data.inference import format_of
 from mlops_assets.definitions import with_platform_policy
 from mlops_assets.defs.platform.resources import resources
 from mlops_assets.errors import MlopsError
@@ -68,7 +68,7 @@ def make(sandbox: DefsFolderSandbox, tmp_path: Path) -> Make:
         return new.new_use_case(
             name,
             file,
-            kind=kind_of(file),
+            source=format_of(file),
             today=TODAY,
             label=label,
             defs=sandbox.defs_folder_path,

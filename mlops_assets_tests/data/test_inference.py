@@ -18,9 +18,9 @@ from mlops_assets.data.inference import (
     infer_question,
     infer_rows,
     likely_label,
-    source_format,
 )
 from mlops_assets.data.schema import conform
+from mlops_assets.data.sources import SOURCES
 from mlops_assets.errors import DataError, MlopsError, UnknownName
 
 TEA = "minutes,origin,bitter\n" + "".join(
@@ -30,7 +30,7 @@ TEA = "minutes,origin,bitter\n" + "".join(
 
 def rows(text: str | bytes, **more: Any) -> Rows:
     content = text if isinstance(text, bytes) else text.encode()
-    return infer_rows(content, **{"kind": "csv", "name": "tea.csv", **more})
+    return infer_rows(content, **{"source": "csv", "name": "tea.csv", **more})
 
 
 def said(found: Rows | Question) -> str:
@@ -158,7 +158,7 @@ def test_parquet_columns_that_no_declared_type_holds_are_left_out() -> None:
     )
     sink = io.BytesIO()
     parquet.write_table(made, sink)
-    found = infer_rows(sink.getvalue(), kind="parquet", name="tea.parquet")
+    found = infer_rows(sink.getvalue(), source="parquet", name="tea.parquet")
     assert found.types == {"tea_id": "string", "when": "timestamp", "kind": "string", "nan": "number"}
     assert found.column("nan").missing == 30
     for column in ("list", "took", "never", "big"):
@@ -188,7 +188,7 @@ def test_what_is_inferred_always_loads(lines: list[tuple[str, str, str]]) -> Non
     except DataError:
         return
     declared = {one.name: one.type for one in found.columns}
-    reader = source_format("csv", found.options)
+    reader = SOURCES["csv"](format="csv", path="tea.csv", **found.options).reader()
     for infer in (False, True):
         raw = reader.read(content, name="tea.csv", columns=declared, infer=infer)
         conformed = conform(raw, declared)

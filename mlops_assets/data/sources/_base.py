@@ -6,11 +6,12 @@ types (``data/schema.py``).
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from mlops_assets.data.conversion import ColumnType
+from mlops_assets.data.guess import Guess
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -26,6 +27,8 @@ class SourceDeclaration(BaseModel, ABC):
 
     name: ClassVar[str]
     """What YAML calls the format."""
+    suffixes: ClassVar[tuple[str, ...]] = ()
+    """How names of such files end, in lower case, unpacked."""
 
     format: str = Field(description="The format of the files.")
     path: str = Field(
@@ -36,6 +39,14 @@ class SourceDeclaration(BaseModel, ABC):
     @abstractmethod
     def reader(self) -> "SourceFormat":
         """Reads files as declared."""
+
+    @classmethod
+    def guessed(cls, content: bytes, name: str) -> tuple[dict[str, Any], list[Guess]]:
+        """The fields that reading this file takes beside ``path``, and why: none unless overridden.
+
+        DataError for a file that no fields make readable.
+        """
+        return {}, []
 
     def problem(self, columns: Mapping[str, ColumnType], *, transformed: bool) -> str | None:
         """Why the fields do not go with the dataset's columns, or with having a transform; None: they do."""

@@ -21,7 +21,9 @@ from mlops_assets.data.conversion import (
     convert,
     text_microseconds,
 )
+from mlops_assets.data.guess import Guess
 from mlops_assets.data.sources._base import SourceDeclaration, SourceFormat, require_distinct
+from mlops_assets.data.sources._csv_guesses import guessed_options
 from mlops_assets.errors import DataError
 
 if TYPE_CHECKING:
@@ -83,6 +85,7 @@ class CsvSource(SourceDeclaration):
     """CSV with a header line; ``.zip`` and ``.gz`` are decompressed."""
 
     name: ClassVar[str] = "csv"
+    suffixes: ClassVar[tuple[str, ...]] = (".csv", ".tsv")
 
     delimiter: Delimiter = Field(default=",", description="Field separator.")
     encoding: Encoding = Field(default="utf-8", description="Python's name of the file's encoding.")
@@ -111,6 +114,14 @@ class CsvSource(SourceDeclaration):
             encoding=self.encoding,
             text_columns=self.text_columns,
         )
+
+    @classmethod
+    def guessed(cls, content: bytes, name: str) -> tuple[dict[str, Any], list[Guess]]:
+        def read(options: Mapping[str, Any]) -> "pa.Table":
+            declared = cls(format=cls.name, path=name, **options)
+            return declared.reader().read(content, name=name, columns={}, infer=True)
+
+        return guessed_options(decompressed(content, name), name, read, NULL_VALUES)
 
     def problem(self, columns: Mapping[str, ColumnType], *, transformed: bool) -> str | None:
         if transformed:

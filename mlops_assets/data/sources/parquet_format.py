@@ -18,6 +18,7 @@ class ParquetSource(SourceDeclaration):
     """Parquet files."""
 
     name: ClassVar[str] = "parquet"
+    suffixes: ClassVar[tuple[str, ...]] = (".parquet", ".pq")
 
     def reader(self) -> "ParquetFormat":
         return ParquetFormat()

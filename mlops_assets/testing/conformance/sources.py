@@ -8,6 +8,7 @@ def written(self, table): ...  # bytes of one file with these rows
 
 import datetime as dt
 from abc import abstractmethod
+from pathlib import Path
 from typing import Any, ClassVar
 
 import pyarrow as pa
@@ -15,6 +16,7 @@ import pytest
 from pydantic import ValidationError
 
 from mlops_assets.data.conversion import ColumnType
+from mlops_assets.data.inference import format_of, infer_rows
 from mlops_assets.data.schema import conform
 from mlops_assets.data.sources import SOURCES, SourceDeclaration
 from mlops_assets.errors import DataError
@@ -53,6 +55,19 @@ class SourceConformance:
     def test_yaml_finds_it_by_its_name(self) -> None:
         assert SOURCES[self.source.format] is type(self.source)
         assert type(self.source).model_validate(self.source.model_dump()) == self.source
+
+    def test_a_file_is_known_by_its_name_packed_or_not(self) -> None:
+        assert self.source.suffixes
+        for suffix in self.source.suffixes:
+            assert suffix == suffix.lower()
+            for name in (f"x{suffix}", f"X{suffix.upper()}", f"x{suffix}.gz"):
+                assert format_of(Path(name)) == self.source.format
+
+    def test_what_is_guessed_of_a_file_reads_it(self) -> None:
+        rows = table("integer", "boolean").drop_null()
+        found = infer_rows(self.written(rows), source=self.source.format, name="/raw/file")
+        assert found.source == self.source.format and found.rows == rows.num_rows
+        assert {one.name: one.type for one in found.columns} == {"integer": "integer", "boolean": "boolean"}
 
     def test_a_field_it_does_not_have_is_refused(self) -> None:
         with pytest.raises(ValidationError, match="Extra inputs are not permitted"):

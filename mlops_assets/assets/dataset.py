@@ -1,8 +1,8 @@
-"""What the step of a dataset does: read, judge, write the good days, and its quarantine beside it.
+"""``<name>`` and ``<name>_quarantine``: raw files become a checked table, and the rows left out of it.
 
-Belongs here: the order of these, the checks, events and metadata of a dataset. Does not belong here: reading
-(``data/loading.py``), judging (``data/validation.py``), writing (``partition_writer.py``), the asset's
-definition (``components/dataset.py``).
+Belongs here: reading, judging and writing in their order, the checks, events and metadata of a dataset. Does
+not belong here: reading itself (``data/loading.py``), judging (``data/validation.py``), writing
+(``partition_writer.py``).
 
 The checks ran before the write, so a bad day never was in the table. The quarantine is an external asset: the
 same step writes both, and nobody can ask for one without the other.
@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
-from mlops_assets.asset_keys import asset_key
+from mlops_assets.asset_keys import asset_key, name_tags
 from mlops_assets.asset_names import AssetName
+from mlops_assets.assets.code_version import code_version
 from mlops_assets.assets.failing import failing, recording
 from mlops_assets.assets.metadata import markdown_table
 from mlops_assets.assets.partition_writer import Judged, PartitionWriter, Rows, written
@@ -35,6 +36,62 @@ CONCERNS: dict[Concern, str] = {
     "expectations": "The kept rows meet the suite of Great Expectations.",
 }
 WORST_SHOWN = 20
+
+
+def dataset_asset(group: str, declared: DatasetDeclaration, source: Source) -> dg.AssetsDefinition:
+    """The table of a dataset with its blocking checks, read from ``source``."""
+    key, transform = asset_key("dataset", declared.name), source.transform
+
+    @dg.asset(
+        key=key,
+        group_name=group,
+        description=declared.description,
+        kinds={"dataset", "deltalake", declared.source.format},
+        tags=name_tags("dataset", declared.name),
+        partitions_def=_partitions(declared),
+        backfill_policy=dg.BackfillPolicy.single_run() if declared.partitions else None,
+        code_version=code_version(declared, [transform] if transform else []),
+        metadata={"dagster/column_schema": _column_schema(declared)},
+        check_specs=[
+            dg.AssetCheckSpec(concern, asset=key, blocking=True, description=description)
+            for concern, description in CONCERNS.items()
+        ],
+    )
+    def dataset(context: dg.AssetExecutionContext, lake: Lake) -> Iterator[Any]:
+        yield from make_dataset(context, lake, declared, source)
+
+    return dataset
+
+
+def quarantine_asset(group: str, declared: DatasetDeclaration) -> dg.AssetSpec:
+    """The rows left out of a dataset."""
+    return dg.AssetSpec(
+        asset_key("quarantine", declared.name),
+        deps=[asset_key("dataset", declared.name)],
+        group_name=group,
+        kinds={"quarantine", "deltalake"},
+        tags=name_tags("quarantine", declared.name),
+        partitions_def=_partitions(declared),
+        description=f"Rows left out of {declared.name}, with the rules they broke. Written with it.",
+    )
+
+
+def _partitions(declared: DatasetDeclaration) -> dg.DailyPartitionsDefinition | None:
+    return declared.partitions.definition() if declared.partitions else None
+
+
+def _column_schema(declared: DatasetDeclaration) -> dg.TableSchema:
+    key = set(declared.primary_key)
+    return dg.TableSchema(
+        columns=[
+            dg.TableColumn(
+                name,
+                type,
+                constraints=dg.TableColumnConstraints(nullable=name not in key, unique=key == {name}),
+            )
+            for name, type in declared.columns.items()
+        ]
+    )
 
 
 def make_dataset(

@@ -1,21 +1,24 @@
-"""What the step of a feature view does: read days and their look back, compute, declare, write the good days.
+"""``<name>_features``: datasets become the features of an entity, as known before each event.
 
-Belongs here: the order of these, the check, events and metadata of a table of features. Does not belong here:
-joins and aggregates (``features/point_in_time.py``), whether values are valid (``features/declared.py``),
-writing (``partition_writer.py``), the asset's definition (``components/feature_view.py``).
+Belongs here: reading days and their look back, computing, judging and writing in their order, the check,
+events and metadata of a table of features. Does not belong here: joins and aggregates
+(``features/point_in_time.py``), whether values are valid (``features/declared.py``), writing
+(``partition_writer.py``).
 
 A day whose features break their declaration keeps what it held, and the run fails naming it.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, timedelta
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
-from mlops_assets.asset_keys import asset_key
+from mlops_assets.asset_keys import asset_key, name_tags
 from mlops_assets.asset_names import AssetName
+from mlops_assets.assets.automation import FOLLOW_CHANGED_PARTITIONS
+from mlops_assets.assets.code_version import code_version
 from mlops_assets.assets.failing import failing, recording
 from mlops_assets.assets.metadata import markdown_table
 from mlops_assets.assets.partition_writer import Judged, PartitionWriter, Rows
@@ -85,6 +88,68 @@ class BaseDays:
             first, why = next(iter(self.never.items()))
             raise DataError(why.replace("for it", f"for {first}"))
         return asked
+
+
+def features_asset(
+    group: str,
+    declared: FeatureViewDeclaration,
+    datasets: Mapping[str, DatasetDeclaration],
+    transform: Callable[..., Any] | None,
+) -> dg.AssetsDefinition:
+    """The table of a view over ``datasets``, with its blocking check."""
+    key, partitions = asset_key("features", declared.name), datasets[declared.base].partitions
+    lookback = timedelta(days=declared.lookback_days) if partitions else None
+    table = FeatureTable(declared, datasets, declared.computed_as(lookback, transform))
+
+    @dg.asset(
+        key=key,
+        deps=_deps(table),
+        group_name=group,
+        description=declared.description,
+        kinds={"features", "deltalake", "duckdb"},
+        tags=name_tags("features", declared.name),
+        partitions_def=partitions.definition() if partitions else None,
+        backfill_policy=dg.BackfillPolicy.single_run() if partitions else None,
+        automation_condition=FOLLOW_CHANGED_PARTITIONS,
+        code_version=code_version(declared, [transform] if transform else []),
+        metadata={"dagster/column_schema": _column_schema(table)},
+        check_specs=[
+            dg.AssetCheckSpec(
+                CHECK,
+                asset=key,
+                blocking=True,
+                description="Every declared feature has its type, and its nulls and range as declared.",
+            )
+        ],
+    )
+    def features(context: dg.AssetExecutionContext, lake: Lake) -> Iterator[Any]:
+        yield from make_features(context, lake, table)
+
+    return features
+
+
+def _deps(table: FeatureTable) -> list[dg.AssetDep]:
+    declared, deps = table.declared, []
+    for name in dict.fromkeys([declared.base, *(join.dataset for join in declared.joins)]):
+        mapping: dg.PartitionMapping | None = None
+        if table.base.partitions and table.datasets[name].partitions:
+            mapping = dg.TimeWindowPartitionMapping(
+                start_offset=-declared.lookback_days, allow_nonexistent_upstream_partitions=True
+            )
+        deps.append(dg.AssetDep(asset_key("dataset", name), partition_mapping=mapping))
+    return deps
+
+
+def _column_schema(table: FeatureTable) -> dg.TableSchema:
+    declared = table.declared
+    specs = {feature.name: feature for feature in declared.features}
+    columns = []
+    for name, kind in stored_columns(declared.kept(table.base), declared.features).items():
+        spec = specs.get(name)
+        constraints = dg.TableColumnConstraints(nullable=spec is None or spec.nullable)
+        described = spec.description if spec else None
+        columns.append(dg.TableColumn(name, kind, description=described, constraints=constraints))
+    return dg.TableSchema(columns=columns)
 
 
 def make_features(context: dg.AssetExecutionContext, lake: Lake, table: FeatureTable) -> Iterator[Any]:

@@ -32,8 +32,8 @@ def guessed_options(
 ) -> tuple[dict[str, Any], list[Guess]]:
     """The options of ``CsvSource`` that the file needs and that are not the default, and why.
 
-    ``content`` is unpacked; ``null_values`` mean missing by default. Raises DataError for a file without rows or
-    without a header.
+    ``content`` is unpacked; ``null_values`` mean missing by default. Raises DataError for a file without
+    rows or without a header.
     """
     options, guesses = _writing(content, name)
     table = read(options)

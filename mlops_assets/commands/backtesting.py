@@ -5,6 +5,8 @@ not belong here: the replay (``backtest/replay.py``), the asset (``assets/backte
 """
 
 import json
+import logging
+import sys
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +22,33 @@ if TYPE_CHECKING:
     from mlops_assets.backtest.replay import Backtest
 
 
+PROGRESS = "progress"
+
+
+@dg.logger
+def progress_logger(_: dg.InitLoggerContext) -> logging.Logger:
+    """What the step says of its progress, on standard error. Dagster's own events are left out: a failure is
+    told by the command, without the stack that led to it.
+    """
+    logger = logging.Logger(PROGRESS, level=logging.INFO)
+    handler = logging.StreamHandler(sys.stderr)
+    handler.addFilter(_is_progress)
+    handler.setFormatter(_Message())
+    logger.addHandler(handler)
+    return logger
+
+
+class _Message(logging.Formatter):
+    """The message alone, without the run and the step that it is from."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return str(vars(record)["dagster_meta"]["orig_message"])
+
+
+def _is_progress(record: logging.LogRecord) -> bool:
+    return vars(record)["dagster_meta"]["dagster_event"] is None
+
+
 def run_backtest(
     definitions: dg.Definitions, instance: dg.DagsterInstance, model: str, config: Mapping[str, Any]
 ) -> tuple["Backtest", str]:
@@ -30,20 +59,20 @@ def run_backtest(
     """
     from mlops_assets.backtest.replay import Backtest
 
-    graph = definitions.resolve_asset_graph()
+    told_apart = dg.Definitions.merge(definitions, dg.Definitions(loggers={PROGRESS: progress_logger}))
+    graph = told_apart.resolve_asset_graph()
     known = assets_of(graph, "backtest")
     if model not in known:
         raise UnknownName(
             "model with a drift monitor", model, known, next_step="Declare a DriftMonitorComponent for it."
         )
     key = known[model]
-    result = definitions.resolve_implicit_global_asset_job_def().execute_in_process(
+    result = told_apart.resolve_implicit_global_asset_job_def().execute_in_process(
         instance=instance,
         asset_selection=[key],
         run_config={
             "ops": {key.to_python_identifier(): {"config": dict(config)}},
-            # Dagster's own events are DEBUG; INFO is what the replay says of its progress.
-            "loggers": {"console": {"config": {"log_level": "INFO"}}},
+            "loggers": {PROGRESS: {}},
         },
         tags={OWNER_TAG: this_process()},
         raise_on_error=False,

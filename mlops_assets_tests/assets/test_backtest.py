@@ -1,5 +1,6 @@
 """``<model>_backtest`` from YAML: what it reads, replays, shows and refuses."""
 
+import contextlib
 import json
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
@@ -10,7 +11,10 @@ import dagster as dg
 import numpy as np
 import pandas as pd
 import pytest
+from click.testing import CliRunner
 
+from mlops_assets import cli
+from mlops_assets import instance as dagster_instance
 from mlops_assets.asset_keys import asset_key
 from mlops_assets.assets.backtest import overridden, recipe_of
 from mlops_assets.backtest.trainings import Recipe, Trainings, make_history
@@ -145,6 +149,17 @@ def test_what_cannot_be_replayed_is_said_in_a_sentence(shop: dg.Definitions, ins
             run_backtest(shop, instance, "shop", config)
 
 
+def test_a_backtest_that_fails_at_the_prompt_says_why_and_nothing_else(
+    shop: dg.Definitions, instance: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(dagster_instance, "running_instance", lambda: contextlib.nullcontext(instance))
+    monkeypatch.setattr(cli, "_definitions", lambda: shop)
+    result = CliRunner().invoke(cli.main, ["backtest", "shop", "--from", "2024-01-05"])
+    assert result.exit_code == 1
+    [said] = result.output.splitlines()
+    assert said.startswith("Error: shop_backtest: ") and "no first model at 2024-01-05" in said
+
+
 def test_a_backtest_is_an_asset_that_only_a_person_makes(shop: dg.Definitions, instance: Any) -> None:
     key = asset_key("backtest", "shop")
     node = shop.resolve_asset_graph().get(key)
@@ -164,10 +179,14 @@ def test_a_backtest_is_an_asset_that_only_a_person_makes(shop: dg.Definitions, i
     assert (drift.mean("roc_auc") or 0) > (never.mean("roc_auc") or 1)
 
 
-def test_another_policy_is_tried_without_touching_the_document(shop: dg.Definitions, instance: Any) -> None:
+def test_another_policy_is_tried_without_touching_the_document(
+    shop: dg.Definitions, instance: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
     deaf = overrides('{"prediction": {"action": "warn"}, "performance": {"action": "warn"}}', "")
     config = {"since": "2024-02-12", "regimes": ["drift"], "monitor": deaf}
     found, _ = run_backtest(shop, instance, "shop", config)
+    told = capsys.readouterr().err.splitlines()
+    assert told and not any("STEP_" in line or " - " in line for line in told), told
     drift = found.replay_of("drift")
     assert drift is not None and not drift.episodes and not drift.retrains
     assert any(action == "warn" for _, action, _ in drift.decisions)

@@ -71,7 +71,7 @@ def _champion(story: Story) -> str:
     endpoint = story.last.endpoint
     if endpoint is None:
         raise Unfulfilled(f"the endpoint of {asset_name('deployment', MODEL)} does not say that it is ready.")
-    told = f"{story.fact('models', 'trainer')}, {story.fact('models', 'why')}"
+    told = f"{story.fact('model', 'trainer')}, {story.fact('model', 'why')}"
     story.teller.line(f"{endpoint.stable} answers", told, mark="done")
     return story.fact("model", "package")
 

@@ -14,6 +14,7 @@ from demo.changes import Change, Kind, changes
 from demo.readings import Reading, Watch
 from demo.telling import Teller
 from demo.world import Lived, World
+from mlops_assets.asset_names import Kind as AssetKind
 from mlops_assets.asset_names import read_asset_name
 from mlops_assets.errors import MlopsError
 
@@ -51,7 +52,7 @@ DRIFT_SENSOR = "drift_flights"
 GOOD = ("promoted", "episode closed", "model fresh", "served fresh", "approved")
 BAD = ("run failed",)
 
-REPAIR = (
+REPAIR: tuple[Kind, ...] = (
     "window measured", "window judged", "episode opened", "model stale", "retrain granted", "run launched",
     "training set made", "candidates compared", "model made", "model fresh", "verdict", "approved", "rollout",
     "promoted", "episode closed",
@@ -292,7 +293,7 @@ class Story:
             since=since,
         )
 
-    def fact(self, kind: str, name: str) -> str:
+    def fact(self, kind: AssetKind, name: str) -> str:
         """A fact of the newest materialisation of that kind, as text."""
         found = [
             event
@@ -337,7 +338,7 @@ class Story:
             self._look_again()
         self.look()
 
-    def _was_made(self, kind: str, *, after: float) -> bool:
+    def _was_made(self, kind: AssetKind, *, after: float) -> bool:
         """Whether a run that was created after that time (Unix seconds) has made the asset of that kind."""
         return any(
             read_asset_name(event.asset).kind == kind
@@ -346,11 +347,11 @@ class Story:
             for event in self.last.events
         )
 
-    def _last(self, kind: str) -> int | None:
+    def _last(self, kind: Kind) -> int | None:
         """Number of the newest transition of that kind."""
         return next((n for n in range(len(self.seen) - 1, -1, -1) if self.seen[n].change.kind == kind), None)
 
-    def _any(self, kind: str, since: int) -> bool:
+    def _any(self, kind: Kind, since: int) -> bool:
         return any(one.change.kind == kind for one in self.seen[since:])
 
 

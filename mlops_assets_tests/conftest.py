@@ -1,11 +1,14 @@
 """Fixtures that several test folders share. Fixtures of one folder live in that folder."""
 
 import contextlib
+import functools
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import dagster as dg
 import pytest
+from dagster.components.core import load_defs
+from dagster.components.core.component_tree import ComponentTree
 from dagster.components.testing import create_defs_folder_sandbox
 
 from mlops_assets.resources.lake import Lake
@@ -19,6 +22,23 @@ def ray_cluster() -> Iterator[RayCluster]:
     """One real local Ray with Serve for the whole session; tests declare what they need on it."""
     with local_ray() as cluster:
         yield cluster
+
+
+@pytest.fixture(scope="session", autouse=True)
+def component_types_described_once() -> Iterator[None]:
+    """Dagster describes every component type, for its UI, each time that definitions load: .3 s a test.
+
+    The types are the same throughout a session, and so is what is said of them.
+    """
+    describe = load_defs.get_library_json_enriched_defs
+    said = functools.cache(lambda: describe(None).metadata)
+
+    def described(tree: ComponentTree | None) -> dg.Definitions:
+        return dg.Definitions(metadata=said(), component_tree=tree)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(load_defs, "get_library_json_enriched_defs", described)
+        yield
 
 
 Load = Callable[[str], dg.Definitions]

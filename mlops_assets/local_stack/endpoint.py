@@ -11,6 +11,7 @@ from typing import Any
 
 from mlops_assets import environment
 from mlops_assets.errors import StackError
+from mlops_assets.resources import trusted
 
 
 @dataclass(frozen=True)
@@ -32,10 +33,13 @@ def is_ready(serve_url: str, name: str) -> bool:
     import httpx
 
     try:
-        return httpx.get(f"{serve_url}/{name}/ready", timeout=5.0, trust_env=False).status_code == 200
+        answer = httpx.get(
+            f"{serve_url}/{name}/ready", timeout=5.0, trust_env=False, verify=trusted.certificates()
+        )
     # Not listening yet, or slow while everything starts: not ready is the answer.
     except httpx.TransportError:
         return False
+    return answer.status_code == 200
 
 
 def sample(serve_url: str, name: str) -> Sample:
@@ -44,7 +48,9 @@ def sample(serve_url: str, name: str) -> Sample:
 
     key = environment.API_KEY.read()
     headers = {"x-api-key": key} if key else {}
-    with httpx.Client(base_url=serve_url, timeout=30.0, trust_env=False, headers=headers) as client:
+    with httpx.Client(
+        base_url=serve_url, timeout=30.0, trust_env=False, headers=headers, verify=trusted.certificates()
+    ) as client:
         described = client.get(f"/{name}/openapi.json")
         if described.status_code in (401, 403):
             raise StackError(

@@ -23,6 +23,7 @@ from pydantic import Field
 
 from mlops_assets import environment
 from mlops_assets.errors import ClusterUnreachable, DeploymentError, RayRefused
+from mlops_assets.resources import trusted
 from mlops_assets.rollout import desired_state
 from mlops_assets.rollout.capacity import ClusterResources, Placement, cluster_resources, place
 from serve.schema import Device, Evidence, ModelArgs, MonitoringReport
@@ -403,7 +404,13 @@ class ServeClient(dg.ConfigurableResource):  # type: ignore[type-arg]
 
         key = environment.API_KEY.read() if _same(self.serve_url, environment.serve_url()) else ""
         headers = _bearer(key)
-        return httpx.Client(base_url=self.serve_url, headers=headers, timeout=timeout_s, trust_env=False)
+        return httpx.Client(
+            base_url=self.serve_url,
+            headers=headers,
+            timeout=timeout_s,
+            trust_env=False,
+            verify=trusted.certificates(),
+        )
 
     def _dashboard(self, method: str, path: str, body: Document | None = None) -> Document:
         import httpx
@@ -412,7 +419,15 @@ class ServeClient(dg.ConfigurableResource):  # type: ignore[type-arg]
         headers = _bearer(environment.ray_token() if own else "")
         url = f"{self.dashboard_url.rstrip('/')}{path}"
         try:
-            response = httpx.request(method, url, json=body, headers=headers, timeout=60.0, trust_env=False)
+            response = httpx.request(
+                method,
+                url,
+                json=body,
+                headers=headers,
+                timeout=60.0,
+                trust_env=False,
+                verify=trusted.certificates(),
+            )
         except httpx.TransportError as error:
             raise ClusterUnreachable(
                 f"Ray's dashboard at {self.dashboard_url} does not answer ({error}). Start the cluster with "

@@ -1,7 +1,7 @@
 """``<model>_evaluation``: challenger against champion and baseline, the verdict, and the gate that holds it.
 
 Belongs here: scoring both on the newest labelled rows, recording the verdict, telling people of a rejection.
-Does not belong here: the verdict (``evaluation/gate.py``), measuring and plots (``evaluation/judgement.py``).
+Does not belong here: the verdict (``evaluation/gate.py``), measuring and plots (``evaluation/evaluate.py``).
 """
 
 from collections.abc import Iterator
@@ -17,14 +17,14 @@ from mlops_assets.assets.code_version import code_version
 from mlops_assets.assets.declared_model import DeclaredModel
 from mlops_assets.assets.metadata import image, link, markdown_table, number
 from mlops_assets.assets.training_set import PinnedTrainingSet, read_training_set
-from mlops_assets.evaluation.gate import Verdict, decide
+from mlops_assets.evaluation.gate import Verdict, verdict_on
 from mlops_assets.event_log.records import require
 from mlops_assets.resources.alerts import Alert, Alerts
 from mlops_assets.resources.lake import Lake
 from mlops_assets.resources.model_registry import CHAMPION, ModelRegistry, RegisteredVersion
 
 if TYPE_CHECKING:
-    from mlops_assets.evaluation.judgement import Judgement
+    from mlops_assets.evaluation.evaluate import Evaluation
     from serve.scoring import Scorer
 
 EVALUATION_FIELDS = {"task", "gate", "metric"}
@@ -42,7 +42,7 @@ def evaluation_asset(group: str, model: DeclaredModel) -> dg.AssetsDefinition:
         kinds={"evaluation"},
         tags=name_tags("evaluation", declared.name),
         description="Challenger against champion and baseline on the newest labelled rows; the verdict.",
-        code_version=code_version(declared, [decide], fields=EVALUATION_FIELDS),
+        code_version=code_version(declared, [verdict_on], fields=EVALUATION_FIELDS),
         automation_condition=FOLLOW_CHANGED_DATA,
         check_specs=[
             dg.AssetCheckSpec(
@@ -68,25 +68,31 @@ class _Contest:
     challenger: RegisteredVersion
     champion: RegisteredVersion | None
 
-    def judged(self, lake: Lake, model: DeclaredModel, training_set: PinnedTrainingSet) -> "Judgement":
+    def evaluated(self, lake: Lake, model: DeclaredModel, training_set: PinnedTrainingSet) -> "Evaluation":
         """Both on the rows that were kept from training."""
-        from mlops_assets.evaluation.judgement import judge
+        from mlops_assets.evaluation.evaluate import Champion, EvaluationRows, evaluate
 
         declared, data, champion = model.declaration, training_set.evaluate, self.champion
-        return judge(
+        return evaluate(
             declared.gate,
             declared.selecting_metric,
-            data.frame,
-            data.target,
-            training_set.train.target,
-            task=declared.task,
-            classes=data.classes,
-            challenger=_scorer(self.challenger, lake),
-            champion=_scorer(champion, lake) if champion else None,
-            champion_is=f"champion v{champion.version}" if champion else "",
-            same_as_champion=champion is not None and champion.digest == self.challenger.digest,
-            champion_trained_until=champion.tags.get("trained_until", "") if champion else "",
-            event_timestamp=model.view.event_timestamp,
+            EvaluationRows(
+                data.frame,
+                data.target,
+                training_set.train.target,
+                declared.task,
+                data.classes,
+                model.view.event_timestamp,
+            ),
+            _scorer(self.challenger, lake),
+            Champion(
+                _scorer(champion, lake),
+                f"champion v{champion.version}",
+                same=champion.digest == self.challenger.digest,
+                trained_until=champion.tags.get("trained_until", ""),
+            )
+            if champion
+            else None,
         )
 
 
@@ -103,31 +109,31 @@ def make_evaluation(
     trained = require(context.instance, model.key("model"))
     challenger = registry.version(name, int(trained.metadata["model_version"]))
     champion = registry.by_alias(name, CHAMPION)
-    judged = _Contest(challenger, champion).judged(lake, model, training_set)
-    verdict = judged.verdict
+    found = _Contest(challenger, champion).evaluated(lake, model, training_set)
+    verdict = found.verdict
     registry.set_tags(
         name, challenger.version, {"gate": verdict.outcome, "gate_reason": verdict.reason[:4_000]}
     )
-    # Of a first model nobody is waiting for a repair, and who builds it is looking.
+    # A first model is alerted about to nobody: it replaces none, and whoever builds it sees the verdict.
     rejected = champion if verdict.outcome != "promote" else None
     told = (
         {"alert": alerts.send(_rejection(verdict, challenger, rejected, context.run.run_id))}
         if rejected
         else {}
     )
-    measurements = markdown_table(_measurement_rows(verdict))
+    measurements = markdown_table(_rule_rows(verdict))
     return dg.MaterializeResult(
-        data_version=dg.DataVersion(judged.version(training_set.record.data_version, trained.data_version)),
+        data_version=dg.DataVersion(found.version(training_set.record.data_version, trained.data_version)),
         metadata={
             "outcome": verdict.outcome,
             "reason": verdict.reason,
             "model_version": challenger.version,
             "champion_version": champion.version if champion else "none",
             "evaluation_rows": len(training_set.evaluate.target),
-            **{metric: value for metric, value in judged.metrics.items() if value is not None},
+            **{metric: value for metric, value in found.metrics.items() if value is not None},
             "measurements": dg.MetadataValue.md(measurements),
-            "slices": dg.MetadataValue.md(markdown_table(judged.slice_rows())),
-            **{plot: image(png) for plot, png in judged.plots.items()},
+            "slices": dg.MetadataValue.md(markdown_table(found.slice_rows())),
+            **{plot: image(png) for plot, png in found.plots.items()},
             **told,
             **link("mlflow_model", registry.version_url(name, challenger.version)),
         },
@@ -148,7 +154,7 @@ def make_evaluation(
     )
 
 
-def _measurement_rows(verdict: Verdict) -> list[dict[str, str]]:
+def _rule_rows(verdict: Verdict) -> list[dict[str, str]]:
     return [
         {
             "measured": one.name,
@@ -157,7 +163,7 @@ def _measurement_rows(verdict: Verdict) -> list[dict[str, str]]:
             "passed": {True: "yes", False: "no", None: "undecided"}[one.passed],
             "in words": one.said,
         }
-        for one in verdict.measurements
+        for one in verdict.rules
     ]
 
 
@@ -185,7 +191,7 @@ def _rejection(
             "run_id": run_id,
             "measurements": {
                 one.name: {"value": one.value, "limit": one.limit, "passed": one.passed}
-                for one in verdict.measurements
+                for one in verdict.rules
             },
         },
         # The same model judged on newer rows is news.

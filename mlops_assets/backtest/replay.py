@@ -29,7 +29,7 @@ from mlops_assets.backtest.trainings import (
     as_numpy,
 )
 from mlops_assets.errors import DataError, UnknownName
-from mlops_assets.evaluation.metrics import measure, metric
+from mlops_assets.evaluation.metrics import metric, metric_values
 from mlops_assets.monitoring.drift import assess_window
 from mlops_assets.monitoring.episodes import AttemptFacts, EpisodeLog, LoopFacts, next_step
 from mlops_assets.monitoring.findings import WindowDrift, WindowPerformance
@@ -544,7 +544,7 @@ class _Walk:
                 end=min(end, self.end).isoformat(),
                 answers=len(target),
                 labelled=int(labelled.sum()),
-                metrics=measure(history.task, target[labelled], said[labelled]),
+                metrics=metric_values(history.task, target[labelled], said[labelled]),
             )
 
         windows = ended_windows(self.start, self.end + self.monitoring.window, self.monitoring.window)

@@ -206,26 +206,32 @@ class Trainings:
 
     def verdict(self, challenger: ReplayedModel, champion: ReplayedModel | None, champion_is: str) -> Verdict:
         """The gate's verdict on the challenger's evaluation part. ``champion`` None: the first model."""
-        from mlops_assets.evaluation.judgement import judge
+        from mlops_assets.evaluation.evaluate import Champion, EvaluationRows, evaluate
 
         # The champion's name stands in the verdict's words, and the same model has another in each regime.
         pair = (challenger.digest, champion.digest if champion else "", champion_is)
         if pair not in self._verdicts:
             history, rows = self.history, challenger.judged
-            self._verdicts[pair] = judge(
+            self._verdicts[pair] = evaluate(
                 self.recipe.gate,
                 self.recipe.selecting_metric,
-                history.frame.iloc[rows].reset_index(drop=True),
-                history.target[rows],
-                history.target[challenger.trained],
-                task=history.task,
-                classes=history.classes,
-                challenger=challenger.scorer,
-                champion=champion.scorer if champion else None,
-                champion_is=champion_is,
-                same_as_champion=champion is not None and champion.digest == challenger.digest,
-                champion_trained_until=champion.trained_until.isoformat() if champion else "",
-                event_timestamp=history.event_timestamp,
+                EvaluationRows(
+                    history.frame.iloc[rows].reset_index(drop=True),
+                    history.target[rows],
+                    history.target[challenger.trained],
+                    history.task,
+                    history.classes,
+                    history.event_timestamp,
+                ),
+                challenger.scorer,
+                Champion(
+                    champion.scorer,
+                    champion_is,
+                    same=champion.digest == challenger.digest,
+                    trained_until=champion.trained_until.isoformat(),
+                )
+                if champion
+                else None,
                 plots=False,
             ).verdict
         return self._verdicts[pair]

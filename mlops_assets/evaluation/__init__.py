@@ -1,1 +1,1 @@
-"""Pure judgement: scores and outcomes in, measurements, verdicts and plots out."""
+"""Evaluation of a challenger: scores and outcomes in, comparisons, verdicts and plots out. Pure."""

@@ -15,7 +15,7 @@ from mlops_assets.evaluation.compare import Comparison
 from mlops_assets.evaluation.metrics import METRICS
 from mlops_assets.evaluation.slices import Slice
 
-Outcome = Literal["promote", "reject", "inconclusive"]
+GateOutcome = Literal["promote", "reject", "inconclusive"]
 
 
 class GatePolicy(BaseModel):
@@ -58,8 +58,8 @@ class GatePolicy(BaseModel):
 
 
 @dataclass(frozen=True)
-class Measurement:
-    """One thing that was held against a limit. ``passed`` None: could not be decided."""
+class RuleResult:
+    """One rule of the gate: what was measured, and its limit. ``passed`` None: it could not be decided."""
 
     name: str
     value: float | None
@@ -70,26 +70,33 @@ class Measurement:
 
 @dataclass(frozen=True)
 class Verdict:
-    """The outcome, why, and everything that was measured on the way."""
+    """The outcome, why, and the result of every rule."""
 
-    outcome: Outcome
+    outcome: GateOutcome
     reason: str
-    measurements: tuple[Measurement, ...]
+    rules: tuple[RuleResult, ...]
 
 
-def decide(
-    policy: GatePolicy,
-    *,
-    baseline: Comparison,
-    baseline_is: str,
-    hindsight: Comparison | None = None,
-    champion: Comparison | None = None,
-    champion_is: str = "",
-    same_as_champion: bool = False,
-    calibration_error: float | None = None,
-    calibration_noise: float = 0.0,
-    slices: Sequence[Slice] = (),
-) -> Verdict:
+@dataclass(frozen=True)
+class GateEvidence:
+    """What was measured of a challenger, and what the others are called.
+
+    ``hindsight``: a first model beside the best constant answer. ``champion`` None: there is none.
+    ``same_as_champion``: byte for byte. ``calibration_noise``: how much of ``calibration_error`` is chance.
+    """
+
+    baseline: Comparison
+    baseline_is: str
+    hindsight: Comparison | None = None
+    champion: Comparison | None = None
+    champion_is: str = ""
+    same_as_champion: bool = False
+    calibration_error: float | None = None
+    calibration_noise: float = 0.0
+    slices: Sequence[Slice] = ()
+
+
+def verdict_on(policy: GatePolicy, found: GateEvidence) -> Verdict:
     """The verdict on a challenger.
 
     1. Too few rows, in all or in the duel: inconclusive. 2. The gain over the baseline must be proven
@@ -101,47 +108,59 @@ def decide(
     ``-margin`` (promote), below it (reject), or it is inconclusive. 7. A slice with a proven loss
     beyond ``max_slice_loss`` rejects.
     """
-    measured = [_against_baseline(policy, baseline, baseline_is)]
-    if hindsight is not None:
-        measured.append(_against_hindsight(hindsight))
-    if policy.max_calibration_error is not None:
-        measured.append(_calibration(policy.max_calibration_error, calibration_error, calibration_noise))
-    if champion is not None and not same_as_champion:
-        measured.append(_against_champion(policy, champion, champion_is))
-        if policy.max_slice_loss is not None:
-            measured += [_slice(policy.max_slice_loss, part, champion_is) for part in slices]
-    if baseline.rows < policy.min_rows:
-        said = f"{baseline.rows} labelled rows are fewer than min_rows {policy.min_rows}"
-        measured.insert(0, Measurement("rows", float(baseline.rows), float(policy.min_rows), None, said))
+    measured = _results(policy, found)
+    enough = found.baseline.rows >= policy.min_rows
     failed = [one for one in measured if one.passed is False]
     open_ = [one for one in measured if one.passed is None and not one.name.startswith("slice")]
-    outcome: Outcome = "inconclusive" if open_ else "promote"
-    decisive = open_
-    if failed and measured[0].name != "rows":
-        outcome, decisive = "reject", failed
-    if outcome == "promote":
-        decisive = [one for one in measured if one.name == "champion"] or measured[:1]
-        if same_as_champion:
-            reason = f"the challenger is {champion_is}, byte for byte; {measured[0].said}"
-            return Verdict("promote", reason, tuple(measured))
-    return Verdict(outcome, "; ".join(one.said for one in decisive), tuple(measured))
+    if failed and enough:
+        return Verdict("reject", _reason(failed), tuple(measured))
+    if open_:
+        return Verdict("inconclusive", _reason(open_), tuple(measured))
+    if found.same_as_champion:
+        reason = f"the challenger is {found.champion_is}, byte for byte; {measured[0].said}"
+        return Verdict("promote", reason, tuple(measured))
+    decisive = [one for one in measured if one.name == "champion"] or measured[:1]
+    return Verdict("promote", _reason(decisive), tuple(measured))
 
 
-def _against_baseline(policy: GatePolicy, found: Comparison, name: str) -> Measurement:
+def _reason(results: Sequence[RuleResult]) -> str:
+    return "; ".join(one.said for one in results)
+
+
+def _results(policy: GatePolicy, found: GateEvidence) -> list[RuleResult]:
+    """The result of every rule that applies, too few rows first."""
+    rows, results = found.baseline.rows, []
+    if rows < policy.min_rows:
+        said = f"{rows} labelled rows are fewer than min_rows {policy.min_rows}"
+        results.append(RuleResult("rows", float(rows), float(policy.min_rows), None, said))
+    results.append(_against_baseline(policy, found.baseline, found.baseline_is))
+    if found.hindsight is not None:
+        results.append(_against_hindsight(found.hindsight))
+    if policy.max_calibration_error is not None:
+        limit = policy.max_calibration_error
+        results.append(_calibration(limit, found.calibration_error, found.calibration_noise))
+    if found.champion is not None and not found.same_as_champion:
+        results.append(_against_champion(policy, found.champion, found.champion_is))
+        if policy.max_slice_loss is not None:
+            results += [_slice(policy.max_slice_loss, part, found.champion_is) for part in found.slices]
+    return results
+
+
+def _against_baseline(policy: GatePolicy, found: Comparison, name: str) -> RuleResult:
     limit = policy.min_gain_over_baseline
     passed = None
     if found.low is not None and found.high is not None:
         passed = True if found.low > limit else False if found.high <= limit else None
-    return Measurement("baseline", found.improvement, limit, passed, found.sentence(name))
+    return RuleResult("baseline", found.improvement, limit, passed, found.sentence(name))
 
 
-def _against_hindsight(found: Comparison) -> Measurement:
+def _against_hindsight(found: Comparison) -> RuleResult:
     passed = True if found.improvement is not None and found.improvement > 0 else None
     said = found.sentence("the best constant answer in hindsight")
-    return Measurement("hindsight", found.improvement, 0.0, passed, said)
+    return RuleResult("hindsight", found.improvement, 0.0, passed, said)
 
 
-def _against_champion(policy: GatePolicy, found: Comparison, name: str) -> Measurement:
+def _against_champion(policy: GatePolicy, found: Comparison, name: str) -> RuleResult:
     limit = -policy.margin
     passed = None
     if found.low is not None and found.high is not None:
@@ -150,24 +169,24 @@ def _against_champion(policy: GatePolicy, found: Comparison, name: str) -> Measu
     said = found.sentence(name)
     if found.rows < policy.min_rows:
         said = f"{found.rows} rows that {name} was not trained on are fewer than min_rows {policy.min_rows}"
-        return Measurement("champion", found.improvement, limit, None, said)
+        return RuleResult("champion", found.improvement, limit, None, said)
     if passed is None:
         said += f"; neither a gain nor a loss beyond the margin {policy.margin} is proven"
-    return Measurement("champion", found.improvement, limit, passed, said)
+    return RuleResult("champion", found.improvement, limit, passed, said)
 
 
-def _calibration(limit: float, error: float | None, noise: float) -> Measurement:
+def _calibration(limit: float, error: float | None, noise: float) -> RuleResult:
     passed = None if error is None else error - noise <= limit
     said = (
         "the calibration error is not defined here"
         if error is None
         else f"calibration error {error:.4f}, of which {noise:.4f} are chance; limit {limit} beyond chance"
     )
-    return Measurement("calibration_error", error, limit, passed, said)
+    return RuleResult("calibration_error", error, limit, passed, said)
 
 
-def _slice(limit: float, part: Slice, champion: str) -> Measurement:
+def _slice(limit: float, part: Slice, champion: str) -> RuleResult:
     high = part.comparison.high
     passed = None if high is None else high >= -limit
     said = f"on {part.column} = {part.value}: {part.comparison.sentence(champion)}"
-    return Measurement(f"slice {part.column}={part.value}", part.comparison.improvement, -limit, passed, said)
+    return RuleResult(f"slice {part.column}={part.value}", part.comparison.improvement, -limit, passed, said)

@@ -1,4 +1,4 @@
-"""What a judgement looks like: ROC, calibration, confusion, predicted against actual, slices. Pure.
+"""What an evaluation looks like: ROC, calibration, confusion, predicted against actual, slices. Pure.
 
 Belongs here: scores and outcomes in, PNG bytes out. Does not belong here: plots of training
 (``training/plots.py``) or the style (``drawing.py``).

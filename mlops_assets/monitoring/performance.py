@@ -34,7 +34,7 @@ from pydantic import BaseModel, ConfigDict
 
 from mlops_assets.errors import DataError
 from mlops_assets.evaluation.jackknife import MIN_GROUPS, dealt, standard_error
-from mlops_assets.evaluation.metrics import Metric, measure, metrics_of
+from mlops_assets.evaluation.metrics import Metric, metric_values, metrics_of
 from mlops_assets.evaluation.metrics import metric as metric_of
 from mlops_assets.monitoring.findings import SliceLoss, Variant, WindowPerformance
 from mlops_assets.monitoring.labels import AMBIGUOUS, HAS_KEYS, LABEL, Watermark, label_codes, label_state
@@ -170,7 +170,7 @@ def window_performance(
     reach = None if own is None or own.error is None else own.error * _quantile(own.groups - 1)
     return finding(
         f"{shown.told()}; {state.reason}",
-        metrics=measure(task, target, scores),
+        metrics=metric_values(task, target, scores),
         metric=shown.metric.name,
         value=None if own is None else own.value,
         low=None if own is None or reach is None else own.value - reach,

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mlops_assets.errors import DataError
-from mlops_assets.evaluation.metrics import measure, metric
+from mlops_assets.evaluation.metrics import metric, metric_values
 from mlops_assets.training.folds import Fold
 from mlops_assets.training.trainers import Trainer, trainer
 from serve.schema import FeatureSpec, ModelManifest, Task
@@ -113,7 +113,7 @@ def compete(
         )
         scored = scorer_from_bytes(manifest, fitted.payload).score(matrix[fold.judge])
         seconds = time.perf_counter() - started
-        metrics = measure(task, target[fold.judge], scored)
+        metrics = metric_values(task, target[fold.judge], scored)
         results.append(FoldResult(metrics, len(fold.train), len(fold.judge), seconds))
         scores.append(scored)
         params = fitted.params

@@ -18,7 +18,7 @@ from mlops_assets.asset_keys import asset_key
 from mlops_assets.data import sources
 from mlops_assets.data.inference import format_of, infer_rows
 from mlops_assets.evaluation import metrics as metrics_of_models
-from mlops_assets.evaluation.metrics import measure as measure_scores
+from mlops_assets.evaluation.metrics import metric_values
 from mlops_assets.monitoring import detectors
 from mlops_assets.monitoring.drift import assess_window
 from mlops_assets.monitoring.reference import make_reference
@@ -237,7 +237,7 @@ def a_metric(sandbox: DefsFolderSandbox, added: Added, tmp_path: Path) -> None:
     assert "Unknown metric of task regression 'hits'" in errors(
         sandbox, text.replace("task: binary", "task: regression")
     )
-    found = measure_scores("binary", np.array([0.0, 1.0, 1.0]), np.array([0.1, 0.9, 0.2]))
+    found = metric_values("binary", np.array([0.0, 1.0, 1.0]), np.array([0.1, 0.9, 0.2]))
     assert found["hits"] == 2.0 and found["brier"] == pytest.approx(0.22)
 
 

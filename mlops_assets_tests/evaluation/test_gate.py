@@ -4,7 +4,7 @@ import pytest
 from pydantic import ValidationError
 
 from mlops_assets.evaluation.compare import Comparison
-from mlops_assets.evaluation.gate import GatePolicy, Verdict, decide
+from mlops_assets.evaluation.gate import GateEvidence, GatePolicy, Verdict, verdict_on
 from mlops_assets.evaluation.slices import Slice
 
 POLICY = GatePolicy(margin=0.002, slices=("carrier",), max_slice_loss=0.01, max_calibration_error=0.05)
@@ -33,7 +33,7 @@ def rule(policy: GatePolicy = POLICY, **changes: object) -> Verdict:
         "champion_is": "champion v3",
         "calibration_error": 0.01,
     }
-    return decide(policy, **{**facts, **changes})  # type: ignore[arg-type]
+    return verdict_on(policy, GateEvidence(**{**facts, **changes}))  # type: ignore[arg-type]
 
 
 def test_a_proven_gain_is_promoted_with_its_numbers() -> None:
@@ -123,11 +123,11 @@ def test_a_slice_that_cannot_be_judged_blocks_nothing() -> None:
         ]
     )
     assert verdict.outcome == "promote"
-    assert {one.name: one.passed for one in verdict.measurements}["slice carrier=HA"] is None
+    assert {one.name: one.passed for one in verdict.rules}["slice carrier=HA"] is None
 
 
 def test_everything_that_was_measured_is_told() -> None:
-    names = [one.name for one in rule(slices=[Slice("carrier", "UA", gain(0.02))]).measurements]
+    names = [one.name for one in rule(slices=[Slice("carrier", "UA", gain(0.02))]).rules]
     assert names == ["baseline", "calibration_error", "champion", "slice carrier=UA"]
 
 

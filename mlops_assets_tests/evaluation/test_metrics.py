@@ -6,7 +6,7 @@ from sklearn import metrics as sk
 
 from mlops_assets.errors import UnknownName
 from mlops_assets.evaluation.baseline import baseline_scores, describe_baseline
-from mlops_assets.evaluation.metrics import METRICS, SELECTING, measure, metric
+from mlops_assets.evaluation.metrics import METRICS, SELECTING, metric, metric_values
 from mlops_assets.evaluation.metrics.calibration_error import calibration_noise, expected_calibration_error
 from mlops_assets.evaluation.metrics.roc_auc import roc_auc
 from mlops_assets.testing.conformance.metrics import MetricConformance, cases
@@ -25,7 +25,7 @@ class TestMetric(MetricConformance):
 
 def test_binary_metrics_are_scikit_learns_ties_included() -> None:
     target, scores = BINARY
-    found = measure("binary", target, scores)
+    found = metric_values("binary", target, scores)
     assert found["roc_auc"] == pytest.approx(sk.roc_auc_score(target, scores), rel=1e-12)
     assert found["log_loss"] == pytest.approx(sk.log_loss(target, scores), rel=1e-9)
     assert found["brier"] == pytest.approx(sk.brier_score_loss(target, scores), rel=1e-12)
@@ -34,7 +34,7 @@ def test_binary_metrics_are_scikit_learns_ties_included() -> None:
 def test_multiclass_metrics_are_scikit_learns() -> None:
     target, scores = CLASSES
     shares = np.tile(np.bincount(target.astype(int)) / len(target), (len(target), 1))
-    found = measure("multiclass", target, scores)
+    found = metric_values("multiclass", target, scores)
     assert found == pytest.approx(
         {
             "log_loss": sk.log_loss(target, scores),
@@ -47,7 +47,7 @@ def test_multiclass_metrics_are_scikit_learns() -> None:
 
 def test_regression_metrics_are_scikit_learns() -> None:
     target, scores = NUMBERS
-    assert measure("regression", target, scores) == pytest.approx(
+    assert metric_values("regression", target, scores) == pytest.approx(
         {
             "rmse": sk.root_mean_squared_error(target, scores),
             "mae": sk.mean_absolute_error(target, scores),
@@ -58,7 +58,7 @@ def test_regression_metrics_are_scikit_learns() -> None:
 
 
 def test_one_class_has_no_roc_curve_and_still_a_log_loss() -> None:
-    found = measure("binary", np.zeros(10), np.full(10, 0.2))
+    found = metric_values("binary", np.zeros(10), np.full(10, 0.2))
     assert found["roc_auc"] is None
     assert found["log_loss"] == pytest.approx(-np.log(0.8))
 
@@ -66,15 +66,17 @@ def test_one_class_has_no_roc_curve_and_still_a_log_loss() -> None:
 @pytest.mark.parametrize("task", ["binary", "multiclass", "regression"])
 def test_no_rows_have_no_metrics(task: str) -> None:
     scores = np.empty((0, 3)) if task == "multiclass" else np.empty(0)
-    assert set(measure(task, np.empty(0), scores).values()) == {None}  # type: ignore[arg-type]
+    assert set(metric_values(task, np.empty(0), scores).values()) == {None}  # type: ignore[arg-type]
 
 
 def test_a_constant_outcome_has_no_r2() -> None:
-    assert measure("regression", np.ones(5), np.arange(5.0))["r2"] is None
+    assert metric_values("regression", np.ones(5), np.arange(5.0))["r2"] is None
 
 
 def test_a_certain_mistake_costs_a_finite_loss() -> None:
-    assert measure("binary", np.array([1.0]), np.array([0.0]))["log_loss"] == pytest.approx(34.5, abs=0.1)
+    assert metric_values("binary", np.array([1.0]), np.array([0.0]))["log_loss"] == pytest.approx(
+        34.5, abs=0.1
+    )
 
 
 def test_equal_scores_rank_as_chance() -> None:
@@ -130,7 +132,7 @@ def test_skill_stays_where_log_loss_moves_with_the_base_rate() -> None:
         odds = share / (1 - share) * np.exp(0.72 * signal - 0.72**2 / 2)
         return target, odds / (1 + odds)
 
-    rare, often = (measure("binary", *drawn(share)) for share in (0.13, 0.33))
+    rare, often = (metric_values("binary", *drawn(share)) for share in (0.13, 0.33))
     assert often["log_loss"] - rare["log_loss"] > 0.2
     assert abs(often["skill"] - rare["skill"]) < 0.02
     assert often["roc_auc"] == pytest.approx(rare["roc_auc"], abs=0.01)
@@ -138,17 +140,17 @@ def test_skill_stays_where_log_loss_moves_with_the_base_rate() -> None:
 
 def test_skill_is_zero_for_the_class_shares_and_not_defined_for_one_class() -> None:
     target = np.array([0.0, 0.0, 0.0, 1.0])
-    found = measure("binary", target, np.full(4, 0.25))
+    found = metric_values("binary", target, np.full(4, 0.25))
     assert found["skill"] == pytest.approx(0.0, abs=1e-12)
     assert found["bias"] == pytest.approx(0.0, abs=1e-12)
-    assert measure("binary", np.zeros(4), np.full(4, 0.25))["skill"] is None
+    assert metric_values("binary", np.zeros(4), np.full(4, 0.25))["skill"] is None
 
 
 @pytest.mark.parametrize("task", ["binary", "regression"])
 @pytest.mark.parametrize("odd", [np.inf, -np.inf, 1e308, np.nan])
 def test_no_metric_is_ever_infinite_or_no_number(task: Task, odd: float) -> None:
     target = np.arange(6) % 2.0
-    found = measure(task, target, np.full(6, odd))
+    found = metric_values(task, target, np.full(6, odd))
     assert all(value is None or np.isfinite(value) for value in found.values())
     assert all(value is None for value in found.values()) == np.isnan(odd)
     if task == "regression" and not np.isnan(odd):

@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 
 from mlops_assets.errors import DataError, UnknownName
-from mlops_assets.evaluation.metrics import measure
+from mlops_assets.evaluation.metrics import metric_values
 from mlops_assets.monitoring.findings import WindowPerformance
 from mlops_assets.monitoring.labels import Watermark
 from mlops_assets.monitoring.losses import losses_by_revision, quality_evidence
@@ -114,7 +114,7 @@ def test_an_unknown_metric_or_slice_is_refused() -> None:
 def test_all_metrics_are_those_of_the_evaluation_with_an_interval_around_the_judged_one() -> None:
     frame = flights(RANDOM, 3000)
     found = judged(frame, references=REFERENCES)
-    assert found.metrics == measure("binary", frame["label"].to_numpy(), frame["score"].to_numpy())
+    assert found.metrics == metric_values("binary", frame["label"].to_numpy(), frame["score"].to_numpy())
     assert found.metric == "skill" and found.value == found.metrics["skill"]
     assert found.low is not None and found.high is not None and found.value is not None
     assert found.low < found.value < found.high

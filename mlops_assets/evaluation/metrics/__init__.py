@@ -8,7 +8,7 @@ from mlops_assets.evaluation.metrics._base import Array, LossMetric, Metric
 from serve.families import Family
 from serve.schema import Task
 
-__all__ = ["METRICS", "SELECTING", "LossMetric", "Metric", "measure", "metric", "metrics_of"]
+__all__ = ["METRICS", "SELECTING", "LossMetric", "Metric", "metric", "metric_values", "metrics_of"]
 
 METRICS: Family[Metric] = Family("metric", __name__, Metric, unknown=UnknownName)
 
@@ -29,6 +29,6 @@ def metric(name: str, task: Task) -> Metric:
     return of_task[name]
 
 
-def measure(task: Task, target: Array, scores: Array) -> dict[str, float | None]:
+def metric_values(task: Task, target: Array, scores: Array) -> dict[str, float | None]:
     """Every metric of the task, by name."""
     return {found.name: found.value(target, scores) for found in metrics_of(task)}

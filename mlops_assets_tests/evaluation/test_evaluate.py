@@ -6,8 +6,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from mlops_assets.evaluation.evaluate import Champion, Evaluation, EvaluationRows, evaluate
 from mlops_assets.evaluation.gate import GatePolicy
-from mlops_assets.evaluation.judgement import Judgement, judge
 from mlops_assets.evaluation.metrics import metric
 from mlops_assets.evaluation.slices import compare_slices
 from serve.schema import FeatureSpec, ModelManifest
@@ -49,73 +49,64 @@ def window(days: int = 14, per_day: int = 200) -> tuple[pd.DataFrame, np.ndarray
     return frame, (random.random(size) < 1 / (1 + np.exp(1 - frame["x"]))).to_numpy(dtype=float)
 
 
-def judged(challenger: Scorer, champion: Scorer | None, **changes: object) -> Judgement:
+def evaluated(challenger: Scorer, champion: Scorer | None, trained_until: str = "") -> Evaluation:
     frame, target = window()
-    settings: dict[str, object] = {
-        "task": "binary",
-        "classes": ("on_time", "late"),
-        "challenger": challenger,
-        "champion": champion,
-        "champion_is": "champion v3" if champion else "",
-        "same_as_champion": False,
-        "champion_trained_until": "",
-        "event_timestamp": "at",
-    }
+    rows = EvaluationRows(frame, target, np.array([0.0, 0, 0, 1]), "binary", ("on_time", "late"), "at")
     policy = GatePolicy(margin=0.003, slices=("carrier",), min_slice_rows=100, max_slice_loss=0.05)
-    train_target = np.array([0.0, 0, 0, 1])
-    return judge(policy, "log_loss", frame, target, train_target, **{**settings, **changes})  # type: ignore[arg-type]
+    other = Champion(champion, "champion v3", trained_until=trained_until) if champion else None
+    return evaluate(policy, "log_loss", rows, challenger, other)
 
 
 def test_the_first_model_is_held_against_the_base_rate() -> None:
-    found = judged(model(1.0), None)
+    found = evaluated(model(1.0), None)
     assert found.verdict.outcome == "promote" and "of the base rate 0.250: better by" in found.verdict.reason
     assert set(found.plots) == {"roc", "calibration", "confusion"}
 
 
 def test_a_model_that_knows_nothing_is_not_promoted() -> None:
-    assert judged(model(0.0, -1.3), None).verdict.outcome == "reject"
+    assert evaluated(model(0.0, -1.3), None).verdict.outcome == "reject"
 
 
 def test_a_model_that_only_guessed_the_new_rate_is_not_promoted() -> None:
     """A constant nearer to the window's rate than the training rate was beats the baseline by luck."""
-    verdict = judged(model(0.0, -0.85), None).verdict
-    assert verdict.measurements[0].passed
+    verdict = evaluated(model(0.0, -0.85), None).verdict
+    assert verdict.rules[0].passed
     assert verdict.outcome == "inconclusive" and "the best constant answer in hindsight" in verdict.reason
 
 
 def test_a_better_challenger_is_promoted_and_a_worse_one_rejected() -> None:
-    assert judged(model(1.0), model(0.3)).verdict.outcome == "promote"
-    rejected = judged(model(0.3), model(1.0))
+    assert evaluated(model(1.0), model(0.3)).verdict.outcome == "promote"
+    rejected = evaluated(model(0.3), model(1.0))
     assert rejected.verdict.outcome == "reject" and "of champion v3: worse by" in rejected.verdict.reason
 
 
 def test_an_equal_model_is_never_rejected() -> None:
-    assert judged(model(1.0), model(1.0)).verdict.outcome == "promote"
+    assert evaluated(model(1.0), model(1.0)).verdict.outcome == "promote"
 
 
 def test_rows_the_champion_has_seen_are_no_duel() -> None:
-    found = judged(model(1.0), model(0.3), champion_trained_until="2024-03-08T00:00:00+00:00")
-    [duel] = [one for one in found.verdict.measurements if one.name == "champion"]
+    found = evaluated(model(1.0), model(0.3), trained_until="2024-03-08T00:00:00+00:00")
+    [duel] = [one for one in found.verdict.rules if one.name == "champion"]
     assert "n = 1,399 in 7 groups" in duel.said
 
 
 def test_a_champion_that_has_seen_every_row_leaves_it_open() -> None:
-    found = judged(model(1.0), model(0.3), champion_trained_until="2025-01-01T00:00:00+00:00")
+    found = evaluated(model(1.0), model(0.3), trained_until="2025-01-01T00:00:00+00:00")
     assert found.verdict.outcome == "inconclusive"
     assert "0 rows that champion v3 was not trained on" in found.verdict.reason
 
 
 def test_slices_come_with_rows_and_intervals() -> None:
-    rows = judged(model(1.0), model(0.3)).slice_rows()
+    rows = evaluated(model(1.0), model(0.3)).slice_rows()
     assert {row["slice"] for row in rows} == {"carrier = B6", "carrier = UA"}
     assert all(row["interval"].startswith("[") for row in rows)
 
 
-def test_the_version_of_a_judgement_follows_what_was_judged() -> None:
-    found = judged(model(1.0), None)
-    assert found.version("a", "b") == judged(model(1.0), None).version("a", "b")
+def test_the_version_of_a_judgement_follows_what_was_evaluated() -> None:
+    found = evaluated(model(1.0), None)
+    assert found.version("a", "b") == evaluated(model(1.0), None).version("a", "b")
     assert found.version("a", "b") != found.version("a", "c")
-    assert found.version("a", "b") != judged(model(0.9), None).version("a", "b")
+    assert found.version("a", "b") != evaluated(model(0.9), None).version("a", "b")
 
 
 def test_more_slices_need_stronger_proof() -> None:
@@ -177,19 +168,6 @@ def test_no_slice_large_enough_is_no_slice() -> None:
 @pytest.mark.parametrize("per_day", [1, 3])
 def test_a_handful_of_rows_is_inconclusive_and_no_error(per_day: int) -> None:
     frame, target = window(5, per_day)
-    found = judge(
-        GatePolicy(),
-        "roc_auc",
-        frame,
-        target,
-        np.array([0.0, 1.0]),
-        task="binary",
-        classes=("on_time", "late"),
-        challenger=model(1.0),
-        champion=None,
-        champion_is="",
-        same_as_champion=False,
-        champion_trained_until="",
-        event_timestamp="at",
-    )
+    rows = EvaluationRows(frame, target, np.array([0.0, 1.0]), "binary", ("on_time", "late"), "at")
+    found = evaluate(GatePolicy(), "roc_auc", rows, model(1.0), None)
     assert found.verdict.outcome == "inconclusive"

@@ -11,19 +11,21 @@ from click.testing import CliRunner, Result
 
 from mlops_assets import cli, instance
 from mlops_assets.asset_keys import asset_key
-from mlops_assets.deploying import rolling_out
+from mlops_assets.deploying import executor
 from mlops_assets.errors import DeploymentError
 from mlops_assets.event_log.approvals import newest_decision
 from mlops_assets.event_log.records import latest
-from mlops_assets_tests.deploying import test_rolling_out
-from mlops_assets_tests.deploying.test_rolling_out import World, start_v2
-
-cluster, empty_store, steps, world = (
-    test_rolling_out.cluster,
-    test_rolling_out.empty_store,
-    test_rolling_out.steps,
-    test_rolling_out.world,
+from mlops_assets.testing.deployed_world import (
+    DeployedWorld,
+    cluster,
+    empty_store,
+    start_v2,
+    steps,
+    why_failed,
+    world,
 )
+
+__all__ = ["cluster", "empty_store", "steps", "world"]
 
 
 def at_the_prompt(monkeypatch: pytest.MonkeyPatch, running: Any, definitions: dg.Definitions) -> None:
@@ -38,7 +40,7 @@ def at_the_prompt(monkeypatch: pytest.MonkeyPatch, running: Any, definitions: dg
 
 
 @pytest.fixture
-def deployed(world: World, monkeypatch: pytest.MonkeyPatch) -> World:
+def deployed(world: DeployedWorld, monkeypatch: pytest.MonkeyPatch) -> DeployedWorld:
     """v1 of ``flights`` answers, and the commands act on it."""
     at_the_prompt(monkeypatch, world.instance, world.definitions)
     return world
@@ -58,7 +60,7 @@ def decided(command: str, *words: str) -> Result:
     return mlops(command, "flights", "--by", "ana", "--reason", "seen enough", *words)
 
 
-def test_an_approval_is_recorded_and_told(deployed: World) -> None:
+def test_an_approval_is_recorded_and_told(deployed: DeployedWorld) -> None:
     result = decided("approve")
     assert result.exit_code == 0, result.output
     assert "flights_approval approved by ana: seen enough" in result.output
@@ -66,7 +68,7 @@ def test_an_approval_is_recorded_and_told(deployed: World) -> None:
     assert record is not None and record.metadata["approver"] == "ana"
 
 
-def test_a_rejection_is_recorded_and_told_and_is_no_failure(deployed: World) -> None:
+def test_a_rejection_is_recorded_and_told_and_is_no_failure(deployed: DeployedWorld) -> None:
     result = decided("approve", "--reject")
     assert result.exit_code == 0, result.output
     assert "flights_approval rejected by ana: seen enough" in result.output
@@ -76,10 +78,10 @@ def test_a_rejection_is_recorded_and_told_and_is_no_failure(deployed: World) -> 
     [run] = deployed.instance.get_runs(limit=1)
     assert run.status == dg.DagsterRunStatus.SUCCESS
     refused = deployed.run()
-    assert not refused.success and "is a rejection by ana" in test_rolling_out.why_failed(refused)
+    assert not refused.success and "is a rejection by ana" in why_failed(refused)
 
 
-def test_an_approval_against_the_gate_is_refused(deployed: World) -> None:
+def test_an_approval_against_the_gate_is_refused(deployed: DeployedWorld) -> None:
     worse = {"outcome": "reject", "reason": "log loss 0.9 against 0.5", "model_version": 1}
     deployed.report("evaluation", "worse", worse)
     result = decided("approve")
@@ -87,23 +89,23 @@ def test_an_approval_against_the_gate_is_refused(deployed: World) -> None:
     assert "the gate says reject: log loss 0.9 against 0.5" in result.output
 
 
-def test_a_promotion_says_where_the_traffic_is(deployed: World) -> None:
+def test_a_promotion_says_where_the_traffic_is(deployed: DeployedWorld) -> None:
     start_v2(deployed)
     result = decided("promote")
     assert result.exit_code == 0, result.output
     assert "flights_deployment is at revision 3: v1 0 %, v2 100 %" in result.output
-    assert deployed.told["stable"] == "v2" and deployed.champion() == 2
+    assert deployed.last["stable"] == "v2" and deployed.champion() == 2
 
 
 def test_a_promotion_that_fails_is_told_with_what_answers(
-    deployed: World, monkeypatch: pytest.MonkeyPatch
+    deployed: DeployedWorld, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     start_v2(deployed)
 
     def differs(*_: Any, **__: Any) -> str:
         raise DeploymentError("golden row 3 differs")
 
-    monkeypatch.setattr(rolling_out, "verify_golden", differs)
+    monkeypatch.setattr(executor, "verify_golden", differs)
     result = decided("promote")
     assert result.exit_code == 1
     assert "golden row 3 differs" in result.output and "v1 answers everything" in result.output

@@ -1,8 +1,8 @@
 """``<name>_deployment``: one act of a rollout per run, by order or because it is due.
 
 Belongs here: what a run may be asked to do, putting an act together from what is declared and what is
-outside. Does not belong here: carrying it out and its record (``deploying/rolling_out.py``), which act is
-due (``rollout/plan.py``), what an approval lets past (``approval.py``).
+outside. Does not belong here: which act a run carries out (``deploying/rolling_out.py``), when a rollout goes
+on (``rollout/plan.py``), what an approval lets past (``approval.py``).
 """
 
 import json
@@ -17,7 +17,10 @@ from pydantic import Field
 from mlops_assets.asset_keys import asset_key, name_tags
 from mlops_assets.assets.approval import approved_version
 from mlops_assets.assets.automation import FOLLOW_PAST_THE_GATE
-from mlops_assets.deploying.rolling_out import Order, RollingOut, labelled_losses, materialisation
+from mlops_assets.deploying.assessing import labelled_losses
+from mlops_assets.deploying.executor import Executor
+from mlops_assets.deploying.record import materialisation
+from mlops_assets.deploying.rolling_out import RollingOut
 from mlops_assets.documents.deployment import DeploymentDeclaration
 from mlops_assets.errors import MlopsError
 from mlops_assets.event_log.records import latest
@@ -25,6 +28,7 @@ from mlops_assets.resources.alerts import Alerts
 from mlops_assets.resources.lake import Lake
 from mlops_assets.resources.model_registry import ModelRegistry, RegisteredVersion
 from mlops_assets.resources.serve_client import ServeClient
+from mlops_assets.rollout.acts import Order
 from mlops_assets.rollout.plan import Plan
 from mlops_assets.rollout.transitions import RoutingSettings
 from serve.schema import GatewayArgs, ModelArgs, ModelManifest, PredictionLogArgs
@@ -120,12 +124,10 @@ def deployment_asset(group: str, deployed: DeclaredDeployment) -> dg.AssetsDefin
         outside = Outside(context.instance, serve_client, model_registry, lake, alerts)
         rolling = rolling_out(deployed, outside, report=context.log.info)
         try:
-            outcome = rolling.run(config.order(), latest(context.instance, key))
+            done = rolling.run(config.order(), latest(context.instance, key))
         except MlopsError as error:
             raise dg.Failure(str(error), allow_retries=False) from error
-        yield materialisation(
-            outcome, serve_client, declared.name, time.monotonic() - started, use_case=group
-        )
+        yield materialisation(done, serve_client, declared.name, time.monotonic() - started, use_case=group)
 
     return deployment
 
@@ -144,11 +146,9 @@ class Outside:
 def rolling_out(
     deployed: DeclaredDeployment, outside: Outside, *, report: Callable[[str], None]
 ) -> RollingOut:
-    """The acts of a deployment against one cluster, registry and lake."""
+    """Runs of a deployment against one cluster, registry and lake."""
     declared = deployed.declaration
     return RollingOut(
-        name=declared.name,
-        model=declared.model,
         plan=deployed.plan,
         settings=RoutingSettings(
             deployment=declared.name,
@@ -156,13 +156,17 @@ def rolling_out(
             guard=declared.guard,
             unit_feature=declared.ab.unit_feature if declared.ab else None,
         ),
-        gateway_args=_gateway_args(declared, outside),
-        model_args=lambda version: _model_args(declared, outside, version),
+        executor=Executor(
+            name=declared.name,
+            model=declared.model,
+            gateway_args=_gateway_args(declared, outside),
+            model_args=lambda version: _model_args(declared, outside, version),
+            client=outside.client,
+            registry=outside.registry,
+            alerts=outside.alerts,
+            report=report,
+        ),
         approved=lambda: approved_version(outside.instance, outside.registry, declared.model),
-        client=outside.client,
-        registry=outside.registry,
-        alerts=outside.alerts,
-        report=report,
         clock=deployed.clock,
         losses=lambda: labelled_losses(outside.instance, declared.model),
     )

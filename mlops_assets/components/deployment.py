@@ -2,7 +2,7 @@
 
 Belongs here: which assets and which sensor a document becomes, and refusing one that its model rules out.
 Does not belong here: the assets (``assets/approval.py``, ``assets/deployment.py``), the watch
-(``sensors/rollout.py``), carrying a rollout out (``deploying/rolling_out.py``).
+(``sensors/rollout.py``), carrying a rollout out (``deploying/``).
 """
 
 import time

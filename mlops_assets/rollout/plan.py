@@ -2,7 +2,7 @@
 
 Belongs here: the steps, when one is done, when a rollout is given up. Does not belong here: the tests on
 the evidence (``rollout/judging``), the routing that a decision becomes (``rollout/transitions.py``),
-carrying it out (``deploying/rolling_out.py``).
+carrying it out (``deploying/executor.py``).
 
 The words are Argo Rollouts': a step sets a weight (or mirrors traffic), an analysis measures it, and a
 measurement is successful, failed or inconclusive. A failed one gives the version up once ``failure_limit``

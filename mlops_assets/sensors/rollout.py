@@ -1,7 +1,7 @@
 """The rollout sensor of one deployment: looks at what is true, and launches the one act that is due.
 
 Belongs here: reading the cluster, the gateway's evidence and the last record, and turning a decision into
-a run. Does not belong here: the decision (``rollout/plan.py``), the act (``deploying/rolling_out.py``).
+a run. Does not belong here: the decision (``rollout/plan.py``), the run (``deploying/rolling_out.py``).
 
 The sensor keeps no truth of its own: what is declared stands in the cluster, what was recorded in
 Dagster's event log. Its cursor only counts measurements. So it may be stopped and started at any point.
@@ -15,10 +15,10 @@ from typing import Any
 
 import dagster as dg
 
-from mlops_assets.asset_keys import asset_key, read_key
+from mlops_assets.asset_keys import asset_key
 from mlops_assets.asset_names import asset_name
-from mlops_assets.deploying.retiring import in_service
-from mlops_assets.deploying.rolling_out import Assessment, assess, described, labelled_losses
+from mlops_assets.deploying.assessing import Assessment, Watched, assess, labelled_losses
+from mlops_assets.deploying.record import described, recorded
 from mlops_assets.errors import ClusterUnreachable
 from mlops_assets.event_log.approvals import newest_decision
 from mlops_assets.event_log.records import Record, current_versions, latest
@@ -64,12 +64,30 @@ class Due:
     judgement: dict[str, Any] | None = None
 
 
+@dataclass(frozen=True)
+class Subject:
+    """What one sensor looks after. ``bound``: the assets whose data versions an approval holds for."""
+
+    name: str
+    model: str
+    plan: Plan
+    bound: tuple[dg.AssetKey, ...]
+
+    @property
+    def key(self) -> dg.AssetKey:
+        return asset_key("deployment", self.name)
+
+    @property
+    def approval(self) -> dg.AssetKey:
+        return asset_key("approval", self.model)
+
+
 def rollout_sensor(
     *, name: str, model: str, plan: Plan, bound: Sequence[dg.AssetKey], clock: Callable[[], float] = time.time
 ) -> dg.SensorDefinition:
     """The sensor ``rollout_<name>``, running from the start."""
-    key = asset_key("deployment", name)
-    approval_key = asset_key("approval", model)
+    subject = Subject(name, model, plan, tuple(bound))
+    key = subject.key
 
     @dg.sensor(
         name=f"rollout_{name}",
@@ -92,12 +110,10 @@ def rollout_sensor(
             return dg.SensorResult(skip_reason=f"the last act failed; the next try is in {wait_s:.0f} s")
         cursor = Cursor.read(context.cursor)
         try:
-            due, looked = _look(
-                instance, serve_client, name, key, approval_key, list(bound), plan, cursor, now
-            )
+            due, looked = _due(subject, instance, serve_client, cursor, now)
         except ClusterUnreachable as error:
             return dg.SensorResult(skip_reason=str(error))
-        events, cursor = _measurements(key, plan, looked, cursor)
+        events, cursor = _measurements(subject, looked, cursor)
         if due.action == "wait":
             return dg.SensorResult(skip_reason=due.reason, asset_events=events, cursor=_text(cursor))
         return dg.SensorResult(
@@ -107,50 +123,30 @@ def rollout_sensor(
     return watch
 
 
-def _look(
-    instance: dg.DagsterInstance,
-    client: ServeClient,
-    name: str,
-    key: dg.AssetKey,
-    approval_key: dg.AssetKey,
-    bound: list[dg.AssetKey],
-    plan: Plan,
-    cursor: Cursor,
-    now: float,
+def _due(
+    subject: Subject, instance: dg.DagsterInstance, client: ServeClient, cursor: Cursor, now: float
 ) -> tuple[Due, Assessment | None]:
-    record = in_service(latest(instance, key))
-    routing = desired_state.routing_of(client.declared(), name)
-    recorded = int(record.metadata["revision"]) if record and "revision" in record.metadata else None
-    if routing is None and recorded is not None:
-        return Due("converge", f"the cluster lost revision {recorded}"), None
-    if routing is not None and recorded != routing.revision:
-        told = f"revision {routing.revision} is declared, {recorded} is recorded"
-        return Due("converge", told, routing.revision), None
-    rejected = _rejected_target(instance, approval_key, routing)
+    """The act to launch; what was seen of the rollout under way, where that was looked at."""
+    known = recorded(latest(instance, subject.key))
+    routing = desired_state.routing_of(client.declared(), subject.name)
+    if routing is None and known.revision is not None:
+        return Due("converge", f"the cluster lost revision {known.revision}"), None
+    if routing is not None and known.revision != routing.revision:
+        why = f"revision {routing.revision} is declared, {known.revision} is recorded"
+        return Due("converge", why, routing.revision), None
+    rejected = _rejected_target(instance, subject.approval, routing)
     if routing is not None and rejected is not None:
         return Due("abort", rejected, routing.revision), None
-    approved, why_not = _approved(instance, approval_key, bound, model=read_key(approval_key).name, now=now)
-    withdrawn = dict(record.metadata.get("withdrawn") or {}) if record else {}
-    start, why = needs_start(routing, approved, withdrawn)
-    if start:
+    approved, why_not = _approved(subject, instance, now)
+    starts, why = needs_start(routing, approved, known.withdrawn)
+    if starts:
         return Due("follow", why, routing.revision if routing else None), None
     if routing is None:
         return Due("wait", why_not or why), None
-    looked = assess(
-        plan,
-        client,
-        name,
-        routing,
-        record,
-        now=now,
-        failures=cursor.failures(),
-        losses=lambda: labelled_losses(instance, read_key(approval_key).name),
-    )
-    decision = looked.decision
-    return (
-        Due(decision.action, decision.reason, routing.revision, described(looked.judgement)),
-        looked,
-    )
+    watched = Watched(subject.name, subject.plan, client, lambda: labelled_losses(instance, subject.model))
+    looked = assess(watched, routing, known, now=now, failures=cursor.failures())
+    decided = looked.decision
+    return Due(decided.action, decided.reason, routing.revision, described(looked.judgement)), looked
 
 
 def _rejected_target(
@@ -169,18 +165,13 @@ def _rejected_target(
     return f"{mark.target} was rejected by {decision.approver}: {decision.reason}"
 
 
-def _approved(
-    instance: dg.DagsterInstance,
-    approval_key: dg.AssetKey,
-    bound: list[dg.AssetKey],
-    *,
-    model: str,
-    now: float,
-) -> tuple[str | None, str]:
+def _approved(subject: Subject, instance: dg.DagsterInstance, now: float) -> tuple[str | None, str]:
     """Label of the version that is approved and was for a while, or why there is none."""
-    record: Record | None = latest(instance, approval_key)
+    record: Record | None = latest(instance, subject.approval)
     ruling = rule_on_deployment(
-        newest_decision(instance, approval_key), current_versions(instance, bound), model=model
+        newest_decision(instance, subject.approval),
+        current_versions(instance, list(subject.bound)),
+        model=subject.model,
     )
     if record is None or not ruling.allowed:
         return None, ruling.reason
@@ -190,7 +181,7 @@ def _approved(
 
 
 def _measurements(
-    key: dg.AssetKey, plan: Plan, looked: Assessment | None, cursor: Cursor
+    subject: Subject, looked: Assessment | None, cursor: Cursor
 ) -> tuple[list[dg.AssetObservation], Cursor]:
     """One observation per new measurement: at every further ``min_requests`` requests, or labels of them,
     and at every failed one.
@@ -199,11 +190,11 @@ def _measurements(
         return [], cursor
     routing: Routing = looked.routing
     mark = under_way(routing)
-    if mark is None or mark.step >= len(plan.steps):
+    if mark is None or mark.step >= len(subject.plan.steps):
         return [], cursor
     failures = looked.failures
     before = cursor if cursor.revision == routing.revision else Cursor(routing.revision)
-    every = max(1, plan.steps[mark.step].min_requests)
+    every = max(1, subject.plan.steps[mark.step].min_requests)
     samples = looked.decision.samples
     measured = samples // every + labels_of(looked.judgement) // every
     after = Cursor(routing.revision, max(measured, before.measured), failures.count, failures.at_samples)
@@ -212,7 +203,7 @@ def _measurements(
     judgement = looked.judgement
     return [
         dg.AssetObservation(
-            asset_key=key,
+            asset_key=subject.key,
             description=f"{judgement.phase}: {judgement.reason}",
             metadata={
                 "measurement": measured,

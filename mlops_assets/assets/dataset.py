@@ -18,7 +18,7 @@ from mlops_assets.asset_names import AssetName
 from mlops_assets.assets.code_version import code_version
 from mlops_assets.assets.failing import failing, recording
 from mlops_assets.assets.metadata import markdown_table
-from mlops_assets.assets.partition_writer import Judged, PartitionWriter, Rows, written
+from mlops_assets.assets.partition_writer import GoodRows, JudgedPartitions, PartitionWriter, written
 from mlops_assets.data.loading import Loaded, Source, load
 from mlops_assets.data.schema import column_schema
 from mlops_assets.data.validation import REASONS, Concern, Finding, Validated, validate
@@ -111,7 +111,7 @@ def make_dataset(
     validated = validate(
         loaded.frame, declared.rules(), partition_column=column, partitions=asked, earlier=loaded.findings
     )
-    judged = Judged(asked, column, _bad(validated, asked), "not good enough")
+    judged = JudgedPartitions(asked, column, _bad(validated, asked), "not good enough")
     total = 1 if asked is None else len(asked)
     checks = [check_result(declared, concern, validated.findings, total, validated) for concern in CONCERNS]
     yield from recording(checks, _write(PartitionWriter(context, lake, judged), declared, validated, checks))
@@ -156,8 +156,10 @@ def _write(
         raise judged.failure(key)
     schema = column_schema(declared.columns)
     with failing(key):
-        kept = Rows.of_good(dataset, judged, validated.kept, schema)
-        left_out = Rows.of_good(quarantine, judged, validated.quarantined, schema.append(_reasons_field()))
+        kept = GoodRows.of_good(dataset, judged, validated.kept, schema)
+        left_out = GoodRows.of_good(
+            quarantine, judged, validated.quarantined, schema.append(_reasons_field())
+        )
     wrote, table = writer.commit(kept, left_out)
     context.log.info(
         f"Wrote {wrote.rows} rows in {len(kept.versions)} partitions to {wrote.uri}, Delta "
@@ -182,7 +184,7 @@ def _write(
 
 
 def _quarantine_events(
-    context: dg.AssetExecutionContext, left_out: Rows, wrote: TableWrite
+    context: dg.AssetExecutionContext, left_out: GoodRows, wrote: TableWrite
 ) -> Iterator[dg.AssetMaterialization]:
     """Events of partitions with rows in quarantine, or whose earlier rows are gone."""
     good = left_out.judged.good

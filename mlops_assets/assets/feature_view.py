@@ -21,14 +21,14 @@ from mlops_assets.assets.automation import FOLLOW_CHANGED_PARTITIONS
 from mlops_assets.assets.code_version import code_version
 from mlops_assets.assets.failing import failing, recording
 from mlops_assets.assets.metadata import markdown_table
-from mlops_assets.assets.partition_writer import Judged, PartitionWriter, Rows
+from mlops_assets.assets.partition_writer import GoodRows, JudgedPartitions, PartitionWriter
 from mlops_assets.data.schema import column_schema
 from mlops_assets.documents.dataset import DatasetDeclaration
 from mlops_assets.documents.feature_view import FeatureViewDeclaration
 from mlops_assets.documents.fields import DailyPartitions
 from mlops_assets.errors import DataError
 from mlops_assets.event_log.partition_events import latest_versions, run_partitions
-from mlops_assets.features.declared import Declared, declare, stored_columns
+from mlops_assets.features.declared import DeclaredFeatures, declare, stored_columns
 from mlops_assets.features.view import View, compute, compute_by_partition
 from mlops_assets.resources.lake import Lake
 from serve.schema import FeatureSpec
@@ -158,7 +158,9 @@ def make_features(context: dg.AssetExecutionContext, lake: Lake, table: FeatureT
         days = _base_days(context, table)
         made = _made(lake, table, days)
     partitions = table.base.partitions
-    judged = Judged(days.run, partitions.column if partitions else None, made.reasons(), "not as declared")
+    judged = JudgedPartitions(
+        days.run, partitions.column if partitions else None, made.reasons(), "not as declared"
+    )
     check = check_result(table.declared, made)
     writer = PartitionWriter(context, lake, judged)
     yield from recording([check], _write(writer, table, made, len(days.unread), check))
@@ -187,7 +189,7 @@ def _base_days(context: dg.AssetExecutionContext, table: FeatureTable) -> BaseDa
     return BaseDays(run, never, unread)
 
 
-def _made(lake: Lake, table: FeatureTable, days: BaseDays) -> Declared:
+def _made(lake: Lake, table: FeatureTable, days: BaseDays) -> DeclaredFeatures:
     """The table of the view for the partitions of the run, from the lake, but for those never read.
 
     DataError when that is none of them.
@@ -243,7 +245,11 @@ def _joined_columns(declared: FeatureViewDeclaration) -> dict[str, list[str]]:
 
 
 def _write(
-    writer: PartitionWriter, table: FeatureTable, made: Declared, unread: int, check: dg.AssetCheckResult
+    writer: PartitionWriter,
+    table: FeatureTable,
+    made: DeclaredFeatures,
+    unread: int,
+    check: dg.AssetCheckResult,
 ) -> Iterator[Any]:
     """One commit of the good partitions, then events, and a Failure if one was bad."""
     declared, judged = table.declared, writer.judged
@@ -252,7 +258,7 @@ def _write(
         raise judged.failure(key)
     columns = stored_columns(declared.kept(table.base), declared.features)
     with failing(key):
-        rows = Rows.of_good(table.asset, judged, made.frame, column_schema(columns))
+        rows = GoodRows.of_good(table.asset, judged, made.frame, column_schema(columns))
     (wrote,) = writer.commit(rows)
     writer.context.log.info(
         f"Wrote {wrote.rows} rows of {len(declared.features)} features in {len(rows.versions)} "
@@ -268,7 +274,7 @@ def _write(
         raise judged.failure(key)
 
 
-def check_result(declared: FeatureViewDeclaration, made: Declared) -> dg.AssetCheckResult:
+def check_result(declared: FeatureViewDeclaration, made: DeclaredFeatures) -> dg.AssetCheckResult:
     """Whether every feature is as declared, and what was observed of each."""
     metadata: dict[str, Any] = {
         "rows": len(made.frame),
@@ -294,12 +300,12 @@ def check_result(declared: FeatureViewDeclaration, made: Declared) -> dg.AssetCh
     )
 
 
-def _nulls(made: Declared) -> str:
+def _nulls(made: DeclaredFeatures) -> str:
     shares = [{"feature": one.feature, "null share": f"{one.null_share:.2%}"} for one in made.observed]
     return markdown_table(shares)
 
 
-def _observed(made: Declared, features: Sequence[FeatureSpec]) -> str:
+def _observed(made: DeclaredFeatures, features: Sequence[FeatureSpec]) -> str:
     return markdown_table(
         [
             {

@@ -34,7 +34,7 @@ WHOLE = ""
 
 
 @dataclass(frozen=True)
-class Judged:
+class JudgedPartitions:
     """The partitions that a run asked for, and which of them are bad.
 
     ``asked`` and ``column`` None: the table has no partitions. ``bad`` holds every reason of each bad one,
@@ -75,16 +75,18 @@ class Judged:
 
 
 @dataclass(frozen=True)
-class Rows:
+class GoodRows:
     """Rows of good partitions for one table: as they were judged, and the same in the table's types."""
 
     asset: AssetName
-    judged: Judged
+    judged: JudgedPartitions
     frame: "pd.DataFrame"
     typed: "pa.Table"
 
     @classmethod
-    def of_good(cls, asset: AssetName, judged: Judged, frame: "pd.DataFrame", schema: "pa.Schema") -> "Rows":
+    def of_good(
+        cls, asset: AssetName, judged: JudgedPartitions, frame: "pd.DataFrame", schema: "pa.Schema"
+    ) -> "GoodRows":
         """Those of ``frame``; DataError for values that would not be kept as they are."""
         good = judged.rows(frame)
         return cls(asset, judged, good, typed_table(good, schema))
@@ -127,9 +129,9 @@ class PartitionWriter:
 
     context: dg.AssetExecutionContext
     lake: Lake
-    judged: Judged
+    judged: JudgedPartitions
 
-    def commit(self, own: Rows, *beside: Rows) -> list[TableWrite]:
+    def commit(self, own: GoodRows, *beside: GoodRows) -> list[TableWrite]:
         """One commit per table, of rows that belong together; a Failure, before any, when a table refuses."""
         commit = {"run_id": self.context.run.run_id, "data_version": own.version}
         place: dict[str, Any] = {"partition_column": self.judged.column, "partitions": self.judged.good}
@@ -143,7 +145,7 @@ class PartitionWriter:
 
     def events(
         self,
-        own: Rows,
+        own: GoodRows,
         wrote: TableWrite,
         result: Mapping[str, Any],
         *,

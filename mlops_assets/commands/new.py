@@ -17,7 +17,7 @@ from typing import Any
 from mlops_assets import environment
 from mlops_assets.asset_names import KINDS, misread
 from mlops_assets.data.guess import Guess
-from mlops_assets.data.inference import Question, Rows, infer_question, infer_rows, likely_label
+from mlops_assets.data.inference import InferredRows, Question, infer_question, infer_rows, likely_label
 from mlops_assets.data.locations import read_bytes
 from mlops_assets.data.validation import REASONS
 from mlops_assets.documents import written
@@ -38,7 +38,7 @@ class Made:
 
     folder: Path
     files: tuple[Path, ...]
-    rows: Rows
+    rows: InferredRows
     question: Question
     request: Mapping[str, Any]
     guesses: tuple[Guess, ...]
@@ -207,7 +207,7 @@ def _words(column: str) -> str:
     return column.replace("_", " ").strip() or column
 
 
-def _rows_py(name: str, rows: Rows) -> str:
+def _rows_py(name: str, rows: InferredRows) -> str:
     renamed = ""
     steps = []
     if rows.renamed:

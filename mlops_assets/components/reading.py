@@ -49,7 +49,7 @@ _GLIMPSE = re.compile(r" {0,2}([a-z_]+): *[\"']?([A-Za-z0-9_.]+)[\"']? *(?:#.*)?
 
 
 @dataclass(frozen=True, eq=False)
-class Document:
+class ReadDocument:
     """One YAML document, or one Python file of plain definitions.
 
     ``attributes`` are what could be read of it; ``problem`` says why it cannot be read, "" when it can.
@@ -105,12 +105,12 @@ class Document:
         return self.component if known else None  # type: ignore[return-value]
 
 
-def read_documents(tree: ComponentTree) -> list[Document]:
+def read_documents(tree: ComponentTree) -> list[ReadDocument]:
     """Every document under the tree's defs folder, in the order of the files, unreadable ones included."""
     return list(_below(_context(tree, tree.defs_module_path)))
 
 
-def declaration(tree: ComponentTree, documents: Sequence[Document]) -> ComponentDecl[Any]:
+def declaration(tree: ComponentTree, documents: Sequence[ReadDocument]) -> ComponentDecl[Any]:
     """What Dagster builds from: the folder, with these documents alone."""
     return _declared_folder(_context(tree, tree.defs_module_path), documents)
 
@@ -153,7 +153,7 @@ def _children(context: ComponentDeclLoadContext) -> Iterator[ComponentDeclLoadCo
             yield context.for_component_loc(ComponentPath.from_path(path))
 
 
-def _below(context: ComponentDeclLoadContext) -> Iterator[Document]:
+def _below(context: ComponentDeclLoadContext) -> Iterator[ReadDocument]:
     file = find_defs_or_component_yaml(context.path)
     if file is not None:
         yield from _yaml_file(context, file)
@@ -164,7 +164,7 @@ def _below(context: ComponentDeclLoadContext) -> Iterator[Document]:
             yield from _below(child)
 
 
-def _python_file(context: ComponentDeclLoadContext) -> Document:
+def _python_file(context: ComponentDeclLoadContext) -> ReadDocument:
     loc = ComponentPath.from_path(context.path)
     try:
         with process_restored():
@@ -176,16 +176,16 @@ def _python_file(context: ComponentDeclLoadContext) -> Document:
             frames[-1].lineno if frames else 1
         )
         where = f"{shown(context.path)}:{line}"
-        return Document(context.path, line or 1, loc, problem=problem_of(error, where))
-    return Document(context.path, 1, loc)
+        return ReadDocument(context.path, line or 1, loc, problem=problem_of(error, where))
+    return ReadDocument(context.path, 1, loc)
 
 
-def _yaml_file(context: ComponentDeclLoadContext, file: Path) -> Iterator[Document]:
+def _yaml_file(context: ComponentDeclLoadContext, file: Path) -> Iterator[ReadDocument]:
     try:
         text = file.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         problem = f"{shown(file)}:1: it cannot be read: {error}"
-        yield Document(file, 1, ComponentPath.from_path(context.path, 0), problem=problem)
+        yield ReadDocument(file, 1, ComponentPath.from_path(context.path, 0), problem=problem)
         return
     number = 0
     for line, part in _parts(text):
@@ -197,7 +197,7 @@ def _yaml_file(context: ComponentDeclLoadContext, file: Path) -> Iterator[Docume
             begins = line + _blank_lines(part)
             problem = problem_of(error, f"{shown(file)}:{begins}")
             kind, attributes = _glimpse(part)
-            yield Document(file, begins, loc, kind, attributes, problem=problem)
+            yield ReadDocument(file, begins, loc, kind, attributes, problem=problem)
             number += 1
             continue
         for source in sources:
@@ -205,7 +205,7 @@ def _yaml_file(context: ComponentDeclLoadContext, file: Path) -> Iterator[Docume
             number += 1
     if number == 0:
         loc = ComponentPath.from_path(context.path, 0)
-        yield Document(file, 1, loc, problem=f"{shown(file)}:1: it holds no document")
+        yield ReadDocument(file, 1, loc, problem=f"{shown(file)}:1: it holds no document")
 
 
 def _parts(text: str) -> Iterator[tuple[int, str]]:
@@ -225,7 +225,7 @@ def _blank_lines(part: str) -> int:
 
 def _document(
     context: ComponentDeclLoadContext, file: Path, number: int, source: ValueAndSourcePositionTree
-) -> Document:
+) -> ReadDocument:
     loc = ComponentPath.from_path(context.path, number)
     line = source.source_position_tree.position.start.line
     value = source.value if isinstance(source.value, Mapping) else {}
@@ -235,11 +235,11 @@ def _document(
         declared = build_component_decl_from_yaml_document(
             context=context.for_component_loc(loc), source_tree=source, path=loc
         )
-        return Document(file, line, loc, declared.component_type, known, source)
+        return ReadDocument(file, line, loc, declared.component_type, known, source)
     except Exception as error:  # noqa: BLE001 (of whatever kind, it is this document's)
         where = f"{shown(file)}:{line}"
         problem = _unknown_type(value.get("type"), source) or problem_of(error, where)
-        return Document(file, line, loc, _component(value.get("type")), known, source, problem)
+        return ReadDocument(file, line, loc, _component(value.get("type")), known, source, problem)
 
 
 def _unknown_type(name: object, source: ValueAndSourcePositionTree) -> str:
@@ -290,7 +290,9 @@ def _refuse_repeated_keys(text: str, file: Path) -> None:
                     nodes.append(value)
 
 
-def _declared_folder(context: ComponentDeclLoadContext, documents: Sequence[Document]) -> "DefsFolderDecl":
+def _declared_folder(
+    context: ComponentDeclLoadContext, documents: Sequence[ReadDocument]
+) -> "DefsFolderDecl":
     children: dict[Path, ComponentDecl[Any]] = {}
     for child in _children(context):
         inside = [one for one in documents if one.loc.file_path.is_relative_to(child.path)]
@@ -311,7 +313,7 @@ def _declared_folder(context: ComponentDeclLoadContext, documents: Sequence[Docu
     )
 
 
-def _declared_file(context: ComponentDeclLoadContext, documents: Sequence[Document]) -> YamlFileDecl:
+def _declared_file(context: ComponentDeclLoadContext, documents: Sequence[ReadDocument]) -> YamlFileDecl:
     sources = [(one.loc, one.source) for one in documents if one.source is not None]
     decls: list[Any] = [
         build_component_decl_from_yaml_document(

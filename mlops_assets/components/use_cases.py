@@ -19,7 +19,7 @@ from dagster.components.core.defs_module import ComponentPath
 
 from mlops_assets.asset_keys import read_key
 from mlops_assets.asset_names import AssetName, Kind, asset_name
-from mlops_assets.components.reading import Document, declaration, problem_of, read_documents
+from mlops_assets.components.reading import ReadDocument, declaration, problem_of, read_documents
 from mlops_assets.documents.missing import CHECK, MISSING, MissingDocument
 from mlops_assets.documents.written import shortest
 from mlops_assets.errors import DeclarationError, UnknownName
@@ -40,7 +40,7 @@ def load_use_cases(
     Raises DeclarationError naming all problems when ``strict``, and for a document of the platform itself.
     """
     documents = read_documents(tree)
-    missing: dict[Document, MissingDocument] = {}
+    missing: dict[ReadDocument, MissingDocument] = {}
     while True:
         present = [one for one in documents if one not in missing and not one.problem]
         fresh = _seeded(tree, present)
@@ -59,7 +59,7 @@ def load_use_cases(
 
 
 def _with_lineage(
-    documents: Sequence[Document], missing: Mapping[Document, MissingDocument]
+    documents: Sequence[ReadDocument], missing: Mapping[ReadDocument, MissingDocument]
 ) -> list[MissingDocument]:
     """What is missing, causes before what falls with them, with those assets they name that there are."""
     there = {asset_name(*made) for one in documents for made in one.makes}
@@ -76,7 +76,7 @@ def placeholders(missing: Sequence[MissingDocument]) -> dg.Definitions:
     return dg.Definitions(assets=specs, asset_checks=[_check(spec) for spec in specs])
 
 
-def _seeded(tree: ComponentTree, present: Sequence[Document]) -> ComponentTree:
+def _seeded(tree: ComponentTree, present: Sequence[ReadDocument]) -> ComponentTree:
     """The tree as Dagster would have it if these documents were all there are."""
     fresh = type(tree)(
         defs_module=tree.defs_module,
@@ -95,14 +95,14 @@ class _Round:
         self,
         tree: ComponentTree,
         beside: dg.Definitions,
-        documents: Sequence[Document],
-        missing: Mapping[Document, MissingDocument],
+        documents: Sequence[ReadDocument],
+        missing: Mapping[ReadDocument, MissingDocument],
     ) -> None:
         self._tree, self._beside, self._documents = tree, beside, documents
         self._known = dict(missing)
-        self._found: dict[Document, MissingDocument] = {}
+        self._found: dict[ReadDocument, MissingDocument] = {}
 
-    def problems(self) -> dict[Document, MissingDocument]:
+    def problems(self) -> dict[ReadDocument, MissingDocument]:
         """What is missing in addition; {} when the tree builds whole. Causes are told apart from what
         falls with them.
         """
@@ -114,10 +114,10 @@ class _Round:
         return {}
 
     @property
-    def _present(self) -> list[Document]:
+    def _present(self) -> list[ReadDocument]:
         return [one for one in self._documents if one not in self._known]
 
-    def _lose(self, document: Document, problem: str, because: str = "") -> None:
+    def _lose(self, document: ReadDocument, problem: str, because: str = "") -> None:
         nameless = asset_name("document", _place(document))
         assets = [asset_name(*made) for made in document.makes]
         kept = {asset_name(*made) for one in self._present if one is not document for made in one.makes}
@@ -140,7 +140,7 @@ class _Round:
         """Assets that two documents make: the one in the folder of that name keeps them; without such a
         one, both lose what only one may make.
         """
-        makers: dict[str, dict[Document, AssetName]] = {}
+        makers: dict[str, dict[ReadDocument, AssetName]] = {}
         for one in self._present:
             for made in one.makes:
                 makers.setdefault(asset_name(*made), {})[one] = made
@@ -165,7 +165,7 @@ class _Round:
                 self._lose(one, problem_of(error, one.where))
 
     def _unbuildable(self) -> None:
-        failed: dict[Document, str] = {}
+        failed: dict[ReadDocument, str] = {}
         for one in self._present:
             try:
                 self._tree.build_defs(one.loc)
@@ -215,7 +215,7 @@ class _Round:
                 self._lose(one, problem, because)
 
     def _unmet(
-        self, document: Document, lost: Mapping[dg.AssetKey, MissingDocument]
+        self, document: ReadDocument, lost: Mapping[dg.AssetKey, MissingDocument]
     ) -> tuple[str, str] | None:
         """Why a document cannot stand, and which other is to blame ("" for none); None when it can."""
         # One that does not even tell what it is may have been meant.
@@ -250,14 +250,14 @@ class _Round:
         plain = {read_key(key) for one in self._present if not one.makes for key in _keys(self._built(one))}
         return {made for made in declared | plain if made.kind == kind}
 
-    def _upstream(self, document: Document) -> Iterable[dg.AssetKey]:
+    def _upstream(self, document: ReadDocument) -> Iterable[dg.AssetKey]:
         """What plain definitions depend on; of documents their needs say it."""
         if document.makes:
             return []
         built = self._built(document)
         return [dep.asset_key for spec in _specs(built) for dep in spec.deps]
 
-    def _built(self, document: Document) -> dg.Definitions:
+    def _built(self, document: ReadDocument) -> dg.Definitions:
         try:
             return self._tree.build_defs(document.loc)
         except Exception:  # noqa: BLE001 (told where documents are built)
@@ -283,7 +283,7 @@ def _keys(definitions: dg.Definitions) -> list[dg.AssetKey]:
     return [spec.key for spec in _specs(definitions)]
 
 
-def _place(document: Document) -> str:
+def _place(document: ReadDocument) -> str:
     """Name of the placeholder of a document that does not tell its assets."""
     number = document.loc.instance_key
     stem = document.use_case if isinstance(number, int) else f"{document.use_case}_{document.file.stem}"

@@ -77,7 +77,7 @@ class Column:
 
 
 @dataclass(frozen=True)
-class Rows:
+class InferredRows:
     """A file as it is to be declared: ``source`` is its format, ``options`` its fields beside the default."""
 
     source: str
@@ -128,7 +128,7 @@ def format_of(file: Path) -> str:
 # -- the file ------------------------------------------------------------------------------------------
 
 
-def infer_rows(content: bytes, *, source: str, name: str, reserved: Collection[str] = ()) -> Rows:
+def infer_rows(content: bytes, *, source: str, name: str, reserved: Collection[str] = ()) -> InferredRows:
     """The file as it can be declared, from all its rows.
 
     ``source``: the name of its format. ``reserved``: names that no column can have. Raises UnknownName for a
@@ -154,7 +154,7 @@ def infer_rows(content: bytes, *, source: str, name: str, reserved: Collection[s
     ]
     key, made, why = _key(columns, table.num_rows)
     guesses.append(why)
-    return Rows(source, table.num_rows, options, tuple(columns), renamed, key, made, tuple(guesses))
+    return InferredRows(source, table.num_rows, options, tuple(columns), renamed, key, made, tuple(guesses))
 
 
 def _read(
@@ -296,14 +296,14 @@ def _key(columns: Sequence[Column], rows: int) -> tuple[str, bool, Guess]:
 # -- the question --------------------------------------------------------------------------------------
 
 
-def likely_label(rows: Rows) -> str:
+def likely_label(rows: InferredRows) -> str:
     """The column that a person most likely wants predicted: one that is named so, else the last."""
     possible = [one for one in rows.columns if one.name != rows.key and one.type != "timestamp"]
     named = [one for one in possible if _LABEL_NAME.search(one.original)]
     return (named or possible or list(rows.columns))[-1].original
 
 
-def infer_question(rows: Rows, label: str, task: Task | None = None) -> Question:
+def infer_question(rows: InferredRows, label: str, task: Task | None = None) -> Question:
     """What can be learned about ``label``, by ``task`` or the one that fits it.
 
     Raises UnknownName for a label that is no column, DataError for one that nothing can be learned about.
@@ -405,7 +405,7 @@ def _says_no(name: str) -> bool:
     return lower in _NEGATIVE or lower.startswith(("no_", "no ", "not_", "not ", "non_", "non-", "un"))
 
 
-def _features(rows: Rows, answer: Column) -> tuple[dict[str, FeatureType], list[Guess]]:
+def _features(rows: InferredRows, answer: Column) -> tuple[dict[str, FeatureType], list[Guess]]:
     """What the model sees, and what it does not, with the reason."""
     features: dict[str, FeatureType] = {}
     guesses = []
@@ -438,7 +438,7 @@ def _no_feature(one: Column, rows: int) -> str:
     return ""
 
 
-def _event_time(rows: Rows) -> tuple[str | None, list[Guess]]:
+def _event_time(rows: InferredRows) -> tuple[str | None, list[Guess]]:
     """The time that splits training from judging, and what is said of it."""
     times = [one for one in rows.columns if one.type == "timestamp"]
     for one in times:

@@ -61,7 +61,7 @@ class Problem:
 
 
 @dataclass(frozen=True)
-class Declared:
+class DeclaredFeatures:
     """The table of a view: kept columns and features in declared types; what was seen; what is wrong.
 
     ``failed`` says of partitions that no feature could be computed for why: ``frame`` has no row of theirs.
@@ -88,7 +88,7 @@ def declare(
     event_timestamp: str | None = None,
     partition_column: str | None = None,
     failed: Mapping[str, str] | None = None,
-) -> Declared:
+) -> DeclaredFeatures:
     """The columns ``keep``, then the features in their declared order, all in their declared types.
 
     A feature that is also kept (a join key) appears once. Every row has the time of its event, where the view
@@ -129,7 +129,7 @@ def declare(
             )
         if feature.type in ("number", "integer"):
             problems += _out_of_range(feature, values, partitions)
-    return Declared(typed.frame, observed, problems, dict(failed or {}))
+    return DeclaredFeatures(typed.frame, observed, problems, dict(failed or {}))
 
 
 def category_text(values: "pd.Series[Any]") -> "pd.Series[Any]":

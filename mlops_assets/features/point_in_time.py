@@ -149,11 +149,11 @@ def rolling(
 
     Raises DataError when a column is absent or has the wrong type, ValueError on a missing argument.
     """
-    frame = History(history, event_time, events)
+    frame = PastRows(history, event_time, events)
     return frame.rolling(keys, known_at, window, aggregate, value, above, longest_delay)
 
 
-class History:
+class PastRows:
     """Rows prepared for many aggregates over them: keys and times are encoded once, not once each."""
 
     def __init__(

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mlops_assets.errors import DataError
-from mlops_assets.features.point_in_time import Aggregate, History, as_of_join, left_join
+from mlops_assets.features.point_in_time import Aggregate, PastRows, as_of_join, left_join
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -97,7 +97,7 @@ def compute(
         except DataError as error:
             raise DataError(f"join with dataset {join.dataset!r}: {error}") from error
     aggregates: dict[str, Any] = {}
-    history = History(base, _event_timestamp(view), events) if view.rolling else None
+    history = PastRows(base, _event_timestamp(view), events) if view.rolling else None
     for one in view.rolling:
         if one.name in frame.columns:
             raise DataError(f"rolling {one.name!r}: the base or a join has a column of that name already")

@@ -18,7 +18,7 @@ from mlops_assets.local_stack import process_table
 from mlops_assets.local_stack.lacking import Lack
 from mlops_assets.local_stack.layout import Layout
 
-Phase = Literal["starting", "ready"]
+StackPhase = Literal["starting", "ready"]
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class Owner:
 
     pid: int
     started: str
-    phase: Phase
+    phase: StackPhase
     deployments: tuple[str, ...] = ()
     lacks: tuple[Lack, ...] = ()
 
@@ -51,7 +51,9 @@ def owner(layout: Layout) -> Owner | None:
     return found if process_table.is_alive(found.identity) else None
 
 
-def write(layout: Layout, phase: Phase, deployments: Sequence[str] = (), lacks: Sequence[Lack] = ()) -> None:
+def write(
+    layout: Layout, phase: StackPhase, deployments: Sequence[str] = (), lacks: Sequence[Lack] = ()
+) -> None:
     """Records this process as the owner."""
     me = process_table.identity(os.getpid())
     if me is None:

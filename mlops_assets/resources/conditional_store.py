@@ -20,7 +20,7 @@ ANOTHER_WAS_FIRST = frozenset({404, 409, 412})
 
 
 @dataclass(frozen=True)
-class Held:
+class StoredObject:
     """An object's content, and the tag that stands for exactly this content."""
 
     content: bytes
@@ -34,14 +34,14 @@ class ConditionalStore:
         self._client = _client(options)
         self._has_conditions = False
 
-    def read(self, path: str) -> Held | None:
+    def read(self, path: str) -> StoredObject | None:
         """The object as it is now; None when there is none. DataError when it cannot be read."""
         from botocore.exceptions import BotoCoreError, ClientError
 
         bucket, _, key = path.partition("/")
         try:
             found = self._client.get_object(Bucket=bucket, Key=key)
-            return Held(found["Body"].read(), found["ETag"])
+            return StoredObject(found["Body"].read(), found["ETag"])
         except ClientError as error:
             if _status(error) == 404:
                 return None

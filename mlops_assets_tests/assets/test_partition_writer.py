@@ -4,7 +4,7 @@ import pandas as pd
 
 from mlops_assets.asset_keys import asset_key
 from mlops_assets.asset_names import AssetName
-from mlops_assets.assets.partition_writer import WHOLE, Judged, Rows
+from mlops_assets.assets.partition_writer import WHOLE, GoodRows, JudgedPartitions
 from mlops_assets.data.content import content_version
 from mlops_assets.data.schema import column_schema
 
@@ -15,13 +15,13 @@ SCHEMA = column_schema({"day": "string", "amount": "integer"})
 FRAME = pd.DataFrame({"day": [DAYS[0], DAYS[1], DAYS[1]], "amount": [1, 2, 3]})
 
 
-def judged(*bad: str, asked: list[str] | None = DAYS) -> Judged:
+def judged(*bad: str, asked: list[str] | None = DAYS) -> JudgedPartitions:
     column = None if asked is None else "day"
-    return Judged(asked, column, {key: ["too late", "too few"] for key in bad}, "not good enough")
+    return JudgedPartitions(asked, column, {key: ["too late", "too few"] for key in bad}, "not good enough")
 
 
 def test_only_rows_of_good_partitions_are_taken_and_those_without_rows_count() -> None:
-    rows = Rows.of_good(SALES, judged(DAYS[0], asked=DAYS[:3]), FRAME, SCHEMA)
+    rows = GoodRows.of_good(SALES, judged(DAYS[0], asked=DAYS[:3]), FRAME, SCHEMA)
     assert rows.typed["amount"].to_pylist() == [2, 3]
     assert rows.counts == {DAYS[1]: 2, DAYS[2]: 0}
     assert rows.versions == {
@@ -32,9 +32,9 @@ def test_only_rows_of_good_partitions_are_taken_and_those_without_rows_count() -
 
 
 def test_one_partition_and_a_table_without_any_have_the_version_of_their_content() -> None:
-    one = Rows.of_good(SALES, judged(asked=[DAYS[0]]), FRAME.iloc[:1], SCHEMA)
+    one = GoodRows.of_good(SALES, judged(asked=[DAYS[0]]), FRAME.iloc[:1], SCHEMA)
     assert one.version == one.versions[DAYS[0]] == content_version(FRAME.iloc[:1])
-    whole = Rows.of_good(SALES, judged(asked=None), FRAME, SCHEMA)
+    whole = GoodRows.of_good(SALES, judged(asked=None), FRAME, SCHEMA)
     assert (whole.judged.good, whole.counts) == (None, {WHOLE: 3})
     assert whole.version == content_version(FRAME)
 

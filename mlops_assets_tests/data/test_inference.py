@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from pyarrow import parquet
 
 from mlops_assets.data.inference import (
+    InferredRows,
     Question,
-    Rows,
     infer_question,
     infer_rows,
     likely_label,
@@ -28,12 +28,12 @@ TEA = "minutes,origin,bitter\n" + "".join(
 )
 
 
-def rows(text: str | bytes, **more: Any) -> Rows:
+def rows(text: str | bytes, **more: Any) -> InferredRows:
     content = text if isinstance(text, bytes) else text.encode()
     return infer_rows(content, **{"source": "csv", "name": "tea.csv", **more})
 
 
-def said(found: Rows | Question) -> str:
+def said(found: InferredRows | Question) -> str:
     return "\n".join(f"{one.what} ({one.why})" for one in found.guesses)
 
 

@@ -51,7 +51,7 @@ def test_every_channel_is_tested() -> None:
 FILE = """
 from pathlib import Path
 from mlops_assets import environment
-from mlops_assets.resources.alerts import Channel, Outcome
+from mlops_assets.resources.alerts import Channel, DeliveryOutcome
 
 FOLDER = environment.Variable("SHOP_ALERT_FOLDER", "", "Folder that gets a file per alert.")
 
@@ -69,8 +69,8 @@ class FolderChannel(Channel):
         try:
             (self._folder / identity).write_text(alert.text())
         except OSError as error:
-            return Outcome("failed", type(error).__name__)
-        return Outcome("delivered")
+            return DeliveryOutcome("failed", type(error).__name__)
+        return DeliveryOutcome("delivered")
 """
 
 

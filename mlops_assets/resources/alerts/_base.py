@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal, NamedTuple
 
-Kind = Literal[
+AlertKind = Literal[
     "rollout_aborted",
     "rollout_inconclusive",
     "rollout_failed",
@@ -45,7 +45,7 @@ class Alert:
     revision, the moment of a transition. Two alerts that are alike in all four are one piece of news.
     """
 
-    kind: Kind
+    kind: AlertKind
     subject: str
     summary: str
     command: str
@@ -65,7 +65,7 @@ class Alert:
         return f"[{self.kind}] {about}: {self.summary}\nNext: {self.command}"
 
 
-class Outcome(NamedTuple):
+class DeliveryOutcome(NamedTuple):
     """What became of a delivery, and the problem in words ("" when delivered)."""
 
     delivery: Delivery
@@ -93,7 +93,7 @@ class Channel(ABC):
         tries: int,
         sleep: Callable[[float], None],
         clock: Callable[[], float],
-    ) -> Outcome:
+    ) -> DeliveryOutcome:
         """Delivers within so many tries; of none it is ``failed`` and nobody is asked.
 
         Whatever goes wrong outside is an outcome and never raised: ``failed`` is tried again later, under the

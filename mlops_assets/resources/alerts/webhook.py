@@ -9,7 +9,7 @@ from typing import ClassVar
 
 from mlops_assets import environment
 from mlops_assets.resources import trusted
-from mlops_assets.resources.alerts._base import Alert, Channel, Outcome
+from mlops_assets.resources.alerts._base import Alert, Channel, DeliveryOutcome
 
 TIMEOUT_S = 5.0
 TIMESTAMP_HEADER = "X-Mlops-Timestamp"
@@ -44,7 +44,7 @@ class WebhookChannel(Channel):
         tries: int,
         sleep: Callable[[float], None],
         clock: Callable[[], float],
-    ) -> Outcome:
+    ) -> DeliveryOutcome:
         import httpx
 
         message = {"text": alert.text(), "id": identity, "alert": asdict(alert)}
@@ -75,8 +75,8 @@ class WebhookChannel(Channel):
                 problem = type(error).__name__
                 continue
             if taken:
-                return Outcome("delivered")
+                return DeliveryOutcome("delivered")
             problem = f"HTTP {status}"
             if status < 500 and status != 429:
-                return Outcome("refused", problem)
-        return Outcome("failed", problem)
+                return DeliveryOutcome("refused", problem)
+        return DeliveryOutcome("failed", problem)

@@ -12,7 +12,7 @@ from typing import Any, ClassVar, Protocol
 
 import pytest
 
-from mlops_assets.resources.alerts import CHANNELS, Alert, Channel, Outcome
+from mlops_assets.resources.alerts import CHANNELS, Alert, Channel, DeliveryOutcome
 
 ALERT = Alert("rollout_aborted", "flights", "5 % of errors", "mlops status", version="v8", dedupe="3")
 
@@ -45,7 +45,7 @@ class ChannelConformance:
     def receiver(self) -> Any:
         raise NotImplementedError("the fixture receiver sets the channel and gives its other side")
 
-    def deliver(self, tries: int = 1) -> tuple[Outcome, list[float]]:
+    def deliver(self, tries: int = 1) -> tuple[DeliveryOutcome, list[float]]:
         channel, slept = self.channel.from_environment(), list[float]()
         assert channel is not None
         return channel.deliver("id1", ALERT, tries, slept.append, lambda: 1_000.0), slept
@@ -59,14 +59,14 @@ class ChannelConformance:
         assert self.channel.from_environment() is None
 
     def test_it_delivers_what_a_person_needs(self, receiver: Receiver) -> None:
-        assert self.deliver() == (Outcome("delivered"), [])
+        assert self.deliver() == (DeliveryOutcome("delivered"), [])
         [text] = receiver.taken()
         assert all(part in text for part in ("id1", "flights", "v8", "5 % of errors", "mlops status"))
 
     def test_it_tries_again_and_waits_between(self, receiver: Receiver) -> None:
         receiver.fails(2)
         outcome, slept = self.deliver(tries=3)
-        assert outcome == Outcome("delivered") and len(slept) == 2 and len(receiver.taken()) == 1
+        assert outcome == DeliveryOutcome("delivered") and len(slept) == 2 and len(receiver.taken()) == 1
 
     def test_one_that_is_away_is_a_failure_in_words_and_not_raised(self, receiver: Receiver) -> None:
         receiver.fails(2)

@@ -2,6 +2,7 @@
 
 import contextlib
 import functools
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from dagster.components.core import load_defs
 from dagster.components.core.component_tree import ComponentTree
 from dagster.components.testing import create_defs_folder_sandbox
 
+from mlops_assets.resources import mlflow_store
 from mlops_assets.resources.lake import Lake
 from mlops_assets.testing.ray_cluster import RayCluster, local_ray
 
@@ -39,6 +41,29 @@ def component_types_described_once() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(load_defs, "get_library_json_enriched_defs", described)
         yield
+
+
+@pytest.fixture(scope="session")
+def empty_mlflow(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """An MLflow store with its tables: making them takes seconds of a core, copying the file nothing.
+
+    MLflow reads all its migrations to know its newest schema, each time that it opens a store; here once.
+    """
+    path = tmp_path_factory.mktemp("mlflow") / "mlflow.db"
+    mlflow_store.client(f"sqlite:///{path}")
+    from mlflow.store.db import utils
+
+    newest = functools.cache(utils._get_latest_schema_revision)  # type: ignore[no-untyped-call]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(utils, "_get_latest_schema_revision", newest)
+        yield path
+
+
+@pytest.fixture
+def mlflow_uri(empty_mlflow: Path, tmp_path: Path) -> str:
+    """Address of an empty MLflow store of the test's own."""
+    shutil.copy(empty_mlflow, tmp_path / "mlflow.db")
+    return f"sqlite:///{tmp_path}/mlflow.db"
 
 
 Load = Callable[[str], dg.Definitions]

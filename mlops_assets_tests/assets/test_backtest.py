@@ -107,13 +107,14 @@ def visits(days: int = 112) -> pd.DataFrame:
 
 
 @pytest.fixture
-def shop(use_case: Path, load: Load, instance: dg.DagsterInstance, tmp_path: Path) -> dg.Definitions:
+def shop(
+    use_case: Path, load: Load, instance: dg.DagsterInstance, tmp_path: Path, mlflow_uri: str
+) -> dg.Definitions:
     """The use case with its tables and training set built."""
     visits().to_csv(use_case / "raw.csv", index=False)
-    store = f"sqlite:///{tmp_path}/mlflow.db"
     unused = {
-        "model_registry": ModelRegistry(tracking_uri=store),
-        "experiment_tracker": ExperimentTracker(tracking_uri=store, artifact_root=str(tmp_path)),
+        "model_registry": ModelRegistry(tracking_uri=mlflow_uri),
+        "experiment_tracker": ExperimentTracker(tracking_uri=mlflow_uri, artifact_root=str(tmp_path)),
         "alerts": Alerts(log_file=str(tmp_path / "alerts.jsonl")),
         "inference_log": InferenceLog(uri=str(tmp_path / "predictions")),
         "scratch": Scratch(folder=str(tmp_path / "scratch")),

@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import shutil
 import subprocess
 import sys
 import warnings
@@ -30,8 +31,10 @@ def reversed_order(step: Any) -> tuple[int, ...]:
 
 
 @pytest.fixture(scope="module")
-def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("in_order")
+def store(tmp_path_factory: pytest.TempPathFactory, empty_mlflow: Path) -> Path:
+    folder = tmp_path_factory.mktemp("in_order")
+    shutil.copy(empty_mlflow, folder)
+    return folder
 
 
 @pytest.fixture(scope="module")
@@ -48,6 +51,7 @@ def test_four_use_cases_are_built_in_one_run(in_order: dict[str, str]) -> None:
     assert sorted(in_order) == sorted(asset_name(kind, name) for kind in KINDS for name in NAMES)
 
 
+@pytest.mark.usefixtures("mlflow_uri")
 def test_the_other_way_round_they_are_the_same(in_order: dict[str, str], tmp_path: Path) -> None:
     with (
         dg.DagsterInstance.ephemeral() as instance,
@@ -60,6 +64,7 @@ def test_the_other_way_round_they_are_the_same(in_order: dict[str, str], tmp_pat
     assert steps.index("damsons_model") < steps.index("apples_candidates")
 
 
+@pytest.mark.usefixtures("mlflow_uri")
 def test_a_use_case_leaves_the_process_as_it_found_it(in_order: dict[str, str], tmp_path: Path) -> None:
     with dg.DagsterInstance.ephemeral() as instance:
         before = process_state()

@@ -89,18 +89,17 @@ def write(folder: Path, name: str, *, mode: str = "auto", shuffled: bool = False
 
 @pytest.fixture
 def whole(
-    load: Load, tmp_path: Path, ray_cluster: Any, monkeypatch: pytest.MonkeyPatch
+    load: Load, tmp_path: Path, mlflow_uri: str, ray_cluster: Any, monkeypatch: pytest.MonkeyPatch
 ) -> Callable[[str], dg.Definitions]:
     """Definitions of a text with MLflow on SQLite and the session's Ray cluster."""
     for name, value in ray_cluster.environment.items():
         monkeypatch.setenv(name, value)
-    store = f"sqlite:///{tmp_path}/mlflow.db"
 
     def build(text: str) -> dg.Definitions:
         resources = {
-            "model_registry": ModelRegistry(tracking_uri=store),
+            "model_registry": ModelRegistry(tracking_uri=mlflow_uri),
             "experiment_tracker": ExperimentTracker(
-                tracking_uri=store, artifact_root=str(tmp_path / "artifacts")
+                tracking_uri=mlflow_uri, artifact_root=str(tmp_path / "artifacts")
             ),
             "alerts": Alerts(log_file=str(tmp_path / "alerts.jsonl")),
             "serve_client": ServeClient(
@@ -117,12 +116,11 @@ def whole(
 
 
 @pytest.fixture
-def unserved(load: Load, tmp_path: Path) -> Callable[[str], dg.Definitions]:
+def unserved(load: Load, tmp_path: Path, mlflow_uri: str) -> Callable[[str], dg.Definitions]:
     """Definitions of a text with MLflow on SQLite, and no cluster."""
-    store = f"sqlite:///{tmp_path}/mlflow.db"
     resources = {
-        "model_registry": ModelRegistry(tracking_uri=store),
-        "experiment_tracker": ExperimentTracker(tracking_uri=store, artifact_root=str(tmp_path)),
+        "model_registry": ModelRegistry(tracking_uri=mlflow_uri),
+        "experiment_tracker": ExperimentTracker(tracking_uri=mlflow_uri, artifact_root=str(tmp_path)),
         "alerts": Alerts(log_file=str(tmp_path / "alerts.jsonl")),
         # Nothing listens there: a deployment that tried would fail for another reason.
         "serve_client": ServeClient(

@@ -2,6 +2,7 @@
 
 import io
 import json
+import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -140,8 +141,9 @@ def approve(instance: dg.DagsterInstance, version: int, digest: str, approver: s
 
 
 @pytest.fixture(scope="module")
-def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+def world(tmp_path_factory: pytest.TempPathFactory, empty_mlflow: Path) -> Iterator[World]:
     folder = tmp_path_factory.mktemp("world")
+    shutil.copy(empty_mlflow, folder / "mlflow.db")
     store = f"sqlite:///{folder}/mlflow.db"
     registry = ModelRegistry(tracking_uri=store, ui_url="http://mlflow")
     with dg.DagsterInstance.ephemeral() as instance:

@@ -80,13 +80,12 @@ def make(sandbox: DefsFolderSandbox, tmp_path: Path) -> Make:
 
 
 @pytest.fixture
-def beside(tmp_path: Path) -> dg.Definitions:
+def beside(tmp_path: Path, mlflow_uri: str) -> dg.Definitions:
     """The platform's resources, on a lake and an MLflow store of their own."""
-    store = f"sqlite:///{tmp_path}/mlflow.db"
     own = {
         "lake": Lake(uri=str(tmp_path / "lake")),
-        "model_registry": ModelRegistry(tracking_uri=store),
-        "experiment_tracker": ExperimentTracker(tracking_uri=store, artifact_root=str(tmp_path)),
+        "model_registry": ModelRegistry(tracking_uri=mlflow_uri),
+        "experiment_tracker": ExperimentTracker(tracking_uri=mlflow_uri, artifact_root=str(tmp_path)),
         "alerts": Alerts(log_file=str(tmp_path / "alerts.jsonl")),
     }
     return dg.Definitions(resources={**(resources().resources or {}), **own})

@@ -252,7 +252,11 @@ def test_a_cluster_that_is_away_is_no_reason_to_act(
 
 
 def test_status_shows_what_is_missing_what_still_answers_and_orphans(
-    client: ServeClient, instance: dg.DagsterInstance, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    client: ServeClient,
+    instance: dg.DagsterInstance,
+    tmp_path: Path,
+    mlflow_uri: str,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     from datetime import UTC, datetime
 
@@ -266,7 +270,7 @@ def test_status_shows_what_is_missing_what_still_answers_and_orphans(
         "shop.yaml:3", ("flights_deployment", "flights_approval"),
     )  # fmt: skip
     definitions = location(client, tmp_path, missing=(own, fallen))
-    registry = ModelRegistry(tracking_uri=f"sqlite:///{tmp_path}/mlflow.db")
+    registry = ModelRegistry(tracking_uri=mlflow_uri)
 
     status = status_of(definitions, instance, client, registry, datetime.now(UTC))
 

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import dagster as dg
 import pytest
+from alembic.config import Config
+from alembic.script import ScriptDirectory
 from dagster.components.core import load_defs
 from dagster.components.core.component_tree import ComponentTree
 from dagster.components.testing import create_defs_folder_sandbox
@@ -43,20 +45,31 @@ def component_types_described_once() -> Iterator[None]:
         yield
 
 
-@pytest.fixture(scope="session")
-def empty_mlflow(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """An MLflow store with its tables: making them takes seconds of a core, copying the file nothing.
+@pytest.fixture(scope="session", autouse=True)
+def migrations_read_once() -> Iterator[None]:
+    """Dagster loads the 89 scripts of its migrations twice for an instance: in memory most of what it costs.
 
-    MLflow reads all its migrations to know its newest schema, each time that it opens a store; here once.
+    MLflow loads its own for each store that it opens.
     """
+    read, known = ScriptDirectory.from_config, dict[str | None, ScriptDirectory]()
+
+    def scripts(config: Config) -> ScriptDirectory:
+        place = config.get_main_option("script_location")
+        if place not in known:
+            known[place] = read(config)
+        return known[place]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ScriptDirectory, "from_config", scripts)
+        yield
+
+
+@pytest.fixture(scope="session")
+def empty_mlflow(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An MLflow store with its tables: making them takes seconds of a core, copying the file nothing."""
     path = tmp_path_factory.mktemp("mlflow") / "mlflow.db"
     mlflow_store.client(f"sqlite:///{path}")
-    from mlflow.store.db import utils
-
-    newest = functools.cache(utils._get_latest_schema_revision)  # type: ignore[no-untyped-call]
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(utils, "_get_latest_schema_revision", newest)
-        yield path
+    return path
 
 
 @pytest.fixture

@@ -1,5 +1,6 @@
 """The client against real gateways on a real port."""
 
+import ssl
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -57,6 +58,15 @@ def client(cluster: SmallCluster, tmp_path: Path) -> ServeClient:
     client.apply(document(applications, host="127.0.0.1", port=80))
     client.wait_for_revision("flights", 1, weights={"v1": 10_000}, replicas=2)
     return client
+
+
+def test_a_request_reads_no_certificates_once_they_are_known(
+    client: ServeClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client.applications()
+    monkeypatch.setattr(ssl, "create_default_context", lambda *_, **__: pytest.fail("read again"))
+    assert client.applications()
+    assert client.evidence("flights").revision == 1
 
 
 def test_a_report_of_another_version_is_refused_in_the_gateways_words(client: ServeClient) -> None:

@@ -96,15 +96,9 @@ def new_command(
         choice = click.Choice(columns)
         return str(click.prompt("Which column is to be predicted?", type=choice, default=likely))
 
-    made = new.new_use_case(
-        name,
-        file,
-        source="parquet" if parquet_file else format_of(file),
-        today=datetime.now(UTC).date(),
-        label=label or ask,
-        defs=new.DEFS,
-        task=task,
-    )
+    source = "parquet" if parquet_file else format_of(file)
+    asked = new.NewUseCase(name, file, source, label or ask, task)
+    made = new.new_use_case(asked, today=datetime.now(UTC).date(), defs=new.DEFS)
     for line in new.lines(made, environment.serve_url()):
         click.echo(line)
 

@@ -44,40 +44,66 @@ class Made:
     guesses: tuple[Guess, ...]
 
 
-def new_use_case(
-    name: str,
-    file: Path,
-    *,
-    source: str,
-    today: date,
-    label: str | Callable[[Sequence[str], str], str],
-    defs: Path,
-    task: Task | None = None,
-    module: str = MODULE,
-) -> Made:
-    """Writes the folder of the use case ``name``, learned from all rows of ``file``, whose format
-    is ``source``.
-
-    ``label`` is a column, or asks for one: of the columns, given the likely one. Raises MlopsError in words,
-    and then nothing was written.
+@dataclass(frozen=True)
+class NewUseCase:
+    """What a person asks for: a use case called ``name``, learned from all rows of ``file``, whose format is
+    ``source``. ``label`` is a column, or asks for one: of the columns, given the likely one.
     """
+
+    name: str
+    file: Path
+    source: str
+    label: str | Callable[[Sequence[str], str], str]
+    task: Task | None = None
+
+    def inferred(self) -> tuple[InferredRows, Question]:
+        """What the rows seem to be, and what is to be learned from them."""
+        content = read_bytes(str(self.file.absolute()), {})
+        rows = infer_rows(content, source=self.source, name=self.file.name, reserved=(REASONS, LABEL, SPLIT))
+        columns = [one.original for one in rows.columns]
+        label = self.label if isinstance(self.label, str) else self.label(columns, likely_label(rows))
+        return rows, infer_question(rows, label, self.task)
+
+
+def new_use_case(asked: NewUseCase, *, today: date, defs: Path, module: str = MODULE) -> Made:
+    """Writes the folder of a use case below ``defs``, whose Python package is ``module``.
+
+    Raises MlopsError in words, and then nothing was written.
+    """
+    name, file = asked.name, asked.file
     require_free(name, defs)
     if not file.is_file():
         raise MlopsError(f"{file} is no file. Give the path of a CSV or Parquet file on this machine.")
-    content = read_bytes(str(file.absolute()), {})
-    rows = infer_rows(content, source=source, name=file.name, reserved=(REASONS, LABEL, SPLIT))
-    chosen = (
-        label if isinstance(label, str) else label([one.original for one in rows.columns], likely_label(rows))
-    )
-    question = infer_question(rows, chosen, task)
+    rows, question = asked.inferred()
     folder = defs / name
-    path, placed = _placed(file, source, folder)
+    path, placed = _placed(file, asked.source, folder)
     transform = f"{module}.{name}.rows.prepared" if rows.key_made or rows.renamed else ""
+    documents = _documents(name, rows, question, path=path, transform=transform, today=today)
+    texts = {
+        "__init__.py": f'"""What will {_words(question.label)} be? Declared in ``defs.yaml``."""\n',
+        "defs.yaml": _head(name, file.name) + written.SEPARATOR.join(documents),
+        **({"rows.py": _rows_py(name, rows)} if transform else {}),
+    }
+    folder.mkdir(parents=True)
+    if placed is not None:
+        shutil.copyfile(file, placed)
+    for filename, text in texts.items():
+        (folder / filename).write_text(text, encoding="utf-8")
     examples = {one.name: one.example for one in rows.columns}
-    documents = [
+    request = {"features": {one: examples[one] for one in question.features}}
+    files = (*((placed,) if placed else ()), *(folder / filename for filename in sorted(texts)))
+    guesses = (*_file_guesses(rows, path, copied=placed is not None), *rows.guesses, *question.guesses)
+    return Made(folder, files, rows, question, request, guesses)
+
+
+def _documents(
+    name: str, rows: InferredRows, question: Question, *, path: str, transform: str, today: date
+) -> list[str]:
+    """The text of each document of the use case, in the order of the graph."""
+    return [
         written.dataset(
             name,
-            source=source,
+            source=rows.source,
             path=path,
             columns=rows.types,
             key=[rows.key],
@@ -89,7 +115,7 @@ def new_use_case(
             base=name,
             key=[rows.key],
             features=question.features,
-            examples=examples,
+            examples={one.name: one.example for one in rows.columns},
             event_timestamp=question.event_timestamp,
         ),
         written.model(
@@ -106,32 +132,24 @@ def new_use_case(
         written.deployment(name, model=name),
         written.drift_monitor(name, since=today),
     ]
-    texts = {
-        "__init__.py": f'"""What will {_words(question.label)} be? Declared in ``defs.yaml``."""\n',
-        "defs.yaml": _head(name, file.name) + written.SEPARATOR.join(documents),
-        **({"rows.py": _rows_py(name, rows)} if transform else {}),
-    }
-    folder.mkdir(parents=True)
-    if placed is not None:
-        shutil.copyfile(file, placed)
-    for filename, text in texts.items():
-        (folder / filename).write_text(text, encoding="utf-8")
-    request = {"features": {one: examples[one] for one in question.features}}
-    written_files = (*((placed,) if placed else ()), *(folder / filename for filename in sorted(texts)))
-    beside = Guess(
-        f"the file is read from {path}",
-        "it was copied into the folder"
-        if placed
-        else f"it is larger than {LARGEST_COPIED >> 20} MB, so it stays",
-        "path under source",
+
+
+def _file_guesses(rows: InferredRows, path: str, *, copied: bool) -> tuple[Guess, Guess]:
+    """What the columns were taken for, and where the file is read from."""
+    return (
+        Guess(
+            "; ".join(f"{one.original}: {one.type}" for one in rows.columns),
+            f"all {rows.rows} rows read so",
+            "columns of the dataset",
+        ),
+        Guess(
+            f"the file is read from {path}",
+            "it was copied into the folder"
+            if copied
+            else f"it is larger than {LARGEST_COPIED >> 20} MB, so it stays",
+            "path under source",
+        ),
     )
-    types = Guess(
-        "; ".join(f"{one.original}: {one.type}" for one in rows.columns),
-        f"all {rows.rows} rows read so",
-        "columns of the dataset",
-    )
-    guesses = (types, beside, *rows.guesses, *question.guesses)
-    return Made(folder, written_files, rows, question, request, guesses)
 
 
 def require_free(name: str, defs: Path) -> None:

@@ -89,15 +89,7 @@ def load(
     of_row = conformed.frame[partition_column]
     _require_keys(source, of_row, conformed.misfits.get(partition_column), is_key)
     wanted = of_row.isin(list(partitions)).to_numpy()
-    selected = Conformed(
-        frame=conformed.frame[wanted].reset_index(drop=True),
-        missing=conformed.missing,
-        misfits={
-            name: mine
-            for name, misfit in conformed.misfits.items()
-            if (mine := misfit.of(wanted)) is not None
-        },
-    )
+    selected = conformed.of(wanted)
     findings += schema_findings(selected, selected.frame[partition_column].tolist())
     if conformed.missing:
         seen = {finding.partition for finding in findings}

@@ -79,6 +79,15 @@ class Conformed:
     missing: tuple[str, ...]
     misfits: Mapping[str, Misfit]
 
+    def of(self, rows: Mask) -> "Conformed":
+        """The same of these rows alone."""
+        misfits = {name: misfit.of(rows) for name, misfit in self.misfits.items()}
+        return Conformed(
+            frame=self.frame[rows].reset_index(drop=True),
+            missing=self.missing,
+            misfits={name: misfit for name, misfit in misfits.items() if misfit is not None},
+        )
+
 
 def conform(
     rows: "pa.Table | pd.DataFrame", columns: Mapping[str, ColumnType], *, computed: bool = False

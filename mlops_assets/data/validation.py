@@ -142,46 +142,13 @@ def validate(
         frame = frame.iloc[:0]
     frame = frame.reset_index(drop=True)
     of_row = pd.Series(frame[partition_column] if partition_column else None, index=frame.index, dtype=object)
-    findings = list(earlier)
-
-    breaks: dict[str, Mask] = {}
-    if rules.primary_key and looked_at:
-        breaks["primary key is missing"] = frame[list(rules.primary_key)].isna().any(axis=1).to_numpy()
-        breaks["primary key is not unique"] = _duplicates(
-            # Within its partition: a verdict on a day must not depend on which other days the run covers.
-            frame,
-            [*rules.primary_key, *([partition_column] if partition_column else [])],
-        )
-    groups = np.zeros(len(frame), dtype=np.int64)
-    if partition_column is not None:
-        groups = pd.Index(looked_at).get_indexer(pd.Index(of_row)).astype(np.int64)
-    errors: list[tuple[str | None, Expectation, str]] = []
-    for result in check_rules(frame, rules.row_rules, groups):
-        breaks[str(result.expectation)] = result.broken
-        errors += [(looked_at[group], result.expectation, error) for group, error in result.errors.items()]
+    breaks, errors = _broken(frame, rules, partition_column, looked_at)
     bad = np.logical_or.reduce([*breaks.values(), np.zeros(len(frame), dtype=bool)])
-
-    rows = _counts(of_row, looked_at)
-    bad_rows = _counts(of_row[bad], looked_at)
+    rows, bad_rows = _counts(of_row, looked_at), _counts(of_row[bad], looked_at)
+    findings = list(earlier)
     for key in looked_at:
-        if rows[key] == 0 and key not in rules.known_empty:
-            findings.append(Finding("rows", key, "row count", "at least 1", "0"))
-        findings.extend(
-            Finding("rows", key, str(rule), "a rule that can be evaluated", error, errored=True)
-            for where, rule, error in errors
-            if where == key
-        )
-        share = bad_rows[key] / rows[key] if rows[key] else 0.0
-        if share > rules.max_quarantine_share:
-            findings.append(
-                Finding(
-                    "rows",
-                    key,
-                    "share of rows in quarantine",
-                    f"at most {rules.max_quarantine_share:g}",
-                    f"{share:.4g} ({bad_rows[key]} of {rows[key]} rows)",
-                )
-            )
+        mine = [(rule, error) for where, rule, error in errors if where == key]
+        findings += _row_findings(key, rules, rows[key], bad_rows[key], mine)
 
     kept = frame[~bad].reset_index(drop=True)
     judged = [key for key in looked_at if rows[key] > bad_rows[key]]
@@ -193,31 +160,83 @@ def validate(
             partition_column=partition_column,
             partitions=[key for key in judged if key is not None],
         )
-        for suite_result in suite_results:
-            if not suite_result.met:
-                findings.append(
-                    Finding(
-                        "expectations",
-                        suite_result.partition,
-                        suite_result.expectation.type,
-                        _expected(suite_result.expectation),
-                        suite_result.error or suite_result.observed,
-                        severity=suite_result.expectation.severity,
-                        errored=suite_result.error is not None,
-                    )
-                )
+    findings += [_unmet(result) for result in suite_results if not result.met]
     refused = {finding.partition for finding in findings if finding.severity == "critical" or finding.errored}
     left_out = frame[pd.Series(bad, index=frame.index)].reset_index(drop=True)
-    quarantined = left_out.assign(**{REASONS: _reasons(breaks, bad)})
     return Validated(
         kept=kept,
-        quarantined=quarantined,
+        quarantined=left_out.assign(**{REASONS: _reasons(breaks, bad)}),
         rows=rows,
         quarantined_rows=bad_rows,
         broken_rules={reason: int(mask.sum()) for reason, mask in breaks.items() if mask.any()},
         findings=findings,
         suite_results=suite_results,
         good=[key for key in keys if key not in refused],
+    )
+
+
+def _broken(
+    frame: "pd.DataFrame", rules: Rules, partition_column: str | None, looked_at: list[str | None]
+) -> tuple[dict[str, Mask], list[tuple[str | None, Expectation, str]]]:
+    """By rule the rows that break it; and of rules that cannot be evaluated the partition and the error."""
+    import pandas as pd
+
+    breaks: dict[str, Mask] = {}
+    if rules.primary_key and looked_at:
+        breaks["primary key is missing"] = frame[list(rules.primary_key)].isna().any(axis=1).to_numpy()
+        breaks["primary key is not unique"] = _duplicates(
+            # Within its partition: a verdict on a day must not depend on which other days the run covers.
+            frame,
+            [*rules.primary_key, *([partition_column] if partition_column else [])],
+        )
+    groups = np.zeros(len(frame), dtype=np.int64)
+    if partition_column is not None:
+        of_row = pd.Index(frame[partition_column].astype(object))
+        groups = pd.Index(looked_at).get_indexer(of_row).astype(np.int64)
+    errors: list[tuple[str | None, Expectation, str]] = []
+    for result in check_rules(frame, rules.row_rules, groups):
+        breaks[str(result.expectation)] = result.broken
+        errors += [(looked_at[group], result.expectation, error) for group, error in result.errors.items()]
+    return breaks, errors
+
+
+def _row_findings(
+    key: str | None, rules: Rules, rows: int, bad_rows: int, errors: Sequence[tuple[Expectation, str]]
+) -> list[Finding]:
+    """What the row rules say of a partition: that it has no rows, that a rule cannot be evaluated, that too
+    many of its rows break one.
+    """
+    findings = []
+    if rows == 0 and key not in rules.known_empty:
+        findings.append(Finding("rows", key, "row count", "at least 1", "0"))
+    findings += [
+        Finding("rows", key, str(rule), "a rule that can be evaluated", error, errored=True)
+        for rule, error in errors
+    ]
+    share = bad_rows / rows if rows else 0.0
+    if share > rules.max_quarantine_share:
+        findings.append(
+            Finding(
+                "rows",
+                key,
+                "share of rows in quarantine",
+                f"at most {rules.max_quarantine_share:g}",
+                f"{share:.4g} ({bad_rows} of {rows} rows)",
+            )
+        )
+    return findings
+
+
+def _unmet(result: SuiteResult) -> Finding:
+    """An expectation that a partition does not meet, or that could not be evaluated on it."""
+    return Finding(
+        "expectations",
+        result.partition,
+        result.expectation.type,
+        _expected(result.expectation),
+        result.error or result.observed,
+        severity=result.expectation.severity,
+        errored=result.error is not None,
     )
 
 

@@ -65,16 +65,9 @@ def make(sandbox: DefsFolderSandbox, tmp_path: Path) -> Make:
             rows.to_parquet(file)
         else:
             rows.to_csv(file, index=False)
-        return new.new_use_case(
-            name,
-            file,
-            source=format_of(file),
-            today=TODAY,
-            label=label,
-            defs=sandbox.defs_folder_path,
-            module=f"{sandbox.project_name}.defs",
-            **more,
-        )
+        asked = new.NewUseCase(name, file, format_of(file), label, **more)
+        module = f"{sandbox.project_name}.defs"
+        return new.new_use_case(asked, today=TODAY, defs=sandbox.defs_folder_path, module=module)
 
     return made
 

@@ -206,7 +206,7 @@ def retire_command(deployment: str, by: str, reason: str) -> None:
 
     client = serve_client()
     with running_instance() as instance:
-        applications = client.declared() or client.saved()
+        applications = client.target.declared() or client.target.saved()
         run_id = retire(_definitions(), instance, deployment, applications=applications, by=by, reason=reason)
     click.echo(
         f"{asset_name('deployment', deployment)} is retired by {by}; its data and models stay (run {run_id})."

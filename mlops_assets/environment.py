@@ -61,6 +61,11 @@ SERVE_HOST = Variable(
 RAY_DASHBOARD_URL = Variable(
     "MLOPS_RAY_DASHBOARD_URL", "", "Ray dashboard that deployments are PUT to; empty: loopback at its port."
 )
+SERVING_TARGET = Variable(
+    "MLOPS_SERVING_TARGET",
+    "ray",
+    "Where deployments are declared: a target of `mlops_assets/resources/serving/`.",
+)
 RAY_TOKEN = Variable(
     "RAY_AUTH_TOKEN", "", "Token that Ray asks for; of `make up`'s own Ray it lies in a file."
 )

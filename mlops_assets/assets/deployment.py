@@ -198,7 +198,7 @@ def _model_args(
     """The arguments of a version's application, and where it is placed and why."""
     manifest = ModelManifest.model_validate(version.manifest())
     storage_options = outside.lake.public_storage_options()
-    placed = outside.client.require_resources(
+    placed = outside.client.target.require_resources(
         application=f"{declared.name}--v{version.version}",
         num_gpus=declared.num_gpus,
         device=declared.device,

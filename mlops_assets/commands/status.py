@@ -113,7 +113,7 @@ def status_of(
     graph = definitions.resolve_asset_graph()
     unknown = ""
     try:
-        declared = client.declared()
+        declared = client.target.declared()
     except ClusterUnreachable as error:
         declared, unknown = [], str(error)
 

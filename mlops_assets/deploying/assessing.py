@@ -13,7 +13,8 @@ import dagster as dg
 
 from mlops_assets.asset_keys import asset_key
 from mlops_assets.event_log.records import latest
-from mlops_assets.resources.serve_client import FAILED_STATUSES, ServeClient
+from mlops_assets.resources.serve_client import ServeClient
+from mlops_assets.resources.serving import FAILED_STATUSES
 from mlops_assets.rollout.act import Recorded
 from mlops_assets.rollout.judging.evidence import QualityEvidence, StepEvidence
 from mlops_assets.rollout.judging.judge import Judgement, judge
@@ -138,7 +139,7 @@ def judge_step(
 
 
 def _ray_gave_up(client: ServeClient, application: str) -> str | None:
-    known = client.applications().get(application)
+    known = client.target.applications().get(application)
     if known is None:
         return f"application {application} does not exist"
     if known["status"] in FAILED_STATUSES:

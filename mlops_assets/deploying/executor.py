@@ -19,6 +19,7 @@ from mlops_assets.errors import ClusterUnreachable, DeploymentError
 from mlops_assets.resources.alerts import Alert, Alerts
 from mlops_assets.resources.model_registry import CHAMPION, ModelRegistry, RegisteredVersion
 from mlops_assets.resources.serve_client import ServeClient
+from mlops_assets.resources.serving import Wait
 from mlops_assets.rollout import desired_state
 from mlops_assets.rollout.act import Act, Notice, RegistryTag, Standing
 from mlops_assets.rollout.acts import instead, not_started, version_number
@@ -75,10 +76,10 @@ class Executor:
                 raise
             return self._in_its_place(not_started(self._now(on, on.routing), act, str(error)), on)
         if act.declares:
-            self.declare([*self.client.declared(), *added], act.after, act.before)
+            self.declare([*self.client.target.declared(), *added], act.after, act.before)
         try:
             if act.awaits:
-                self.client.wait_until_running(act.awaits, report=self.report)
+                self.client.target.wait_until_running(act.awaits, Wait(self.report))
             verified = self._verify(act.after, golden)
         except ClusterUnreachable:
             raise
@@ -97,7 +98,7 @@ class Executor:
 
     def routing(self) -> Routing | None:
         """The routing that is declared now."""
-        return desired_state.routing_of(self.client.declared(), self.name)
+        return desired_state.routing_of(self.client.target.declared(), self.name)
 
     def evidence(self, routing: Routing | None, *, needed: bool = False) -> Evidence | None:
         """What the endpoint measured of the rollout under way, None without one.
@@ -117,13 +118,13 @@ class Executor:
         """An empty cluster gets everything back that was saved, before anything is declared on it: a
         deployment's first run must not overwrite what the others saved. What was done, in words, or "".
         """
-        if self.client.declared() or not self.client.saved():
+        if self.client.target.declared() or not self.client.target.saved():
             return ""
         self.report("the cluster is empty; declaring the saved state again")
-        names = self.client.declare_saved()
+        names = self.client.target.declare_saved()
         # What becomes of the others is their own affair.
         own = [name for name in names if name == self.name or name.startswith(f"{self.name}--")]
-        self.client.wait_until_running(own, report=self.report)
+        self.client.target.wait_until_running(own, Wait(self.report))
         return f"the cluster had lost its state; {', '.join(names)} were declared again"
 
     def declare(
@@ -137,8 +138,8 @@ class Executor:
                 f"{found.revision if found else 'none'} meanwhile; nothing was declared"
             )
         gateway = desired_state.gateway_application(self.gateway_args, routing)
-        host, port = self.client.http_options()
-        self.client.apply(
+        host, port = self.client.target.http_options()
+        self.client.target.apply(
             desired_state.document(desired_state.with_gateway(applications, gateway), host=host, port=port)
         )
 
@@ -162,7 +163,7 @@ class Executor:
             return [], ""
         args, placement = self.model_args(version)
         target = desired_state.DeployedVersion(self.name, act.starts, args)
-        known = {application["name"] for application in self.client.declared()}
+        known = {application["name"] for application in self.client.target.declared()}
         added = [] if target.application in known else [desired_state.version_application(target)]
         return added, placement
 
@@ -171,8 +172,8 @@ class Executor:
         assert act.before is not None
         application = desired_state.application_name(self.name, act.starts)
         self.report(f"starting {application} beside {act.before.stable}")
-        self.declare([*self.client.declared(), *added], act.before, act.before)
-        self.client.wait_until_running([application], report=self.report)
+        self.declare([*self.client.target.declared(), *added], act.before, act.before)
+        self.client.target.wait_until_running([application], Wait(self.report))
 
     def _verify(self, routing: Routing, golden: RegisteredVersion | None) -> str:
         """Every gateway replica runs the routing; a ``golden`` version answers as it did offline."""
@@ -212,7 +213,7 @@ class Executor:
 
     def _drop_unrouted(self, routing: Routing) -> None:
         """Stops versions that the routing no longer names, once every replica has taken it."""
-        running = self.client.declared()
+        running = self.client.target.declared()
         kept = desired_state.without_unrouted_versions(running, deployment=self.name, routing=routing)
         if len(kept) != len(running):
             self.declare(kept, routing, routing)

@@ -1,7 +1,7 @@
 """Orphaned deployments: finding them, and the record that one was retired.
 
 Belongs here: what is deployed against what is declared, and the event of retiring. Does not belong here: what
-an orphan is (``rollout/orphans.py``), taking it out of the cluster (``resources/serve_client.py``), when that
+an orphan is (``rollout/orphans.py``), taking it out of the cluster (``resources/serving/``), when that
 happens by itself (``sensors/orphans.py``).
 """
 

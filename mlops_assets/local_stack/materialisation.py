@@ -40,6 +40,7 @@ from mlops_assets.event_log.records import latest
 from mlops_assets.local_stack.layout import Layout
 from mlops_assets.local_stack.supervisor import answers
 from mlops_assets.resources.clock import Clock
+from mlops_assets.resources.serving import Wait
 from mlops_assets.rollout import desired_state
 
 UNDER_WAY = (
@@ -442,12 +443,12 @@ def _restore(
                 f"{layout.desired_state} cannot be restored: the definitions have no serve_client."
             )
         return []
-    saved = client.declared() if again else client.saved()
+    saved = client.target.declared() if again else client.target.saved()
     found = orphaned(Declared.of(graph), instance, saved)
     retired = [] if again or environment.orphan_policy() == "keep" else found
     if not again and saved:
         emit("restoring", file=str(layout.desired_state))
-        client.declare_saved(without=[one.name for one in retired])
+        client.target.declare_saved(without=[one.name for one in retired])
     for one in found:
         if one in retired:
             applications = [each["name"] for each in desired_state.of_deployment(saved, one.name)]
@@ -458,7 +459,7 @@ def _restore(
         emit("orphan", deployment=one.name, use_case=one.use_case, retired=one in retired)
     kept = [each for one in retired for each in desired_state.of_deployment(saved, one.name)]
     names = [each["name"] for each in saved if each not in kept]
-    problems = client.problems(names, report=lambda line: emit("note", line=line)) if names else {}
+    problems = client.target.problems(names, Wait(lambda line: emit("note", line=line))) if names else {}
     running = []
     for name in desired_state.deployments(each for each in saved if each not in kept):
         own = {each["name"] for each in desired_state.of_deployment(saved, name)}

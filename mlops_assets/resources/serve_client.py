@@ -1,50 +1,35 @@
-"""The Ray Serve cluster as a resource: declare, wait, verify, ask.
+"""The endpoint as its callers see it, and the serving target behind it, as one resource.
 
-Belongs here: Ray's deploy API (REST, no ray import) and the HTTP endpoint as a caller sees it. Does
-not belong here: what to declare (``rollout/desired_state.py``) or whether it may be deployed
-(``rollout/approval.py``).
-
-Guarantees. ``apply`` replaces the whole declared state; what it sent is saved to ``state_file``
-first, so a cluster that was lost can be declared again. ``wait_until_running`` returns only when
-every named application is RUNNING, and raises DeploymentError with Ray's own words otherwise: Ray
-itself never gives up on a replica that cannot be scheduled. Callers keep to one writer at a time.
+Belongs here: questions to the endpoint over HTTP (ready, evidence, predictions, metrics), and how both are
+configured. Does not belong here: where the desired state is declared (``resources/serving/``), what to
+declare (``rollout/desired_state.py``) or whether it may be deployed (``rollout/approval.py``).
 """
 
 import json
-import os
 import time
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import dagster as dg
 from pydantic import Field
 
 from mlops_assets import environment
-from mlops_assets.errors import ClusterUnreachable, DeploymentError, RayRefused
+from mlops_assets.errors import ClusterUnreachable, DeploymentError
 from mlops_assets.resources import trusted
-from mlops_assets.rollout import desired_state
-from mlops_assets.rollout.capacity import ClusterResources, Placement, cluster_resources, place
-from serve.schema import Device, Evidence, ModelArgs, MonitoringReport
+from mlops_assets.resources.bearer import bearer, same_address
+from mlops_assets.resources.serving import SERVING_TARGETS, Document, ServingTarget, Site
+from serve.schema import Evidence, MonitoringReport
 
 if TYPE_CHECKING:
     import httpx
 
-Document = dict[str, Any]
-
 SILENT_AFTER_S = 3.0
 """A gateway replica reports several times a second; one that is silent this long is gone."""
-STATE_LIMIT = 10_000
-"""The most that Ray's state API gives at once."""
-FAILED_STATUSES = frozenset({"DEPLOY_FAILED"})
-"""What Ray does not come back from. UNHEALTHY is not among them: one lost replica is enough for it, and
-Ray is replacing that replica while it says so.
-"""
 
 
 class ServeClient(dg.ConfigurableResource):  # type: ignore[type-arg]
-    """Talks to one Ray Serve cluster through its dashboard and its HTTP endpoint."""
+    """One Ray Serve cluster: its HTTP endpoint, asked here, and its deploy API behind ``target``."""
 
     dashboard_url: str = Field(description="Base URL of Ray's dashboard, e.g. http://127.0.0.1:8265.")
     serve_url: str = Field(description="Base URL of the HTTP endpoint, e.g. http://127.0.0.1:8000.")
@@ -60,209 +45,21 @@ class ServeClient(dg.ConfigurableResource):  # type: ignore[type-arg]
         default="", description="Where gateways take the time of answers from; empty: the machine's clock."
     )
     deadline_s: float = Field(default=180.0, description="How long a declared state may take to be real.")
+    serving_target: str = Field(
+        default="ray", description="Where the state is declared: a target of resources/serving."
+    )
 
-    def applications(self) -> dict[str, Document]:
-        """Every application Ray knows: {name: {status, message, deployed_app_config, ...}}."""
-        return dict(self._dashboard("GET", "/api/serve/applications/").get("applications", {}))
-
-    def declared(self) -> list[Document]:
-        """The application documents that were declared, without those being deleted."""
-        return [
-            application["deployed_app_config"]
-            for application in self.applications().values()
-            if application.get("deployed_app_config") and application["status"] != "DELETING"
-        ]
-
-    def http_options(self) -> tuple[str, int]:
-        """Host and port that the endpoint listens on, for the document.
-
-        Serve gives the host to every replica too: on several hosts no address but 0.0.0.0 is there on all.
-        """
-        import httpx
-
-        url = httpx.URL(self.serve_url)
-        return self.serve_host or url.host, url.port or 80
-
-    def apply(self, document: Document) -> None:
-        """Saves and declares the whole state. Applications that are not in it are deleted."""
-        before = self._save(json.dumps(document, indent=1))
-        try:
-            self._dashboard("PUT", "/api/serve/applications/", document)
-        except RayRefused:
-            # It was never declared, so it must not be what a lost cluster gets back.
-            self._save(before)
-            raise
-
-    def _save(self, text: str | None) -> str | None:
-        """Replaces the saved state (None: removes it) and gives what it was."""
-        path = Path(self.state_file)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        before = path.read_text(encoding="utf-8") if path.exists() else None
-        if text is None:
-            path.unlink(missing_ok=True)
-        else:
-            partial = path.with_suffix(".partial")
-            partial.write_text(text, encoding="utf-8")
-            os.replace(partial, path)
-        return before
-
-    def saved(self) -> list[Document]:
-        """The application documents of the saved state; [] when nothing is saved."""
-        path = Path(self.state_file)
-        if not path.exists():
-            return []
-        return list(json.loads(path.read_text(encoding="utf-8"))["applications"])
-
-    def declare_saved(self, *, without: Collection[str] = ()) -> list[str]:
-        """Declares the saved state again, less the deployments ``without``; names of its applications, [] if
-        none was saved. It does not wait for them.
-        """
-        path = Path(self.state_file)
-        if not path.exists():
-            return []
-        saved = json.loads(path.read_text(encoding="utf-8"))
-        applications = saved["applications"]
-        for name in without:
-            applications = desired_state.without_deployment(applications, name)
-        self.apply({**saved, "applications": applications})
-        return [application["name"] for application in applications]
-
-    def retire(self, name: str, report: Callable[[str], None] = lambda line: None) -> list[str]:
-        """Takes a deployment out of the declared state and waits until it is gone; names of the applications
-        that were its own. Every other application stays as it is.
-
-        Raises DeploymentError when there is nothing of it, or when it is not gone at the deadline.
-        """
-        # An empty cluster has lost its state: what was saved of the others must not be lost with it.
-        declared = self.declared() or self.saved()
-        own = [one["name"] for one in desired_state.of_deployment(declared, name)]
-        if not own:
-            known = ", ".join(desired_state.deployments(declared)) or "none"
-            raise DeploymentError(f"{name} is not deployed; deployed are: {known}")
-        host, port = self.http_options()
-        self.apply(
-            desired_state.document(desired_state.without_deployment(declared, name), host=host, port=port)
+    @property
+    def target(self) -> ServingTarget:
+        """Where the desired state is declared. Raises UnknownName for a target that nobody wrote."""
+        site = Site(
+            dashboard_url=self.dashboard_url,
+            serve_url=self.serve_url,
+            serve_host=self.serve_host,
+            state_file=self.state_file,
+            deadline_s=self.deadline_s,
         )
-        deadline = time.monotonic() + self.deadline_s
-        while left := sorted(set(own) & set(self.applications())):
-            if time.monotonic() > deadline:
-                raise DeploymentError(
-                    f"{name} is no longer declared, and Ray has not stopped {', '.join(left)} after "
-                    f"{self.deadline_s:.0f} s"
-                )
-            report(f"stopping {', '.join(left)}")
-            time.sleep(0.5)
-        return own
-
-    def require_resources(
-        self,
-        *,
-        application: str,
-        num_gpus: float,
-        device: Device = "cpu",
-        replicas: int = 1,
-        package_bytes: int = 0,
-        model_format: str = "lightgbm-text",
-    ) -> Placement:
-        """Where a version is going to run, decided before it is declared: Ray would wait for ever.
-
-        Give the declared version ``num_gpus`` of the placement. Raises DeploymentError with the numbers
-        when it fits nowhere (``rollout/capacity.py``). A version that is declared already stays as it is.
-        """
-        for known in self.declared():
-            if known["name"] == application:
-                args = ModelArgs.model_validate(known["args"])
-                return Placement(
-                    device="gpu" if args.num_gpus and args.device != "cpu" else "cpu",
-                    num_gpus=args.num_gpus,
-                    reason="it is declared already, and stays as it is",
-                )
-        return place(
-            application=application,
-            device=device,
-            num_gpus=num_gpus,
-            replicas=replicas,
-            cluster=self.cluster_resources(),
-            package_bytes=package_bytes,
-            model_format=model_format,
-        )
-
-    def cluster_resources(self) -> ClusterResources:
-        """What the cluster has and who holds it, as Ray's dashboard tells it."""
-        return cluster_resources(
-            nodes=self._state("nodes"),
-            actors=self._state("actors"),
-            measured=self._dashboard("GET", "/nodes?view=summary")["data"]["summary"],
-            replicas=[
-                replica
-                for application in self.applications().values()
-                for deployment in application.get("deployments", {}).values()
-                for replica in deployment.get("replicas", ())
-            ],
-        )
-
-    def _state(self, kind: str) -> list[Document]:
-        """A list of Ray's state API, whole: without a limit it gives the first hundred."""
-        answer = self._dashboard("GET", f"/api/v0/{kind}?detail=1&limit={STATE_LIMIT}")
-        return list(answer["data"]["result"]["result"])
-
-    def wait_until_running(
-        self,
-        names: Collection[str],
-        *,
-        report: Callable[[str], None] = lambda line: None,
-        clock: Callable[[], float] = time.monotonic,
-        sleep: Callable[[float], None] = time.sleep,
-    ) -> None:
-        """Returns when every named application is RUNNING; DeploymentError on failure or deadline."""
-        problems = self._settle(names, report, clock, sleep, until_one_fails=True)
-        if problems:
-            raise DeploymentError("; ".join(problems.values()))
-
-    def problems(
-        self,
-        names: Collection[str],
-        *,
-        report: Callable[[str], None] = lambda line: None,
-        clock: Callable[[], float] = time.monotonic,
-        sleep: Callable[[float], None] = time.sleep,
-    ) -> dict[str, str]:
-        """Waits for the named applications: {name: why} of those that failed or are late at the deadline."""
-        return self._settle(names, report, clock, sleep, until_one_fails=False)
-
-    def _settle(
-        self,
-        names: Collection[str],
-        report: Callable[[str], None],
-        clock: Callable[[], float],
-        sleep: Callable[[float], None],
-        *,
-        until_one_fails: bool,
-    ) -> dict[str, str]:
-        start = clock()
-        said = ""
-        # Right after a PUT an application may still read RUNNING in its old state.
-        sleep(0.5)
-        while True:
-            known = self.applications()
-            states = {name: known.get(name, {}).get("status", "ABSENT") for name in names}
-            failed = {
-                name: _why(name, known[name]) for name, state in states.items() if state in FAILED_STATUSES
-            }
-            waiting = [name for name, state in states.items() if state != "RUNNING" and name not in failed]
-            if not waiting or (failed and until_one_fails):
-                return failed
-            line = ", ".join(f"{name} {state.lower()}" for name, state in sorted(states.items()))
-            if line != said:
-                report(line)
-                said = line
-            if clock() - start > self.deadline_s:
-                late = {
-                    name: f"not running after {self.deadline_s:.0f} s: {_why(name, known.get(name, {}))}"
-                    for name in waiting
-                }
-                return {**failed, **late}
-            sleep(0.5)
+        return SERVING_TARGETS[self.serving_target](site)
 
     def wait_for_revision(
         self,
@@ -402,8 +199,8 @@ class ServeClient(dg.ConfigurableResource):  # type: ignore[type-arg]
     def _endpoint(self, timeout_s: float = 30.0) -> "httpx.Client":
         import httpx
 
-        key = environment.API_KEY.read() if _same(self.serve_url, environment.serve_url()) else ""
-        headers = _bearer(key)
+        key = environment.API_KEY.read() if same_address(self.serve_url, environment.serve_url()) else ""
+        headers = bearer(key)
         return httpx.Client(
             base_url=self.serve_url,
             headers=headers,
@@ -411,60 +208,3 @@ class ServeClient(dg.ConfigurableResource):  # type: ignore[type-arg]
             trust_env=False,
             verify=trusted.certificates(),
         )
-
-    def _dashboard(self, method: str, path: str, body: Document | None = None) -> Document:
-        import httpx
-
-        own = _same(self.dashboard_url, environment.ray_dashboard_url())
-        headers = _bearer(environment.ray_token() if own else "")
-        url = f"{self.dashboard_url.rstrip('/')}{path}"
-        try:
-            response = httpx.request(
-                method,
-                url,
-                json=body,
-                headers=headers,
-                timeout=60.0,
-                trust_env=False,
-                verify=trusted.certificates(),
-            )
-        except httpx.TransportError as error:
-            raise ClusterUnreachable(
-                f"Ray's dashboard at {self.dashboard_url} does not answer ({error}). Start the cluster with "
-                "`make up`, or point MLOPS_RAY_DASHBOARD_URL at a running one."
-            ) from error
-        if response.status_code in (401, 403):
-            raise RayRefused(
-                f"Ray's dashboard at {self.dashboard_url} refuses {'this' if headers else 'a missing'} token "
-                f"(HTTP {response.status_code}: {response.text[:200]}). Set "
-                f"{environment.RAY_TOKEN_FILE.name} to the file with the cluster's token and "
-                f"{environment.RAY_DASHBOARD_URL.name} to this dashboard; the token is sent nowhere else."
-            )
-        if response.is_error:
-            raise RayRefused(
-                f"Ray refused {method} {path} with HTTP {response.status_code}: {response.text[:2000]}"
-            )
-        return dict(response.json()) if response.content else {}
-
-
-def _same(url: str, declared: str) -> bool:
-    """Whether a secret of the environment may go there: to the address that the environment names, alone.
-
-    A run's configuration can point this client anywhere. For the same reason no secret is a field; besides,
-    Dagster's UI shows those.
-    """
-    return url.rstrip("/") == declared
-
-
-def _bearer(secret: str) -> dict[str, str]:
-    return {"Authorization": f"Bearer {secret}"} if secret else {}
-
-
-def _why(name: str, application: Document) -> str:
-    """Status and every message Ray has for an application."""
-    messages = [application.get("message", "")] + [
-        f"{part}: {details.get('message', '')}"
-        for part, details in application.get("deployments", {}).items()
-    ]
-    told = " | ".join(message for message in messages if message.strip(": "))
-    return f"{name} is {application.get('status', 'ABSENT')}" + (f" ({told[-3000:]})" if told else "")

@@ -2,7 +2,7 @@
 
 Belongs here: fitting the replicas of a version onto nodes by CPU, GPU and memory, the estimate of what
 a replica needs, and reading Ray's own documents into ``ClusterResources``. Does not belong here: asking
-Ray (``resources/serve_client.py``), what a replica finds on its node (``serve/devices.py``).
+Ray (``resources/serving/``), what a replica finds on its node (``serve/devices.py``).
 
 Ray waits for ever for a replica that no node can hold, and does not look at memory at all: its logical
 ``memory`` resource is a number that tasks may ask for, not a limit and not a measurement. So a version

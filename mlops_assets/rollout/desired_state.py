@@ -1,7 +1,7 @@
 """The desired state of a Ray Serve cluster as one document (Ray's ServeDeploySchema).
 
 Belongs here: pure functions from versions and weights to the document, and from one document to the
-next. Does not belong here: sending it (``resources/serve_client.py``) or deciding who may be
+next. Does not belong here: declaring it (``resources/serving/``) or deciding who may be
 deployed (``rollout/approval.py``). The same document is KubeRay's ``serveConfigV2``.
 
 Topology: one immutable application per model version (``flights--v7``, no route), and one gateway

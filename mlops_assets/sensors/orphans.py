@@ -68,7 +68,7 @@ def _job(declared: Declared) -> dg.JobDefinition:
             )
         before = latest(context.instance, asset_key("deployment", name))
         try:
-            gone = serve_client.retire(name, report=context.log.info)
+            gone = serve_client.target.retire(name, report=context.log.info)
         except MlopsError as error:
             raise dg.Failure(str(error), allow_retries=False) from error
         context.log_event(retirement(name, before, by=config.by, reason=config.reason, applications=gone))
@@ -93,7 +93,7 @@ def _sensor(declared: Declared, job: dg.JobDefinition) -> dg.SensorDefinition:
     ) -> dg.SensorResult:
         cursor = Cursor.read(context.cursor)
         try:
-            applications = serve_client.declared()
+            applications = serve_client.target.declared()
         except ClusterUnreachable as error:
             return dg.SensorResult(skip_reason=str(error))
         found = orphaned(declared, context.instance, applications)

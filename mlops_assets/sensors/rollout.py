@@ -128,7 +128,7 @@ def _due(
 ) -> tuple[Due, Assessment | None]:
     """The act to launch; what was seen of the rollout under way, where that was looked at."""
     known = recorded(latest(instance, subject.key))
-    routing = desired_state.routing_of(client.declared(), subject.name)
+    routing = desired_state.routing_of(client.target.declared(), subject.name)
     if routing is None and known.revision is not None:
         return Due("converge", f"the cluster lost revision {known.revision}"), None
     if routing is not None and known.revision != routing.revision:

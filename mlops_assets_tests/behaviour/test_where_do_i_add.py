@@ -293,6 +293,7 @@ ROWS: dict[str, Callable[[DefsFolderSandbox, Added, Path], None]] = {
 NOT_BY_YAML = {
     "a gate rule",
     "a channel of alerts",  # set in the environment; resources/test_channels.py adds one
+    "a serving target",  # set in the environment; resources/serving/test_targets.py adds one
     "a kind of asset",
     "something outside (a store, a registry)",
     "an HTTP endpoint",

@@ -112,7 +112,7 @@ def test_what_ray_refused_is_neither_the_versions_fault_nor_done_later(world: De
     world.approve(1)
     world.cluster.put_fails = [1]
     assert not world.run().success
-    saved = [application["name"] for application in world.client.saved()]
+    saved = [application["name"] for application in world.client.target.saved()]
     assert world.last["withdrawn"] == {} and "flights--v2" not in saved
     start_v2_again = world.run()
     assert start_v2_again.success and world.last["target"] == "v2"
@@ -160,14 +160,14 @@ def test_two_acts_at_once_never_interleave(world: DeployedWorld, monkeypatch: py
 def test_an_orphan_keeps_its_applications_through_the_rollout_of_another(world: DeployedWorld) -> None:
     orphan = [
         {**one, "name": one["name"].replace("flights", "tea")}
-        for one in desired_state.of_deployment(world.client.declared(), "flights")
+        for one in desired_state.of_deployment(world.client.target.declared(), "flights")
     ]
     orphan = [{**one, "route_prefix": "/tea"} if one["name"] == "tea" else one for one in orphan]
-    everything = [*world.client.declared(), *orphan]
-    world.client.apply(desired_state.document(everything, host="127.0.0.1", port=80))
+    everything = [*world.client.target.declared(), *orphan]
+    world.client.target.apply(desired_state.document(everything, host="127.0.0.1", port=80))
 
     start_v2(world)
     world.decide("promote")
 
-    kept = desired_state.of_deployment(world.client.declared(), "tea")
+    kept = desired_state.of_deployment(world.client.target.declared(), "tea")
     assert sorted(one["name"] for one in kept) == ["tea", "tea--v1"]

@@ -98,7 +98,7 @@ def test_what_no_file_and_no_cluster_holds_is_rebuilt_from_the_record(world: Dep
 
 def test_a_deployment_that_was_retired_begins_anew_where_its_revisions_ended(world: DeployedWorld) -> None:
     start_v2(world)
-    gone = world.client.retire("flights")
+    gone = world.client.target.retire("flights")
     world.instance.report_runless_asset_event(
         retirement("flights", world.record, by="ana", reason="its folder was gone", applications=gone)
     )
@@ -114,8 +114,8 @@ def test_a_deployment_that_was_retired_begins_anew_where_its_revisions_ended(wor
 
 def test_a_lost_cluster_gets_everything_back_and_waits_for_no_other_deployment(world: DeployedWorld) -> None:
     broken = {**world.cluster.declared["flights--v1"], "name": "tea--v1"}
-    everything = [*world.client.declared(), broken]
-    world.client.apply(desired_state.document(everything, host="127.0.0.1", port=80))
+    everything = [*world.client.target.declared(), broken]
+    world.client.target.apply(desired_state.document(everything, host="127.0.0.1", port=80))
     world.cluster.forget_everything()
     world.cluster.refuses_to_start["tea--v1"] = "its package is gone"
 

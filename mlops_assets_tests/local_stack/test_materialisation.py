@@ -186,15 +186,16 @@ def test_a_use_case_that_fails_is_told_with_its_cause_and_stops_no_other(build):
 
 
 class Cluster:
-    """What a serve client says of deployments that run."""
+    """What a serve client and its target say of deployments that run."""
 
     def __init__(self, *names):
         self.names = names
+        self.target = self
 
     def declared(self):
         return [{"name": name, "import_path": GATEWAY_BUILDER} for name in self.names]
 
-    def problems(self, names, report):
+    def problems(self, names, wait):
         return {}
 
 

@@ -55,7 +55,7 @@ def client(cluster: SmallCluster, tmp_path: Path) -> ServeClient:
         version_application(DeployedVersion("flights", "v1", args)),
         gateway_application(GatewayArgs(name="flights", num_replicas=2), declared),
     ]
-    client.apply(document(applications, host="127.0.0.1", port=80))
+    client.target.apply(document(applications, host="127.0.0.1", port=80))
     client.wait_for_revision("flights", 1, weights={"v1": 10_000}, replicas=2)
     return client
 
@@ -134,7 +134,7 @@ def test_ray_is_told_the_token_and_the_endpoint_the_key(
     monkeypatch.setenv("MLOPS_RAY_DASHBOARD_URL", f"{listener.url}/")
     monkeypatch.setenv("MLOPS_SERVE_URL", listener.url)
     client = of(f"{listener.url}/", listener.url)
-    client.applications()
+    client.target.applications()
     client.ready("flights")
     assert listener.said == ["Bearer ray-hush", "Bearer key-hush"]
 
@@ -148,7 +148,7 @@ def test_an_address_that_the_environment_does_not_name_is_told_neither(
     monkeypatch.setenv("MLOPS_RAY_DASHBOARD_URL", "http://ray.example:8265")
     monkeypatch.setenv("MLOPS_SERVE_URL", "http://models.example")
     client = of(listener.url, listener.url)
-    client.applications()
+    client.target.applications()
     client.ready("flights")
     assert listener.said == [None, None]
     assert "hush" not in repr(client)
@@ -162,52 +162,12 @@ def test_a_refused_token_says_what_to_set_and_not_the_token(
     monkeypatch.setenv("MLOPS_RAY_DASHBOARD_URL", listener.url)
     listener.status = status
     with pytest.raises(RayRefused, match=r"token .*Set RAY_AUTH_TOKEN_PATH to the file") as told:
-        of(listener.url, listener.url).applications()
+        of(listener.url, listener.url).target.applications()
     assert "hush" not in str(told.value)
     assert ("refuses this token" in str(told.value)) == bool(token)
 
 
 def test_the_endpoint_listens_on_the_host_of_its_url_or_on_the_one_that_is_said() -> None:
     client = of("http://10.0.0.1:8265", "http://10.0.0.1:8000")
-    assert client.http_options() == ("10.0.0.1", 8000)
-    assert client.model_copy(update={"serve_host": "0.0.0.0"}).http_options() == ("0.0.0.0", 8000)
-
-
-def declare_broken(client: ServeClient, cluster: SmallCluster) -> None:
-    """A second deployment, whose version cannot start."""
-    cluster.refuses_to_start["tea--v1"] = "its package is gone"
-    args = ModelArgs(version="v1", package_uri="/nowhere")
-    broken = version_application(DeployedVersion("tea", "v1", args))
-    client.apply(document([*client.declared(), broken], host="127.0.0.1", port=80))
-
-
-def test_each_application_has_its_own_problem(client: ServeClient, cluster: SmallCluster) -> None:
-    declare_broken(client, cluster)
-    names = [one["name"] for one in client.declared()]
-    assert names == ["flights", "flights--v1", "tea--v1"]
-    assert client.problems(names) == {"tea--v1": "tea--v1 is DEPLOY_FAILED (its package is gone)"}
-    with pytest.raises(DeploymentError, match="its package is gone"):
-        client.wait_until_running(names)
-
-
-def test_one_that_is_late_is_told_at_the_deadline_beside_those_that_failed(
-    client: ServeClient, cluster: SmallCluster
-) -> None:
-    declare_broken(client, cluster)
-    cluster.status["flights"] = ("DEPLOYING", "waiting for a GPU")
-    times = iter(range(0, 1_000, 10))
-    found = client.problems(
-        ["flights", "flights--v1", "tea--v1"], clock=lambda: float(next(times)), sleep=lambda _: None
-    )
-    assert set(found) == {"flights", "tea--v1"}
-    assert "not running after 15 s: flights is DEPLOYING (waiting for a GPU)" in found["flights"]
-
-
-def test_the_saved_state_is_declared_again_without_what_is_left_out(
-    client: ServeClient, cluster: SmallCluster
-) -> None:
-    declare_broken(client, cluster)
-    cluster.forget_everything()
-    assert client.declare_saved(without=["tea"]) == ["flights", "flights--v1"]
-    assert sorted(cluster.declared) == ["flights", "flights--v1"]
-    assert [one["name"] for one in client.saved()] == ["flights", "flights--v1"]
+    assert client.target.http_options() == ("10.0.0.1", 8000)
+    assert client.model_copy(update={"serve_host": "0.0.0.0"}).target.http_options() == ("0.0.0.0", 8000)

@@ -66,7 +66,7 @@ def client(cluster: SmallCluster, tmp_path: Path, instance: dg.DagsterInstance) 
     )
     write_package(str(tmp_path / "package"), *package("binary"))
     both = [one for name in ("flights", "tea") for one in applications(name, tmp_path / "package")]
-    made.apply(document(both, host="127.0.0.1", port=80))
+    made.target.apply(document(both, host="127.0.0.1", port=80))
     told = {"phase": "successful", "revision": 4, "stable": "v1", USE_CASE: "tea", "traffic": "v1 100 %"}
     instance.report_runless_asset_event(dg.AssetMaterialization(TEA, metadata=told))
     return made
@@ -92,16 +92,16 @@ def location(
 
 
 def names(client: ServeClient) -> list[str]:
-    return sorted(one["name"] for one in client.declared())
+    return sorted(one["name"] for one in client.target.declared())
 
 
 def found(definitions: dg.Definitions, instance: dg.DagsterInstance, client: ServeClient) -> list[str]:
     declared = Declared.of(definitions.resolve_asset_graph())
-    return [one.name for one in orphaned(declared, instance, client.declared())]
+    return [one.name for one in orphaned(declared, instance, client.target.declared())]
 
 
 def decide(definitions: dg.Definitions, instance: dg.DagsterInstance, client: ServeClient, name: str) -> str:
-    declared = client.declared()
+    declared = client.target.declared()
     return retire(definitions, instance, name, applications=declared, by="ana", reason="gone")
 
 
@@ -125,13 +125,13 @@ def test_a_person_retires_exactly_the_orphan_and_it_is_recorded(
     client: ServeClient, cluster: SmallCluster, instance: dg.DagsterInstance, tmp_path: Path
 ) -> None:
     definitions = location(client, tmp_path, "flights")
-    before = {one["name"]: one for one in client.declared()}
+    before = {one["name"]: one for one in client.target.declared()}
 
     run_id = decide(definitions, instance, client, "tea")
 
-    after = {one["name"]: one for one in client.declared()}
+    after = {one["name"]: one for one in client.target.declared()}
     assert after == {name: one for name, one in before.items() if name.startswith("flights")}
-    assert sorted(one["name"] for one in client.saved()) == ["flights", "flights--v1"]
+    assert sorted(one["name"] for one in client.target.saved()) == ["flights", "flights--v1"]
     assert httpx.get(f"{cluster.url}/tea/ready", trust_env=False).status_code == 404
     assert httpx.get(f"{cluster.url}/flights/ready", trust_env=False).status_code == 200
     record = latest(instance, TEA)
@@ -169,10 +169,10 @@ def test_one_that_ray_refuses_to_remove_stays_as_it_was(
 
 def test_an_empty_cluster_loses_only_the_orphan(client: ServeClient, cluster: SmallCluster) -> None:
     cluster.forget_everything()
-    assert client.retire("tea") == ["tea", "tea--v1"]
+    assert client.target.retire("tea") == ["tea", "tea--v1"]
     assert names(client) == ["flights", "flights--v1"]
     with pytest.raises(DeploymentError, match="tea is not deployed; deployed are: flights"):
-        client.retire("tea")
+        client.target.retire("tea")
 
 
 class Ticks:

@@ -51,6 +51,7 @@ def serve_client() -> ServeClient:
         api_keys_file=environment.API_KEYS_FILE.read(),
         prediction_log_uri=environment.PREDICTION_LOG_URI.read(),
         clock_file=environment.clock_file(),
+        serving_target=environment.SERVING_TARGET.read(),
     )
 
 

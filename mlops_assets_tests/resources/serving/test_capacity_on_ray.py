@@ -50,7 +50,9 @@ def v1(cluster: RayCluster, client: ServeClient, tmp_path_factory: pytest.TempPa
     """
     uri = tmp_path_factory.mktemp("package")
     write_package(str(uri), *package())
-    placed = client.require_resources(application="flights--v1", device="auto", num_gpus=0.5, replicas=2)
+    placed = client.target.require_resources(
+        application="flights--v1", device="auto", num_gpus=0.5, replicas=2
+    )
     assert (placed.device, placed.num_gpus) == ("gpu", 0.5)
     version = deployed("v1", uri, device="auto", num_gpus=placed.num_gpus, num_replicas=2)
     cluster.declare(
@@ -58,7 +60,7 @@ def v1(cluster: RayCluster, client: ServeClient, tmp_path_factory: pytest.TempPa
         version_application(deployed("v2", uri, device="gpu")),
         gateway_application(GatewayArgs(name="flights"), Routing.model_validate(routing())),
     )
-    client.wait_until_running([version.application, "flights"])
+    client.target.wait_until_running([version.application, "flights"])
     return version
 
 
@@ -71,14 +73,14 @@ def test_two_halves_fill_the_gpu_and_a_third_is_refused_with_the_numbers(
 ) -> None:
     started = time.monotonic()
     with pytest.raises(DeploymentError) as refused:
-        client.require_resources(application="flights--v3", device="gpu", num_gpus=0.5)
+        client.target.require_resources(application="flights--v3", device="gpu", num_gpus=0.5)
     assert time.monotonic() - started < 5
     assert "0 of 1 GPU free, held by flights--v1 2 x 0.5" in str(refused.value)
     assert "of 4 CPU free" in str(refused.value)
 
 
 def test_auto_beside_a_full_gpu_goes_to_the_cpu(client: ServeClient, v1: DeployedVersion) -> None:
-    placed = client.require_resources(application="flights--v3", device="auto", num_gpus=0.5)
+    placed = client.target.require_resources(application="flights--v3", device="auto", num_gpus=0.5)
     assert (placed.device, placed.num_gpus) == ("cpu", 0)
     assert "held by flights--v1 2 x 0.5" in placed.reason
 
@@ -96,19 +98,21 @@ def test_gpu_on_a_cluster_without_one_is_refused_at_once(
 
 
 def test_a_version_that_is_declared_needs_no_second_place(client: ServeClient, v1: DeployedVersion) -> None:
-    placed = client.require_resources(application="flights--v1", device="gpu", num_gpus=0.5, replicas=2)
+    placed = client.target.require_resources(
+        application="flights--v1", device="gpu", num_gpus=0.5, replicas=2
+    )
     assert (placed.num_gpus, placed.reason) == (0.5, "it is declared already, and stays as it is")
 
 
 def test_a_model_larger_than_the_memory_is_refused_with_the_numbers(
     client: ServeClient, v1: DeployedVersion
 ) -> None:
-    (node,) = client.cluster_resources().nodes
+    (node,) = client.target.cluster_resources().nodes
     assert node.memory_total is not None
     assert node.memory_free is not None
     assert 0 < node.memory_free < node.memory_total
     with pytest.raises(DeploymentError, match=r"room for 0: .* memory free \(5% of it are kept\)"):
-        client.require_resources(
+        client.target.require_resources(
             application="flights--v3", num_gpus=0, device="cpu", package_bytes=node.memory_free
         )
 
@@ -129,4 +133,4 @@ def test_a_replica_that_must_have_a_gpu_and_has_none_fails_with_a_sentence(
     client: ServeClient, v1: DeployedVersion
 ) -> None:
     with pytest.raises(DeploymentError, match=r"v2 must run on a GPU .*num_gpus is 0"):
-        client.wait_until_running(["flights--v2"])
+        client.target.wait_until_running(["flights--v2"])

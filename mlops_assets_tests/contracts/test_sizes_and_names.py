@@ -1,8 +1,8 @@
 """A class has a name of its own, a function is short and takes few parameters; what does not is listed.
 
 An entry that is not needed any more fails too: take it out. What is read best as a whole (a document, a
-figure, a table of states) may be long; what a library or a person gives one by one may be many. Anything else wants a
-value object, a table or a second function.
+figure, a table of states) may be long. What a library or a person gives one by one may be many. Anything else
+wants a value object, a table or a second function.
 """
 
 import ast
@@ -18,6 +18,7 @@ SAME_NAME: Mapping[str, str] = {
     "Cursor": "what a sensor keeps between two ticks: each has its own, which nothing else uses",
     "Decision": "what is done about drift, and what is done about a rollout",
     "Monitored": "a deployment that a monitor watches, and a version whose health the referee watches",
+    "Site": "where a serving target is, and an endpoint under test (tests only)",
     "Step": "one step of an episode, and one step of a rollout",
     "Subject": "what a metric of a rollout tests, and what its sensor looks at",
 }
@@ -45,7 +46,7 @@ LISTED: Mapping[str, str] = {
     "mlops_assets/documents/written.py:model": FIELDS,
     "mlops_assets/evaluation/slices.py:compare_slices": PAIRED,
     "mlops_assets/features/point_in_time.py:PastRows.rolling": "what one aggregate looks at",
-    "mlops_assets/features/point_in_time.py:as_of_join": "both tables of a join, their columns and its limits",
+    "mlops_assets/features/point_in_time.py:as_of_join": "both tables of a join, and its limits",
     "mlops_assets/features/point_in_time.py:rolling": "what one aggregate looks at, and in which table",
     "mlops_assets/local_stack/materialisation.py:_build": "everything that a build takes and reports to",
     "mlops_assets/monitoring/calibration.py:calibrate": "a reference's counts, and how it is resampled",

@@ -27,12 +27,13 @@ from rich.console import Console
 from rich.table import Table
 
 from mlops_assets.evaluation.metrics.roc_auc import roc_auc
-from mlops_assets.monitoring.drift import assess_window
+from mlops_assets.monitoring.drift import Answers, DriftTest, assess_window
 from mlops_assets.monitoring.findings import Role, WindowDrift, WindowPerformance
 from mlops_assets.monitoring.labels import Watermark
-from mlops_assets.monitoring.performance import performance_references, window_performance
-from mlops_assets.monitoring.policy import DriftPolicy, decide
-from mlops_assets.monitoring.reference import DriftReference, Judged, make_reference
+from mlops_assets.monitoring.performance import PerformanceTest, window_performance
+from mlops_assets.monitoring.policy import DriftPolicy, drift_verdict
+from mlops_assets.monitoring.reference import DriftReference, HeldOut, TrainingRows, make_reference
+from mlops_assets.monitoring.windows import Window
 from serve.schema import FeatureSpec
 
 if TYPE_CHECKING:
@@ -46,6 +47,7 @@ WEEK = 7
 COLUMNS = 20
 SPEED_ROWS, PEER_ROWS = 1_000_000, 100_000
 POLICY = DriftPolicy()
+TEST = DriftTest(POLICY.false_alarm_rate, min_rows=100)
 START = datetime(2013, 1, 7, tzinfo=UTC)
 CLASSES = ("no", "yes")
 ROLES: tuple[Role, ...] = ("feature", "prediction", "label")
@@ -86,16 +88,11 @@ class World:
 
     def reference(self, seed: int) -> DriftReference:
         return make_reference(
-            self.trained.features,
-            self.specs,
-            judged=Judged(self.judged.scores, self.judged.target, self.judged.days),
+            TrainingRows(self.trained.features, self.specs, self.trained.days),
+            held_out=HeldOut(self.judged.scores, self.judged.target, self.judged.days),
             task="binary",
             classes=CLASSES,
-            groups=self.trained.days,
             window_days=WEEK,
-            performance=performance_references(
-                "binary", self.judged.target, self.judged.scores, self.judged.days
-            ),
             seed=seed,
         )
 
@@ -206,17 +203,13 @@ def measured(reference: DriftReference, rows: Rows, number: int) -> tuple[Window
     import pandas as pd
 
     start = START + timedelta(weeks=number)
-    end = start + timedelta(weeks=1)
+    window = Window(start, start + timedelta(weeks=1))
     drift = assess_window(
         reference,
-        start=start.isoformat(),
-        end=end.isoformat(),
+        window,
+        Answers(rows.features, rows.scores, rows.target),
         version="v1",
-        features=rows.features,
-        scores=rows.scores,
-        target=rows.target,
-        level=POLICY.false_alarm_rate,
-        min_rows=100,
+        test=TEST,
     )
     labels = np.array(CLASSES, dtype=object)[rows.target.astype(int)]
     joined = pd.DataFrame(
@@ -229,16 +222,17 @@ def measured(reference: DriftReference, rows: Rows, number: int) -> tuple[Window
     )
     performance = window_performance(
         joined,
-        start=start,
-        end=end,
+        window,
         version="v1",
         variant="champion",
-        task="binary",
-        classes=CLASSES,
-        now=end + timedelta(weeks=1),
-        watermark=Watermark(within=timedelta(days=3), min_rows=100),
-        level=POLICY.false_alarm_rate,
-        references=reference.performance,
+        now=window.end + timedelta(weeks=1),
+        test=PerformanceTest(
+            "binary",
+            CLASSES,
+            Watermark(within=timedelta(days=3), min_rows=100),
+            POLICY.false_alarm_rate,
+            reference.performance,
+        ),
     )
     return drift, performance
 
@@ -267,7 +261,7 @@ class Seen:
                 counts[role] = counts.get(role, 0) + bool(found[0].drifted(role))
             lost = found[1].loss_low is not None and found[1].loss_low > 0
             counts["performance"] = counts.get("performance", 0) + lost
-            opens = decide(POLICY, drift[-3:], performance[-3:]).action == "open"
+            opens = drift_verdict(POLICY, drift[-3:], performance[-3:]).action == "open"
             self.episodes += opens and not was_open
             was_open = opens
 
@@ -380,25 +374,23 @@ def _child(who: str) -> dict[str, Any]:
         label = "Evidently, default preset"
     else:
         reference = make_reference(
-            pd.DataFrame(random.normal(size=(PEER_ROWS, COLUMNS)), columns=names),
-            [FeatureSpec(name=name, type="number") for name in names],
-            judged=None,
+            TrainingRows(
+                pd.DataFrame(random.normal(size=(PEER_ROWS, COLUMNS)), columns=names),
+                [FeatureSpec(name=name, type="number") for name in names],
+                np.arange(PEER_ROWS) % 84,
+            ),
+            held_out=None,
             task="binary",
             classes=CLASSES,
-            groups=np.arange(PEER_ROWS) % 84,
             window_days=WEEK,
         )
         started, used = time.perf_counter(), time.process_time()
         found = assess_window(
             reference,
-            start=START.isoformat(),
-            end=(START + timedelta(weeks=1)).isoformat(),
+            Window(START, START + timedelta(weeks=1)),
+            Answers(current),
             version="v1",
-            features=current,
-            scores=None,
-            target=None,
-            level=POLICY.false_alarm_rate,
-            min_rows=100,
+            test=TEST,
         )
         assert len(found.columns) == COLUMNS
         label = "PSI, KS and KL with thresholds"

@@ -74,8 +74,7 @@ def make(folder: Path, rows: int) -> None:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    from mlops_assets.monitoring.performance import performance_references
-    from mlops_assets.monitoring.reference import Judged, make_reference
+    from mlops_assets.monitoring.reference import HeldOut, TrainingRows, make_reference
     from serve.inference_log import SCHEMA
 
     random = np.random.default_rng(SEED)
@@ -117,14 +116,11 @@ def make(folder: Path, rows: int) -> None:
     scores, days = random.random(TRAINED) * 0.6, np.arange(TRAINED) % 84
     target_codes = (random.random(TRAINED) < scores).astype(np.float64)
     reference = make_reference(
-        features(random, TRAINED),
-        SPECS,
-        judged=Judged(scores, target_codes, days),
+        TrainingRows(features(random, TRAINED), SPECS, days),
+        held_out=HeldOut(scores, target_codes, days),
         task="binary",
         classes=CLASSES,
-        groups=days,
         window_days=7,
-        performance=performance_references("binary", target_codes, scores, days),
     )
     (folder / "reference.json").write_text(reference.dumps())
 
@@ -143,8 +139,9 @@ def measure(step: str, folder: Path) -> dict[str, float]:
 
     from mlops_assets.assets.joined_answers import Compacted, JoinedAnswers, window_drift
     from mlops_assets.assets.logged_days import DAY_COLUMN, logged_days
+    from mlops_assets.monitoring.drift import DriftTest
     from mlops_assets.monitoring.labels import Watermark, known_labels
-    from mlops_assets.monitoring.performance import window_performance
+    from mlops_assets.monitoring.performance import PerformanceTest, window_performance
     from mlops_assets.monitoring.reference import DriftReference
     from mlops_assets.monitoring.windows import Window
     from mlops_assets.resources.inference_log import InferenceLog
@@ -176,23 +173,29 @@ def measure(step: str, folder: Path) -> dict[str, float]:
             if step == "performance":
                 found = window_performance(
                     answers.part("v1", window),
-                    start=window.start,
-                    end=window.end,
+                    window,
                     version="v1",
                     variant="champion",
-                    task="binary",
-                    classes=CLASSES,
                     now=NOW,
-                    watermark=Watermark(timedelta(days=3)),
-                    level=0.01,
-                    references=reference.performance,
-                    slices=slices,
+                    test=PerformanceTest(
+                        "binary",
+                        CLASSES,
+                        Watermark(timedelta(days=3)),
+                        level=0.01,
+                        references=reference.performance,
+                        slices=slices,
+                    ),
                 )
                 assert found.status == "judged", found.reason
                 answers.losses("binary", CLASSES)
             else:
                 current = window_drift(
-                    answers, window, reference, version="v1", manifest=Manifest, level=0.01, min_rows=200
+                    answers,
+                    window,
+                    reference,
+                    version="v1",
+                    manifest=Manifest,
+                    test=DriftTest(level=0.01, min_rows=200),
                 )
                 assert current.assessed.judged, current.assessed.reason
     return {

@@ -24,6 +24,7 @@ from mlops_assets.assets.metadata import compact_json, image, markdown_table, nu
 from mlops_assets.assets.monitored_model import MonitoredModel
 from mlops_assets.event_log.served_state import MONITORED, Monitored, Served
 from mlops_assets.monitoring.detectors import DETECTORS
+from mlops_assets.monitoring.drift import DriftTest
 from mlops_assets.monitoring.windows import Window
 from mlops_assets.resources.clock import Clock
 from mlops_assets.resources.lake import Lake
@@ -132,8 +133,7 @@ class _Compared:
                 self.reference,
                 version=label,
                 manifest=self.answering.manifest,
-                level=declared.policy.false_alarm_rate,
-                min_rows=declared.min_rows,
+                test=DriftTest(declared.policy.false_alarm_rate, declared.min_rows),
             )
             found.append(current.assessed)
             if current.assessed.judged:

@@ -23,7 +23,7 @@ from mlops_assets.assets.measuring import scores_of
 from mlops_assets.documents.declared_table import DeclaredTable
 from mlops_assets.errors import DataError
 from mlops_assets.monitoring import windows
-from mlops_assets.monitoring.drift import WindowCounts
+from mlops_assets.monitoring.drift import DriftTest, WindowCounts
 from mlops_assets.monitoring.findings import Variant, WindowDrift
 from mlops_assets.monitoring.labels import (
     AMBIGUOUS,
@@ -349,8 +349,7 @@ def window_drift(
     *,
     version: str,
     manifest: ModelManifest,
-    level: float,
-    min_rows: int,
+    test: DriftTest,
 ) -> Current:
     """``monitoring.drift.assess_window`` of a version's live answers in a window, its features counted in
     batches.
@@ -378,13 +377,7 @@ def window_drift(
         kept.append(features.iloc[places])
         keys.append(own.take(places).append_column("drawn", pa.array(np.arange(first, last))))
         seen += len(features)
-    assessed = counts.assessed(
-        start=window.start.isoformat(),
-        end=window.end.isoformat(),
-        version=version,
-        level=level,
-        min_rows=min_rows,
-    )
+    assessed = counts.assessed(window, version=version, test=test)
     if not kept:
         return Current(assessed, pd.DataFrame(), np.empty(0), np.empty(0))
     shown = answers.part(version, window, only=pa.concat_tables(keys))

@@ -183,8 +183,7 @@ def drift_reference(
     """What the monitor compares windows of the packaged model with, thresholds included."""
     import pandas as pd
 
-    from mlops_assets.monitoring.performance import performance_references
-    from mlops_assets.monitoring.reference import Judged, make_reference
+    from mlops_assets.monitoring.reference import HeldOut, TrainingRows, make_reference
     from serve.scoring import scorer_from_bytes
 
     declared, at = model.declaration, model.view.event_timestamp
@@ -199,13 +198,10 @@ def drift_reference(
 
     everything = pd.concat([training_set.train.frame, unseen.frame], ignore_index=True)
     return make_reference(
-        everything,
-        made.manifest.features,
-        judged=Judged(scores, unseen.target, days(unseen.frame)),
+        TrainingRows(everything, made.manifest.features, days(everything)),
+        held_out=HeldOut(scores, unseen.target, days(unseen.frame)),
         task=declared.task,
         classes=made.manifest.classes,
-        groups=days(everything),
         window_days=monitor.window.total_seconds() / 86_400,
-        performance=performance_references(declared.task, unseen.target, scores, days(unseen.frame)),
         seed=declared.seed,
     )

@@ -96,24 +96,25 @@ class _Measured:
 
     def performance(self, window: Window, now: datetime) -> "WindowPerformance":
         """One window of them; one that was answered in part only is not judged."""
-        from mlops_assets.monitoring.performance import window_performance
+        from mlops_assets.monitoring.performance import PerformanceTest, window_performance
 
         declared, played = self.monitored.monitor, self.played
         is_shadow = played.variant == "shadow"
         measured = window_performance(
             self.answers.part(played.version, window, shadow=is_shadow),
-            start=window.start,
-            end=window.end,
+            window,
             version=played.version,
             variant=played.variant,
-            task=self.monitored.model.declaration.task,
-            classes=self.classes,
             now=now,
-            watermark=Watermark(declared.labels.within, declared.labels.min_share, declared.min_rows),
-            level=declared.policy.false_alarm_rate,
-            references=self.reference.performance if self.reference else (),
-            metric=declared.policy.performance.metric,
-            slices=declared.slices,
+            test=PerformanceTest(
+                self.monitored.model.declaration.task,
+                self.classes,
+                Watermark(declared.labels.within, declared.labels.min_share, declared.min_rows),
+                declared.policy.false_alarm_rate,
+                self.reference.performance if self.reference else (),
+                declared.policy.performance.metric,
+                declared.slices,
+            ),
         )
         gap = self.answers.uncovered(played.version, window, shadow=is_shadow)
         if measured.status == "judged" and gap is not None:

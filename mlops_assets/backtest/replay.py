@@ -5,8 +5,8 @@ what they would have decided, and the quality that came of it. Does not belong h
 one model (``trainings.py``), tables and plots (``report.py``), reading the data (components).
 
 A drift-triggered regime is decided by the same code as the loop: ``assess_window``, ``window_performance``,
-``decide``, ``next_step`` and with it the governor, on the labels that had arrived by then. Every regime
-starts with the same first model and passes the same gate. Three things are simpler than in the loop: a
+``drift_verdict``, ``next_action`` and with it the governor, on the labels that had arrived by then. Every
+regime starts with the same first model and passes the same gate. Three things are simpler than in the loop: a
 version that passes the gate answers at once (a rollout takes hours), every row of the history is one
 request, and a run never fails.
 """
@@ -30,13 +30,13 @@ from mlops_assets.backtest.trainings import (
 )
 from mlops_assets.errors import DataError, UnknownName
 from mlops_assets.evaluation.metrics import metric, metric_values
-from mlops_assets.monitoring.drift import assess_window
-from mlops_assets.monitoring.episodes import AttemptFacts, EpisodeLog, LoopFacts, next_step
+from mlops_assets.monitoring.drift import Answers, DriftTest, assess_window
+from mlops_assets.monitoring.episodes import AttemptFacts, EpisodeLog, LoopFacts, LoopRules, next_action
 from mlops_assets.monitoring.findings import WindowDrift, WindowPerformance
-from mlops_assets.monitoring.governor import GovernorPolicy, Outcome
+from mlops_assets.monitoring.governor import AttemptOutcome, GovernorPolicy
 from mlops_assets.monitoring.labels import HAS_KEYS, LABEL, Watermark, label_state
-from mlops_assets.monitoring.performance import window_performance
-from mlops_assets.monitoring.policy import DataAge, Decision, DriftPolicy, decide
+from mlops_assets.monitoring.performance import PerformanceTest, window_performance
+from mlops_assets.monitoring.policy import DataAge, DriftPolicy, DriftVerdict, drift_verdict
 from mlops_assets.monitoring.windows import Window, ended_windows, uncovered, window_of
 from serve.schema import Task
 
@@ -120,7 +120,7 @@ class Retrain:
 
     at: str
     version: str
-    outcome: Outcome
+    outcome: AttemptOutcome
     reason: str
     data_until: str
     episode: int | None = None
@@ -162,7 +162,7 @@ class RegimeReplay:
         values = [value for one in self.months if (value := one.metrics.get(name)) is not None]
         return float(np.mean(values)) if values else None
 
-    def count(self, outcome: Outcome) -> int:
+    def count(self, outcome: AttemptOutcome) -> int:
         """Retrains with that outcome."""
         return sum(one.outcome == outcome for one in self.retrains)
 
@@ -307,6 +307,13 @@ class _Served:
     """Windows that will not change any more: all labels that were waited for are in."""
 
 
+_OUTCOMES: dict[str, AttemptOutcome] = {
+    "promote": "promoted",
+    "reject": "rejected",
+    "inconclusive": "inconclusive",
+}
+
+
 class _Walk:
     """One regime's way through time."""
 
@@ -348,12 +355,10 @@ class _Walk:
 
     # What one retrain does.
 
-    def _retrain(self, now: datetime, episode: int | None) -> Outcome:
+    def _retrain(self, now: datetime, episode: int | None) -> AttemptOutcome:
         challenger = self.trainings.at(now)
         verdict = self.trainings.verdict(challenger, self.served.model, f"champion {self.served.label}")
-        outcome: Outcome = {"promote": "promoted", "reject": "rejected", "inconclusive": "inconclusive"}[
-            verdict.outcome
-        ]  # type: ignore[assignment]
+        outcome = _OUTCOMES[verdict.outcome]
         reason = verdict.reason
         if challenger.digest == self.served.model.digest:
             label = self.served.label
@@ -393,14 +398,14 @@ class _Walk:
                 data=self._newest_data(now),
                 served_data=self.served.model.data_until.isoformat(),
             )
-            step = next_step(self.log, decision, facts, self.monitoring.governor, now)
+            step = next_action(self.log, decision, facts, LoopRules(self.monitoring.governor), now)
             self.log = step.log
-            if step.action in ("wait", "reconcile"):
+            if step.kind in ("wait", "reconcile"):
                 return
-            if step.action == "open" and step.episode is not None:
+            if step.kind == "open" and step.episode is not None:
                 self.delays[step.episode] = self._delay(decision, now)
                 self.report(f"{self.regime.name} {now:%Y-%m-%d}: episode {step.episode}: {decision.reason}")
-            if step.action == "grant":
+            if step.kind == "grant":
                 before = self.served.label
                 outcome = self._retrain(now, step.episode)
                 self.facts = replace(
@@ -415,22 +420,22 @@ class _Walk:
                 if self.served.label != before:
                     # The new version has no windows yet; the old one's say nothing about it.
                     decision = self._decision(now)
-        raise RuntimeError(f"the loop came to no end at {now.isoformat()}: {step.action}, {step.reason}")
+        raise RuntimeError(f"the loop came to no end at {now.isoformat()}: {step.kind}, {step.reason}")
 
     def _newest_data(self, now: datetime) -> str | None:
         known = self.history.times[self.history.known(now)]
         return str(known[-1]) if len(known) else None
 
-    def _decision(self, now: datetime) -> Decision:
+    def _decision(self, now: datetime) -> DriftVerdict:
         served, limit = self.served, self.monitoring.max_data_age
-        return decide(
+        return drift_verdict(
             self.monitoring.policy,
             [served.drift[key] for key in sorted(served.drift)],
             [served.performance[key] for key in sorted(served.performance)],
             data_age=DataAge(served.label, now - served.model.trained_until, limit, now),
         )
 
-    def _delay(self, decision: Decision, now: datetime) -> float | None:
+    def _delay(self, decision: DriftVerdict, now: datetime) -> float | None:
         shown = [
             datetime.fromisoformat(one.evidence_since)
             - (timedelta(0) if one.name == "age" else self.monitoring.window)
@@ -474,28 +479,29 @@ class _Walk:
         reference = self.trainings.reference(served.model)
         served.drift[window.key] = assess_window(
             reference,
-            start=start,
-            end=end,
+            window,
+            Answers(
+                part[[spec.name for spec in served.model.package.manifest.features]],
+                scores,
+                None if waiting else target,
+            ),
             version=served.label,
-            features=part[[spec.name for spec in served.model.package.manifest.features]],
-            scores=scores,
-            target=None if waiting else target,
-            level=policy.false_alarm_rate,
-            min_rows=self.monitoring.min_rows,
+            test=DriftTest(policy.false_alarm_rate, self.monitoring.min_rows),
         )
         served.performance[window.key] = window_performance(
             self._joined(part, scores, known),
-            start=window.start,
-            end=window.end,
+            window,
             version=served.label,
             variant="champion",
-            task=history.task,
-            classes=history.classes,
             now=now,
-            watermark=self.monitoring.watermark,
-            level=policy.false_alarm_rate,
-            references=reference.performance,
-            metric=policy.performance.metric,
+            test=PerformanceTest(
+                history.task,
+                history.classes,
+                self.monitoring.watermark,
+                policy.false_alarm_rate,
+                reference.performance,
+                policy.performance.metric,
+            ),
         )
         if not waiting:
             served.measured.add(window.key)

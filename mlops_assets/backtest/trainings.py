@@ -18,8 +18,7 @@ from numpy.typing import NDArray
 
 from mlops_assets.errors import DataError
 from mlops_assets.evaluation.gate import GatePolicy, Verdict
-from mlops_assets.monitoring.performance import performance_references
-from mlops_assets.monitoring.reference import DriftReference, Judged, make_reference
+from mlops_assets.monitoring.reference import DriftReference, HeldOut, TrainingRows, make_reference
 from mlops_assets.training.candidates import Candidate, best, compete
 from mlops_assets.training.package import ModelPackage, package
 from mlops_assets.training.trainers import trainer
@@ -243,14 +242,15 @@ class Trainings:
             scores = self._score_rows(model, model.judged)
             target, groups = history.target[model.judged], history.days[model.judged]
             self._references[model.digest] = make_reference(
-                history.frame.iloc[rows].reset_index(drop=True),
-                model.package.manifest.features,
-                judged=Judged(scores, target, groups),
+                TrainingRows(
+                    history.frame.iloc[rows].reset_index(drop=True),
+                    model.package.manifest.features,
+                    history.days[rows],
+                ),
+                held_out=HeldOut(scores, target, groups),
                 task=history.task,
                 classes=history.classes,
-                groups=history.days[rows],
                 window_days=self._window_days,
-                performance=performance_references(history.task, target, scores, groups),
             )
         return self._references[model.digest]
 

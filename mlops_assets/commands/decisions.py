@@ -20,7 +20,7 @@ from mlops_assets.event_log.episode_records import asked, asked_now, episode_log
 from mlops_assets.event_log.no_drift import no_drift_evaluation
 from mlops_assets.event_log.records import Record, latest
 from mlops_assets.event_log.run_owner import OWNER_TAG, end_lost, this_process
-from mlops_assets.monitoring.episodes import Ask, close
+from mlops_assets.monitoring.episodes import ManualRetrain, close
 from mlops_assets.sensors.orphans import JOB, run_config
 from mlops_assets.sensors.rollout import ACTION_TAG, ROLLOUT_TAG
 
@@ -117,7 +117,7 @@ def ask_for_retrain(
     _key(definitions, "drift", model, "model with a drift monitor")
     if not by.strip() or not reason.strip():
         raise MlopsError(f"{model}: a request needs a name and a reason: --by NAME --reason TEXT")
-    instance.report_runless_asset_event(asked(model, Ask(by, reason, override)))
+    instance.report_runless_asset_event(asked(model, ManualRetrain(by, reason, override)))
     waited = 0.0
     while asked_now(instance, model) is not None:
         if waited >= wait_s:

@@ -231,7 +231,7 @@ def _approval(
     lost = lost_approval_now(instance, monitored, clock) if monitored else None
     if lost is not None:
         version, ruled = lost
-        to_do = f". To do: mlops approve {model} --by NAME --reason TEXT" * (ruled.verdict == "give_up")
+        to_do = f". To do: mlops approve {model} --by NAME --reason TEXT" * (ruled.choice == "give_up")
         reason = f"{version} passed the gate and no approval followed: {ruled.reason}{to_do}"
         return {"state": "lost", "reason": reason}
     decided = newest_decision(instance, asset_key("approval", model))

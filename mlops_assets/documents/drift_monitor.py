@@ -11,9 +11,10 @@ from pydantic import BeforeValidator, Field, model_validator
 
 from mlops_assets.documents._base import Declaration
 from mlops_assets.documents.fields import Duration, parse_duration
+from mlops_assets.monitoring.durations import duration_text
 from mlops_assets.monitoring.governor import GovernorPolicy
-from mlops_assets.monitoring.lost import RelaunchPolicy, told
 from mlops_assets.monitoring.policy import DriftPolicy, SignalRule
+from mlops_assets.monitoring.relaunch import RelaunchPolicy
 
 
 def _duration_or_none(value: object) -> timedelta:
@@ -114,9 +115,9 @@ class DriftMonitorDeclaration(Declaration):
                 )
         if self.labels.within >= kept * self.window:
             raise ValueError(
-                f"labels are waited for during {told(self.labels.within)} after a window's end, and after "
-                f"{told(kept * self.window)} (windows_kept {kept}) the window is measured no more: raise "
-                "windows_kept, or lower labels.within"
+                f"labels are waited for during {duration_text(self.labels.within)} after a window's end, and "
+                f"after {duration_text(kept * self.window)} (windows_kept {kept}) the window is measured no "
+                "more: raise windows_kept, or lower labels.within"
             )
         return self
 

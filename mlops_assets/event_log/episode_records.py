@@ -20,7 +20,7 @@ import dagster as dg
 
 from mlops_assets.asset_keys import asset_key
 from mlops_assets.event_log.records import DATA_VERSION_TAG, Record
-from mlops_assets.monitoring.episodes import Ask, Episode, EpisodeLog
+from mlops_assets.monitoring.episodes import Episode, EpisodeLog, ManualRetrain
 
 EPISODES = "episodes"
 """Metadata key of the log."""
@@ -33,7 +33,7 @@ PAGE = 100
 class Asked:
     """Requests that were not answered yet, as one; ``until`` is the storage id of the newest."""
 
-    ask: Ask
+    ask: ManualRetrain
     until: int
 
 
@@ -116,7 +116,7 @@ def asked_now(instance: dg.DagsterInstance, model: str) -> Asked | None:
     """
     answer, key = newest_answer(instance, model), requests_key(model)
     since = answer.until if answer is not None else 0
-    found: list[tuple[int, Ask]] = []
+    found: list[tuple[int, ManualRetrain]] = []
     for fetch in (instance.fetch_materializations, instance.fetch_observations):
         for told, record in _newest_first(fetch, key):
             if record.storage_id <= since:
@@ -125,7 +125,7 @@ def asked_now(instance: dg.DagsterInstance, model: str) -> Asked | None:
             if (record.asset_materialization is not None and EPISODES not in told) or ASKED in told:
                 said = str(told.get("reason") or (event.description if event else "") or "")
                 override = told.get("override") is True
-                found.append((record.storage_id, Ask(str(told.get("by") or ""), said, override)))
+                found.append((record.storage_id, ManualRetrain(str(told.get("by") or ""), said, override)))
     if not found:
         return None
     newest = max(found, key=lambda one: (one[1].overrides, one[0]))
@@ -156,7 +156,7 @@ def _newest_first(fetch: Callable[..., Any], key: dg.AssetKey) -> Iterator[tuple
         cursor = page.cursor
 
 
-def asked(model: str, ask: Ask) -> dg.AssetObservation:
+def asked(model: str, ask: ManualRetrain) -> dg.AssetObservation:
     """A person's request, which makes nothing stale and is judged at the next tick of the drift sensor."""
     return dg.AssetObservation(
         requests_key(model),

@@ -10,7 +10,7 @@ from datetime import UTC, datetime, timedelta
 import dagster as dg
 
 from mlops_assets.event_log.run_owner import end_lost
-from mlops_assets.monitoring.lost import Launch, RelaunchPolicy, again
+from mlops_assets.monitoring.relaunch import Launch, RelaunchPolicy, next_launch
 
 LAUNCHED_BY_TAG = "mlops/launched_by"
 ACTS = RelaunchPolicy(
@@ -50,5 +50,5 @@ def back_off(instance: dg.DagsterInstance, tags: Mapping[str, str], now: float) 
             break
         at = record.create_timestamp.replace(tzinfo=UTC)
         failed.append(Launch("act", at, datetime.fromtimestamp(record.end_time or now, UTC)))
-    ruled = again(failed[::-1], ACTS, datetime.fromtimestamp(now, UTC))
+    ruled = next_launch(failed[::-1], ACTS, datetime.fromtimestamp(now, UTC))
     return ruled.next_at.timestamp() - now if ruled.next_at is not None else 0.0

@@ -15,7 +15,7 @@ from mlops_assets.asset_keys import asset_key
 from mlops_assets.event_log.episode_records import episode_log
 from mlops_assets.event_log.records import latest, newest_data
 from mlops_assets.monitoring.episodes import EpisodeLog
-from mlops_assets.monitoring.lost import RelaunchPolicy
+from mlops_assets.monitoring.relaunch import RelaunchPolicy
 from mlops_assets.monitoring.served import ServedFacts, Staleness, served_staleness
 from mlops_assets.resources.clock import Clock
 from mlops_assets.resources.model_registry import ModelRegistry, RegisteredVersion

@@ -18,7 +18,7 @@ from mlops_assets.event_log.records import current_versions, latest
 from mlops_assets.event_log.runs import LAUNCHED_BY_TAG, UNFINISHED, unfinished_run
 from mlops_assets.event_log.served_state import Monitored
 from mlops_assets.monitoring.episodes import LoopFacts, lost_approval
-from mlops_assets.monitoring.lost import Again, Launch, launched_for
+from mlops_assets.monitoring.relaunch import Launch, NextLaunch, launched_for
 
 MONITOR_TAG = "mlops/monitor"
 RECONCILER = "reconciler"
@@ -98,7 +98,7 @@ def launches_of(instance: dg.DagsterInstance, model: str) -> tuple[Launch, ...]:
 
 def lost_approval_now(
     instance: dg.DagsterInstance, monitored: Monitored, clock: Callable[[], float]
-) -> tuple[str, Again] | None:
+) -> tuple[str, NextLaunch] | None:
     """The version whose approval was lost, and whether it is launched again; None when none is lost."""
     now = clock()
     in_flight = retraining_run(instance, monitored.model)

@@ -16,7 +16,7 @@ that a season moves on, is not chance here but a difference from the reference.
 Levels are small (0.01 shared by eighty tests), far beyond what a thousand draws show. So the tail is that of
 a gamma distribution with a place, which each detector fits to the draws. PSI and KL are nearly weighted sums
 of squared normals and have their mean, variance and skewness (Satterthwaite 1946; for clustered samples Rao
-and Scott 1984; the third moment is Solomon and Stephens 1977); the tail of KS is told in ``detectors/ks.py``.
+and Scott 1984; the third moment is Solomon and Stephens 1977); ``detectors/ks.py`` describes the tail of KS.
 """
 
 from collections.abc import Sequence
@@ -35,12 +35,12 @@ DRAWS = 1_000
 CELLS = 128
 """Cells on which the distance of distribution functions is followed."""
 MIN_GROUPS = 5
-"""With fewer days nothing is known about how days differ; rows are taken as independent then."""
+"""Fewer days do not show how days differ; their rows are taken as independent."""
 WEEK, MIN_WEEKS = 7, 8
 """Under eight weeks, too few days of each weekday are known to draw weekday by weekday."""
 
 
-class Null(Document):
+class NullDistribution(Document):
     """What a statistic is by chance at several sizes: mean, deviation and skewness of a gamma distribution.
 
     Of a function of the statistic, where its detector says so.
@@ -81,8 +81,8 @@ def _interpolated(sizes: Floats, values: Floats, rows: int) -> float:
 
 
 @dataclass(frozen=True)
-class Days:
-    """How a window is drawn: the number of each line of ``cells``, and how many of them a window lasts."""
+class DayBootstrap:
+    """Draws of whole days: the day number of each line of cells, and how many days a window lasts."""
 
     numbers: NDArray[np.int64]
     window: int
@@ -105,26 +105,36 @@ class Days:
         return np.maximum(np.rint(wider), 0).astype(np.int64)
 
 
+@dataclass(frozen=True)
+class FineCells:
+    """One column of a reference, counted in cells that are finer than its bins.
+
+    ``rows`` (days, k): rows of each day in each cell. The first ``present`` cells are of values in ascending
+    order, those after it of others and of missing values. ``bins``: the first cell of each bin that PSI and
+    KL count, ascending from 0. ``rough``: the largest share of rows in a cell that holds more than one value
+    (0: none does). ``ordered``: whether the column's values have an order.
+    """
+
+    rows: Counts
+    bins: NDArray[np.intp]
+    present: int = 0
+    rough: float = 0.0
+    ordered: bool = False
+
+
 def calibrate(
-    cells: Counts,
-    bins: NDArray[np.intp],
+    column: FineCells,
     *,
-    present: int,
-    rough: float,
-    ordered: bool,
-    days: Days | None,
+    days: DayBootstrap | None,
     seed: int,
     draws: int = DRAWS,
     sizes: Sequence[int] = SIZES,
-) -> tuple[Null, ...]:
-    """The null distribution of each detector, of those that need an order when values have one.
+) -> tuple[NullDistribution, ...]:
+    """The null distribution of each detector; those that need an order only where the column has one.
 
-    ``cells`` (groups, k): rows of each day in fine cells. The first ``present`` cells are of values in
-    ascending order, those after it of others and of missing values. ``bins``: the first cell of each bin
-    that PSI and KL count, ascending from 0. ``rough``: the largest share of rows in a cell that holds
-    more than one value (0: none does). ``days`` tells the lines of ``cells`` apart; None when rows are
-    independent, and there is one line then.
+    ``days`` has the day of each line of cells; None when rows are independent, and then there is one line.
     """
+    cells = column.rows
     random = np.random.default_rng(seed)
     rows = int(cells.sum())
     chosen = set(sizes)
@@ -135,9 +145,9 @@ def calibrate(
         whole = len(cells) - len(cells) % WEEK if len(cells) >= WEEK else len(cells)
         reference = days.draw(random, cells, whole, draws)
         current = days.draw(random, cells, days.window, draws)
-        # A window of that many days usually has this many rows: the size that is asked for most.
+        # A window of that many days usually has this many rows: most thresholds are needed at this size.
         chosen.add(max(round(rows / len(cells) * days.window), 1))
-    used = detectors(ordered=ordered)
+    used = detectors(ordered=column.ordered)
     found: dict[str, list[Chance]] = {one.name: [] for one in used}
     ascending = sorted(chosen)
     for size in reversed(ascending):
@@ -145,14 +155,14 @@ def calibrate(
             drawn = random.multinomial(size, cells[0] / rows, size=draws)
         else:
             drawn = current = _thinned(random, current, size)
-        resampled = Resampled(reference, drawn, bins, present, rough)
+        resampled = Resampled(reference, drawn, column.bins, column.present, column.rough)
         for one in used:
             found[one.name].append(one.by_chance(resampled))
     nulls = []
     for name, at in found.items():
         mean, deviation, skewness = zip(*reversed(at), strict=True)
         nulls.append(
-            Null(
+            NullDistribution(
                 statistic=name,
                 sizes=tuple(ascending),
                 mean=mean,

@@ -1,11 +1,12 @@
 """One window of answers against the reference of the version that gave them.
 
 Belongs here: which columns a window has, their scores and thresholds, whether each drifted, and a sentence
-for every odd column. Does not belong here: formulas (``detectors/``), thresholds (``calibration.py``),
+about every odd column. Does not belong here: formulas (``detectors/``), thresholds (``calibration.py``),
 what follows from drift (``policy.py``).
 """
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -24,49 +25,70 @@ from mlops_assets.monitoring.reference import (
     prediction_values,
 )
 from mlops_assets.monitoring.scores import distinct
+from mlops_assets.monitoring.windows import Window
 
 if TYPE_CHECKING:
     import pandas as pd
 
-SAID = 3
+NAMED = 3
 """New categories that a note names."""
 
 
-def assess_window(
-    reference: DriftReference,
-    *,
-    start: str,
-    end: str,
-    version: str,
-    features: "pd.DataFrame",
-    scores: NDArray[np.float64] | None,
-    target: NDArray[np.float64] | None,
-    level: float,
-    min_rows: int,
-) -> WindowDrift:
-    """Every column of the window with its scores and whether it drifted.
+@dataclass(frozen=True)
+class Answers:
+    """The answers of one version in a window.
 
     ``features``: one row per answer (n), as logged; ``scores``: (n,) or (n, classes), as the model gave them;
     ``target`` (n,): class codes or numbers, NaN where no label came back yet (those rows do not count).
-    ``scores`` or ``target`` None: such columns are not measured. ``level`` is the chance that a window like
-    the reference shows drift in any column of a role; it is divided by the number of deciding tests of that
-    role (Bonferroni 1936). A window under ``min_rows`` rows is not judged, and labels are not while fewer
-    rows than that have one.
+    ``scores`` or ``target`` None: such columns are not measured.
+    """
+
+    features: "pd.DataFrame"
+    scores: NDArray[np.float64] | None = None
+    target: NDArray[np.float64] | None = None
+
+
+@dataclass(frozen=True)
+class DriftTest:
+    """When a column has drifted.
+
+    ``level`` is the chance that a window like the reference shows drift in any column of a role; it is
+    divided by the number of deciding tests of that role (Bonferroni 1936). A window under ``min_rows`` rows
+    is not judged, and its labels are not while fewer rows than that have one. DataError for a level that is
+    not between 0 and 1.
+    """
+
+    level: float
+    min_rows: int
+
+    def __post_init__(self) -> None:
+        if not 0 < self.level < 1:
+            raise DataError(f"the level is a probability between 0 and 1, not {self.level}")
+
+    @property
+    def rows_needed(self) -> int:
+        """Rows without which nothing is judged; at least one."""
+        return max(self.min_rows, 1)
+
+
+def assess_window(
+    reference: DriftReference, window: Window, answers: Answers, *, version: str, test: DriftTest
+) -> WindowDrift:
+    """Every column of the window with its scores and whether it drifted.
 
     Every input has a defined answer: missing, constant, infinite and absent columns are scored where a score
     is defined and explained in ``note``. Raises DataError when scores or target do not fit the rows or
-    the task, or when the level is not between 0 and 1.
+    the task.
     """
     counts = WindowCounts(reference)
-    counts.add_features(features)
-    counts.add_answers(scores, target)
-    return counts.assessed(start=start, end=end, version=version, level=level, min_rows=min_rows)
+    counts.add_features(answers.features)
+    counts.add_answers(answers.scores, answers.target)
+    return counts.assessed(window, version=version, test=test)
 
 
 class WindowCounts:
-    """A window of any size, counted in batches: afterwards ``assessed`` says what ``assess_window`` would of
-    all of its rows at once. Batches of features and of what came of them are given independently of each
-    other.
+    """A window of any size, counted in batches: afterwards ``assessed`` gives what ``assess_window`` gives of
+    all rows at once. Batches of features, and batches of scores and labels, are added independently.
     """
 
     def __init__(self, reference: DriftReference) -> None:
@@ -83,13 +105,13 @@ class WindowCounts:
                 self._add(one, _values(self._reference, one, features, None, None))
 
     def add_answers(self, scores: NDArray[np.float64] | None, target: NDArray[np.float64] | None) -> None:
-        """What the model said, and what came true, of some of the window's rows; None: not measured."""
+        """Scores and labels of some of the window's rows; None: not measured."""
         import pandas as pd
 
         for name, given in (("scores", scores), ("target", target)):
             if given is not None:
                 self._answers[name] = (self._answers[name] or 0) + len(given)
-        # Of no rows nobody can tell which shape they have.
+        # Scores of no rows have no shape to check.
         scores, target = (given if given is not None and len(given) else None for given in (scores, target))
         for one in self._reference.columns:
             if one.role != "feature":
@@ -102,15 +124,13 @@ class WindowCounts:
                 self._counted[column.column] = kind(column)
             self._counted[column.column].add(values)
 
-    def assessed(self, *, start: str, end: str, version: str, level: float, min_rows: int) -> WindowDrift:
+    def assessed(self, window: Window, *, version: str, test: DriftTest) -> WindowDrift:
         """As ``assess_window`` of everything that was added."""
-        rows = self._rows
-        if not 0 < level < 1:
-            raise DataError(f"the level is a probability between 0 and 1, not {level}")
+        rows, needed = self._rows, test.rows_needed
+        start, end = window.start.isoformat(), window.end.isoformat()
         for name, given in self._answers.items():
             if given is not None and given != rows:
                 raise DataError(f"{name}: {given} values for {rows} answers; one per answer is needed")
-        needed = max(min_rows, 1)
         if rows < needed:
             reason = (
                 "no answers"
@@ -123,7 +143,7 @@ class WindowCounts:
         for one in self._reference.columns:
             counts = self._counted.get(one.column)
             if counts is not None:
-                found.append(_assessed(one, counts, level / tests[one.role], needed))
+                found.append(_assessed(one, counts, test.level / tests[one.role], needed))
             elif one.role == "feature":
                 found.append(_absent(one))
         return WindowDrift(
@@ -137,11 +157,11 @@ def measured_frame(
     scores: NDArray[np.float64] | None = None,
     target: NDArray[np.float64] | None = None,
 ) -> "pd.DataFrame":
-    """The columns that are measured, as they are compared: numbers as float64, categories as text.
+    """The measured columns as the detectors compare them: numbers as float64, categories as text.
 
     One column per column of the reference that the inputs hold, ``prediction`` and ``label`` among them, one
-    row per row of ``features``; a missing value is NaN or None. What ``plots.distributions_plot`` and
-    ``report.evidently_html`` take, of the training set as well as of a window.
+    row per row of ``features``; a missing value is NaN or None. ``plots.distributions_plot`` and
+    ``report.evidently_html`` take it, of the training set as well as of a window.
     """
     import pandas as pd
 
@@ -269,10 +289,10 @@ def _missing_notes(column: ColumnReference, share: float, nothing: bool) -> list
 
 
 def _other_note(column: ColumnReference, counts: CategoryCounts, share: float) -> str:
-    names = ", ".join(counts.others[:SAID]) + (", …" if len(counts.others) > SAID else "")
+    names = ", ".join(counts.others[:NAMED]) + (", …" if len(counts.others) > NAMED else "")
     if column.other_share:
         return (
-            f"{share:.1%} of the values are none of the reference's {len(column.categories)} most frequent "
+            f"{share:.1%} of the values are not among the reference's {len(column.categories)} most frequent "
             f"({column.other_share:.1%} there)"
         )
     return f"{share:.1%} of the values never occur in the reference: {names}"

@@ -1,4 +1,4 @@
-"""Episodes of drift and the retrains granted to end them; the one decision of the drift sensor. Pure.
+"""Episodes of drift, the retrains granted to end them, and the next action of the drift sensor. Pure.
 
 Belongs here: an episode's life as plain values, its JSON, what comes next. Does not belong here: what
 counts as drift (``policy.py``), the limits on retrains (``governor.py``), events and runs (components).
@@ -10,14 +10,15 @@ it travels in the metadata of the events that it leads to.
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, Literal
 
 from mlops_assets.errors import DataError, EpisodeError
-from mlops_assets.monitoring.governor import GovernorPolicy, Grant, Outcome, permit
-from mlops_assets.monitoring.lost import Again, Launch, RelaunchPolicy, again, run_key, told
-from mlops_assets.monitoring.policy import Decision
+from mlops_assets.monitoring.durations import duration_text
+from mlops_assets.monitoring.governor import AttemptOutcome, GovernorPolicy, Grant, permit
+from mlops_assets.monitoring.policy import DriftVerdict
+from mlops_assets.monitoring.relaunch import Launch, NextLaunch, RelaunchPolicy, next_launch, run_key
 
 KEPT_EPISODES = 50
 LOST_AFTER = 10
@@ -26,12 +27,11 @@ GATE = "gate"
 """``closed_by`` of an episode that ended because a candidate passed the gate."""
 
 NEVER = datetime.fromtimestamp(0, UTC)
-RELAUNCH = RelaunchPolicy()
 
-Action = Literal["open", "grant", "refuse", "outcome", "close", "reconcile", "wait"]
+ActionKind = Literal["open", "grant", "refuse", "outcome", "close", "reconcile", "wait"]
 
-Target = Literal["chain", "approval"]
-"""What a reconciling run carries out: the chain from the training set on, or approval and deployment only."""
+RunScope = Literal["chain", "approval"]
+"""What a reconciling run makes: the chain from the training set on, or approval and deployment only."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class Attempt:
     number: int
     granted_at: str
     data: str
-    outcome: Outcome = "running"
+    outcome: AttemptOutcome = "running"
     ended_at: str | None = None
     reason: str = ""
     asked_by: str = ""
@@ -52,10 +52,10 @@ class Attempt:
 
 
 @dataclass(frozen=True)
-class Ask:
+class ManualRetrain:
     """A retrain that a person asks for. ``override`` counts only together with ``by`` and ``reason``.
 
-    A request that was merely reported names nobody: it asks, and overrides nothing.
+    A request that was reported to Dagster without a name has ``by`` "" and overrides nothing.
     """
 
     by: str = ""
@@ -75,7 +75,7 @@ class Ask:
 class Episode:
     """One episode on ``version``. Open while ``closed_at`` is None.
 
-    ``asked_by``: it is no drift; a person asked for its one retrain, and it ends with that.
+    ``asked_by``: the person who asked for its one retrain, which ends it; "" for an episode of drift.
     """
 
     number: int
@@ -120,7 +120,7 @@ class EpisodeLog:
 
     @property
     def of_drift(self) -> "EpisodeLog":
-        """The log without what people asked for."""
+        """The log without the episodes that a person asked for."""
         return EpisodeLog(tuple(one for one in self.episodes if not one.asked_by))
 
     @property
@@ -150,7 +150,7 @@ class EpisodeLog:
         try:
             return cls(tuple(_episode(one) for one in json.loads(text)["episodes"]))
         except (ValueError, TypeError, KeyError) as error:
-            raise DataError(f"this is no log of episodes ({error!r}): {text[:120]}") from error
+            raise DataError(f"the text is not a log of episodes ({error!r}): {text[:120]}") from error
 
 
 @dataclass(frozen=True)
@@ -164,7 +164,7 @@ class AttemptFacts:
     used.
     """
 
-    outcome: Outcome | None = None
+    outcome: AttemptOutcome | None = None
     reason: str = ""
     version: str | None = None
     ended_at: datetime | None = None
@@ -199,31 +199,45 @@ class LoopFacts:
     launches: tuple[Launch, ...] = ()
     unapproved: str | None = None
     unapproved_since: datetime | None = None
-    asked: Ask | None = None
+    asked: ManualRetrain | None = None
     real_now: datetime = NEVER
 
 
 @dataclass(frozen=True)
-class Step:
-    """What to do next, why, and the log after it.
+class LoopRules:
+    """The limits that the next action keeps to.
 
-    ``episode`` and ``attempt``: numbers it is about. ``next_at``: when time alone will change the answer.
-    ``run_key``: of action reconcile, the key of the one run to launch for an event that automation lost; one
-    key launches one run for ever, so the step may be carried out again. ``target``: what that run is of.
-    ``may_override``: of action refuse, whether a person's word would do. ``asked``: it answers a
-    person's request.
+    ``grace``: how long, in real time, automation may take to start a run for a grant before a reconciling run
+    is launched; ten times that without any run, and the attempt has failed. ``relaunch``: how often, and
+    after which pauses, a run is launched for what automation lost.
     """
 
-    action: Action
+    governor: GovernorPolicy
+    relaunch: RelaunchPolicy = field(default_factory=RelaunchPolicy)
+    grace: timedelta = timedelta(minutes=2)
+
+
+@dataclass(frozen=True)
+class LoopAction:
+    """What the drift sensor does next, why, and the log after it.
+
+    ``episode`` and ``attempt``: numbers it is about. ``next_at``: when time alone will change the answer.
+    ``run_key``: of kind reconcile, the key of the one run to launch for an event that automation lost; one
+    key launches one run for ever, so the action may be carried out again. ``scope``: what that run makes.
+    ``may_override``: of kind refuse, whether a person can override the limits. ``answers_person``: it answers
+    a manual retrain.
+    """
+
+    kind: ActionKind
     reason: str
     log: EpisodeLog
     episode: int | None = None
     attempt: int | None = None
     run_key: str | None = None
     next_at: datetime | None = None
-    target: Target = "chain"
+    scope: RunScope = "chain"
     may_override: bool = False
-    asked: bool = False
+    answers_person: bool = False
 
 
 def open_episode(
@@ -247,7 +261,9 @@ def grant(log: EpisodeLog, *, data: str, now: datetime, asked_by: str = "", over
     return _with(log, replace(episode, attempts=(*episode.attempts, made)))
 
 
-def record_outcome(log: EpisodeLog, outcome: Outcome, *, reason: str, ended_at: datetime) -> EpisodeLog:
+def record_outcome(
+    log: EpisodeLog, outcome: AttemptOutcome, *, reason: str, ended_at: datetime
+) -> EpisodeLog:
     """The log with the running attempt ended. EpisodeError when none is running, or for outcome running."""
     episode = _open(log, "given an outcome")
     if outcome == "running" or not episode.attempts or episode.attempts[-1].outcome != "running":
@@ -269,138 +285,150 @@ def close(log: EpisodeLog, *, by: str, reason: str, now: datetime) -> EpisodeLog
     return _with(log, replace(episode, closed_at=_text(now), closed_by=by, close_reason=reason))
 
 
-def next_step(
-    log: EpisodeLog,
-    decision: Decision,
-    facts: LoopFacts,
-    governor: GovernorPolicy,
-    now: datetime,
-    *,
-    relaunch: RelaunchPolicy = RELAUNCH,
-    grace: timedelta = timedelta(minutes=2),
-) -> Step:
-    """The one decision of the drift sensor. Carry it out, then ask again with ``step.log`` until it waits.
+def next_action(
+    log: EpisodeLog, verdict: DriftVerdict, facts: LoopFacts, rules: LoopRules, now: datetime
+) -> LoopAction:
+    """The next action of the drift sensor. Carry it out, then ask again with its log until it waits.
 
-    ``decision``: on the windows of the version that answers. ``grace``: how long, in real time, automation
-    may take to start a run for a grant before a reconciling run is launched; ten times that without any run,
-    and the attempt has failed. ``relaunch``: how often, and after which pauses, what was lost is launched.
+    ``verdict``: on the windows of the version that answers.
 
     An episode opens only for the version that answers, when no successor is on its way and no run under way
     that could become one; after a person closed one on the same version, only on windows that ended since.
     A retrain is granted when the governor permits it and there is training data that no attempt (unless it
     failed) and not the answering model itself was made from. A candidate that passes the gate closes the
-    episode, whoever asked for it, unless it is the episode's own version once more. An approval that was lost
-    is asked for first, whatever else is due, until ``lost_approval`` gives up.
+    episode, whoever asked for it, unless it is the episode's own version once more. A lost approval is
+    launched again before anything else that is due, until ``lost_approval`` gives up.
 
-    What a person asks for passes the same governor: it is granted as an attempt of the open episode, or as
-    an episode of its own, or refused. Only an explicit override lifts limits, and none lifts one at a time.
+    A manual retrain passes the same governor: it is granted as an attempt of the open episode, or as an
+    episode of its own, or refused. Only an explicit override lifts limits, and none lifts one at a time.
     """
-    lost = lost_approval(facts, relaunch)
-    if lost is not None and lost.verdict == "launch":
-        return _relaunch(
+    lost = lost_approval(facts, rules.relaunch)
+    if lost is not None and lost.choice == "launch":
+        return _reconcile(
             log,
             facts,
             f"{facts.unapproved}/approval",
             f"{facts.unapproved} passed the gate and no approval followed: automation lost it",
-            target="approval",
+            scope="approval",
         )
     episode = log.open
     if episode is None:
         if facts.asked is not None:
-            return _judged(log, facts.asked, facts, governor, now)
-        return _without_episode(log, decision, facts, now)
-    number = episode.number
+            return _answer(log, facts.asked, facts, rules.governor, now)
+        return _without_episode(log, verdict, facts, now)
     attempt = episode.attempts[-1] if episode.attempts else None
     if attempt is not None and attempt.outcome == "running":
-        found = _running(log, episode, attempt, facts, now, grace, relaunch)
-        if found.action == "wait" and facts.asked is not None:
-            return _judged(log, facts.asked, facts, governor, now)
+        found = _running(log, episode, attempt, facts, rules, now)
+        if found.kind == "wait" and facts.asked is not None:
+            return _answer(log, facts.asked, facts, rules.governor, now)
         return found
+    ended = _ended(log, episode, attempt, facts, now)
+    if ended is not None:
+        return ended
+    if facts.asked is not None:
+        return _answer(log, facts.asked, facts, rules.governor, now)
+    return _next_attempt(log, episode, facts, rules.governor, now)
 
-    def wait(why: str, next_at: datetime | None = None) -> Step:
-        told = f"episode {number} on {episode.version} is open: {why}"
-        return Step("wait", told, log, number, attempt.number if attempt else None, next_at=next_at)
 
+def _ended(
+    log: EpisodeLog, episode: Episode, attempt: Attempt | None, facts: LoopFacts, now: datetime
+) -> LoopAction | None:
+    """The closing of an open episode without a running attempt; None while it stays open."""
     passed = _passed(episode, attempt, facts)
     if passed:
-        after = close(log, by=GATE, reason=passed, now=now)
-        return Step("close", f"episode {number} ends: {passed}", after, number)
-    if episode.asked_by:
+        by, reason = GATE, passed
+    elif episode.asked_by:
         became = attempt.outcome if attempt else "not made"
-        ended = f"the retrain that {episode.asked_by} asked for was {became}"
-        ended = f"{ended}: {attempt.reason}" if attempt and attempt.reason else ended
-        after = close(log, by=episode.asked_by, reason=ended, now=now)
-        return Step("close", f"episode {number} ends: {ended}", after, number)
-    if facts.asked is not None:
-        return _judged(log, facts.asked, facts, governor, now)
-    if facts.served is None:
-        return wait("nothing answers, so there is nothing to replace")
-    if facts.in_flight is not None:
-        return wait(f"run {facts.in_flight} is under way")
-    if facts.data is None:
-        return wait("it is not known what data there is to train on")
-    stale_data = _used_before(log, facts)
-    if stale_data:
-        return wait(f"{stale_data}; newer data is waited for")
-    permitted = permit(governor, log.grants, episode=number, in_flight=None, now=now)
-    if not permitted.allowed:
-        return wait(permitted.reason, permitted.next_at)
+        by, reason = episode.asked_by, f"the retrain that {episode.asked_by} asked for was {became}"
+        reason = f"{reason}: {attempt.reason}" if attempt and attempt.reason else reason
+    else:
+        return None
+    after = close(log, by=by, reason=reason, now=now)
+    return LoopAction("close", f"episode {episode.number} ends: {reason}", after, episode.number)
+
+
+def _next_attempt(
+    log: EpisodeLog, episode: Episode, facts: LoopFacts, governor: GovernorPolicy, now: datetime
+) -> LoopAction:
+    """A grant to the open episode, or why it waits."""
+    permitted = permit(governor, log.grants, episode=episode.number, in_flight=None, now=now)
+    waits = (
+        _impossible(facts)
+        or (f"run {facts.in_flight} is under way" if facts.in_flight is not None else "")
+        or _unknown_data(facts)
+        or _used_before(log, facts)
+    )
+    if waits or not permitted.allowed:
+        return LoopAction(
+            "wait",
+            f"episode {episode.number} on {episode.version} is open: {waits or permitted.reason}",
+            log,
+            episode.number,
+            episode.attempts[-1].number if episode.attempts else None,
+            next_at=None if waits else permitted.next_at,
+        )
+    assert facts.data is not None
     after = grant(log, data=facts.data, now=now)
-    made = after.open
-    assert made is not None
-    return Step(
+    return _granted(after, f"{episode.version}: {episode.reason}")
+
+
+def _granted(log: EpisodeLog, why: str, *, answers_person: bool = False) -> LoopAction:
+    """The action after which ``log`` holds one more attempt."""
+    episode = _open(log, "granted a retrain")
+    return LoopAction(
         "grant",
-        f"retrain {made.request_version} is granted for {episode.version}: {episode.reason}",
-        after,
-        number,
-        made.attempts[-1].number,
+        f"retrain {episode.request_version} is granted for {why}",
+        log,
+        episode.number,
+        episode.attempts[-1].number,
+        answers_person=answers_person,
     )
 
 
-def _judged(log: EpisodeLog, ask: Ask, facts: LoopFacts, governor: GovernorPolicy, now: datetime) -> Step:
-    """The answer to a person's request: granted, or refused with the limit and until when."""
+def _impossible(facts: LoopFacts) -> str:
+    return "" if facts.served is not None else "nothing answers, so there is nothing to replace"
+
+
+def _unknown_data(facts: LoopFacts) -> str:
+    return "" if facts.data is not None else "the newest training data is not known"
+
+
+def _answer(
+    log: EpisodeLog, asked: ManualRetrain, facts: LoopFacts, governor: GovernorPolicy, now: datetime
+) -> LoopAction:
+    """The answer to a manual retrain: granted, or refused with the limit and until when."""
     episode = log.open
     number = episode.number if episode is not None else None
-    told_by = f"{ask.who} asked for a retrain" + (f" ({ask.reason})" if ask.reason else "")
+    request = f"{asked.who} asked for a retrain" + (f" ({asked.reason})" if asked.reason else "")
 
-    def refuse(why: str, next_at: datetime | None = None, *, may_override: bool = False) -> Step:
-        reason = f"{told_by}: refused, {why}"
-        return Step("refuse", reason, log, number, next_at=next_at, may_override=may_override, asked=True)
+    def refuse(why: str, next_at: datetime | None = None, *, may_override: bool = False) -> LoopAction:
+        return LoopAction(
+            "refuse",
+            f"{request}: refused, {why}",
+            log,
+            number,
+            next_at=next_at,
+            may_override=may_override,
+            answers_person=True,
+        )
 
     following = log.newest.number + 1 if log.newest is not None else 1
     permitted = permit(governor, log.grants, episode=number or following, in_flight=facts.in_flight, now=now)
     if not permitted.allowed and permitted.next_at is None:
         return refuse(permitted.reason)
-    if facts.served is None:
-        return refuse("nothing answers, so there is nothing to replace")
-    if facts.data is None:
-        return refuse("it is not known what data there is to train on")
-    limits = []
-    if facts.successor is not None:
-        limits.append(f"{facts.successor} passed the gate and is on its way")
-    stale_data = _used_before(log, facts)
-    if stale_data:
-        limits.append(f"{stale_data}; newer data is waited for")
-    if not permitted.allowed:
-        limits.append(permitted.reason)
-    reached = "; ".join(limits)
-    if limits and not ask.overrides:
-        unnamed = "; an override needs by and reason" if ask.override else ""
+    if facts.served is None or facts.data is None:
+        return refuse(_impossible(facts) or _unknown_data(facts))
+    on_its_way = f"{facts.successor} passed the gate and is on its way" if facts.successor is not None else ""
+    limits = [on_its_way, _used_before(log, facts), "" if permitted.allowed else permitted.reason]
+    reached = "; ".join(limit for limit in limits if limit)
+    if reached and not asked.overrides:
+        unnamed = "; an override needs by and reason" if asked.override else ""
         return refuse(f"{reached}{unnamed}", permitted.next_at, may_override=True)
     if episode is None:
-        log = open_episode(log, version=facts.served, reason=told_by, now=now, asked_by=ask.who)
-    after = grant(log, data=facts.data, now=now, asked_by=ask.who, overrode=reached)
-    made = after.open
-    assert made is not None
-    overrode = f"; {ask.by} overrode: {reached}" if reached else ""
-    return Step(
-        "grant",
-        f"retrain {made.request_version} is granted for {facts.served}: {told_by}{overrode}",
-        after,
-        made.number,
-        made.attempts[-1].number,
-        asked=True,
-    )
+        log = open_episode(log, version=facts.served, reason=request, now=now, asked_by=asked.who)
+    after = grant(log, data=facts.data, now=now, asked_by=asked.who, overrode=reached)
+    overrode = f"; {asked.by} overrode: {reached}" if reached else ""
+    return _granted(after, f"{facts.served}: {request}{overrode}", answers_person=True)
 
 
 def version_number(version: str) -> int | None:
@@ -408,9 +436,9 @@ def version_number(version: str) -> int | None:
     return int(version[1:]) if version[:1] == "v" and version[1:].isdecimal() else None
 
 
-def _without_episode(log: EpisodeLog, decision: Decision, facts: LoopFacts, now: datetime) -> Step:
-    def wait(why: str) -> Step:
-        return Step("wait", why, log)
+def _without_episode(log: EpisodeLog, verdict: DriftVerdict, facts: LoopFacts, now: datetime) -> LoopAction:
+    def wait(why: str) -> LoopAction:
+        return LoopAction("wait", why, log)
 
     last = log.of_drift.newest
     if last is not None and last.closed_by == GATE and facts.in_flight is None:
@@ -420,29 +448,29 @@ def _without_episode(log: EpisodeLog, decision: Decision, facts: LoopFacts, now:
         # Once only: it costs a training that the governor granted to nobody.
         if unread and not _launches(facts, what):
             why = f"{last.data_version} ended, but the newest model was made before it was opened"
-            return _relaunch(log, facts, what, why)
-    if decision.action != "open":
-        return wait(f"{decision.action}: {decision.reason}")
+            return _reconcile(log, facts, what, why)
+    if verdict.action != "open":
+        return wait(f"{verdict.action}: {verdict.reason}")
     if facts.served is None:
         return wait("nothing answers")
-    if decision.version != facts.served:
-        return wait(f"the windows are of {decision.version}, and {facts.served} answers")
+    if verdict.version != facts.served:
+        return wait(f"the windows are of {verdict.version}, and {facts.served} answers")
     if facts.successor is not None:
-        return wait(f"{facts.successor} passed the gate and is on its way: {decision.reason}")
+        return wait(f"{facts.successor} passed the gate and is on its way: {verdict.reason}")
     if facts.in_flight is not None:
-        return wait(f"run {facts.in_flight} is under way and may bring a successor: {decision.reason}")
+        return wait(f"run {facts.in_flight} is under way and may bring a successor: {verdict.reason}")
     if last is not None and last.closed_by not in (None, GATE) and last.version == facts.served:
-        since = decision.evidence_since
+        since = verdict.evidence_since
         if since is None or datetime.fromisoformat(since) <= _time(last.closed_at):
             return wait(
                 f"{last.closed_by} closed episode {last.number} on {last.version} ({last.close_reason}); "
                 f"windows that ended since then have to show it again"
             )
-    after = open_episode(log, version=facts.served, reason=decision.reason, now=now)
+    after = open_episode(log, version=facts.served, reason=verdict.reason, now=now)
     made = after.open
     assert made is not None
-    return Step(
-        "open", f"episode {made.number} opens on {facts.served}: {decision.reason}", after, made.number
+    return LoopAction(
+        "open", f"episode {made.number} opens on {facts.served}: {verdict.reason}", after, made.number
     )
 
 
@@ -451,10 +479,10 @@ def _running(
     episode: Episode,
     attempt: Attempt,
     facts: LoopFacts,
+    rules: LoopRules,
     now: datetime,
-    grace: timedelta,
-    relaunch: RelaunchPolicy,
-) -> Step:
+) -> LoopAction:
+    """The running attempt: its outcome, a reconciling run, or to wait."""
     request = episode.request_version
     found = facts.attempt
     earlier = found.ended_at is not None and found.ended_at < _time(attempt.granted_at)
@@ -462,16 +490,19 @@ def _running(
         found = AttemptFacts()
     outcome, reason = found.outcome, found.reason
     if outcome is None and facts.in_flight is None and found.unread_for is not None:
-        if found.unread_for >= grace * LOST_AFTER:
-            outcome, reason = "failed", f"no run read {request} within {told(grace * LOST_AFTER)}"
-        elif found.unread_for >= grace:
+        if found.unread_for >= rules.grace * LOST_AFTER:
+            outcome, reason = (
+                "failed",
+                f"no run read {request} within {duration_text(rules.grace * LOST_AFTER)}",
+            )
+        elif found.unread_for >= rules.grace:
             what = f"{request}/unread"
-            if again(_launches(facts, what), relaunch, facts.real_now).verdict == "launch":
-                why = f"no run read {request} within {told(grace)}: automation lost it"
-                return _relaunch(log, facts, what, why, attempt=attempt.number)
+            if next_launch(_launches(facts, what), rules.relaunch, facts.real_now).choice == "launch":
+                why = f"no run read {request} within {duration_text(rules.grace)}: automation lost it"
+                return _reconcile(log, facts, what, why, attempt=attempt.number)
     if outcome is None or outcome == "running":
         under_way = f"run {facts.in_flight} is under way" if facts.in_flight else "a run is expected"
-        return Step("wait", f"{request} was granted: {under_way}", log, episode.number, attempt.number)
+        return LoopAction("wait", f"{request} was granted: {under_way}", log, episode.number, attempt.number)
     named = ""
     if outcome == "promoted" and found.version is not None:
         if _same_again(found.version, episode, facts):
@@ -480,7 +511,7 @@ def _running(
             named = f"{found.version} passed the gate"
     reason = ": ".join(part for part in (named, reason) if part)
     after = record_outcome(log, outcome, reason=reason, ended_at=found.ended_at or now)
-    return Step("outcome", f"{request} {outcome}: {reason}", after, episode.number, attempt.number)
+    return LoopAction("outcome", f"{request} {outcome}: {reason}", after, episode.number, attempt.number)
 
 
 def _passed(episode: Episode, attempt: Attempt | None, facts: LoopFacts) -> str:
@@ -498,7 +529,7 @@ def _passed(episode: Episode, attempt: Attempt | None, facts: LoopFacts) -> str:
 
 
 def _same_again(version: str, episode: Episode, facts: LoopFacts) -> bool:
-    """Whether a version that passed the gate is none but the one that drifted, or that answers in its place.
+    """Whether a version that passed the gate is the one that drifted, or the one that answers in its place.
 
     The same bytes get the same version, and the gate promotes them. A version that answers and is newer than
     the episode's did replace it: then the rollout was faster than this decision.
@@ -510,7 +541,7 @@ def _same_again(version: str, episode: Episode, facts: LoopFacts) -> bool:
     return version == facts.served and not newer
 
 
-def lost_approval(facts: LoopFacts, relaunch: RelaunchPolicy) -> Again | None:
+def lost_approval(facts: LoopFacts, relaunch: RelaunchPolicy) -> NextLaunch | None:
     """Whether the lost approval of a successor is launched again; None when none is lost.
 
     A decision of a person ends the loss, and so does a newer version: then another one is unapproved. What
@@ -524,37 +555,37 @@ def lost_approval(facts: LoopFacts, relaunch: RelaunchPolicy) -> Again | None:
         for one in _launches(facts, f"{facts.unapproved}/approval")
         if since is None or one.ended_at is None or one.at >= since
     ]
-    return again(launches, relaunch, facts.real_now)
+    return next_launch(launches, relaunch, facts.real_now)
 
 
 def _launches(facts: LoopFacts, what: str) -> list[Launch]:
     return [one for one in facts.launches if one.what == what]
 
 
-def _relaunch(
+def _reconcile(
     log: EpisodeLog,
     facts: LoopFacts,
     what: str,
     why: str,
     *,
     attempt: int | None = None,
-    target: Target = "chain",
-) -> Step:
-    """The step that launches one run more for what was lost."""
+    scope: RunScope = "chain",
+) -> LoopAction:
+    """The action that launches one more run for what was lost."""
     launch = len(_launches(facts, what)) + 1
-    return Step(
+    return LoopAction(
         "reconcile",
         f"{why}; launch {launch}" if launch > 1 else why,
         log,
         log.newest.number if log.newest is not None else None,
         attempt,
         run_key=run_key(what, launch),
-        target=target,
+        scope=scope,
     )
 
 
 def _used_before(log: EpisodeLog, facts: LoopFacts) -> str:
-    """Why a retrain on the newest data would only make the same model again; empty when it would not."""
+    """Why a retrain on the newest data would make the same model again; empty when it would not."""
     attempts = [
         (episode, attempt)
         for episode in log.episodes
@@ -563,9 +594,10 @@ def _used_before(log: EpisodeLog, facts: LoopFacts) -> str:
     ]
     if attempts and attempts[-1][1].data == facts.data:
         episode, attempt = attempts[-1]
-        return f"attempt {episode.number}.{attempt.number} ({attempt.outcome}) was made from the same data"
+        made = f"attempt {episode.number}.{attempt.number} ({attempt.outcome})"
+        return f"{made} was made from the same data; newer data is waited for"
     if facts.served_data is not None and facts.served_data == facts.data:
-        return f"{facts.served} was trained on all the data there is"
+        return f"{facts.served} was trained on all the data there is; newer data is waited for"
     return ""
 
 
@@ -582,7 +614,7 @@ def _with(log: EpisodeLog, episode: Episode) -> EpisodeLog:
 def _episode(values: Mapping[str, Any]) -> Episode:
     attempts = tuple(Attempt(**one) for one in values["attempts"])
     made = Episode(**{**values, "attempts": attempts})
-    # Read once, so that a broken time is said here and not in the middle of a decision.
+    # A broken time is an error of the log, so it is read here.
     for time in (made.opened_at, made.closed_at, *(one.granted_at for one in attempts)):
         _time(time or made.opened_at)
     return made

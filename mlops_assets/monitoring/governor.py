@@ -11,11 +11,11 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from mlops_assets.monitoring.lost import doubled, told
+from mlops_assets.monitoring.durations import doubled, duration_text
 
 DAY = timedelta(days=1)
 
-Outcome = Literal["running", "promoted", "rejected", "inconclusive", "failed"]
+AttemptOutcome = Literal["running", "promoted", "rejected", "inconclusive", "failed"]
 
 
 class GovernorPolicy(BaseModel):
@@ -39,8 +39,8 @@ class GovernorPolicy(BaseModel):
                 raise ValueError(f"{name} must not be negative")
         if self.longest_back_off < self.first_back_off:
             raise ValueError(
-                f"longest_back_off ({told(self.longest_back_off)}) is shorter than first_back_off "
-                f"({told(self.first_back_off)})"
+                f"longest_back_off ({duration_text(self.longest_back_off)}) is shorter than first_back_off "
+                f"({duration_text(self.first_back_off)})"
             )
         return self
 
@@ -52,7 +52,7 @@ class Grant:
     episode: int
     number: int
     granted_at: datetime
-    outcome: Outcome
+    outcome: AttemptOutcome
     ended_at: datetime | None = None
 
 
@@ -73,7 +73,7 @@ def permit(
     in_flight: str | None,
     now: datetime,
 ) -> Permit:
-    """Whether episode ``episode`` may have one more retrain at ``now``; of a person's request no less.
+    """Whether episode ``episode`` may have one more retrain at ``now``; the same for drift and for a person.
 
     ``grants``: all grants that are remembered, of every episode, oldest first; ``in_flight``: the run that is
     under way, if any. A time that is further ahead of ``now`` than a limit is long was written by a clock
@@ -126,7 +126,8 @@ def _back_off(policy: GovernorPolicy, grants: Sequence[Grant], episode: int, now
     attempts = "attempt was" if unsuccessful == 1 else "attempts were"
     return (
         ended + pause,
-        f"{unsuccessful} {attempts} unsuccessful (the last {last.outcome}): back-off of {told(pause)}",
+        f"{unsuccessful} {attempts} unsuccessful (the last {last.outcome}): "
+        f"back-off of {duration_text(pause)}",
     )
 
 
@@ -141,7 +142,7 @@ def _cooldown(policy: GovernorPolicy, grants: Sequence[Grant], episode: int, now
     return (
         last.granted_at + policy.cooldown,
         f"episode {last.episode} got its first retrain at {last.granted_at.isoformat()}: "
-        f"cooldown of {told(policy.cooldown)}",
+        f"cooldown of {duration_text(policy.cooldown)}",
     )
 
 

@@ -1,11 +1,12 @@
-"""Late labels: joined to predictions by key, and judged only when enough of them is there. Pure.
+"""Late labels: the join to predictions by key, and when a window has enough of them. Pure.
 
 Belongs here: the join, which labels a task can use, the watermark of a window. Does not belong here:
-measuring (``performance.py``), reading logs and tables (``assets/joined_answers.py``).
+metrics (``performance.py``), reading logs and tables (``assets/joined_answers.py``).
 
 A window is judged once ``min_share`` of its answers is labelled, or once no label can come any more
-(``within`` after its end). Judging before the last label prefers what is known early, and early labels can
-differ from late ones (a flight that is late lands late): declare a high ``min_share`` where that matters.
+(``within`` after its end). A window that is judged before its last label favours labels that come early, and
+those can differ from late ones (a flight that is late lands late): declare a high ``min_share`` where that
+matters.
 """
 
 import json
@@ -64,9 +65,8 @@ def join_labels(
     ``predictions`` has a column ``entity``: JSON text like ``{"flight_id":"UA1545"}``, or missing.
     ``labels`` has the join keys and a column ``label``; rows whose label or key is missing label nothing.
     Keys are compared as text, so 7, 7.0 and "7" are one key; times as ISO 8601. A label that comes several
-    times is one. Where labels of the same keys differ, nobody can tell which is right: none of them counts,
-    and ``ambiguous_label`` is true for the answers. ``label`` is missing where there is none; ``has_keys``
-    says whether the answer carries every join key.
+    times counts once. Labels of one key that differ all count as missing, and ``ambiguous_label`` is true for
+    the answers. ``has_keys`` says whether the answer carries every join key.
 
     Raises DataError when a column is not there, or when an entity is not the JSON text of an object.
     """
@@ -89,7 +89,7 @@ def join_labels(
 
 @dataclass(frozen=True)
 class KnownLabels:
-    """Every key once, its label, and whether labels of that key differ: then none of them counts."""
+    """Every key once, its label, and whether labels of that key differ: such labels do not count."""
 
     keys: NDArray[np.object_]
     values: NDArray[Any]
@@ -97,7 +97,7 @@ class KnownLabels:
 
 
 def known_labels(labels: "pd.DataFrame", join_keys: Sequence[str]) -> KnownLabels:
-    """What ``labels`` say, by the joined text of their keys; as ``join_labels`` takes them.
+    """The label of each key, by the joined text of the key; as ``join_labels`` takes them.
 
     Raises DataError when a column is not there.
     """
@@ -136,8 +136,8 @@ def entity_keys(texts: "pa.StringArray", join_keys: Sequence[str]) -> "pa.String
 
 
 def _plain_keys(texts: "pa.StringArray", join_keys: Sequence[str]) -> "pa.StringArray | None":
-    """The keys where every entity is a flat object that has all of them as text or whole numbers, as nearly
-    all are: a million of them are read in the time that Python needs for a hundred thousand. None for others.
+    """The keys, where every entity is a flat object that has all of them as text or whole numbers, as nearly
+    all are; else None. Arrow reads a million of them in the time that Python needs for a hundred thousand.
     """
     import pyarrow.compute as pc
 
@@ -150,7 +150,7 @@ def _plain_keys(texts: "pa.StringArray", join_keys: Sequence[str]) -> "pa.String
         text, number = pc.struct_field(found, "text"), pc.struct_field(found, "number")
         if found.null_count > texts.null_count or _needs_escape(name):
             return None
-        # A text that is empty and a number that is none look alike here; the quotes tell them apart.
+        # A member that is text has no number, and the other way round; Arrow gives "" for what did not match.
         value = pc.if_else(pc.equal(number, ""), text, number)
         parts.append(pc.binary_join_element_wise(pc.utf8_length(value).cast("string"), value, ":"))
     return parts[0] if len(parts) == 1 else pc.binary_join_element_wise(*parts, "")
@@ -163,22 +163,22 @@ def _needs_escape(name: str) -> bool:
 def label_codes(
     labels: "pd.Series[Any]", *, task: Task, classes: Sequence[str] | None
 ) -> NDArray[np.float64]:
-    """Labels as ``encode_target`` gives them, (n,); NaN where there is none or the task cannot use it.
+    """Labels as ``encode_target`` gives them, (n,); NaN where one is missing or the task cannot use it.
 
-    Such are labels outside ``classes``, and of a regression what is no finite number. Without ``classes``
-    the distinct labels are taken for them: DataError when those do not fit the task.
+    The task cannot use a label outside ``classes``, nor in a regression one that is not a finite number.
+    Without ``classes``, the distinct labels are the classes: DataError when they do not fit the task.
     """
     import pandas as pd
 
     if task != "regression" and len(labels) > len(classes or ()):
-        # A label's code does not depend on the others', and there are few different ones.
+        # A label's code does not depend on the others, and few labels are distinct.
         places, distinct = _distinct(labels)
         if len(distinct) < len(labels):
             return np.append(label_codes(distinct, task=task, classes=classes), np.nan)[places]
     codes = np.full(len(labels), np.nan)
     known = labels.notna().to_numpy(dtype=bool)
     if task == "regression":
-        # Missing where a label does not fit, by the rules that training holds labels to.
+        # The rules of training decide which labels are numbers; the others are missing.
         return conform(pd.DataFrame({LABEL: labels}), {LABEL: "number"}).frame[LABEL].to_numpy(np.float64)
     parts = [known]
     if classes is not None:
@@ -196,7 +196,7 @@ def label_codes(
 def label_state(
     *, end: datetime, now: datetime, answers: int, with_keys: int, labelled: int, watermark: Watermark
 ) -> LabelState:
-    """Whether a window that ends at ``end`` can be judged at ``now``, and in words why (not).
+    """Whether a window that ends at ``end`` can be judged at ``now``, and why.
 
     Waiting: the window is not over, or labels can still come and fewer than ``min_share`` of the answers
     with keys have one. Otherwise judged with at least ``min_rows`` labels, too_few with some, unlabelled
@@ -205,7 +205,7 @@ def label_state(
     share = labelled / answers if answers else 0.0
     counted = f"{labelled:,} of {answers:,} answers are labelled ({share:.1%})"
     if with_keys < answers:
-        counted += f"; {answers - with_keys:,} came without keys and never will be"
+        counted += f"; {answers - with_keys:,} came without keys and cannot be labelled"
 
     def state(status: Status, why: str) -> LabelState:
         return LabelState(status, share, f"{why}: {counted}" if answers else why)
@@ -221,22 +221,23 @@ def label_state(
     if not enough and now < complete_at:
         return state(
             "waiting",
-            f"labels may come until {complete_at.isoformat()}, {watermark.min_share:.0%} of the answers with "
-            f"keys and {watermark.min_rows:,} are waited for",
+            f"labels may come until {complete_at.isoformat()}; the window waits for "
+            f"{watermark.min_share:.0%} of the answers with keys and at least {watermark.min_rows:,} labels",
         )
     if not labelled:
         return state("unlabelled", f"no label came by {complete_at.isoformat()}")
     if labelled < watermark.min_rows:
         return state(
-            "too_few", f"{watermark.min_rows:,} labels are needed, {complete_at.isoformat()} is over"
+            "too_few",
+            f"{watermark.min_rows:,} labels are needed, and none counts after {complete_at.isoformat()}",
         )
-    return state("judged", "enough labels came" if enough else "no more labels are waited for")
+    return state("judged", "enough labels came" if enough else "no more labels can come")
 
 
 def _distinct(labels: "pd.Series[Any]") -> "tuple[NDArray[np.intp], pd.Series[Any]]":
-    """The different labels, and which of them each is; -1 where there is none.
+    """Position of each label (n,) among the distinct ones, -1 where it is missing, and the distinct labels.
 
-    Objects are told apart by their types too: True and 1 are equal and can mean different classes.
+    Labels of dtype object are all kept: True and 1 are equal and can mean different classes.
     """
     import pandas as pd
 
@@ -248,7 +249,7 @@ def _distinct(labels: "pd.Series[Any]") -> "tuple[NDArray[np.intp], pd.Series[An
 
 def _lacking(which: str, frame: "pd.DataFrame", column: str, join_keys: Sequence[str]) -> DataError:
     return DataError(
-        f"{which} to be joined by {', '.join(join_keys)} have no column {column!r}; "
+        f"{which} have no column {column!r}, which the join by {', '.join(join_keys)} needs; "
         f"their columns are {', '.join(map(str, frame.columns))}"
     )
 
@@ -279,7 +280,7 @@ def _key_of(text: str | None, join_keys: Sequence[str]) -> str | None:
 
 
 def _text(value: Any) -> str:
-    """A missing value elsewhere turns a column of integers into floats: 7.0 is the key 7."""
+    """A key as text. A column of integers with a missing value holds floats, so 7.0 is the key 7."""
     if isinstance(value, float) and value.is_integer():
         return str(int(value))
     return value.isoformat() if hasattr(value, "isoformat") else str(value)

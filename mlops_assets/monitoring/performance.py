@@ -1,17 +1,17 @@
-"""How good a version's answers were, once their labels are there, and how much worse than expected. Pure.
+"""How good a version's answers were, once labels came, and how much worse than the reference. Pure.
 
 Belongs here: metrics of a window with intervals, the loss against the reference, slices. Does not belong
 here: when a window may be judged (``labels.py``), losses for a rollout's ``quality`` (``losses.py``), what a
 loss leads to (``policy.py``), the formulas of the metrics (``evaluation/metrics/``).
 
-What is held to the reference, and why. A log loss or Brier score moves with the base rate whatever the model
-does (13 % to 33 % of flights are late, by month: .36 to .62 for the *same* knowledge), so it cannot be
-compared between windows. AUC can, but sees ranking only: a model that says 10 % where 20 % happen has the
-same AUC. Skill, one minus log loss over the entropy of the window's own base rate, can be compared and sees
-both: a planted loss of 3 points of AUC is found as often as by AUC itself. But a wrong level costs skill only
-with its square, so a shift of 5 points, found in every window by its mean, hides in the noise of skill. So
-by default two metrics are judged, each at half the level: ``skill`` and ``bias`` (calibration in the large).
-For numbers ``rmse`` and ``bias``; for several classes ``skill``.
+Which metrics are compared with the reference, and why. A log loss or Brier score moves with the base rate
+whatever the model does (13 % to 33 % of flights are late, by month: .36 to .62 for the *same* knowledge), so
+it cannot be compared between windows. AUC can, but sees ranking only: a model that says 10 % where 20 %
+happen has the same AUC. Skill, one minus log loss over the entropy of the window's own base rate, can be
+compared and sees both: a planted loss of 3 points of AUC is found as often as by AUC itself. But a wrong
+level costs skill only with its square, so a shift of 5 points, which the mean of every window shows, hides
+in the noise of skill. So by default two metrics are compared, each at half the level: ``skill``, and ``bias``
+(the level of answers). For numbers ``rmse`` and ``bias``; for several classes ``skill``.
 
 Skill is not free of the base rate: for equal knowledge it is .008 lower at 13 % than at 22 %, which a large
 window can take for a loss (``min_loss: 0.01`` tolerates it). A week that is hard for every model is a loss
@@ -38,6 +38,7 @@ from mlops_assets.evaluation.metrics import Metric, metric_values, metrics_of
 from mlops_assets.evaluation.metrics import metric as metric_of
 from mlops_assets.monitoring.findings import SliceLoss, Variant, WindowPerformance
 from mlops_assets.monitoring.labels import AMBIGUOUS, HAS_KEYS, LABEL, Watermark, label_codes, label_state
+from mlops_assets.monitoring.windows import Window
 from serve.schema import Task
 
 if TYPE_CHECKING:
@@ -51,7 +52,7 @@ MONITORED: Mapping[Task, tuple[str, ...]] = {
     "multiclass": ("skill",),
     "regression": ("rmse", "bias"),
 }
-"""Metrics that are held to the reference unless one is declared; the first is shown when none was lost."""
+"""Metrics that are compared with the reference unless one is declared; without a loss the first is shown."""
 
 CONFIDENCE = 0.95
 MAX_SLICE_VALUES = 20
@@ -59,7 +60,7 @@ MIN_SLICE_ROWS = 50
 
 
 class PerformanceReference(BaseModel):
-    """One metric on rows that the model was not trained on: what later windows are held to.
+    """One metric on rows that the model was not trained on, which later windows are compared with.
 
     ``standard_error`` is the jackknife's over ``groups`` groups; None when there are too few of them.
     """
@@ -96,54 +97,75 @@ def performance_references(
     return tuple(found)
 
 
+@dataclass(frozen=True)
+class PerformanceTest:
+    """How the performance of a version is compared with its reference.
+
+    ``level``: the probability that ``loss_low`` lies above zero although nothing was lost; several metrics
+    share it. ``metric`` None: ``MONITORED`` of the task, and the finding names the one whose loss is proven
+    the most. ``references`` are those of the version; without one there is no loss. ``slices``: columns by
+    whose values the metric is shown too.
+    """
+
+    task: Task
+    classes: Sequence[str] | None
+    watermark: Watermark
+    level: float
+    references: Sequence[PerformanceReference] = ()
+    metric: str | None = None
+    slices: Sequence[str] = ()
+
+    @property
+    def metrics(self) -> tuple[Metric, ...]:
+        """The compared metrics; UnknownName for a metric that the task does not have."""
+        names = MONITORED[self.task] if self.metric is None else (self.metric,)
+        return tuple(metric_of(name, self.task) for name in names)
+
+    def losses(self, target: Array, scores: Array, days: Days) -> "list[_Loss]":
+        """The loss of each compared metric on these rows."""
+        by_name, metrics = {one.metric: one for one in self.references}, self.metrics
+        level = self.level / len(metrics)
+        return [_loss(one, target, scores, days, by_name.get(one.name), level) for one in metrics]
+
+
 def window_performance(
     joined: "pd.DataFrame",
+    window: Window,
     *,
-    start: datetime,
-    end: datetime,
     version: str,
     variant: Variant,
-    task: Task,
-    classes: Sequence[str] | None,
     now: datetime,
-    watermark: Watermark,
-    level: float,
-    references: Sequence[PerformanceReference] = (),
-    metric: str | None = None,
-    slices: Sequence[str] = (),
+    test: PerformanceTest,
 ) -> WindowPerformance:
     """The performance of one version in one window.
 
     ``joined`` comes from ``join_labels``: rows of this window, version and variant, with ``at`` (times with
     a zone), ``score`` (for several classes ``scores``, a list or its JSON text per row), ``label``,
     ``has_keys``, and for slices a column each or ``features`` (JSON text); a row that lacks a slice's value
-    is in the slice "(missing)". A label that the task cannot use, or that is ambiguous, counts as none, and
-    the reason says how many there were. ``variant``: the log's "stable" is the champion.
-    ``level``: the probability that ``loss_low`` lies above zero although nothing was lost; several metrics
-    share it. ``metric`` None: ``MONITORED`` of the task, and the finding names the one whose loss is proven
-    the most. ``references`` are those of this version; without one there is no loss.
+    is in the slice "(missing)". A label that the task cannot use, or that is ambiguous, counts as missing,
+    and the reason says how many there were. ``variant``: the log's "stable" is the champion.
 
     Raises UnknownName for a metric that the task does not have, DataError for a slice in a frame without
     that column and without ``features``.
     """
-    names = MONITORED[task] if metric is None else (metric_of(metric, task).name,)
+    first, task, classes = test.metrics[0], test.task, test.classes
     every_score, scored = scores_of_answers(joined, task, len(classes) if classes else None)
     codes = label_codes(joined[LABEL], task=task, classes=classes)
     labelled = ~np.isnan(codes) & scored
     unusable = _unusable(joined, codes)
     state = label_state(
-        end=end,
+        end=window.end,
         now=now,
         answers=len(joined),
         with_keys=int(joined[HAS_KEYS].sum()),
         labelled=int(labelled.sum()),
-        watermark=watermark,
+        watermark=test.watermark,
     )
 
     def finding(reason: str, **measured: Any) -> WindowPerformance:
         return WindowPerformance(
-            start=start.isoformat(),
-            end=end.isoformat(),
+            start=window.start.isoformat(),
+            end=window.end.isoformat(),
             version=version,
             variant=variant,
             answers=len(joined),
@@ -155,21 +177,16 @@ def window_performance(
         )
 
     if state.status != "judged":
-        return finding(state.reason, metric=names[0])
+        return finding(state.reason, metric=first.name)
     rows = joined.loc[labelled]
-    target, scores = codes[labelled], every_score[labelled]
-    days = _days(rows)
-    by_name = {one.metric: one for one in references}
-    losses = [
-        _loss(metric_of(name, task), target, scores, days, by_name.get(name), level / len(names))
-        for name in names
-    ]
+    target, scores, days = codes[labelled], every_score[labelled], _days(rows)
+    losses = test.losses(target, scores, days)
     proven = [one for one in losses if one.low is not None and one.low > 0]
     shown = max(proven, key=lambda one: one.low or 0.0) if proven else losses[0]
     own = shown.estimate
     reach = None if own is None or own.error is None else own.error * _quantile(own.groups - 1)
     return finding(
-        f"{shown.told()}; {state.reason}",
+        f"{shown.in_words()}; {state.reason}",
         metrics=metric_values(task, target, scores),
         metric=shown.metric.name,
         value=None if own is None else own.value,
@@ -178,7 +195,7 @@ def window_performance(
         reference=None if shown.reference is None else shown.reference.value,
         loss=shown.loss,
         loss_low=shown.low,
-        slices=_slices(rows, slices, metric_of(names[0], task), target, scores, days),
+        slices=_slices(rows, test.slices, first, target, scores, days),
     )
 
 
@@ -203,17 +220,17 @@ class _Loss:
     low: float | None
     level: float
 
-    def told(self) -> str:
+    def in_words(self) -> str:
         name = self.metric.name
         if self.estimate is None:
             return f"{name} is not defined on these labels"
         value = f"{name} {self.estimate.value:.4f}"
         if self.reference is None or self.loss is None:
-            return f"{value}, there is no reference to hold it to"
+            return f"{value}, without a reference to compare it with"
         versus = f"{value} against {self.reference.value:.4f} of the reference"
         worse = f"{'worse' if self.loss > 0 else 'better'} by {abs(self.loss):.4f}"
         if self.low is None:
-            return f"{versus}, {worse}, too few groups to tell whether by chance"
+            return f"{versus}, {worse}, too few groups for an interval"
         bound = f"a loss of at least {self.low:.4f}" if self.low > 0 else "no loss"
         return f"{versus}, {worse}: {bound} is proven at level {self.level:g}"
 
@@ -328,9 +345,9 @@ def _columns(rows: "pd.DataFrame", names: Sequence[str]) -> "dict[str, pd.Series
 def scores_of_answers(
     frame: "pd.DataFrame", task: Task, width: int | None
 ) -> tuple[Array, NDArray[np.bool_]]:
-    """Scores, (n,) or (n, classes), and the rows (n,) whose answer is there to be judged; NaN elsewhere.
+    """Scores, (n,) or (n, classes), NaN where an answer has none, and which rows (n,) have them.
 
-    ``width``: how many scores an answer of several classes has; None: as many as most have at most.
+    ``width``: how many scores an answer of several classes has; None: the most that any answer has.
     """
     if task != "multiclass":
         scores = frame["score"].to_numpy(dtype=np.float64, na_value=np.nan)
@@ -358,13 +375,13 @@ def _unusable(joined: "pd.DataFrame", codes: Array) -> str:
     """How many answers have labels that cannot be used, as the end of a reason; empty for none."""
     outside = joined.loc[joined[LABEL].notna().to_numpy(dtype=bool) & np.isnan(codes), LABEL]
     ambiguous = int(joined[AMBIGUOUS].sum()) if AMBIGUOUS in joined.columns else 0
-    told = ""
+    words = ""
     if len(outside):
         example = str(outside.iloc[0])[:40]
-        told += f"; {len(outside):,} labels outside the classes or numbers ({example!r}) count as none"
+        words += f"; {len(outside):,} labels outside the classes or numbers ({example!r}) count as missing"
     if ambiguous:
-        told += f"; {ambiguous:,} answers have labels that contradict each other, which count as none"
-    return told
+        words += f"; {ambiguous:,} answers have labels that contradict each other, which count as missing"
+    return words
 
 
 def _days(rows: "pd.DataFrame") -> Days:

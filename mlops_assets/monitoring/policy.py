@@ -1,6 +1,6 @@
-"""What only warns, what opens an episode, and how many windows have to agree. Pure.
+"""Which signals only warn, which open an episode, and how many windows have to agree. Pure.
 
-Belongs here: the declared policy and the decision on windows that were measured. Does not belong here:
+Belongs here: the declared policy and its verdict on windows that were measured. Does not belong here:
 measuring them (``drift.py``, ``performance.py``), whether a retrain may start (``governor.py``).
 """
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from mlops_assets.monitoring.findings import Role, WindowDrift, WindowPerformance
 
 RuleAction = Literal["warn", "open", "ignore"]
-Action = Literal["quiet", "warn", "open", "inconclusive"]
+SignalAction = Literal["quiet", "warn", "open", "inconclusive"]
 SignalName = Literal["features", "labels", "prediction", "performance", "age"]
 
 SCORES_KEPT = 20
@@ -118,7 +118,7 @@ class SignalState:
     """
 
     name: SignalName
-    action: Action
+    action: SignalAction
     agreeing: int
     judged: int
     needed: int
@@ -129,10 +129,10 @@ class SignalState:
 
 
 @dataclass(frozen=True)
-class Decision:
-    """What the windows of one version say. ``version`` None: there are no windows at all."""
+class DriftVerdict:
+    """What the signals of one version's windows lead to. ``version`` None: there are no windows."""
 
-    action: Action
+    action: SignalAction
     reason: str
     version: str | None
     signals: tuple[SignalState, ...] = ()
@@ -144,18 +144,18 @@ class Decision:
         return max(found, key=datetime.fromisoformat, default=None)
 
 
-def decide(
+def drift_verdict(
     policy: DriftPolicy,
     drift: "Sequence[WindowDrift]",
     performance: "Sequence[WindowPerformance]",
     *,
     data_age: DataAge | None = None,
-) -> Decision:
-    """The decision on windows of one version, oldest first, and on the age of its data where it is known.
+) -> DriftVerdict:
+    """The verdict on windows of one version, oldest first, and on the age of its data where it is known.
 
     A window that is not judged counts neither way. Of ``performance`` the champion's windows count. The
-    action is the strongest of the signals'; inconclusive only while no signal that could open an episode can
-    be told. Raises DataError for windows of several versions, or not in order of time.
+    action is the strongest of the signals'; inconclusive only while every signal that could open an episode
+    is inconclusive. Raises DataError for windows of several versions, or not in order of time.
     """
     champion = [one for one in performance if one.variant == "champion"]
     versions = {one.version for one in drift} | {one.version for one in champion}
@@ -163,7 +163,7 @@ def decide(
         versions.add(data_age.version)
     if len(versions) > 1:
         raise DataError(
-            f"windows of several versions ({', '.join(sorted(versions))}) cannot be decided on together: "
+            f"windows of several versions ({', '.join(sorted(versions))}) cannot have one verdict: "
             "drift is relative to what one version was trained on"
         )
     for windows in (drift, champion):
@@ -178,34 +178,34 @@ def decide(
         *([_age_signal(policy.age, data_age)] if data_age is not None else []),
     )
     action, reason = _together(policy, signals)
-    return Decision(action, reason, next(iter(versions), None), signals)
+    return DriftVerdict(action, reason, next(iter(versions), None), signals)
 
 
-def _together(policy: DriftPolicy, signals: tuple[SignalState, ...]) -> tuple[Action, str]:
+def _together(policy: DriftPolicy, signals: tuple[SignalState, ...]) -> tuple[SignalAction, str]:
     for action in ("open", "warn"):
         found = [one.reason for one in signals if one.action == action]
         if found:
             return action, "; ".join(found)
     rules: dict[str, SignalRule | AgeRule] = {one.name: getattr(policy, one.name) for one in signals}
     asked = [one for one in signals if rules[one.name].action != "ignore"]
-    # Young data says nothing about drift, so it settles nothing.
+    # Young data is no evidence against drift.
     windowed = [one for one in asked if one.name != "age"]
-    telling = [one for one in windowed if rules[one.name].action == "open"] or windowed
-    if not telling:
+    deciding = [one for one in windowed if rules[one.name].action == "open"] or windowed
+    if not deciding:
         return "quiet", "every signal is ignored"
-    if all(one.action == "inconclusive" for one in telling):
-        return "inconclusive", "; ".join(one.reason for one in telling)
-    ordered = sorted(telling, key=lambda one: one.action == "inconclusive")
+    if all(one.action == "inconclusive" for one in deciding):
+        return "inconclusive", "; ".join(one.reason for one in deciding)
+    ordered = sorted(deciding, key=lambda one: one.action == "inconclusive")
     return "quiet", "; ".join(one.reason for one in ordered)
 
 
 @dataclass(frozen=True)
 class _Window:
-    """A judged window, seen by one signal."""
+    """Whether a judged window shows one signal, and its evidence in words."""
 
     end: str
     shows: bool
-    told: str
+    evidence: str
 
 
 def _drift_signal(
@@ -240,8 +240,8 @@ def _performance_signal(rule: PerformanceRule, performance: "Sequence[WindowPerf
         if window.status != "judged" or window.loss_low is None:
             continue
         shows = window.loss_low > rule.min_loss
-        told = f"{window.metric} worse by {window.loss:.4f}, at least {window.loss_low:.4f}"
-        windows.append(_Window(window.end, shows, told))
+        evidence = f"{window.metric} worse by {window.loss:.4f}, at least {window.loss_low:.4f}"
+        windows.append(_Window(window.end, shows, evidence))
         scores = {} if window.value is None else {window.metric: _bounded(window.value)}
     return _signal("performance", rule, "performance was lost", windows, scores, unknown)
 
@@ -253,8 +253,8 @@ def _bounded(score: float) -> float:
 def _age_signal(rule: AgeRule, found: DataAge) -> SignalState:
     days, limit = found.age / timedelta(days=1), found.limit / timedelta(days=1)
     old = found.age > found.limit
-    action: Action = rule.action if old and rule.action != "ignore" else "quiet"
-    told = f"the newest training row of {found.version} is {days:.1f} days old, {limit:g} are allowed"
+    action: SignalAction = rule.action if old and rule.action != "ignore" else "quiet"
+    reason = f"the newest training row of {found.version} is {days:.1f} days old, {limit:g} are allowed"
     return SignalState(
         name="age",
         action=action,
@@ -262,7 +262,7 @@ def _age_signal(rule: AgeRule, found: DataAge) -> SignalState:
         judged=1,
         needed=1,
         of=1,
-        reason="age is ignored" if rule.action == "ignore" else told,
+        reason="age is ignored" if rule.action == "ignore" else reason,
         scores={"days": days},
         evidence_since=(found.now - (found.age - found.limit)).isoformat() if old else None,
     )
@@ -278,14 +278,14 @@ def _signal(
 ) -> SignalState:
     newest = judged[-rule.of :]
     showing = [window for window in newest if window.shows]
-    action: Action = "quiet"
+    action: SignalAction = "quiet"
     since = None
     counted = f"{what} in {len(showing)} of {len(newest)} judged windows"
     if rule.action == "ignore":
         reason = f"{name} is ignored"
     elif len(showing) >= rule.windows:
         action, since = rule.action, showing[-rule.windows].end
-        reason = f"{counted} ({showing[-1].told})"
+        reason = f"{counted} ({showing[-1].evidence})"
     elif len(showing) + rule.of - len(newest) >= rule.windows:
         action = "inconclusive"
         reason = f"{counted}, {rule.windows} of {rule.of} decide" + ("" if newest else f": {unknown}")

@@ -1,4 +1,4 @@
-"""What a served version is compared with: its training data, condensed, with calibrated thresholds.
+"""The drift reference of a model: its training data, condensed, with calibrated thresholds.
 
 Belongs here: the document that is stored beside a model package as ``drift_reference.json``, and making it.
 Does not belong here: the formulas of the scores (``scores.py``), where thresholds come from
@@ -15,9 +15,16 @@ from numpy.typing import NDArray
 from pydantic import Field, ValidationError
 
 from mlops_assets.errors import DataError
-from mlops_assets.monitoring.calibration import CELLS, MIN_GROUPS, Days, Null, calibrate
+from mlops_assets.monitoring.calibration import (
+    CELLS,
+    MIN_GROUPS,
+    DayBootstrap,
+    FineCells,
+    NullDistribution,
+    calibrate,
+)
 from mlops_assets.monitoring.findings import Role
-from mlops_assets.monitoring.performance import PerformanceReference
+from mlops_assets.monitoring.performance import PerformanceReference, performance_references
 from mlops_assets.monitoring.scores import (
     BINS,
     LARGEST,
@@ -35,16 +42,16 @@ if TYPE_CHECKING:
     import pandas as pd
 
 Floats = NDArray[np.float64]
-Kind = Literal["number", "category"]
+ColumnKind = Literal["number", "category"]
 
 CATEGORIES = 50
-"""So many categories have a bin of their own; the rest share one with those never seen."""
+"""Categories with a bin of their own; the others share one bin, with values that never occurred."""
 PREDICTION, PROBABILITY, LABEL = "prediction", "prediction_probability", "label"
 
 
 @dataclass(frozen=True)
-class Judged:
-    """Rows the model did not train on: what it said, what came true, and the days they are of.
+class HeldOut:
+    """Rows that the model was not trained on: its scores, the target, and their days.
 
     ``scores`` as ``serve.scoring`` gives them: (n,) for binary and regression, (n, classes) for multiclass.
     ``target`` (n,): class codes or numbers, as a training set holds them. ``groups`` (n,): day numbers; None
@@ -57,22 +64,22 @@ class Judged:
 
 
 class ColumnReference(Document):
-    """One column: bins, counts in them, a sample, and what its scores are by chance."""
+    """One column: its bins with counts, a sample, and the null distributions of its scores."""
 
     column: str
     role: Role
-    kind: Kind
+    kind: ColumnKind
     boolean: bool = Field(default=False, description="A category of true and false, held as 1 and 0.")
-    rows: int = Field(description="Rows, those with a missing value among them.")
+    rows: int = Field(description="Rows, including those with a missing value.")
     cuts: tuple[float, ...] = Field(default=(), description="Number: where bins end; the outer ones do not.")
     categories: tuple[str, ...] = Field(default=(), description="Category: names of the bins.")
     counts: tuple[int, ...] = Field(
-        description="Rows per bin; of a category also those of any other value; the missing are last."
+        description="Rows per bin; of a category, then those of any other value; the missing are last."
     )
     sample: tuple[float, ...] = Field(
         default=(), description="Number: all values ascending, or 2,000 quantiles."
     )
-    nulls: tuple[Null, ...]
+    nulls: tuple[NullDistribution, ...]
 
     @property
     def missing_share(self) -> float:
@@ -84,8 +91,8 @@ class ColumnReference(Document):
         """Category: share of rows with a value that has no bin of its own, 0 to 1."""
         return self.counts[-2] / self.rows if self.kind == "category" else 0.0
 
-    def null(self, statistic: str) -> Null | None:
-        """What the statistic is by chance; None when the column has no such statistic."""
+    def null(self, statistic: str) -> NullDistribution | None:
+        """The null distribution of that statistic; None when the column has no such statistic."""
         return next((one for one in self.nulls if one.statistic == statistic), None)
 
 
@@ -98,13 +105,13 @@ class DriftReference(Document):
     format_version: Literal[1] = 1
     task: Task
     classes: tuple[str, ...] | None
-    window_days: float = Field(description="Length of the windows that the thresholds are for.")
+    window_days: float = Field(description="Length of the windows that the thresholds are for, in days.")
     rows: int = Field(description="Rows of the training set.")
     made_of: str = Field(description="What it was made of, in words.")
     columns: tuple[ColumnReference, ...]
     performance: tuple[PerformanceReference, ...] = ()
 
-    def kinds(self) -> dict[str, Kind]:
+    def kinds(self) -> dict[str, ColumnKind]:
         """{column: "number" or "category"}, in order."""
         return {one.column: one.kind for one in self.columns}
 
@@ -118,27 +125,28 @@ class DriftReference(Document):
 
     @classmethod
     def loads(cls, text: str) -> "DriftReference":
-        """The document of that text; DataError when it is none."""
+        """The document of that text; DataError for any other text."""
         try:
             return cls.model_validate_json(text)
         except ValidationError as error:
             first = error.errors()[0]
             place = ".".join(str(part) for part in first["loc"]) or "the text"
             raise DataError(
-                f"this is no drift reference: {place}: {first['msg']}. Make it again by training the model"
+                f"the text is not a drift reference: {place}: {first['msg']}. "
+                "Train the model again to make one"
             ) from error
 
 
 @dataclass(frozen=True)
 class Values:
-    """Values of one column as they are compared.
+    """Values of one column as the detectors compare them.
 
     A number: float64 (n,), NaN where missing. A category: codes (n,) into ``names``, -1 where missing.
     """
 
     column: str
     role: Role
-    kind: Kind
+    kind: ColumnKind
     numbers: Floats | None = None
     codes: NDArray[np.int64] | None = None
     names: tuple[str, ...] = ()
@@ -158,8 +166,8 @@ def number_values(series: "pd.Series[Any]") -> Floats:
 def category_values(series: "pd.Series[Any]", *, boolean: bool) -> tuple[NDArray[np.int64], tuple[str, ...]]:
     """Codes (n,) and the names they stand for; -1 where a value is missing.
 
-    Text is what ``str`` makes of a value, as the model's own dictionary has it. Of booleans true, 1 and 1.0
-    are the same.
+    A name is ``str`` of the value, as in the model's own dictionary. In a boolean column true, 1 and 1.0 are
+    the same.
     """
     import pandas as pd
 
@@ -177,8 +185,8 @@ def _truth(value: object) -> str:
     return "true" if value == 1 else "false" if value == 0 else str(value)
 
 
-def feature_values(column: str, kind: Kind, series: "pd.Series[Any]", *, boolean: bool) -> Values:
-    """One feature as it is compared."""
+def feature_values(column: str, kind: ColumnKind, series: "pd.Series[Any]", *, boolean: bool) -> Values:
+    """One feature as the detectors compare it."""
     if kind == "number":
         return Values(column, "feature", kind, numbers=number_values(series))
     codes, names = category_values(series, boolean=boolean)
@@ -186,7 +194,7 @@ def feature_values(column: str, kind: Kind, series: "pd.Series[Any]", *, boolean
 
 
 def prediction_values(task: Task, classes: Sequence[str] | None, scores: Floats) -> Iterator[Values]:
-    """The columns of what a model said: one, and for multiclass the highest probability as well.
+    """The columns of predictions: one, and for multiclass the highest probability as well.
 
     Raises DataError when the scores do not have the shape of the task.
     """
@@ -211,7 +219,7 @@ def prediction_values(task: Task, classes: Sequence[str] | None, scores: Floats)
 def label_values(
     task: Task, classes: Sequence[str] | None, target: Floats, *, all_rows: bool = False
 ) -> Values:
-    """The column of what came true; rows without a label (NaN) are left out unless ``all_rows``.
+    """The column of labels; rows without one (NaN) are left out unless ``all_rows``.
 
     Raises DataError for a code that stands for no class.
     """
@@ -225,103 +233,112 @@ def label_values(
     wrong = target[~unknown & ~np.isin(target, np.arange(len(names)))]
     if len(wrong):
         raise DataError(
-            f"label {wrong[0]:g} stands for no class; codes are 0 to {len(names) - 1}: {', '.join(names)}"
+            f"label {wrong[0]:g} is not the code of a class; codes are 0 to {len(names) - 1}: "
+            f"{', '.join(names)}"
         )
     return Values(
         LABEL, "label", "category", codes=np.where(unknown, -1, target).astype(np.int64), names=names
     )
 
 
+@dataclass(frozen=True)
+class TrainingRows:
+    """All rows (n) of a training set. ``features``: one column per spec, in any order.
+
+    ``groups`` (n,): the day number of each row, because rows of one day vary together; None when rows are
+    independent.
+    """
+
+    features: "pd.DataFrame"
+    specs: Sequence[FeatureSpec]
+    groups: NDArray[np.int64] | None = None
+
+
 def make_reference(
-    features: "pd.DataFrame",
-    specs: Sequence[FeatureSpec],
+    training: TrainingRows,
     *,
-    judged: Judged | None,
+    held_out: HeldOut | None,
     task: Task,
     classes: Sequence[str] | None,
-    groups: NDArray[np.int64] | None,
     window_days: float,
-    performance: Sequence[PerformanceReference] = (),
     seed: int = 0,
 ) -> DriftReference:
-    """The reference of a model: its training rows' features, and its answers on rows it did not train on.
+    """The reference of a model: the features of its training rows, and its answers on held-out rows.
 
-    ``features``: all rows of the training set (n), one column per spec. ``groups`` (n,): the day number of
-    each row, because rows of one day vary together; None when rows are independent. ``judged`` gives the
-    columns ``prediction`` (and ``prediction_probability`` for multiclass) and ``label``; without it
-    there are none. ``window_days``: how long the windows are that will be judged.
-    ``performance``: ``PerformanceReference`` of ``performance.py``, kept as it is.
+    ``held_out`` gives the columns ``prediction`` (and ``prediction_probability`` for multiclass) and
+    ``label``, and the metrics that later performance is compared with; None: the reference has neither.
+    ``window_days``: the length of the windows that it will be compared with.
 
-    The same rows in the same order and the same seed give the same text. Raises DataError without rows,
-    when a column is absent or named like one of ours, or when lengths do not match.
+    The same rows in the same order and the same seed give the same text. Raises DataError without rows, when
+    a column is absent or has a reserved name, or when lengths do not match.
     """
-    _check(features, specs, judged, groups)
-    made = [
+    _check(training, held_out)
+    columns = [
         _column(
-            feature_values(spec.name, *_kind(spec)[:1], features[spec.name], boolean=_kind(spec)[1]),
-            groups,
+            feature_values(spec.name, *_kind(spec)[:1], training.features[spec.name], boolean=_kind(spec)[1]),
+            training.groups,
             window_days,
             seed,
         )
-        for spec in specs
+        for spec in training.specs
     ]
-    if judged is not None:
+    performance: tuple[PerformanceReference, ...] = ()
+    if held_out is not None:
         answers = [
-            *prediction_values(task, classes, judged.scores),
-            label_values(task, classes, judged.target),
+            *prediction_values(task, classes, held_out.scores),
+            label_values(task, classes, held_out.target),
         ]
-        made += [_column(values, judged.groups, window_days, seed) for values in answers]
+        columns += [_column(values, held_out.groups, window_days, seed) for values in answers]
+        performance = performance_references(task, held_out.target, held_out.scores, held_out.groups)
     return DriftReference(
         task=task,
         classes=tuple(classes) if classes is not None else None,
         window_days=window_days,
-        rows=len(features),
-        made_of=_made_of(len(features), groups, judged),
-        columns=tuple(made),
-        performance=tuple(performance),
+        rows=len(training.features),
+        made_of=_made_of(training, held_out),
+        columns=tuple(columns),
+        performance=performance,
     )
 
 
-def _kind(spec: FeatureSpec) -> tuple[Kind, bool]:
+def _kind(spec: FeatureSpec) -> tuple[ColumnKind, bool]:
     return ("category" if spec.type in ("category", "boolean") else "number"), spec.type == "boolean"
 
 
-def _check(
-    features: "pd.DataFrame",
-    specs: Sequence[FeatureSpec],
-    judged: Judged | None,
-    groups: NDArray[np.int64] | None,
-) -> None:
+def _check(training: TrainingRows, held_out: HeldOut | None) -> None:
+    features, names = training.features, [spec.name for spec in training.specs]
     if not len(features):
-        raise DataError("a drift reference needs rows; the training set holds none")
-    absent = [spec.name for spec in specs if spec.name not in features.columns]
+        raise DataError("the training set has no rows; a drift reference needs some")
+    absent = [name for name in names if name not in features.columns]
     if absent:
-        raise DataError(f"the training set lacks the features {absent}; it holds {list(features.columns)}")
-    taken = [spec.name for spec in specs if spec.name in (PREDICTION, PROBABILITY, LABEL)]
-    if taken and judged is not None:
-        raise DataError(
-            f"features cannot be called {taken}: these are the columns of answers and labels; rename them"
-        )
-    lengths = {"groups": (groups, len(features))}
-    if judged is not None:
-        if not len(judged.scores):
-            raise DataError("the judged rows are none; leave them out to make a reference of features only")
-        lengths["judged target"] = (judged.target, len(judged.scores))  # type: ignore[assignment]
-        lengths["judged groups"] = (judged.groups, len(judged.scores))
-        if np.isnan(judged.target).any():
-            raise DataError("judged rows without a label cannot be a reference; leave them out")
+        raise DataError(f"the training set lacks the features {absent}; it has {list(features.columns)}")
+    lengths = {"groups": (training.groups, len(features))}
+    if held_out is not None:
+        reserved = [name for name in names if name in (PREDICTION, PROBABILITY, LABEL)]
+        if reserved:
+            raise DataError(
+                f"the features {reserved} have the names of prediction and label columns; rename them"
+            )
+        if not len(held_out.scores):
+            raise DataError(
+                "the held-out rows are empty; pass held_out=None for a reference of the features alone"
+            )
+        if np.isnan(held_out.target).any():
+            raise DataError("some held-out rows have no label; leave those rows out")
+        lengths["held-out target"] = (held_out.target, len(held_out.scores))  # type: ignore[assignment]
+        lengths["held-out groups"] = (held_out.groups, len(held_out.scores))
     for name, (values, expected) in lengths.items():
         if values is not None and len(values) != expected:
-            raise DataError(f"{name}: {len(values)} values for {expected} rows; one per row is needed")
+            raise DataError(f"{name}: {len(values)} values for {expected} rows; each row needs one")
 
 
-def _made_of(rows: int, groups: NDArray[np.int64] | None, judged: Judged | None) -> str:
-    words = f"features: {rows:,} rows of the training set, {_grouping(groups)}"
-    if judged is None:
+def _made_of(training: TrainingRows, held_out: HeldOut | None) -> str:
+    words = f"features: {len(training.features):,} rows of the training set, {_grouping(training.groups)}"
+    if held_out is None:
         return words
     return (
-        f"{words}; predictions and labels: {len(judged.scores):,} rows the model did not train on, "
-        f"{_grouping(judged.groups)}"
+        f"{words}; predictions and labels: {len(held_out.scores):,} rows the model did not train on, "
+        f"{_grouping(held_out.groups)}"
     )
 
 
@@ -341,8 +358,8 @@ def _column(
     if groups is not None:
         numbers, lines = np.unique(groups, return_inverse=True)
         if len(numbers) >= MIN_GROUPS:
-            line, days = lines, Days(numbers, max(round(window_days), 1))
-    # A seed of its own per column: adding a feature leaves the thresholds of the others as they are.
+            line, days = lines, DayBootstrap(numbers, max(round(window_days), 1))
+    # Each column has its own seed, so a new feature leaves the thresholds of the others as they are.
     own = seed + zlib.crc32(values.column.encode())
     if values.kind == "number":
         return _number(values, line, days, own)
@@ -355,7 +372,7 @@ def _size(values: Values) -> int:
     return len(held)
 
 
-def _number(values: Values, line: NDArray[np.int64], days: Days | None, seed: int) -> ColumnReference:
+def _number(values: Values, line: NDArray[np.int64], days: DayBootstrap | None, seed: int) -> ColumnReference:
     assert values.numbers is not None
     ordered, missing = finite_sorted(values.numbers)
     cuts = quantile_cuts(ordered, BINS)
@@ -374,11 +391,7 @@ def _number(values: Values, line: NDArray[np.int64], days: Days | None, seed: in
         counts=(*counts_between(ordered, cuts).tolist(), missing),
         sample=tuple(quantile_sample(ordered).tolist()),
         nulls=calibrate(
-            cells,
-            bins,
-            present=len(fine) + 1,
-            rough=_rough(ordered, fine),
-            ordered=bool(len(ordered)),
+            FineCells(cells, bins, len(fine) + 1, _rough(ordered, fine), ordered=bool(len(ordered))),
             days=days,
             seed=seed,
         ),
@@ -396,7 +409,9 @@ def _rough(ordered: Floats, fine: Floats) -> float:
     return float((ends[mixed] - starts[mixed]).max() / len(ordered)) if len(mixed) else 0.0
 
 
-def _category(values: Values, line: NDArray[np.int64], days: Days | None, seed: int) -> ColumnReference:
+def _category(
+    values: Values, line: NDArray[np.int64], days: DayBootstrap | None, seed: int
+) -> ColumnReference:
     assert values.codes is not None
     there = np.bincount(values.codes[values.codes >= 0], minlength=len(values.names))
     if values.role == "feature":
@@ -417,11 +432,7 @@ def _category(values: Values, line: NDArray[np.int64], days: Days | None, seed: 
         categories=categories,
         counts=tuple(category_counts(codes, len(categories)).tolist()),
         nulls=calibrate(
-            _by_line(cell, line, size),
-            np.arange(size, dtype=np.intp),
-            present=0,
-            rough=0.0,
-            ordered=False,
+            FineCells(_by_line(cell, line, size), np.arange(size, dtype=np.intp)),
             days=days,
             seed=seed,
         ),

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mlops_assets.monitoring.reference import Kind
+from mlops_assets.monitoring.reference import ColumnKind
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -30,7 +30,7 @@ LOOK = (
 def evidently_html(
     reference_frame: "pd.DataFrame",
     current_frame: "pd.DataFrame",
-    columns: Mapping[str, Kind],
+    columns: Mapping[str, ColumnKind],
     *,
     rows: int = 20_000,
     of_rows: int | None = None,
@@ -45,7 +45,7 @@ def evidently_html(
     """
     random = np.random.default_rng(SEED)
     frames = [_drawn(frame, rows, random) for frame in (reference_frame, current_frame)]
-    shown: dict[str, Kind] = {}
+    shown: dict[str, ColumnKind] = {}
     remarks: list[str] = []
     for name, kind in columns.items():
         without = _unusable(name, frames)
@@ -119,7 +119,7 @@ def _too_close(name: str, frames: "list[pd.DataFrame]") -> str:
     return ""
 
 
-def _report(reference: "pd.DataFrame", current: "pd.DataFrame", columns: Mapping[str, Kind]) -> str:
+def _report(reference: "pd.DataFrame", current: "pd.DataFrame", columns: Mapping[str, ColumnKind]) -> str:
     from evidently import DataDefinition, Dataset, Report
     from evidently.metrics import ValueDrift
 

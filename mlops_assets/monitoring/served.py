@@ -1,4 +1,4 @@
-"""Whether what answers is stale, why, and how old its data is. Pure.
+"""Whether the version that answers is stale, why, and how old its data is. Pure.
 
 Belongs here: the staleness of the version that serves. Does not belong here: the staleness of the newest
 model in the graph (Dagster's own), acting on it.
@@ -10,7 +10,7 @@ from typing import Literal, get_args
 
 from mlops_assets.monitoring.episodes import GATE, EpisodeLog, version_number
 
-Kind = Literal["drift", "data", "code", "rollback"]
+CauseKind = Literal["drift", "data", "code", "rollback"]
 
 
 @dataclass(frozen=True)
@@ -37,13 +37,13 @@ class ServedFacts:
 class Cause:
     """One cause of staleness, in words."""
 
-    kind: Kind
+    kind: CauseKind
     reason: str
 
 
 @dataclass(frozen=True)
 class Staleness:
-    """``stale`` is None when nothing answers; ``reason`` says all causes, or why there are none."""
+    """``stale`` is None when nothing answers; ``reason`` names every cause, or says that there is none."""
 
     stale: bool | None
     causes: tuple[Cause, ...]
@@ -51,10 +51,10 @@ class Staleness:
     reason: str
 
     @property
-    def by_cause(self) -> dict[Kind, bool]:
+    def by_cause(self) -> dict[CauseKind, bool]:
         """{kind: whether it holds}, for every kind."""
         held = {cause.kind for cause in self.causes}
-        return {kind: kind in held for kind in get_args(Kind)}
+        return {kind: kind in held for kind in get_args(CauseKind)}
 
 
 def served_staleness(facts: ServedFacts, now: datetime) -> Staleness:
@@ -72,7 +72,7 @@ def served_staleness(facts: ServedFacts, now: datetime) -> Staleness:
     if causes:
         return Staleness(True, causes, age, "; ".join(cause.reason for cause in causes))
     how_old = "" if age is None else f"; its newest training row is {_days(age)} old"
-    return Staleness(False, (), age, f"{facts.version} answers and nothing speaks against it{how_old}")
+    return Staleness(False, (), age, f"{facts.version} answers, with no cause of staleness{how_old}")
 
 
 def _drift(facts: ServedFacts) -> str:
@@ -110,7 +110,9 @@ def _data(facts: ServedFacts, age: timedelta | None) -> str:
 def _code(facts: ServedFacts) -> str:
     if facts.trained_code is None or facts.declared_code in (None, facts.trained_code):
         return ""
-    return f"{facts.version} was made by code {facts.trained_code}, declared is {facts.declared_code}"
+    return (
+        f"{facts.version} was made by code {facts.trained_code}, the declared code is {facts.declared_code}"
+    )
 
 
 def _rollback(facts: ServedFacts) -> str:

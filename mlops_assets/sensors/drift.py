@@ -56,16 +56,17 @@ from mlops_assets.event_log.successor import (
 from mlops_assets.monitoring.episodes import (
     AttemptFacts,
     EpisodeLog,
+    LoopAction,
     LoopFacts,
-    Step,
+    LoopRules,
     lost_approval,
-    next_step,
+    next_action,
 )
 from mlops_assets.monitoring.findings import WindowDrift, WindowPerformance
-from mlops_assets.monitoring.governor import Outcome
-from mlops_assets.monitoring.lost import Again
-from mlops_assets.monitoring.news import Measured, due
-from mlops_assets.monitoring.policy import DataAge, Decision, decide
+from mlops_assets.monitoring.governor import AttemptOutcome
+from mlops_assets.monitoring.measuring import Checkpoint, days_to_measure
+from mlops_assets.monitoring.policy import DataAge, DriftVerdict, drift_verdict
+from mlops_assets.monitoring.relaunch import NextLaunch
 from mlops_assets.monitoring.served import Staleness
 from mlops_assets.resources.alerts import Alert, Alerts
 from mlops_assets.resources.clock import Clock
@@ -83,7 +84,11 @@ REPORT_EVERY_S = 60.0
 """A gateway that lost its referee lost the report too."""
 CHAIN: tuple[Kind, ...] = (*RETRAINING, "approval")
 APPROVAL_AT = CHAIN.index("approval")
-OUTCOMES: dict[str, Outcome] = {"promote": "promoted", "reject": "rejected", "inconclusive": "inconclusive"}
+OUTCOMES: dict[str, AttemptOutcome] = {
+    "promote": "promoted",
+    "reject": "rejected",
+    "inconclusive": "inconclusive",
+}
 WORST_REPORTED = 20
 MOST_STEPS = 4
 """Decisions carried out in one tick; opening an episode and granting its first retrain are two."""
@@ -122,12 +127,12 @@ def measure_sensor(
         if wait_s > 0:
             return dg.SensorResult(skip_reason=f"measuring failed; the next try is in {wait_s:.0f} s")
         record = latest(instance, measured[-1])
-        before = Measured.read(str(record.metadata.get(MEASURED) or "") if record else "")
+        before = Checkpoint.read(str(record.metadata.get(MEASURED) or "") if record else "")
         if not before.at:
             held = inference_log.stats(declared.served_by)
-            before = Measured(day=held.first_hour.date().isoformat() if held.first_hour else "")
+            before = Checkpoint(day=held.first_hour.date().isoformat() if held.first_hour else "")
         now = _seen(instance, inference_log, declared, label_key, clock.now())
-        days, why = due(before, now, every=declared.every, length=declared.window)
+        days, why = days_to_measure(before, now, every=declared.every, length=declared.window)
         if days is None:
             return dg.SensorResult(skip_reason=why)
         first = declared.logs_since.isoformat()
@@ -154,12 +159,12 @@ def _seen(
     declared: DriftMonitorDeclaration,
     label_key: dg.AssetKey,
     now: datetime,
-) -> Measured:
+) -> Checkpoint:
     # A gateway whose clock is ahead must not hide what the others write.
     newest = [file for file in log.last_files(declared.served_by, SEARCHED_FILES) if file.hour <= now]
     labels = instance.get_latest_materialization_event(label_key)
     record = latest(instance, asset_key("deployment", declared.served_by))
-    return Measured(
+    return Checkpoint(
         at=now.isoformat(),
         day=newest[0].hour.date().isoformat() if newest else "",
         log=newest[0].path.rpartition("/")[2] if newest else "",
@@ -240,7 +245,7 @@ def _acted(
     if told != cursor.get("served"):
         events.append(served_evaluation(monitored, look.found, staleness))
     lost = lost_approval(facts, declared.relaunch.relaunch())
-    given_up = f"{facts.unapproved}" if lost is not None and lost.verdict == "give_up" else ""
+    given_up = f"{facts.unapproved}" if lost is not None and lost.choice == "give_up" else ""
     if lost is not None and given_up and given_up != cursor.get("given_up"):
         news.append(_approval_lost(declared, given_up, lost))
     report = _report(look, staleness, last.log)
@@ -273,7 +278,7 @@ def decision_now(
     declared: DriftMonitorDeclaration,
     label_key: dg.AssetKey,
     now: datetime,
-) -> Decision:
+) -> DriftVerdict:
     """The policy's decision on the windows that were measured last, of the version that answers."""
     until = found.version.tags.get(TRAINED_UNTIL) if found else None
     age = None
@@ -294,7 +299,7 @@ def decision_now(
         for window in _metadata(instance, asset_key("performance", declared.model), "windows")
     ]
     version = found.label if found else ""
-    return decide(
+    return drift_verdict(
         declared.policy,
         [one for one in drift if one.version == version],
         [one for one in performance if one.variant == "champion" and one.version == version],
@@ -311,15 +316,15 @@ def _steps(
     declared: DriftMonitorDeclaration,
     facts: LoopFacts,
     log: EpisodeLog,
-    decision: Decision,
+    decision: DriftVerdict,
     now: datetime,
-) -> Iterable[Step]:
+) -> Iterable[LoopAction]:
     """What is due now, one after the other; the last one may be to wait."""
-    governor, relaunch = declared.governor.governor(), declared.relaunch.relaunch()
+    rules = LoopRules(declared.governor.governor(), declared.relaunch.relaunch())
     for _ in range(MOST_STEPS):
-        step = next_step(log, decision, facts, governor, now, relaunch=relaunch)
+        step = next_action(log, decision, facts, rules, now)
         yield step
-        if step.action in ("wait", "reconcile", "close", "grant", "refuse"):
+        if step.kind in ("wait", "reconcile", "close", "grant", "refuse"):
             # After these the facts have changed, and are only known at the next tick.
             return
         log = step.log
@@ -417,41 +422,41 @@ def _failed_run(instance: dg.DagsterInstance, key: dg.AssetKey, since: float) ->
 
 def _carried_out(
     declared: DriftMonitorDeclaration,
-    step: Step,
-    decision: Decision,
+    step: LoopAction,
+    decision: DriftVerdict,
     asked_for: Asked | None,
     *,
     manual: bool,
 ) -> tuple[list[Any], list[dg.RunRequest], Alert | None]:
     """The events, runs and alert of one step."""
     model, keys = declared.model, chain_keys(declared)
-    if step.action == "open":
+    if step.kind == "open":
         metadata = {
             "signals": dg.MetadataValue.json([asdict(signal) for signal in decision.signals]),
             "drift": dg.MetadataValue.asset(asset_key("drift", model)),
         }
         failing = no_drift_evaluation(model, step.log)
         return [opened(model, step.log, metadata), failing], [], _alert(declared, step, "episode_opened")
-    if step.action == "grant":
+    if step.kind == "grant":
         newest = step.log.newest
         request = newest.request_version if newest is not None else ""
         run = _run_of_chain(declared, keys, f"{request}/granted", GOVERNOR, manual=manual)
         # A grant to the open episode answers no request that came meanwhile.
-        answered = asked_for if step.asked else None
+        answered = asked_for if step.answers_person else None
         return [granted(model, step.log, step.reason, answered)], [run], None
-    if step.action == "refuse" and asked_for is not None:
+    if step.kind == "refuse" and asked_for is not None:
         reason = f"{step.reason}. To do: {_to_go_on(model, step)}"
         return [refused(model, asked_for, reason)], [], _retrain_refused(declared, step)
-    if step.action == "outcome":
+    if step.kind == "outcome":
         attempt = step.log.newest.attempts[-1] if step.log.newest else None
         failed = attempt is not None and attempt.outcome == "failed"
         told = _alert(declared, step, "retrain_failed") if failed else None
         return [noted(model, step.log, step.reason)], [], told
-    if step.action == "close":
+    if step.kind == "close":
         passing = no_drift_evaluation(model, step.log)
         return [noted(model, step.log, step.reason), passing], [], _alert(declared, step, "episode_closed")
-    if step.action == "reconcile":
-        wanted = keys[APPROVAL_AT:] if step.target == "approval" else keys
+    if step.kind == "reconcile":
+        wanted = keys[APPROVAL_AT:] if step.scope == "approval" else keys
         return [], [_run_of_chain(declared, wanted, step.run_key, RECONCILER, manual=manual)], None
     return [], [], None
 
@@ -470,7 +475,7 @@ def _run_of_chain(
     return dg.RunRequest(run_key=run_key, asset_selection=selected, tags=tags)
 
 
-def _to_go_on(model: str, step: Step) -> str:
+def _to_go_on(model: str, step: LoopAction) -> str:
     """The command of the person whose request was refused."""
     command = f"mlops retrain {model} --by NAME --reason TEXT"
     if step.may_override:
@@ -478,7 +483,7 @@ def _to_go_on(model: str, step: Step) -> str:
     return f"mlops status; then ask again with: {command}"
 
 
-def _retrain_refused(declared: DriftMonitorDeclaration, step: Step) -> Alert:
+def _retrain_refused(declared: DriftMonitorDeclaration, step: LoopAction) -> Alert:
     return Alert(
         kind="retrain_refused",
         subject=asset_name("retrain_request", declared.model),
@@ -489,7 +494,7 @@ def _retrain_refused(declared: DriftMonitorDeclaration, step: Step) -> Alert:
     )
 
 
-def _alert(declared: DriftMonitorDeclaration, step: Step, kind: Any) -> Alert:
+def _alert(declared: DriftMonitorDeclaration, step: LoopAction, kind: Any) -> Alert:
     model = declared.model
     commands = {
         "episode_opened": f"mlops status; close it with: mlops close-episode {model} --by NAME --reason TEXT",
@@ -507,7 +512,7 @@ def _alert(declared: DriftMonitorDeclaration, step: Step, kind: Any) -> Alert:
     )
 
 
-def _approval_lost(declared: DriftMonitorDeclaration, version: str, lost: Again) -> Alert:
+def _approval_lost(declared: DriftMonitorDeclaration, version: str, lost: NextLaunch) -> Alert:
     model = declared.model
     return Alert(
         kind="approval_lost",
@@ -518,7 +523,7 @@ def _approval_lost(declared: DriftMonitorDeclaration, version: str, lost: Again)
     )
 
 
-def _approval_waits(facts: LoopFacts, lost: Again | None) -> list[str]:
+def _approval_waits(facts: LoopFacts, lost: NextLaunch | None) -> list[str]:
     return [f"the approval of {facts.unapproved} was lost: {lost.reason}"] if lost is not None else []
 
 

@@ -21,11 +21,11 @@ from mlops_assets.assets.logged_days import DAY_COLUMN, KEYS, logged_days
 from mlops_assets.data.content import content_versions
 from mlops_assets.data.schema import frame_of
 from mlops_assets.errors import DataError
-from mlops_assets.monitoring.drift import assess_window
+from mlops_assets.monitoring.drift import Answers, DriftTest, assess_window
 from mlops_assets.monitoring.labels import Watermark, join_labels, known_labels, label_codes
 from mlops_assets.monitoring.losses import losses_by_revision
-from mlops_assets.monitoring.performance import window_performance
-from mlops_assets.monitoring.reference import Judged, make_reference
+from mlops_assets.monitoring.performance import PerformanceTest, window_performance
+from mlops_assets.monitoring.reference import HeldOut, TrainingRows, make_reference
 from mlops_assets.monitoring.windows import Window
 from mlops_assets.resources import lake as lake_module
 from mlops_assets.resources.inference_log import InferenceLog
@@ -183,13 +183,16 @@ def test_a_window_on_disk_is_the_window_of_one_frame(logged: Logged, answers: Jo
             for name in ("at", "scores", "has_keys", "ambiguous_label"):
                 assert part[name].tolist() == wanted[name].tolist(), name
             pd.testing.assert_series_equal(part["label"], wanted["label"], check_names=False)
-            said = {
-                "start": window.start, "end": window.end, "version": version, "variant": variant,
-                "task": "multiclass", "classes": CLASSES, "now": START + 30 * DAY,
-                "watermark": Watermark(DAY, 0.5, 5), "level": 0.01, "slices": ["shop", "member"],
-            }  # fmt: skip
-            found = window_performance(part, **said)
-            assert found == window_performance(wanted, **said)
+            test = PerformanceTest(
+                "multiclass", CLASSES, Watermark(DAY, 0.5, 5), level=0.01, slices=["shop", "member"]
+            )
+            found, of_frame = (
+                window_performance(
+                    frame, window, version=version, variant=variant, now=START + 30 * DAY, test=test
+                )
+                for frame in (part, wanted)
+            )
+            assert found == of_frame
             measured += found.status == "judged"
     assert measured >= 6 and whole["ambiguous_label"].any()
 
@@ -246,27 +249,26 @@ class Manifest:
 def test_drift_counted_on_the_way_is_drift_of_one_frame(logged: Logged, answers: JoinedAnswers) -> None:
     random = np.random.default_rng(9)
     trained = pd.DataFrame([odd_features(random, number) for number in range(400)])
-    judged = Judged(random.dirichlet([1, 1, 1], size=300), random.integers(0, 3, 300).astype(float), None)
+    judged = HeldOut(random.dirichlet([1, 1, 1], size=300), random.integers(0, 3, 300).astype(float), None)
     reference = make_reference(
-        trained, SPECS, judged=judged, task="multiclass", classes=CLASSES, groups=None, window_days=1
+        TrainingRows(trained, SPECS), held_out=judged, task="multiclass", classes=CLASSES, window_days=1
     )
+    test = DriftTest(level=0.01, min_rows=20)
     for window in WINDOWS:
         rows = of(logged.whole(), "v9", window, shadow=False)
         scores = np.array([json.loads(text) for text in rows["scores"]])
         wanted = assess_window(
             reference,
-            start=window.start.isoformat(),
-            end=window.end.isoformat(),
+            window,
+            Answers(
+                features_of(pa.chunked_array([pa.array(rows["features"])]), SPECS),
+                scores,
+                label_codes(rows["label"], task="multiclass", classes=CLASSES),
+            ),
             version="v9",
-            features=features_of(pa.chunked_array([pa.array(rows["features"])]), SPECS),
-            scores=scores,
-            target=label_codes(rows["label"], task="multiclass", classes=CLASSES),
-            level=0.01,
-            min_rows=20,
+            test=test,
         )
-        found = window_drift(
-            answers, window, reference, version="v9", manifest=Manifest, level=0.01, min_rows=20
-        )
+        found = window_drift(answers, window, reference, version="v9", manifest=Manifest, test=test)
         assert found.assessed == wanted and wanted.judged
         # What is shown are whole rows: features beside the scores that were given to them.
         assert len(found.features) == len(rows) == len(found.scores)

@@ -5,6 +5,7 @@ Members are written into a folder of the test that joins their package.
 
 import re
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import ModuleType
 
@@ -20,8 +21,9 @@ from mlops_assets.data.inference import format_of, infer_rows
 from mlops_assets.evaluation import metrics as metrics_of_models
 from mlops_assets.evaluation.metrics import metric_values
 from mlops_assets.monitoring import detectors
-from mlops_assets.monitoring.drift import assess_window
-from mlops_assets.monitoring.reference import make_reference
+from mlops_assets.monitoring.drift import Answers, DriftTest, assess_window
+from mlops_assets.monitoring.reference import TrainingRows, make_reference
+from mlops_assets.monitoring.windows import window_of
 from mlops_assets.resources.lake import Lake
 from mlops_assets.rollout.judging import metrics
 from mlops_assets.rollout.judging.conditions import Analysis, Condition
@@ -212,18 +214,19 @@ def a_drift_detector(sandbox: DefsFolderSandbox, added: Added, tmp_path: Path) -
     added(detectors, "growth", DETECTOR)
     rows = pd.DataFrame({"x": np.arange(500.0)})
     reference = make_reference(
-        rows,
-        [FeatureSpec(name="x", type="number")],
-        judged=None,
+        TrainingRows(rows, [FeatureSpec(name="x", type="number")]),
+        held_out=None,
         task="binary",
         classes=("no", "yes"),
-        groups=None,
         window_days=7,
     )
     window = assess_window(
-        reference, start="", end="", version="v1", features=rows[:300], scores=None, target=None,
-        level=0.01, min_rows=1,
-    )  # fmt: skip
+        reference,
+        window_of(datetime(2013, 4, 1, tzinfo=UTC), timedelta(days=7)),
+        Answers(rows[:300]),
+        version="v1",
+        test=DriftTest(level=0.01, min_rows=1),
+    )
     [column] = window.columns
     score = column.score("growth")
     assert score is not None and (score.value, score.threshold) == (300.0, 1.0) and column.severity

@@ -4,10 +4,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from mlops_assets.monitoring.calibration import Days, Null, calibrate
+from mlops_assets.monitoring.calibration import DayBootstrap, FineCells, NullDistribution, calibrate
 from mlops_assets.monitoring.detectors.ks import ks
 from mlops_assets.monitoring.detectors.psi import psi
-from mlops_assets.monitoring.reference import ColumnReference, make_reference
+from mlops_assets.monitoring.reference import ColumnReference, TrainingRows, make_reference
 from mlops_assets.monitoring.scores import counts_between
 from serve.schema import FeatureSpec
 
@@ -17,12 +17,10 @@ SPEC = FeatureSpec(name="x", type="number")
 
 def reference_of(values: Array, groups: Array | None, seed: int = 0) -> ColumnReference:
     made = make_reference(
-        pd.DataFrame({"x": values}),
-        [SPEC],
-        judged=None,
+        TrainingRows(pd.DataFrame({"x": values}), [SPEC], groups),
+        held_out=None,
         task="binary",
         classes=("no", "yes"),
-        groups=groups,
         window_days=7,
         seed=seed,
     )
@@ -133,7 +131,7 @@ def test_thresholds_fall_with_the_size_and_with_a_wider_level() -> None:
 
 
 def test_interpolation_meets_the_sizes_that_are_known() -> None:
-    null = Null(
+    null = NullDistribution(
         statistic="psi", sizes=(100, 1_000), mean=(0.1, 0.01), deviation=(0.0, 0.0), skewness=(0.0, 0.0)
     )
     assert null.threshold(100, 0.5) == pytest.approx(0.1)
@@ -146,12 +144,8 @@ def test_the_same_seed_gives_the_same_numbers() -> None:
     bins = np.array([0, 4, 8, 11])
     made = [
         calibrate(
-            cells,
-            bins,
-            present=11,
-            rough=0.0,
-            ordered=True,
-            days=Days(np.arange(20), 7),
+            FineCells(cells, bins, present=11, ordered=True),
+            days=DayBootstrap(np.arange(20), 7),
             seed=3,
             sizes=(100,),
         )

@@ -1,20 +1,30 @@
 """A window counted in parts has exactly the scores of one that is looked at as a whole."""
 
+from datetime import UTC, datetime
+
 import numpy as np
 import pandas as pd
 import pytest
 
 from mlops_assets.monitoring.counting import NumberCounts
 from mlops_assets.monitoring.detectors.ks import ks, ks_of_counts
-from mlops_assets.monitoring.drift import WindowCounts, assess_window
+from mlops_assets.monitoring.drift import Answers, DriftTest, WindowCounts, assess_window
 from mlops_assets.monitoring.findings import WindowDrift
-from mlops_assets.monitoring.reference import DriftReference, Judged, feature_values, make_reference
+from mlops_assets.monitoring.reference import (
+    DriftReference,
+    HeldOut,
+    TrainingRows,
+    feature_values,
+    make_reference,
+)
 from mlops_assets.monitoring.scores import counts_between, distinct, finite_sorted
+from mlops_assets.monitoring.windows import Window
 from mlops_assets_tests.monitoring.odd_columns import ODD
 from serve.schema import FeatureSpec
 
 ROWS = 203
-SAID = {"start": "2013-04-01", "end": "2013-04-08", "version": "v7", "level": 0.01, "min_rows": 50}
+WEEK = Window(datetime(2013, 4, 1, tzinfo=UTC), datetime(2013, 4, 8, tzinfo=UTC))
+TEST = DriftTest(level=0.01, min_rows=50)
 
 
 def window(seed: int, rows: int) -> tuple[pd.DataFrame, np.ndarray, np.ndarray]:
@@ -35,12 +45,10 @@ def reference() -> DriftReference:
     features, scores, target = window(1, 400)
     specs = [FeatureSpec(name=name, type=name.split()[0]) for name in features.columns]
     return make_reference(
-        features,
-        specs,
-        judged=Judged(scores, target, None),
+        TrainingRows(features, specs),
+        held_out=HeldOut(scores, target, None),
         task="multiclass",
         classes=("a", "b", "c"),
-        groups=None,
         window_days=7,
     )
 
@@ -52,14 +60,16 @@ def test_parts_of_any_size_are_judged_as_the_whole(reference: DriftReference, si
     features["number varied"] += 3.0
     features["category one"] = [f"new{number % 9}" for number in range(ROWS)]
     scores[5] = np.nan
-    whole: WindowDrift = assess_window(reference, features=features, scores=scores, target=target, **SAID)
+    whole: WindowDrift = assess_window(
+        reference, WEEK, Answers(features, scores, target), version="v7", test=TEST
+    )
     assert {one.drifted for one in whole.columns} == {True, False, None}
     counts = WindowCounts(reference)
     for start in range(0, ROWS, size):
         counts.add_features(features.iloc[start : start + size])
     for start in range(0, ROWS, 50):
         counts.add_answers(scores[start : start + 50], target[start : start + 50])
-    assert counts.assessed(**SAID) == whole
+    assert counts.assessed(WEEK, version="v7", test=TEST) == whole
 
 
 @pytest.mark.parametrize("name", ODD["number"])
@@ -85,4 +95,4 @@ def test_a_window_without_rows_is_no_window(reference: DriftReference) -> None:
     counts = WindowCounts(reference)
     counts.add_features(window(1, 10)[0].head(0))
     counts.add_answers(np.empty(0), np.empty(0))
-    assert counts.assessed(**SAID).reason == "no answers"
+    assert counts.assessed(WEEK, version="v7", test=TEST).reason == "no answers"

@@ -1,6 +1,7 @@
 """One window against a reference: every odd input has its answer, and drift is found where it is."""
 
 import json
+from datetime import UTC, datetime
 from typing import Any
 
 import numpy as np
@@ -8,10 +9,11 @@ import pandas as pd
 import pytest
 
 from mlops_assets.errors import DataError
-from mlops_assets.monitoring.drift import assess_window, measured_frame
+from mlops_assets.monitoring.drift import Answers, DriftTest, assess_window, measured_frame
 from mlops_assets.monitoring.findings import ColumnDrift, WindowDrift
-from mlops_assets.monitoring.policy import DriftPolicy, decide
-from mlops_assets.monitoring.reference import DriftReference, Judged, make_reference
+from mlops_assets.monitoring.policy import DriftPolicy, drift_verdict
+from mlops_assets.monitoring.reference import DriftReference, HeldOut, TrainingRows, make_reference
+from mlops_assets.monitoring.windows import Window
 from mlops_assets_tests.monitoring.odd_columns import ODD
 from serve.schema import FeatureSpec
 
@@ -45,12 +47,10 @@ def answers(count: int, seed: int, shift: float = 0.0) -> tuple[Array, Array]:
 def reference_of(seed: int) -> DriftReference:
     scores, target = answers(2_000, seed + 1)
     return make_reference(
-        rows(5_000, seed),
-        SPECS,
-        judged=Judged(scores, target, None),
+        TrainingRows(rows(5_000, seed), SPECS),
+        held_out=HeldOut(scores, target, None),
         task="binary",
         classes=("no", "yes"),
-        groups=None,
         window_days=7,
     )
 
@@ -65,19 +65,12 @@ def assessed(
     features: pd.DataFrame,
     scores: Array | None = None,
     target: Array | None = None,
-    **changes: object,
+    level: float = 0.01,
+    min_rows: int = 100,
 ) -> WindowDrift:
-    values: dict[str, object] = {"level": 0.01, "min_rows": 100, **changes}
-    return assess_window(
-        reference,
-        start="2013-07-01T00:00:00+00:00",
-        end="2013-07-08T00:00:00+00:00",
-        version="v7",
-        features=features,
-        scores=scores,
-        target=target,
-        **values,  # type: ignore[arg-type]
-    )
+    week = Window(datetime(2013, 7, 1, tzinfo=UTC), datetime(2013, 7, 8, tzinfo=UTC))
+    given = Answers(features, scores, target)
+    return assess_window(reference, week, given, version="v7", test=DriftTest(level, min_rows))
 
 
 def of(found: WindowDrift, name: str) -> ColumnDrift:
@@ -248,12 +241,10 @@ def test_multiclass_windows_are_assessed() -> None:
     random = np.random.default_rng(5)
     scores, target = random.dirichlet([3, 2, 1], size=2_000), random.integers(0, 3, size=2_000).astype(float)
     made = make_reference(
-        rows(500, 1),
-        SPECS,
-        judged=Judged(scores, target, None),
+        TrainingRows(rows(500, 1), SPECS),
+        held_out=HeldOut(scores, target, None),
         task="multiclass",
         classes=("a", "b", "c"),
-        groups=None,
         window_days=7,
     )
     same = assessed(made, rows(500, 4), random.dirichlet([3, 2, 1], size=500))
@@ -283,12 +274,10 @@ def test_clean_windows_drift_as_rarely_as_the_level_says() -> None:
 def alone(kind: Any, series: pd.Series) -> DriftReference:
     """The reference of one column."""
     return make_reference(
-        pd.DataFrame({"x": series}),
-        [FeatureSpec(name="x", type=kind)],
-        judged=None,
+        TrainingRows(pd.DataFrame({"x": series}), [FeatureSpec(name="x", type=kind)]),
+        held_out=None,
         task="binary",
         classes=("no", "yes"),
-        groups=None,
         window_days=7,
     )
 
@@ -308,7 +297,7 @@ def test_every_odd_window_has_a_defined_finding_against_every_odd_reference(
                 assert WindowDrift.from_dict(json.loads(text)) == found
                 (column,) = found.columns
                 assert column.drifted is not None and column.score("psi").value is not None
-                assert decide(DriftPolicy(), [found], []).reason
+                assert drift_verdict(DriftPolicy(), [found], []).reason
 
 
 def test_a_number_without_any_value_in_training_has_a_finding_with_and_without_values() -> None:

@@ -7,11 +7,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from mlops_assets.monitoring.drift import assess_window, measured_frame
+from mlops_assets.monitoring.drift import Answers, DriftTest, assess_window, measured_frame
 from mlops_assets.monitoring.findings import WindowDrift, WindowPerformance
 from mlops_assets.monitoring.plots import distributions_plot, drift_plot, performance_plot
-from mlops_assets.monitoring.reference import DriftReference, make_reference
+from mlops_assets.monitoring.reference import DriftReference, TrainingRows, make_reference
 from mlops_assets.monitoring.report import evidently_html
+from mlops_assets.monitoring.windows import Window
 from mlops_assets_tests.monitoring.odd_columns import ODD
 from serve.schema import FeatureSpec
 
@@ -37,7 +38,7 @@ def rows(count: int, seed: int) -> pd.DataFrame:
 @pytest.fixture(scope="module")
 def reference() -> DriftReference:
     return make_reference(
-        rows(1_000, 0), SPECS, judged=None, task="binary", classes=("a", "b"), groups=None, window_days=7
+        TrainingRows(rows(1_000, 0), SPECS), held_out=None, task="binary", classes=("a", "b"), window_days=7
     )
 
 
@@ -45,14 +46,10 @@ def window(reference: DriftReference, week: int, frame: pd.DataFrame) -> WindowD
     start = START + timedelta(weeks=week)
     return assess_window(
         reference,
-        start=start.isoformat(),
-        end=(start + timedelta(weeks=1)).isoformat(),
+        Window(start, start + timedelta(weeks=1)),
+        Answers(frame),
         version="v1",
-        features=frame,
-        scores=None,
-        target=None,
-        level=0.01,
-        min_rows=100,
+        test=DriftTest(level=0.01, min_rows=100),
     )
 
 
@@ -131,7 +128,7 @@ def test_every_odd_column_is_drawn_and_reported_or_said_to_be_left_out(before: s
         {spec.name: ODD[spec.type].get(before, names[spec.name])(50) for spec in specs}
     )
     odd = make_reference(
-        reference_rows, specs, judged=None, task="binary", classes=("a", "b"), groups=None, window_days=7
+        TrainingRows(reference_rows, specs), held_out=None, task="binary", classes=("a", "b"), window_days=7
     )
     frame = pd.DataFrame({name: column(150) for name, column in names.items()})
     found = window(odd, 0, frame)

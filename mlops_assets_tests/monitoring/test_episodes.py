@@ -8,47 +8,48 @@ import pytest
 from mlops_assets.errors import DataError, EpisodeError
 from mlops_assets.monitoring.episodes import (
     GATE,
-    Ask,
     AttemptFacts,
     EpisodeLog,
+    LoopAction,
     LoopFacts,
-    Step,
+    LoopRules,
+    ManualRetrain,
     close,
     grant,
     lost_approval,
-    next_step,
+    next_action,
     open_episode,
     record_outcome,
 )
-from mlops_assets.monitoring.governor import GovernorPolicy, Outcome
-from mlops_assets.monitoring.lost import Launch, RelaunchPolicy
-from mlops_assets.monitoring.policy import Decision, SignalState
+from mlops_assets.monitoring.governor import AttemptOutcome, GovernorPolicy
+from mlops_assets.monitoring.policy import DriftVerdict, SignalState
+from mlops_assets.monitoring.relaunch import Launch, RelaunchPolicy
 
 NOW = datetime(2013, 6, 3, 12, tzinfo=UTC)
 DAY, MINUTE = timedelta(days=1), timedelta(minutes=1)
-GOVERNOR = GovernorPolicy()
-QUIET = Decision("quiet", "nothing moved", "v7")
+RULES = LoopRules(GovernorPolicy())
+QUIET = DriftVerdict("quiet", "nothing moved", "v7")
 AT_REST = LoopFacts(served="v7", data="2013-06-01", served_data="2013-03-31")
 
 
-def drifting(version: str = "v7", since: datetime = NOW) -> Decision:
+def drifting(version: str = "v7", since: datetime = NOW) -> DriftVerdict:
     signal = SignalState("prediction", "open", 2, 3, 2, 3, "said", evidence_since=since.isoformat())
-    return Decision("open", "predictions drifted in 2 of 3 judged windows", version, (signal,))
+    return DriftVerdict("open", "predictions drifted in 2 of 3 judged windows", version, (signal,))
 
 
 def opened() -> EpisodeLog:
     return open_episode(EpisodeLog(), version="v7", reason="predictions drifted", now=NOW)
 
 
-def attempted(outcome: Outcome | None = None, reason: str = "said") -> EpisodeLog:
+def attempted(outcome: AttemptOutcome | None = None, reason: str = "said") -> EpisodeLog:
     log = grant(opened(), data=str(AT_REST.data), now=NOW)
     return log if outcome is None else record_outcome(log, outcome, reason=reason, ended_at=NOW)
 
 
 def step(
-    log: EpisodeLog, decision: Decision = QUIET, facts: LoopFacts = AT_REST, now: datetime = NOW
-) -> Step:
-    return next_step(log, decision, facts, GOVERNOR, now)
+    log: EpisodeLog, decision: DriftVerdict = QUIET, facts: LoopFacts = AT_REST, now: datetime = NOW
+) -> LoopAction:
+    return next_action(log, decision, facts, RULES, now)
 
 
 def launched(*what: str) -> tuple[Launch, ...]:
@@ -86,7 +87,7 @@ def test_a_log_survives_json_and_anything_else_is_refused() -> None:
     assert EpisodeLog.loads(log.dumps()) == log
     assert EpisodeLog.loads("") == EpisodeLog()
     for text in ("{", "[]", "{}", '{"episodes": [{}]}', opened().dumps().replace("+00:00", "")):
-        with pytest.raises(DataError, match="no log of episodes"):
+        with pytest.raises(DataError, match="not a log of episodes"):
             EpisodeLog.loads(text)
 
 
@@ -110,15 +111,15 @@ def test_closing_ends_the_running_attempt() -> None:
 
 @pytest.mark.parametrize("action", ["quiet", "warn", "inconclusive"])
 def test_only_a_decision_to_open_opens(action: str) -> None:
-    found = step(EpisodeLog(), Decision(action, "said", "v7"))  # type: ignore[arg-type]
-    assert found.action == "wait" and found.reason == f"{action}: said"
+    found = step(EpisodeLog(), DriftVerdict(action, "said", "v7"))  # type: ignore[arg-type]
+    assert found.kind == "wait" and found.reason == f"{action}: said"
 
 
 def test_an_episode_opens_with_the_decisions_reason() -> None:
     found = step(EpisodeLog(), drifting())
-    assert found.action == "open" and found.episode == 1 and found.log.open is not None
+    assert found.kind == "open" and found.episode == 1 and found.log.open is not None
     assert found.reason == "episode 1 opens on v7: predictions drifted in 2 of 3 judged windows"
-    assert step(found.log, drifting()).action == "grant"
+    assert step(found.log, drifting()).kind == "grant"
 
 
 @pytest.mark.parametrize(
@@ -132,30 +133,30 @@ def test_an_episode_opens_with_the_decisions_reason() -> None:
 )
 def test_no_episode_opens_while_what_answers_is_about_to_change(facts: LoopFacts, says: str) -> None:
     found = step(EpisodeLog(), drifting(), facts)
-    assert found.action == "wait" and says in found.reason and found.log == EpisodeLog()
+    assert found.kind == "wait" and says in found.reason and found.log == EpisodeLog()
 
 
 def test_what_a_person_closed_opens_again_only_on_windows_that_ended_since() -> None:
     closed = close(opened(), by="ada", reason="the season", now=NOW)
     found = step(closed, drifting(since=NOW), now=NOW + 30 * DAY)
-    assert found.action == "wait"
+    assert found.kind == "wait"
     assert "ada closed episode 1 on v7 (the season)" in found.reason
-    assert step(closed, drifting(since=NOW + DAY), now=NOW + 30 * DAY).action == "open"
+    assert step(closed, drifting(since=NOW + DAY), now=NOW + 30 * DAY).kind == "open"
     other = step(closed, drifting("v8", since=NOW), replace(AT_REST, served="v8"))
-    assert other.action == "open"
+    assert other.kind == "open"
 
 
 def test_a_successor_that_was_withdrawn_lets_the_next_episode_open_on_the_same_windows() -> None:
     closed = close(attempted("promoted"), by=GATE, reason="v8 passed the gate", now=NOW)
     again = step(closed, drifting(since=NOW - DAY))
-    assert again.action == "open" and again.episode == 2
+    assert again.kind == "open" and again.episode == 2
     held = step(again.log, drifting())
-    assert held.action == "wait"
+    assert held.kind == "wait"
     assert "attempt 1.1 (promoted) was made from the same data; newer data" in held.reason
     newer = replace(AT_REST, data="2013-06-02")
     cooling = step(again.log, drifting(), newer)
-    assert cooling.action == "wait" and cooling.next_at == NOW + 7 * DAY
-    assert step(again.log, drifting(), newer, NOW + 7 * DAY).action == "grant"
+    assert cooling.kind == "wait" and cooling.next_at == NOW + 7 * DAY
+    assert step(again.log, drifting(), newer, NOW + 7 * DAY).kind == "grant"
 
 
 # -- granting ----------------------------------------------------------------------------------------------
@@ -163,7 +164,7 @@ def test_a_successor_that_was_withdrawn_lets_the_next_episode_open_on_the_same_w
 
 def test_a_grant_names_data_and_attempt() -> None:
     found = step(opened())
-    assert (found.action, found.episode, found.attempt) == ("grant", 1, 1)
+    assert (found.kind, found.episode, found.attempt) == ("grant", 1, 1)
     assert found.log.open is not None
     assert found.log.open.attempts[0].data == "2013-06-01"
     assert found.reason == "retrain episode-1.1 is granted for v7: predictions drifted"
@@ -174,31 +175,31 @@ def test_a_grant_names_data_and_attempt() -> None:
     [
         (replace(AT_REST, served=None), "nothing answers"),
         (replace(AT_REST, in_flight="abc"), "run abc is under way"),
-        (replace(AT_REST, data=None), "not known what data"),
+        (replace(AT_REST, data=None), "training data is not known"),
         (replace(AT_REST, served_data="2013-06-01"), "v7 was trained on all the data there is"),
     ],
 )
 def test_an_open_episode_waits_when_a_retrain_could_bring_nothing(facts: LoopFacts, says: str) -> None:
     found = step(opened(), facts=facts)
-    assert found.action == "wait" and says in found.reason and found.log == opened()
+    assert found.kind == "wait" and says in found.reason and found.log == opened()
 
 
 @pytest.mark.parametrize("outcome", ["rejected", "inconclusive"])
 def test_a_candidate_that_did_not_pass_is_tried_again_with_newer_data_and_after_back_off(
-    outcome: Outcome,
+    outcome: AttemptOutcome,
 ) -> None:
     log, newer = attempted(outcome), replace(AT_REST, data="2013-06-02")
     same = step(log, now=NOW + 30 * DAY)
-    assert same.action == "wait"
+    assert same.kind == "wait"
     assert f"attempt 1.1 ({outcome}) was made from the same data" in same.reason
     early = step(log, facts=newer, now=NOW + DAY / 2)
-    assert early.action == "wait" and early.next_at == NOW + DAY
-    assert step(log, facts=newer, now=NOW + DAY).action == "grant"
+    assert early.kind == "wait" and early.next_at == NOW + DAY
+    assert step(log, facts=newer, now=NOW + DAY).kind == "grant"
 
 
 def test_a_failed_run_is_tried_again_after_back_off_whatever_the_data() -> None:
-    assert step(attempted("failed"), now=NOW + DAY / 2).action == "wait"
-    assert step(attempted("failed"), now=NOW + DAY).action == "grant"
+    assert step(attempted("failed"), now=NOW + DAY / 2).kind == "wait"
+    assert step(attempted("failed"), now=NOW + DAY).kind == "grant"
 
 
 # -- outcomes ----------------------------------------------------------------------------------------------
@@ -206,20 +207,20 @@ def test_a_failed_run_is_tried_again_after_back_off_whatever_the_data() -> None:
 
 def test_a_running_attempt_is_waited_for() -> None:
     for attempt in (AttemptFacts(), AttemptFacts("running"), AttemptFacts(unread_for=MINUTE)):
-        assert step(attempted(), facts=replace(AT_REST, attempt=attempt)).action == "wait"
+        assert step(attempted(), facts=replace(AT_REST, attempt=attempt)).kind == "wait"
 
 
 def test_an_outcome_is_recorded_once_and_a_promotion_closes_the_episode() -> None:
     ended = AttemptFacts("promoted", "log_loss better by 0.01", "v8", NOW + MINUTE)
     found = step(attempted(), facts=replace(AT_REST, attempt=ended))
-    assert found.action == "outcome" and found.log.open is not None
+    assert found.kind == "outcome" and found.log.open is not None
     assert found.log.open.attempts[-1].ended_at == (NOW + MINUTE).isoformat()
     last = step(found.log, facts=replace(AT_REST, attempt=ended, successor="v8"))
-    assert last.action == "close" and last.log.newest is not None
+    assert last.kind == "close" and last.log.newest is not None
     assert last.log.newest.closed_by == GATE
     assert last.log.newest.close_reason == "v8 passed the gate: log_loss better by 0.01"
     after = step(last.log, drifting(), replace(AT_REST, successor="v8"))
-    assert after.action == "wait" and "on its way" in after.reason
+    assert after.kind == "wait" and "on its way" in after.reason
 
 
 def test_facts_of_an_earlier_attempt_are_not_taken_for_those_of_the_newest() -> None:
@@ -228,9 +229,9 @@ def test_facts_of_an_earlier_attempt_are_not_taken_for_those_of_the_newest() -> 
         AttemptFacts("rejected", request="episode-1.1"),
         AttemptFacts("rejected", ended_at=NOW),
     ):
-        assert step(second, facts=replace(AT_REST, attempt=old), now=NOW + DAY).action == "wait"
+        assert step(second, facts=replace(AT_REST, attempt=old), now=NOW + DAY).kind == "wait"
     own = AttemptFacts("rejected", ended_at=NOW + DAY, request="episode-1.2")
-    assert step(second, facts=replace(AT_REST, attempt=own), now=NOW + DAY).action == "outcome"
+    assert step(second, facts=replace(AT_REST, attempt=own), now=NOW + DAY).kind == "outcome"
 
 
 @pytest.mark.parametrize(
@@ -244,42 +245,42 @@ def test_facts_of_an_earlier_attempt_are_not_taken_for_those_of_the_newest() -> 
     ],
 )
 def test_the_same_model_again_ends_no_episode(
-    version: str, served: str, outcome: Outcome, ends: bool
+    version: str, served: str, outcome: AttemptOutcome, ends: bool
 ) -> None:
     ended = AttemptFacts("promoted", "byte for byte the champion", version, NOW + MINUTE)
     facts = replace(AT_REST, served=served, successor=version if version != served else None, attempt=ended)
     found = step(attempted(), facts=facts)
-    assert found.action == "outcome" and found.log.open is not None
+    assert found.kind == "outcome" and found.log.open is not None
     attempt = found.log.open.attempts[-1]
     assert attempt.outcome == outcome
     assert ("trained the same model again" in attempt.reason) is not ends
     after = step(found.log, drifting(served), facts)
-    assert after.action == ("close" if ends else "wait")
+    assert after.kind == ("close" if ends else "wait")
     if not ends:
         assert "attempt 1.1 (inconclusive) was made from the same data" in after.reason
 
 
 def test_a_version_that_passed_the_gate_without_a_grant_closes_the_episode_too() -> None:
     successor = step(opened(), facts=replace(AT_REST, successor="v8"))
-    assert successor.action == "close" and "v8 passed the gate" in successor.reason
+    assert successor.kind == "close" and "v8 passed the gate" in successor.reason
     answers = step(opened(), facts=replace(AT_REST, served="v8"))
-    assert answers.action == "close" and "v8 passed the gate and answers" in answers.reason
+    assert answers.kind == "close" and "v8 passed the gate and answers" in answers.reason
 
 
 def test_a_rollback_to_an_older_version_ends_no_episode() -> None:
-    assert step(opened(), facts=replace(AT_REST, served="v6")).action == "grant"
+    assert step(opened(), facts=replace(AT_REST, served="v6")).kind == "grant"
 
 
 # -- what people ask for -----------------------------------------------------------------------------------
 
-ASK = Ask("ana", "the price list changed")
+ASK = ManualRetrain("ana", "the price list changed")
 ASKED = replace(AT_REST, asked=ASK)
 OVERRIDDEN = replace(AT_REST, asked=replace(ASK, override=True))
 
 
 def test_a_request_is_granted_as_an_episode_of_its_own_and_counts_for_every_limit() -> None:
     found = step(EpisodeLog(), facts=ASKED)
-    assert found.action == "grant"
+    assert found.kind == "grant"
     assert found.reason == (
         "retrain episode-1.1 is granted for v7: ana asked for a retrain (the price list changed)"
     )
@@ -287,20 +288,20 @@ def test_a_request_is_granted_as_an_episode_of_its_own_and_counts_for_every_limi
     assert found.log.of_drift == EpisodeLog() and EpisodeLog.loads(found.log.dumps()) == found.log
     ended = record_outcome(found.log, "rejected", reason="worse", ended_at=NOW)
     closed = step(ended, drifting(), AT_REST)
-    assert closed.action == "close"
+    assert closed.kind == "close"
     assert closed.reason == "episode 1 ends: the retrain that ana asked for was rejected: worse"
     # The governor remembers it: drift and the next request wait for the cooldown like after any other.
     newer = replace(AT_REST, data="2013-06-02")
     drift = step(step(closed.log, drifting(), newer).log, drifting(), newer)
-    assert drift.action == "wait" and "cooldown of 7 days" in drift.reason
-    assert step(closed.log, facts=replace(newer, asked=ASK)).action == "refuse"
+    assert drift.kind == "wait" and "cooldown of 7 days" in drift.reason
+    assert step(closed.log, facts=replace(newer, asked=ASK)).kind == "refuse"
 
 
 def test_a_request_that_passes_the_gate_ends_by_the_gate() -> None:
     granted = step(EpisodeLog(), facts=ASKED).log
     promoted = record_outcome(granted, "promoted", reason="v8 passed the gate", ended_at=NOW)
     found = step(promoted, facts=replace(AT_REST, successor="v8"))
-    assert found.action == "close" and found.log.newest is not None
+    assert found.kind == "close" and found.log.newest is not None
     assert found.log.newest.closed_by == GATE
 
 
@@ -327,14 +328,14 @@ def test_a_request_is_held_to_each_limit_unless_a_person_overrides_it_by_name(
     log: EpisodeLog, facts: LoopFacts, later: timedelta, says: str, until: datetime | None
 ) -> None:
     found = step(log, facts=facts, now=NOW + later)
-    assert found.action == "refuse" and found.may_override and found.log == log
+    assert found.kind == "refuse" and found.may_override and found.log == log
     assert "ana asked for a retrain (the price list changed): refused, " in found.reason
     assert says in found.reason and found.next_at == until
-    nameless = Ask(reason="because", override=True)
+    nameless = ManualRetrain(reason="because", override=True)
     unnamed = step(log, facts=replace(facts, asked=nameless), now=NOW + later)
-    assert unnamed.action == "refuse" and "an override needs by and reason" in unnamed.reason
+    assert unnamed.kind == "refuse" and "an override needs by and reason" in unnamed.reason
     overridden = step(log, facts=replace(facts, asked=OVERRIDDEN.asked), now=NOW + later)
-    assert overridden.action == "grant" and "; ana overrode: " in overridden.reason
+    assert overridden.kind == "grant" and "; ana overrode: " in overridden.reason
     assert overridden.log.open is not None
     assert says in overridden.log.open.attempts[-1].overrode
 
@@ -342,8 +343,8 @@ def test_a_request_is_held_to_each_limit_unless_a_person_overrides_it_by_name(
 def test_the_daily_budget_refuses_requests_too() -> None:
     policy = GovernorPolicy(cooldown=timedelta(0), daily_budget=1)
     spent = close(attempted("rejected"), by="ada", reason="season", now=NOW)
-    found = next_step(spent, QUIET, replace(ASKED, data="2013-06-02"), policy, NOW + DAY / 2)
-    assert found.action == "refuse" and "the daily budget is 1" in found.reason
+    found = next_action(spent, QUIET, replace(ASKED, data="2013-06-02"), LoopRules(policy), NOW + DAY / 2)
+    assert found.kind == "refuse" and "the daily budget is 1" in found.reason
     assert found.next_at == NOW + DAY
 
 
@@ -353,24 +354,24 @@ def test_the_daily_budget_refuses_requests_too() -> None:
         (attempted(), OVERRIDDEN, "attempt 1.1 has not ended: one at a time"),
         (EpisodeLog(), replace(OVERRIDDEN, in_flight="abc"), "run abc is under way: one at a time"),
         (EpisodeLog(), replace(OVERRIDDEN, served=None), "nothing answers"),
-        (EpisodeLog(), replace(OVERRIDDEN, data=None), "not known what data"),
+        (EpisodeLog(), replace(OVERRIDDEN, data=None), "training data is not known"),
     ],
 )
 def test_no_override_puts_two_retrains_beside_each_other_or_makes_up_data(
     log: EpisodeLog, facts: LoopFacts, says: str
 ) -> None:
     found = step(log, facts=facts)
-    assert found.action == "refuse" and not found.may_override and says in found.reason
+    assert found.kind == "refuse" and not found.may_override and says in found.reason
 
 
 def test_a_request_that_names_nobody_is_judged_like_any_other() -> None:
-    found = step(EpisodeLog(), facts=replace(AT_REST, asked=Ask()))
-    assert found.action == "grant" and "somebody asked for a retrain" in found.reason
+    found = step(EpisodeLog(), facts=replace(AT_REST, asked=ManualRetrain()))
+    assert found.kind == "grant" and "somebody asked for a retrain" in found.reason
 
 
 def test_what_ended_is_recorded_before_a_request_is_judged() -> None:
     ended = AttemptFacts("rejected", "said", "v8", NOW)
-    assert step(attempted(), facts=replace(ASKED, attempt=ended)).action == "outcome"
+    assert step(attempted(), facts=replace(ASKED, attempt=ended)).kind == "outcome"
 
 
 def test_a_request_leaves_what_a_person_closed_closed() -> None:
@@ -379,39 +380,39 @@ def test_a_request_leaves_what_a_person_closed_closed() -> None:
     failed = record_outcome(asked, "failed", reason="", ended_at=NOW + DAY)
     after = step(failed, drifting(since=NOW), now=NOW + DAY).log
     found = step(after, drifting(since=NOW), now=NOW + 30 * DAY)
-    assert found.action == "wait" and "ada closed episode 1 on v7" in found.reason
-    assert step(after, drifting(since=NOW + DAY), now=NOW + 30 * DAY).action == "open"
+    assert found.kind == "wait" and "ada closed episode 1 on v7" in found.reason
+    assert step(after, drifting(since=NOW + DAY), now=NOW + 30 * DAY).kind == "open"
 
 
 # -- lost events -------------------------------------------------------------------------------------------
 
 
 def test_a_request_that_no_run_reads_is_launched_once_and_fails_in_the_end() -> None:
-    def unread(minutes: float) -> Step:
+    def unread(minutes: float) -> LoopAction:
         return step(attempted(), facts=replace(AT_REST, attempt=AttemptFacts(unread_for=minutes * MINUTE)))
 
-    assert unread(1).action == "wait"
+    assert unread(1).kind == "wait"
     lost = unread(2)
-    assert lost.action == "reconcile" and lost.run_key == "episode-1.1/unread" and lost.log == attempted()
+    assert lost.kind == "reconcile" and lost.run_key == "episode-1.1/unread" and lost.log == attempted()
     assert "no run read episode-1.1 within 2 minutes" in lost.reason
     given_up = unread(20)
-    assert given_up.action == "outcome" and given_up.log.open is not None
+    assert given_up.kind == "outcome" and given_up.log.open is not None
     assert given_up.log.open.attempts[-1].outcome == "failed"
 
 
 def test_a_request_is_not_lost_while_a_run_is_under_way() -> None:
     facts = replace(AT_REST, in_flight="abc", attempt=AttemptFacts(unread_for=timedelta(hours=9)))
     found = step(attempted(), facts=facts)
-    assert found.action == "wait" and "run abc is under way" in found.reason
+    assert found.kind == "wait" and "run abc is under way" in found.reason
 
 
 def test_a_signal_that_the_model_never_read_is_reconciled_after_the_gate_only() -> None:
     unread = replace(AT_REST, signal_read=False, signal="episode-1")
     passed = close(attempted("promoted"), by=GATE, reason="v8 passed the gate", now=NOW)
     found = step(passed, facts=unread)
-    assert found.action == "reconcile" and found.run_key == "episode-1/unread"
-    assert step(passed, facts=replace(unread, in_flight="abc")).action == "wait"
-    assert step(close(opened(), by="ada", reason="season", now=NOW), facts=unread).action == "wait"
+    assert found.kind == "reconcile" and found.run_key == "episode-1/unread"
+    assert step(passed, facts=replace(unread, in_flight="abc")).kind == "wait"
+    assert step(close(opened(), by="ada", reason="season", now=NOW), facts=unread).kind == "wait"
 
 
 @pytest.mark.parametrize(
@@ -426,21 +427,21 @@ def test_a_signal_by_hand_or_one_that_was_launched_already_is_no_dead_end(facts:
     passed = close(attempted("promoted"), by=GATE, reason="v8 passed the gate", now=NOW)
     assert step(passed, facts=facts).reason == "quiet: nothing moved"
     found = step(passed, drifting(), facts)
-    assert found.action == "open" and found.episode == 2
+    assert found.kind == "open" and found.episode == 2
 
 
 def test_a_request_that_was_launched_and_is_unread_still_is_launched_again_and_fails_in_the_end() -> None:
-    def unread(minutes: float) -> Step:
+    def unread(minutes: float) -> LoopAction:
         attempt = AttemptFacts(unread_for=minutes * MINUTE)
         launches = launched("episode-1.1/unread")
         return step(attempted(), facts=replace(AT_REST, attempt=attempt, launches=launches, real_now=NOW))
 
-    assert unread(3).action == "wait"
+    assert unread(3).kind == "wait"
     late = replace(AT_REST, attempt=AttemptFacts(unread_for=5 * MINUTE), real_now=NOW + 2 * MINUTE)
     again = step(attempted(), facts=replace(late, launches=launched("episode-1.1/unread")))
-    assert again.action == "reconcile" and again.run_key == "episode-1.1/unread/2"
+    assert again.kind == "reconcile" and again.run_key == "episode-1.1/unread/2"
     assert again.reason.endswith("automation lost it; launch 2")
-    assert unread(20).action == "outcome"
+    assert unread(20).kind == "outcome"
 
 
 LOST = replace(AT_REST, successor="v8", unapproved="v8", unapproved_since=NOW - 5 * MINUTE, real_now=NOW)
@@ -451,12 +452,12 @@ LOST = replace(AT_REST, successor="v8", unapproved="v8", unapproved_since=NOW - 
 )
 def test_a_lost_approval_is_asked_for_first_in_any_state(log: EpisodeLog) -> None:
     found = step(log, drifting(), LOST)
-    assert (found.action, found.target, found.run_key) == ("reconcile", "approval", "v8/approval")
+    assert (found.kind, found.scope, found.run_key) == ("reconcile", "approval", "v8/approval")
     assert "v8 passed the gate and no approval followed" in found.reason and found.log == log
     # Until the next launch is due, the loop goes on as if nothing was lost.
     asked = step(log, drifting(), replace(LOST, launches=launched("v8/approval")))
     assert asked == step(log, drifting(), replace(AT_REST, successor="v8"))
-    assert step(log, drifting(), replace(LOST, in_flight="abc")).action != "reconcile"
+    assert step(log, drifting(), replace(LOST, in_flight="abc")).kind != "reconcile"
     # Another version's launches do not stand for this one's.
     assert step(log, drifting(), replace(LOST, launches=launched("v7/approval"))) == found
 
@@ -467,7 +468,7 @@ def test_a_lost_approval_is_launched_again_with_back_off_until_a_person_is_neede
     for _ in range(1_000):
         facts = replace(LOST, launches=launches, real_now=real)
         found = step(EpisodeLog(), facts=facts)
-        if found.action == "reconcile":
+        if found.kind == "reconcile":
             assert found.run_key is not None
             keys.append((found.run_key, (real - NOW) / MINUTE))
             launches = (*launches, Launch("v8/approval", real, real))
@@ -481,12 +482,12 @@ def test_a_lost_approval_is_launched_again_with_back_off_until_a_person_is_neede
         ("v8/approval/6", 62),
     ]
     given_up = lost_approval(replace(LOST, launches=launches, real_now=real), RelaunchPolicy())
-    assert given_up is not None and given_up.verdict == "give_up"
+    assert given_up is not None and given_up.choice == "give_up"
 
 
 def test_a_lost_approval_is_never_launched_beside_its_own_run() -> None:
     under_way = (Launch("v8/approval", NOW - 9 * DAY),)
-    assert step(EpisodeLog(), facts=replace(LOST, launches=under_way)).action == "wait"
+    assert step(EpisodeLog(), facts=replace(LOST, launches=under_way)).kind == "wait"
 
 
 def test_a_decision_or_a_newer_version_ends_a_lost_approval() -> None:
@@ -495,13 +496,13 @@ def test_a_decision_or_a_newer_version_ends_a_lost_approval() -> None:
     assert lost_approval(decided, RelaunchPolicy()) is None
     newer = replace(LOST, successor="v9", unapproved="v9", launches=used)
     found = step(EpisodeLog(), facts=newer)
-    assert (found.action, found.run_key) == ("reconcile", "v9/approval")
+    assert (found.kind, found.run_key) == ("reconcile", "v9/approval")
     # The same version passed the gate once more: it is another loss, and no run key is used twice.
     passed_again = replace(LOST, launches=used, unapproved_since=NOW - MINUTE)
     found = step(EpisodeLog(), facts=passed_again)
-    assert (found.action, found.run_key) == ("reconcile", "v8/approval/7")
+    assert (found.kind, found.run_key) == ("reconcile", "v8/approval/7")
 
 
 def test_every_other_reconciling_run_is_of_the_chain() -> None:
     facts = replace(AT_REST, attempt=AttemptFacts(unread_for=2 * MINUTE))
-    assert step(attempted(), facts=facts).target == "chain"
+    assert step(attempted(), facts=facts).scope == "chain"

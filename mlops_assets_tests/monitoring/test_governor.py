@@ -10,25 +10,26 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from pydantic import ValidationError
 
 from mlops_assets.monitoring.episodes import (
-    Ask,
     AttemptFacts,
     EpisodeLog,
     LoopFacts,
+    LoopRules,
+    ManualRetrain,
     close,
     grant,
-    next_step,
+    next_action,
     open_episode,
     record_outcome,
 )
-from mlops_assets.monitoring.governor import GovernorPolicy, Grant, Outcome, back_off, permit
-from mlops_assets.monitoring.policy import Decision
+from mlops_assets.monitoring.governor import AttemptOutcome, GovernorPolicy, Grant, back_off, permit
+from mlops_assets.monitoring.policy import DriftVerdict
 
 NOW = datetime(2013, 6, 3, 12, tzinfo=UTC)
 DAY, HOUR = timedelta(days=1), timedelta(hours=1)
 POLICY = GovernorPolicy()
 
 
-def granted(episode: int, number: int, ago: timedelta, outcome: Outcome = "rejected") -> Grant:
+def granted(episode: int, number: int, ago: timedelta, outcome: AttemptOutcome = "rejected") -> Grant:
     return Grant(episode, number, NOW - ago, outcome, None if outcome == "running" else NOW - ago)
 
 
@@ -58,7 +59,7 @@ def test_back_off_doubles_with_each_unsuccessful_attempt_up_to_the_longest() -> 
 
 
 @pytest.mark.parametrize("outcome", ["rejected", "inconclusive", "failed"])
-def test_an_unsuccessful_attempt_is_tried_again_after_its_back_off(outcome: Outcome) -> None:
+def test_an_unsuccessful_attempt_is_tried_again_after_its_back_off(outcome: AttemptOutcome) -> None:
     earlier = [granted(1, 1, 3 * DAY, outcome), granted(1, 2, 1.5 * DAY, outcome)]
     found = permit(POLICY, earlier, episode=1, in_flight=None, now=NOW)
     assert not found.allowed and found.next_at == NOW + 0.5 * DAY
@@ -116,11 +117,11 @@ def test_the_limit_that_lasts_longest_is_told() -> None:
     assert found.next_at == NOW - HOUR + 7 * DAY and "cooldown" in found.reason
 
 
-def drifting(version: str = "v7") -> Decision:
-    return Decision("open", "predictions drifted", version)
+def drifting(version: str = "v7") -> DriftVerdict:
+    return DriftVerdict("open", "predictions drifted", version)
 
 
-def drift_storm(policy: GovernorPolicy, outcome: Outcome, data: Callable[[int], str]) -> int:
+def drift_storm(policy: GovernorPolicy, outcome: AttemptOutcome, data: Callable[[int], str]) -> int:
     """Retrains granted for 1000 drift events within an hour, each retrain over before the next event."""
     log, grants = EpisodeLog(), 0
     facts = LoopFacts(served="v7", data="0")
@@ -128,11 +129,11 @@ def drift_storm(policy: GovernorPolicy, outcome: Outcome, data: Callable[[int], 
         now = NOW + event * HOUR / 1000
         facts = LoopFacts(served="v7", data=data(event), attempt=facts.attempt)
         for _ in range(5):
-            step = next_step(log, drifting(), facts, policy, now)
+            step = next_action(log, drifting(), facts, LoopRules(policy), now)
             log = step.log
-            if step.action == "wait":
+            if step.kind == "wait":
                 break
-            if step.action == "grant":
+            if step.kind == "grant":
                 grants += 1
                 made = log.open.request_version if log.open else None
                 facts = LoopFacts(
@@ -143,7 +144,9 @@ def drift_storm(policy: GovernorPolicy, outcome: Outcome, data: Callable[[int], 
 
 @pytest.mark.parametrize("outcome", ["promoted", "rejected", "inconclusive", "failed"])
 @pytest.mark.parametrize("budget", [1, 2, 5])
-def test_a_thousand_drift_events_within_an_hour_get_exactly_the_budget(outcome: Outcome, budget: int) -> None:
+def test_a_thousand_drift_events_within_an_hour_get_exactly_the_budget(
+    outcome: AttemptOutcome, budget: int
+) -> None:
     nothing_else_limits = GovernorPolicy(
         cooldown=timedelta(0), daily_budget=budget, first_back_off=timedelta(0)
     )
@@ -151,7 +154,9 @@ def test_a_thousand_drift_events_within_an_hour_get_exactly_the_budget(outcome: 
 
 
 @pytest.mark.parametrize("outcome", ["promoted", "rejected", "inconclusive", "failed"])
-def test_a_storm_gets_one_retrain_by_default_because_the_other_limits_hold_too(outcome: Outcome) -> None:
+def test_a_storm_gets_one_retrain_by_default_because_the_other_limits_hold_too(
+    outcome: AttemptOutcome,
+) -> None:
     assert drift_storm(GovernorPolicy(), outcome, str) == 1
 
 
@@ -178,7 +183,7 @@ class Loop(RuleBasedStateMachine):
         self.attempt = AttemptFacts()
         self.granted_at: list[datetime] = []
         self.overlaps = 0
-        self.asked: Ask | None = None
+        self.asked: ManualRetrain | None = None
 
     def facts(self) -> LoopFacts:
         return LoopFacts(
@@ -192,19 +197,19 @@ class Loop(RuleBasedStateMachine):
 
     @rule(override=st.booleans())
     def person_asks(self, override: bool) -> None:
-        self.asked = Ask("ana", "said", override)
+        self.asked = ManualRetrain("ana", "said", override)
         self.tick()
 
     @rule()
     def tick(self) -> None:
-        action = Decision("open" if self.drift else "quiet", "said", f"v{self.served}")
+        action = DriftVerdict("open" if self.drift else "quiet", "said", f"v{self.served}")
         for _ in range(10):
-            step = next_step(self.log, action, self.facts(), self.policy, self.now)
+            step = next_action(self.log, action, self.facts(), LoopRules(self.policy), self.now)
             self.log = EpisodeLog.loads(step.log.dumps())
-            if step.action in ("wait", "reconcile", "refuse"):
-                self.asked = None if step.action == "refuse" else self.asked
+            if step.kind in ("wait", "reconcile", "refuse"):
+                self.asked = None if step.kind == "refuse" else self.asked
                 return
-            if step.action == "grant":
+            if step.kind == "grant":
                 self.asked = None
                 self.overlaps += self.running is not None
                 assert self.log.open is not None
@@ -216,7 +221,7 @@ class Loop(RuleBasedStateMachine):
 
     @rule(outcome=st.sampled_from(["promoted", "rejected", "inconclusive", "failed"]))
     @precondition(lambda self: self.running is not None)
-    def run_ends(self, outcome: Outcome) -> None:
+    def run_ends(self, outcome: AttemptOutcome) -> None:
         version = None
         if outcome == "promoted":
             self.made += 1

@@ -59,9 +59,9 @@ def test_labels_that_a_task_cannot_use_have_no_code(
 
 
 def test_a_missing_column_is_named_with_those_that_are_there() -> None:
-    with pytest.raises(DataError, match="labels to be joined by flight_id have no column 'flight_id'"):
+    with pytest.raises(DataError, match="no column 'flight_id', which the join by flight_id needs"):
         join_labels(predictions(), pd.DataFrame({"id": [1], "label": [1]}), ["flight_id"])
-    with pytest.raises(DataError, match=r"predictions .* have no column 'entity'"):
+    with pytest.raises(DataError, match=r"predictions have no column 'entity', which"):
         join_labels(pd.DataFrame({"x": [1]}), pd.DataFrame({"id": [1], "label": [1]}), ["id"])
 
 
@@ -121,11 +121,11 @@ def test_no_predictions_and_no_labels_join_to_nothing() -> None:
         (timedelta(0), 1000, 0, 0, "no_keys", "no answer carries the keys"),
         (timedelta(0), 1000, 1000, 799, "waiting", "labels may come until 2013-04-11"),
         (timedelta(0), 1000, 1000, 800, "judged", r"enough labels came: 800 of 1,000 .*80.0%"),
-        (timedelta(0), 1000, 200, 160, "judged", "800 came without keys and never will be"),
-        (timedelta(0), 1000, 100, 90, "waiting", "100 are waited for"),
+        (timedelta(0), 1000, 200, 160, "judged", "800 came without keys and cannot be labelled"),
+        (timedelta(0), 1000, 100, 90, "waiting", "and at least 100 labels"),
         (timedelta(days=3), 1000, 100, 90, "too_few", "100 labels are needed"),
         (timedelta(days=3), 1000, 1000, 0, "unlabelled", "no label came by 2013-04-11"),
-        (timedelta(days=3), 1000, 1000, 400, "judged", r"no more labels are waited for: .*40.0%"),
+        (timedelta(days=3), 1000, 1000, 400, "judged", r"no more labels can come: .*40.0%"),
     ],
 )
 def test_a_window_waits_until_enough_is_labelled_or_nothing_more_can_come(

@@ -17,9 +17,11 @@ from mlops_assets.monitoring.losses import losses_by_revision, quality_evidence
 from mlops_assets.monitoring.performance import (
     MONITORED,
     PerformanceReference,
+    PerformanceTest,
     performance_references,
     window_performance,
 )
+from mlops_assets.monitoring.windows import Window
 from mlops_assets.rollout.judging.conditions import Analysis, Condition
 from mlops_assets.rollout.judging.evidence import StepEvidence
 from mlops_assets.rollout.judging.judge import measure as measure_step
@@ -59,21 +61,13 @@ def references(
 
 
 def judged(frame: pd.DataFrame, **given: Any) -> WindowPerformance:
-    return window_performance(
-        frame,
-        **{
-            "start": START,
-            "end": END,
-            "version": "v7",
-            "variant": "champion",
-            "task": "binary",
-            "classes": ("on_time", "late"),
-            "now": END + timedelta(days=4),
-            "watermark": WATERMARK,
-            "level": 0.01,
-            **given,
-        },
-    )
+    """The window's finding; ``given``: fields of its test, or ``now``, ``version`` and ``variant``."""
+    window = {
+        name: given.pop(name, value)
+        for name, value in (("version", "v7"), ("variant", "champion"), ("now", END + timedelta(days=4)))
+    }
+    test = {"task": "binary", "classes": ("on_time", "late"), "watermark": WATERMARK, "level": 0.01}
+    return window_performance(frame, Window(START, END), **window, test=PerformanceTest(**test | given))
 
 
 RANDOM = np.random.default_rng(7)
@@ -95,7 +89,7 @@ def test_a_window_waits_for_labels_and_then_is_judged_on_those_that_came() -> No
     assert (early.status, early.labelled, early.share) == ("waiting", 500, 0.5)
     late = judged(frame, references=REFERENCES)
     assert late.status == "judged" and late.value is not None and late.loss is not None
-    assert "no more labels are waited for: 500 of 1,000 answers are labelled (50.0%)" in late.reason
+    assert "no more labels can come: 500 of 1,000 answers are labelled (50.0%)" in late.reason
 
 
 def test_answers_without_keys_are_never_judged() -> None:
@@ -126,7 +120,7 @@ def test_all_metrics_are_those_of_the_evaluation_with_an_interval_around_the_jud
 def test_without_a_reference_there_is_no_loss_and_it_says_so() -> None:
     found = judged(flights(RANDOM, 3000))
     assert found.status == "judged" and found.value is not None and found.loss is None
-    assert "there is no reference to hold it to" in found.reason
+    assert "without a reference to compare it with" in found.reason
 
 
 def test_one_class_in_a_window_leaves_what_is_defined() -> None:
@@ -234,7 +228,7 @@ def test_a_label_outside_the_classes_counts_as_none_and_is_counted(odd: object) 
     found = judged(frame, references=REFERENCES)
     assert (found.status, found.labelled, found.answers) == ("judged", 997, 1000)
     assert found.metrics == without.metrics
-    assert f"; 3 labels outside the classes or numbers ('{odd}') count as none" in found.reason
+    assert f"; 3 labels outside the classes or numbers ('{odd}') count as missing" in found.reason
     only_odd = judged(frame.assign(label=odd), references=REFERENCES)
     assert only_odd.status == "unlabelled" and "1,000 labels outside" in only_odd.reason
 

@@ -12,11 +12,11 @@ from mlops_assets.monitoring.findings import ColumnDrift, Role, Score, WindowDri
 from mlops_assets.monitoring.policy import (
     AgeRule,
     DataAge,
-    Decision,
     DriftPolicy,
+    DriftVerdict,
     PerformanceRule,
     SignalRule,
-    decide,
+    drift_verdict,
 )
 
 MONDAY = datetime(2013, 4, 1, tzinfo=UTC)
@@ -63,7 +63,7 @@ def performance(
     )
 
 
-def action_of(decision: Decision, name: str) -> str:
+def action_of(decision: DriftVerdict, name: str) -> str:
     return next(one.action for one in decision.signals if one.name == name)
 
 
@@ -78,21 +78,21 @@ def test_a_rule_that_can_never_agree_and_an_unknown_metric_are_refused() -> None
 
 def test_windows_of_two_versions_or_in_disorder_are_refused() -> None:
     with pytest.raises(DataError, match=r"several versions \(v7, v8\)"):
-        decide(POLICY, [drift(0), drift(1, version="v8")], [])
+        drift_verdict(POLICY, [drift(0), drift(1, version="v8")], [])
     with pytest.raises(DataError, match="oldest first"):
-        decide(POLICY, [drift(1), drift(0)], [])
+        drift_verdict(POLICY, [drift(1), drift(0)], [])
     with pytest.raises(DataError, match="once each"):
-        decide(POLICY, [], [performance(1, 0.0), performance(1, 0.0)])
+        drift_verdict(POLICY, [], [performance(1, 0.0), performance(1, 0.0)])
 
 
 def test_without_windows_nothing_is_known() -> None:
-    found = decide(POLICY, [], [])
+    found = drift_verdict(POLICY, [], [])
     assert found.action == "inconclusive" and found.version is None
     assert "there are no windows" in found.reason
 
 
 def test_features_and_labels_alone_only_warn() -> None:
-    found = decide(POLICY, [drift(week, "feature", "label") for week in range(3)], [])
+    found = drift_verdict(POLICY, [drift(week, "feature", "label") for week in range(3)], [])
     assert found.action == "warn" and found.version == "v7" and found.evidence_since is None
     assert (
         "features drifted in 3 of 3 judged windows (temperature at 3.0 times its threshold)" in found.reason
@@ -101,35 +101,35 @@ def test_features_and_labels_alone_only_warn() -> None:
 
 
 def test_one_window_of_prediction_drift_is_not_enough_and_two_of_three_are() -> None:
-    once = decide(POLICY, [drift(0), drift(1), drift(2, "prediction")], [])
+    once = drift_verdict(POLICY, [drift(0), drift(1), drift(2, "prediction")], [])
     assert once.action == "quiet" and action_of(once, "prediction") == "quiet"
-    twice = decide(POLICY, [drift(0, "prediction"), drift(1), drift(2, "prediction")], [])
+    twice = drift_verdict(POLICY, [drift(0, "prediction"), drift(1), drift(2, "prediction")], [])
     assert twice.action == "open"
     assert twice.reason.startswith("predictions drifted in 2 of 3 judged windows")
-    gone = decide(POLICY, [drift(0, "prediction"), drift(1, "prediction"), drift(2), drift(3)], [])
+    gone = drift_verdict(POLICY, [drift(0, "prediction"), drift(1, "prediction"), drift(2), drift(3)], [])
     assert gone.action == "quiet"
 
 
 def test_two_windows_that_agree_open_before_there_are_three() -> None:
-    assert decide(POLICY, [drift(0, "prediction"), drift(1, "prediction")], []).action == "open"
+    assert drift_verdict(POLICY, [drift(0, "prediction"), drift(1, "prediction")], []).action == "open"
 
 
 def test_too_few_judged_windows_are_inconclusive_in_words() -> None:
     for windows in ([drift(0)], [drift(0, "prediction")], [drift(0), drift(1, "prediction")]):
-        found = decide(POLICY, windows, [])
+        found = drift_verdict(POLICY, windows, [])
         assert found.action == "inconclusive" and "2 of 3 decide" in found.reason
-    assert decide(POLICY, [drift(0), drift(1)], []).action == "quiet"
+    assert drift_verdict(POLICY, [drift(0), drift(1)], []).action == "quiet"
 
 
 def test_a_window_that_is_not_judged_counts_neither_way() -> None:
     gap = [drift(0, "prediction"), drift(1, judged=False), drift(2, judged=False), drift(3, "prediction")]
-    assert decide(POLICY, gap, []).action == "open"
-    nothing = decide(POLICY, [drift(0, judged=False)], [])
+    assert drift_verdict(POLICY, gap, []).action == "open"
+    nothing = drift_verdict(POLICY, [drift(0, judged=False)], [])
     assert nothing.action == "inconclusive" and "12 rows, 200 are needed" in nothing.reason
 
 
 def test_a_proven_loss_opens_whatever_the_inputs_do() -> None:
-    found = decide(POLICY, [drift(0), drift(1)], [performance(0, 0.01), performance(1, 0.004)])
+    found = drift_verdict(POLICY, [drift(0), drift(1)], [performance(0, 0.01), performance(1, 0.004)])
     assert found.action == "open"
     assert found.reason == (
         "performance was lost in 2 of 2 judged windows (skill worse by 0.0300, at least 0.0040)"
@@ -140,36 +140,38 @@ def test_a_proven_loss_opens_whatever_the_inputs_do() -> None:
 
 def test_a_loss_within_min_loss_or_without_a_bound_does_not_count() -> None:
     tolerant = DriftPolicy(performance=PerformanceRule(min_loss=0.01))
-    found = decide(tolerant, [], [performance(week, 0.01) for week in range(3)])
+    found = drift_verdict(tolerant, [], [performance(week, 0.01) for week in range(3)])
     assert found.action == action_of(found, "performance") == "quiet"
-    unknown = decide(POLICY, [], [performance(week, None) for week in range(3)])
+    unknown = drift_verdict(POLICY, [], [performance(week, None) for week in range(3)])
     assert action_of(unknown, "performance") == "inconclusive"
 
 
 def test_canaries_and_shadows_do_not_decide() -> None:
     windows = [performance(week, 0.1, variant="shadow") for week in range(3)]
-    assert decide(POLICY, [drift(0), drift(1)], windows).action == "quiet"
+    assert drift_verdict(POLICY, [drift(0), drift(1)], windows).action == "quiet"
 
 
 def test_quiet_says_what_could_not_be_judged() -> None:
-    found = decide(POLICY, [drift(0), drift(1)], [performance(0, None, status="waiting")])
+    found = drift_verdict(POLICY, [drift(0), drift(1)], [performance(0, None, status="waiting")])
     assert found.action == "quiet" and "labels may come until Thursday" in found.reason
 
 
 def test_an_ignored_signal_leads_to_nothing() -> None:
     policy = DriftPolicy(prediction=SignalRule(action="ignore"))
-    assert decide(policy, [drift(week, "prediction") for week in range(3)], []).action == "inconclusive"
+    assert (
+        drift_verdict(policy, [drift(week, "prediction") for week in range(3)], []).action == "inconclusive"
+    )
     deaf = DriftPolicy(
         **{name: {"action": "ignore"} for name in ("features", "labels", "prediction", "performance")}
     )
-    found = decide(deaf, [drift(week, "prediction") for week in range(3)], [])
+    found = drift_verdict(deaf, [drift(week, "prediction") for week in range(3)], [])
     assert (found.action, found.reason) == ("quiet", "every signal is ignored")
 
 
 def test_the_evidence_counts_from_the_oldest_window_that_is_needed() -> None:
-    found = decide(POLICY, [drift(week, "prediction") for week in range(3)], [])
+    found = drift_verdict(POLICY, [drift(week, "prediction") for week in range(3)], [])
     assert found.evidence_since == times(1)[1]
-    both = decide(
+    both = drift_verdict(
         POLICY, [drift(week, "prediction") for week in range(3)], [performance(0, 0.1), performance(1, 0.1)]
     )
     assert both.evidence_since == times(1)[1]
@@ -183,9 +185,9 @@ def aged(days: float) -> DataAge:
 
 
 def test_old_data_opens_only_where_the_policy_says_so() -> None:
-    warned = decide(DriftPolicy(), [], [], data_age=aged(46))
-    opened = decide(DriftPolicy(age=AgeRule(action="open")), [], [], data_age=aged(46))
-    ignored = decide(DriftPolicy(age=AgeRule(action="ignore")), [], [], data_age=aged(46))
+    warned = drift_verdict(DriftPolicy(), [], [], data_age=aged(46))
+    opened = drift_verdict(DriftPolicy(age=AgeRule(action="open")), [], [], data_age=aged(46))
+    ignored = drift_verdict(DriftPolicy(age=AgeRule(action="ignore")), [], [], data_age=aged(46))
 
     assert (warned.action, opened.action, ignored.action) == ("warn", "open", "inconclusive")
     assert opened.version == "v1" and "46.0 days old, 45 are allowed" in opened.reason
@@ -193,20 +195,23 @@ def test_old_data_opens_only_where_the_policy_says_so() -> None:
 
 
 def test_young_data_says_nothing_about_drift() -> None:
-    assert decide(DriftPolicy(age=AgeRule(action="open")), [], [], data_age=aged(45)).action == "inconclusive"
+    assert (
+        drift_verdict(DriftPolicy(age=AgeRule(action="open")), [], [], data_age=aged(45)).action
+        == "inconclusive"
+    )
 
 
 def test_the_age_of_another_version_is_refused() -> None:
     other = DataAge("v2", timedelta(days=1), timedelta(days=45), NOW)
     with pytest.raises(DataError, match="several versions"):
-        decide(DriftPolicy(), [drift(0)], [], data_age=other)
+        drift_verdict(DriftPolicy(), [drift(0)], [], data_age=other)
 
 
 def test_a_threshold_of_zero_makes_a_score_that_json_can_hold() -> None:
     column = ColumnDrift("constant", "prediction", (Score("psi", 0.3, 0.0),), True, 0.0)
     windows = [WindowDrift(*times(week), "v7", 5000, True, "5,000 rows", (column,)) for week in range(3)]
     lost = [replace(performance(week, 0.01), value=float("inf")) for week in range(3)]
-    found = decide(POLICY, windows, lost)
+    found = drift_verdict(POLICY, windows, lost)
     assert found.action == "open"
     kept = {one.name: one.scores for one in found.signals}
     assert kept["prediction"] == {"constant": 1e9} and kept["performance"] == {"skill": 1e9}

@@ -7,8 +7,14 @@ import pandas as pd
 import pytest
 
 from mlops_assets.errors import DataError
-from mlops_assets.monitoring.performance import PerformanceReference
-from mlops_assets.monitoring.reference import CATEGORIES, DriftReference, Judged, make_reference
+from mlops_assets.monitoring.performance import performance_references
+from mlops_assets.monitoring.reference import (
+    CATEGORIES,
+    DriftReference,
+    HeldOut,
+    TrainingRows,
+    make_reference,
+)
 from serve.schema import FeatureSpec
 
 SPECS = (
@@ -17,7 +23,6 @@ SPECS = (
     FeatureSpec(name="shop", type="category"),
     FeatureSpec(name="member", type="boolean"),
 )
-PERFORMANCE = PerformanceReference(metric="roc_auc", value=0.7, standard_error=0.01, groups=20, rows=400)
 
 
 def rows(count: int = 400, seed: int = 0) -> pd.DataFrame:
@@ -34,29 +39,30 @@ def rows(count: int = 400, seed: int = 0) -> pd.DataFrame:
     )
 
 
-def judged(count: int = 400, seed: int = 1) -> Judged:
+def judged(count: int = 400, seed: int = 1) -> HeldOut:
     random = np.random.default_rng(seed)
     scores = random.beta(2, 5, size=count)
-    return Judged(scores, (random.random(count) < scores).astype(float), np.arange(count) // 20)
+    return HeldOut(scores, (random.random(count) < scores).astype(float), np.arange(count) // 20)
 
 
 def made(
-    frame: pd.DataFrame | None = None, answers: Judged | None = None, **changes: object
+    frame: pd.DataFrame | None = None, answers: HeldOut | None = None, **changes: object
 ) -> DriftReference:
     frame = rows() if frame is None else frame
     values: dict[str, object] = {
-        "judged": answers,
+        "held_out": answers,
         "task": "binary",
         "classes": ("no", "yes"),
-        "groups": np.arange(len(frame)) // 20,
         "window_days": 7.0,
         **changes,
     }
-    return make_reference(frame, values.pop("specs", SPECS), **values)  # type: ignore[arg-type]
+    groups = values.pop("groups", np.arange(len(frame)) // 20)
+    training = TrainingRows(frame, values.pop("specs", SPECS), groups)  # type: ignore[arg-type]
+    return make_reference(training, **values)  # type: ignore[arg-type]
 
 
 def test_no_rows_and_absent_columns_are_refused() -> None:
-    with pytest.raises(DataError, match="holds none"):
+    with pytest.raises(DataError, match="the training set has no rows"):
         made(rows(0))
     with pytest.raises(DataError, match=r"lacks the features \['shop'\]"):
         made(rows().drop(columns="shop"))
@@ -65,17 +71,17 @@ def test_no_rows_and_absent_columns_are_refused() -> None:
 def test_wrong_lengths_are_refused_by_name() -> None:
     with pytest.raises(DataError, match="groups: 3 values for 400 rows"):
         made(groups=np.arange(3))
-    with pytest.raises(DataError, match="judged target: 2 values for 400 rows"):
-        made(answers=Judged(judged().scores, np.zeros(2), None))
+    with pytest.raises(DataError, match="held-out target: 2 values for 400 rows"):
+        made(answers=HeldOut(judged().scores, np.zeros(2), None))
 
 
 def test_judged_rows_without_label_or_of_another_shape_are_refused() -> None:
-    with pytest.raises(DataError, match="without a label"):
-        made(answers=Judged(np.zeros(3), np.array([0.0, np.nan, 1.0]), None))
+    with pytest.raises(DataError, match="have no label"):
+        made(answers=HeldOut(np.zeros(3), np.array([0.0, np.nan, 1.0]), None))
     with pytest.raises(DataError, match=r"shape \(rows, 3\)"):
-        made(answers=Judged(np.zeros(3), np.zeros(3), None), task="multiclass", classes=("a", "b", "c"))
-    with pytest.raises(DataError, match="label 4 stands for no class"):
-        made(answers=Judged(np.zeros(3), np.full(3, 4.0), None))
+        made(answers=HeldOut(np.zeros(3), np.zeros(3), None), task="multiclass", classes=("a", "b", "c"))
+    with pytest.raises(DataError, match="label 4 is not the code of a class"):
+        made(answers=HeldOut(np.zeros(3), np.full(3, 4.0), None))
 
 
 def test_a_feature_cannot_have_the_name_of_an_answer() -> None:
@@ -88,18 +94,22 @@ def test_a_feature_cannot_have_the_name_of_an_answer() -> None:
 
 
 def test_another_text_is_no_reference() -> None:
-    with pytest.raises(DataError, match="no drift reference"):
+    with pytest.raises(DataError, match="not a drift reference"):
         DriftReference.loads('{"rows": 1}')
-    with pytest.raises(DataError, match="no drift reference"):
+    with pytest.raises(DataError, match="not a drift reference"):
         DriftReference.loads("{")
 
 
 def test_it_survives_json_and_is_the_same_every_time() -> None:
-    first, second = (made(answers=judged(), performance=[PERFORMANCE], seed=5) for _ in range(2))
+    first, second = (made(answers=judged(), seed=5) for _ in range(2))
     assert first.dumps() == second.dumps()
     assert DriftReference.loads(first.dumps()) == first
     json.loads(first.dumps(), parse_constant=lambda name: pytest.fail(f"{name} is no JSON"))
-    assert first.performance == (PERFORMANCE,)
+    answers = judged()
+    assert first.performance == performance_references(
+        "binary", answers.target, answers.scores, answers.groups
+    )
+    assert made().performance == ()
 
 
 def test_a_new_feature_leaves_the_thresholds_of_others_as_they_are() -> None:
@@ -133,7 +143,7 @@ def test_multiclass_predictions_are_a_category_and_a_probability() -> None:
     random = np.random.default_rng(3)
     scores = random.dirichlet([1, 2, 3], size=300)
     found = made(
-        answers=Judged(scores, random.integers(0, 2, size=300).astype(float), None),
+        answers=HeldOut(scores, random.integers(0, 2, size=300).astype(float), None),
         task="multiclass",
         classes=("a", "b", "c"),
     )
@@ -148,7 +158,7 @@ def test_multiclass_predictions_are_a_category_and_a_probability() -> None:
 
 def test_a_regression_has_numbers_for_answers_and_labels() -> None:
     values = np.random.default_rng(4).normal(size=300)
-    found = made(answers=Judged(values, values + 1, None), task="regression", classes=None)
+    found = made(answers=HeldOut(values, values + 1, None), task="regression", classes=None)
     assert {name: kind for name, kind in found.kinds().items() if name in ("prediction", "label")} == {
         "prediction": "number",
         "label": "number",

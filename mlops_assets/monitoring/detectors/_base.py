@@ -85,7 +85,7 @@ class Detector(ABC):
     """
 
     name: ClassVar[str]
-    """What findings, metrics and pages call it."""
+    """Its name in findings, metrics and pages."""
     decides: ClassVar[bool] = True
     """Whether it decides about a column. One that does not is shown only, and costs the others no level."""
     needs_order: ClassVar[bool] = False

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from mlops_assets.monitoring.calibration import Null, calibrate
+from mlops_assets.monitoring.calibration import FineCells, NullDistribution, calibrate
 from mlops_assets.monitoring.detectors import DETECTORS, Compared, Detector, Ordered
 from mlops_assets.monitoring.scores import BINS, counts_between, distinct, quantile_cuts
 
@@ -34,13 +34,12 @@ def compared(window: Array, missing: int = 0) -> Compared:
     )
 
 
-def calibrated(detector: type[Detector], cells: int, sizes: tuple[int, ...]) -> Null:
+def calibrated(detector: type[Detector], cells: int, sizes: tuple[int, ...]) -> NullDistribution:
     """What the detector is by chance between windows and a reference of rows spread evenly over cells."""
     counts = np.full((1, cells), 3_000 // cells)
     bins = np.arange(0, cells, max(1, cells // 10), dtype=np.intp)
-    nulls = calibrate(
-        counts, bins, present=cells, rough=0.0, ordered=True, days=None, seed=1, draws=400, sizes=sizes
-    )
+    column = FineCells(counts, bins, present=cells, ordered=True)
+    nulls = calibrate(column, days=None, seed=1, draws=400, sizes=sizes)
     return next(null for null in nulls if null.statistic == detector.name)
 
 

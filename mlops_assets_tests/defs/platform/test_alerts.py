@@ -26,7 +26,14 @@ from mlops_assets.defs.platform.alerts import freshness_alerts, health_alerts
 from mlops_assets.documents.drift_monitor import DriftMonitorDeclaration
 from mlops_assets.documents.missing import MissingDocument
 from mlops_assets.event_log.episode_records import granted, noted
-from mlops_assets.monitoring.episodes import EpisodeLog, Step, close, grant, open_episode, record_outcome
+from mlops_assets.monitoring.episodes import (
+    EpisodeLog,
+    LoopAction,
+    close,
+    grant,
+    open_episode,
+    record_outcome,
+)
 from mlops_assets.resources.alerts import Alerts, signature
 from mlops_assets.resources.serve_client import ServeClient
 from mlops_assets.sensors.drift import _alert
@@ -368,7 +375,7 @@ def test_the_failure_of_a_granted_retrain_is_told_once_over_both_sensors(
     instance.report_runless_asset_event(granted("flights", GRANTED, "drift"))
     chain_run(instance)
     declared = DriftMonitorDeclaration(model="flights", logs_since=AT.date())
-    drift = _alert(declared, Step("outcome", "episode-1.1 failed", FAILED, 1, 1), "retrain_failed")
+    drift = _alert(declared, LoopAction("outcome", "episode-1.1 failed", FAILED, 1, 1), "retrain_failed")
     Alerts(log_file=str(tmp_path / "alerts.jsonl")).send(drift)
     instance.report_runless_asset_event(noted("flights", FAILED, "episode-1.1 failed"))
 

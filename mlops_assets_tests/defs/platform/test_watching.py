@@ -22,7 +22,7 @@ from mlops_assets.defs.platform.watching import (
 )
 from mlops_assets.documents.drift_monitor import DriftMonitorDeclaration
 from mlops_assets.documents.missing import MissingDocument
-from mlops_assets.monitoring.episodes import EpisodeLog, Step, grant, open_episode
+from mlops_assets.monitoring.episodes import EpisodeLog, LoopAction, grant, open_episode
 from mlops_assets.sensors.drift import _alert
 
 SINCE = 1_700_000_000.0
@@ -187,7 +187,7 @@ def test_a_verdict_of_the_gate_is_no_failure() -> None:
 
 def test_the_failure_of_an_attempt_is_the_news_that_the_drift_sensor_tells() -> None:
     log = grant(open_episode(EpisodeLog(), version="v3", reason="drift", now=AT), data="2013-06-01", now=AT)
-    step = Step("outcome", "episode-1.1 failed: boom", log, 1, 1)
+    step = LoopAction("outcome", "episode-1.1 failed: boom", log, 1, 1)
     declared = DriftMonitorDeclaration(model="flights", logs_since=AT.date())
     (ours,) = failed_run_news([failed_run(version="v3", attempt="1.1")])
     assert ours.fingerprint == _alert(declared, step, "retrain_failed").fingerprint

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from mlops_assets.monitoring.lost import Launch, RelaunchPolicy, again, doubled, launched_for, run_key, told
+from mlops_assets.monitoring.relaunch import Launch, RelaunchPolicy, launched_for, next_launch, run_key
 
 NOW = datetime(2013, 6, 3, 12, tzinfo=UTC)
 MINUTE, HOUR, DAY = timedelta(minutes=1), timedelta(hours=1), timedelta(days=1)
@@ -29,43 +29,43 @@ def test_limits_that_contradict_each_other_are_refused() -> None:
 
 
 def test_what_was_never_launched_again_is_launched_at_once() -> None:
-    assert again([], POLICY, NOW).verdict == "launch"
+    assert next_launch([], POLICY, NOW).choice == "launch"
 
 
 def test_nothing_is_launched_beside_a_launch_under_way_not_even_after_the_bound() -> None:
     under_way = Launch("v8/approval", NOW - DAY)
     for launches in ([under_way], [*ended(9, 8, 7, 6, 5, 4, 3), under_way], [under_way, *ended(90)]):
-        found = again(launches, POLICY, NOW)
-        assert found.verdict == "wait" and "is under way: one at a time" in found.reason
+        found = next_launch(launches, POLICY, NOW)
+        assert found.choice == "wait" and "is under way: one at a time" in found.reason
         assert found.next_at is None
 
 
 @pytest.mark.parametrize(("count", "minutes"), [(1, 2), (2, 4), (3, 8), (4, 16), (5, 32)])
 def test_the_pause_after_the_newest_end_doubles(count: int, minutes: int) -> None:
     launches = ended(*([200.0] * (count - 1)), 0)
-    found = again(launches, POLICY, NOW)
-    assert found.verdict == "wait" and found.next_at == NOW + minutes * MINUTE
+    found = next_launch(launches, POLICY, NOW)
+    assert found.choice == "wait" and found.next_at == NOW + minutes * MINUTE
     assert f"{count} of 6 launches came to nothing" in found.reason
-    assert again(launches, POLICY, NOW + minutes * MINUTE).verdict == "launch"
+    assert next_launch(launches, POLICY, NOW + minutes * MINUTE).choice == "launch"
 
 
 def test_the_pause_is_never_longer_than_the_longest() -> None:
     unbounded = RelaunchPolicy(launches=None, longest_back_off=10 * MINUTE)
-    found = again(ended(*([300.0] * 50), 0), unbounded, NOW)
-    assert found.verdict == "wait" and found.next_at == NOW + 10 * MINUTE
+    found = next_launch(ended(*([300.0] * 50), 0), unbounded, NOW)
+    assert found.choice == "wait" and found.next_at == NOW + 10 * MINUTE
     assert "51 launches came to nothing" in found.reason
 
 
 def test_after_the_bound_a_person_is_asked_for_ever() -> None:
     for later in (timedelta(0), 365 * DAY):
-        found = again(ended(*range(60, 0, -10)), POLICY, NOW + later)
-        assert found.verdict == "give_up" and found.next_at is None
+        found = next_launch(ended(*range(60, 0, -10)), POLICY, NOW + later)
+        assert found.choice == "give_up" and found.next_at is None
         assert found.reason == "6 of 6 launches came to nothing: it is not launched again by itself"
 
 
 def test_an_end_that_a_wrong_clock_wrote_holds_nothing_back() -> None:
-    assert again(ended(-365 * 24 * 60), POLICY, NOW).verdict == "launch"
-    assert again(ended(-1), POLICY, NOW).next_at == NOW + 3 * MINUTE
+    assert next_launch(ended(-365 * 24 * 60), POLICY, NOW).choice == "launch"
+    assert next_launch(ended(-1), POLICY, NOW).next_at == NOW + 3 * MINUTE
 
 
 @given(
@@ -86,7 +86,7 @@ def test_a_loss_that_nothing_mends_costs_the_bound_and_no_two_at_once(
             else Launch(one.what, one.at, now)
             for number, one in enumerate(launches)
         ]
-        last = (found := again(launches, policy, now)).verdict
+        last = (found := next_launch(launches, policy, now)).choice
         if last == "give_up":
             break
         if last == "launch":
@@ -102,14 +102,3 @@ def test_each_launch_has_a_run_key_of_its_own_that_says_what_it_is_for() -> None
     assert keys == ["v8/approval", "v8/approval/2", "v8/approval/10"]
     assert {launched_for(key) for key in keys} == {"v8/approval"}
     assert launched_for("episode-1.2/unread/3") == "episode-1.2/unread"
-
-
-def test_pauses_double_up_to_the_longest_whatever_the_first() -> None:
-    assert [doubled(MINUTE, 5 * MINUTE, times) / MINUTE for times in range(5)] == [0, 1, 2, 4, 5]
-    assert doubled(timedelta(0), HOUR, 10_000) == timedelta(0)
-    assert doubled(MINUTE, HOUR, 10_000) == HOUR
-
-
-def test_lengths_are_told_in_whole_units() -> None:
-    lengths = [DAY, 90 * MINUTE, 2 * HOUR, timedelta(seconds=45)]
-    assert [told(length) for length in lengths] == ["1 day", "90 minutes", "2 hours", "45 seconds"]

@@ -1,8 +1,9 @@
-"""Whether what was lost is launched again: after a pause that doubles, up to a bound, then by a person. Pure.
+"""Whether a run is launched for what automation lost: after a pause that doubles, up to a bound. Pure.
 
-Belongs here: the one decision on the launches so far, run keys of launches. Does not belong here: what counts
-as lost (``episodes.py``, ``rollout/plan.py``), the limits on retrains (``governor.py``), reading runs and
-launching them (components). All times are real time: how long a machine takes is no matter of data.
+Belongs here: the next launch after those so far, run keys of launches. Does not belong here: what counts
+as lost (``episodes.py``, ``rollout/plan.py``), the limits on retrains (``governor.py``), reading runs
+(``event_log/runs.py``) and launching them (``sensors/``). All times are real time, because how long a machine
+takes does not depend on the data.
 """
 
 import re
@@ -13,11 +14,13 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-Verdict = Literal["launch", "wait", "give_up"]
+from mlops_assets.monitoring.durations import doubled, duration_text
+
+LaunchChoice = Literal["launch", "wait", "give_up"]
 
 
 class RelaunchPolicy(BaseModel):
-    """``relaunch:`` in YAML. ``launches`` None: for ever."""
+    """``relaunch:`` in YAML. ``launches`` None: without a bound."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -33,8 +36,8 @@ class RelaunchPolicy(BaseModel):
             raise ValueError("first_back_off must not be negative")
         if self.longest_back_off < self.first_back_off:
             raise ValueError(
-                f"longest_back_off ({told(self.longest_back_off)}) is shorter than first_back_off "
-                f"({told(self.first_back_off)})"
+                f"longest_back_off ({duration_text(self.longest_back_off)}) is shorter than first_back_off "
+                f"({duration_text(self.first_back_off)})"
             )
         return self
 
@@ -49,36 +52,36 @@ class Launch:
 
 
 @dataclass(frozen=True)
-class Again:
+class NextLaunch:
     """Whether to launch now. ``next_at``: when time alone will allow it; None: now, or not by time."""
 
-    verdict: Verdict
+    choice: LaunchChoice
     reason: str
     next_at: datetime | None = None
 
 
-def again(launches: Sequence[Launch], policy: RelaunchPolicy, now: datetime) -> Again:
+def next_launch(launches: Sequence[Launch], policy: RelaunchPolicy, now: datetime) -> NextLaunch:
     """Whether what is still lost after these launches, oldest first, is launched once more at ``now``.
 
-    Never beside a launch that is under way. The bound counts every launch. An end that is further ahead of
-    ``now`` than the pause was written by a wrong clock, and holds nothing back.
+    No launch starts beside one that is under way. The bound counts every launch. An end that is further ahead
+    of ``now`` than the pause was written by a wrong clock, and delays nothing.
     """
     if not launches:
-        return Again("launch", "it was not launched again yet")
+        return NextLaunch("launch", "it was not launched again yet")
     running = next((one for one in launches if one.ended_at is None), None)
     if running is not None:
-        return Again("wait", f"the launch of {_minute(running.at)} is under way: one at a time")
+        return NextLaunch("wait", f"the launch of {_minute(running.at)} is under way: one at a time")
     count, last = len(launches), launches[-1]
     bound = f" of {policy.launches}" if policy.launches is not None else ""
     made = f"{count}{bound} {'launch' if count == 1 and not bound else 'launches'} came to nothing"
     if policy.launches is not None and count >= policy.launches:
-        return Again("give_up", f"{made}: it is not launched again by itself")
+        return NextLaunch("give_up", f"{made}: it is not launched again by itself")
     ended = last.ended_at
     pause = doubled(policy.first_back_off, policy.longest_back_off, count)
     if ended is None or ended > now + pause or ended + pause <= now:
-        return Again("launch", made)
+        return NextLaunch("launch", made)
     due = ended + pause
-    return Again("wait", f"{made}; the next is due at {_minute(due)}, after {told(pause)}", due)
+    return NextLaunch("wait", f"{made}; the next is due at {_minute(due)}, after {duration_text(pause)}", due)
 
 
 def run_key(what: str, launch: int) -> str:
@@ -89,28 +92,6 @@ def run_key(what: str, launch: int) -> str:
 def launched_for(key: str) -> str:
     """``what`` of a run key."""
     return re.sub(r"/\d+$", "", key)
-
-
-def doubled(first: timedelta, longest: timedelta, times: int) -> timedelta:
-    """The pause after so many failures in a row (0: none): ``first``, doubled up to ``longest``."""
-    if times <= 0:
-        return timedelta(0)
-    pause = first
-    for _ in range(times - 1):
-        if not timedelta(0) < pause < longest:
-            break
-        pause *= 2
-    return min(pause, longest)
-
-
-def told(length: timedelta) -> str:
-    """A length of time in its largest whole unit: ``7 days``, ``90 minutes``."""
-    seconds = length.total_seconds()
-    for size, unit in ((86_400, "day"), (3_600, "hour"), (60, "minute")):
-        if seconds >= size and seconds % size == 0:
-            count = seconds / size
-            return f"{count:g} {unit}{'s' if count != 1 else ''}"
-    return f"{seconds:g} seconds"
 
 
 def _minute(at: datetime) -> str:

@@ -80,7 +80,7 @@ class BaseDays:
     unread: Sequence[str]
 
     def asked(self) -> list[str] | None:
-        """The days to compute; DataError when that is none of them."""
+        """The days to compute; DataError when no day can be."""
         if self.run is None:
             return None
         asked = [key for key in self.run if key not in self.never]
@@ -192,7 +192,7 @@ def _base_days(context: dg.AssetExecutionContext, table: FeatureTable) -> BaseDa
 def _made(lake: Lake, table: FeatureTable, days: BaseDays) -> DeclaredFeatures:
     """The table of the view for the partitions of the run, from the lake, but for those never read.
 
-    DataError when that is none of them.
+    DataError when no partition can be computed.
     """
     declared, view, partitions = table.declared, table.view, table.base.partitions
     asked = days.asked()

@@ -147,7 +147,7 @@ def infer_rows(content: bytes, *, source: str, name: str, reserved: Collection[s
     guesses += [
         Guess(
             f"column {old!r} is called {new}",
-            "its own name is none, is taken, or differs from another in upper and lower case only",
+            "its own name is empty or taken, or differs from another only in upper and lower case",
             "RENAMED in rows.py",
         )
         for old, new in renamed.items()
@@ -370,7 +370,7 @@ def _task_of(answer: Column) -> tuple[Task, str]:
 
 
 def _require_possible(answer: Column, task: Task, label: str) -> None:
-    """DataError when the label is none of a task."""
+    """DataError when the task cannot learn the label."""
     if answer.type == "timestamp":
         raise DataError(
             f"{label} holds times. A label is a number, a text or a boolean; choose another column."
@@ -426,7 +426,7 @@ def _features(rows: InferredRows, answer: Column) -> tuple[dict[str, FeatureType
 def _no_feature(one: Column, rows: int) -> str:
     """Why a model should not see a column; "" when it may."""
     if one.type == "timestamp":
-        return "a time is none by itself; derive one in a transform (hour, weekday, age)"
+        return "a time is not a feature by itself; derive one in a transform (hour, weekday, age)"
     if one.distinct == 1:
         return f"it has one value only, {one.example!r}"
     if one.beyond:

@@ -66,7 +66,7 @@ type: mlops_assets.components.DatasetComponent
 attributes:
   name: {name}
   source: {scalar(declared_source)}
-{made}  # string, integer, number, boolean, timestamp or date; what is none is refused (docs/types.md).
+{made}  # string, integer, number, boolean, timestamp or date; other values are refused (docs/types.md).
   columns:
 {declared}
   # Rows with a missing or repeated key go to quarantine, and so do those that break a rule:

@@ -91,7 +91,7 @@ def missing(
 ) -> dict[dg.AssetKey, Gap]:
     """Materialisable assets that were never materialised, or not in every partition; and those ``lost``.
 
-    Partitions that are not over at ``now`` (data time) are none yet, and what only follows a deployment is
+    Partitions that are not over at ``now`` (data time) do not count, and what only follows a deployment is
     left to its sensors.
     """
     gaps = {}

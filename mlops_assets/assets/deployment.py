@@ -29,7 +29,7 @@ from mlops_assets.resources.lake import Lake
 from mlops_assets.resources.model_registry import ModelRegistry, RegisteredVersion
 from mlops_assets.resources.serve_client import ServeClient
 from mlops_assets.rollout.acts import Order
-from mlops_assets.rollout.plan import Plan
+from mlops_assets.rollout.plan import RolloutPlan
 from mlops_assets.rollout.transitions import RoutingSettings
 from serve.schema import GatewayArgs, ModelArgs, ModelManifest, PredictionLogArgs
 from serve.scoring import package_bytes
@@ -82,7 +82,7 @@ class DeclaredDeployment:
     """
 
     declaration: DeploymentDeclaration
-    plan: Plan
+    plan: RolloutPlan
     clock: Callable[[], float] = time.time
 
 

@@ -19,10 +19,11 @@ from mlops_assets.rollout.act import Recorded
 from mlops_assets.rollout.judging.evidence import QualityEvidence, StepEvidence
 from mlops_assets.rollout.judging.judge import Judgement, judge
 from mlops_assets.rollout.plan import (
-    Decision,
+    DueAct,
     Failures,
-    Plan,
-    decide,
+    RolloutFacts,
+    RolloutPlan,
+    due_act,
     next_failures,
     samples_of,
     under_way,
@@ -34,7 +35,7 @@ from serve.schema import Evidence, RolloutMark, Routing, VersionEvidence
 class Assessment:
     """One look at a rollout: what the gateway measured, how it was judged, what is due."""
 
-    decision: Decision
+    due: DueAct
     routing: Routing
     evidence: Evidence | None
     judgement: Judgement | None
@@ -50,7 +51,7 @@ class Watched:
     """
 
     name: str
-    plan: Plan
+    plan: RolloutPlan
     client: ServeClient
     losses: Callable[[], Mapping[str, Any] | None] = lambda: None
 
@@ -70,7 +71,7 @@ def assess(
     failures = failures or Failures()
     mark = under_way(routing)
     if mark is None:
-        return Assessment(decide(plan, routing, None, None, now=now), routing, None, None, failures)
+        return Assessment(due_act(plan, routing, RolloutFacts(now=now)), routing, None, None, failures)
     evidence: Evidence | None = client.evidence(watched.name)
     assert evidence is not None
     if evidence.revision != routing.revision:
@@ -82,9 +83,7 @@ def assess(
     samples = samples_of(step, evidence, mark.target)
     failures = next_failures(failures, judgement, routing.revision, samples)
     held = recorded.phase == "inconclusive" and recorded.revision == routing.revision
-    decision = decide(
-        plan,
-        routing,
+    facts = RolloutFacts(
         evidence,
         judgement,
         now=now,
@@ -92,7 +91,7 @@ def assess(
         held=held,
         problem=_ray_gave_up(client, routing.routes[mark.target].application),
     )
-    return Assessment(decision, routing, evidence, judgement, failures)
+    return Assessment(due_act(plan, routing, facts), routing, evidence, judgement, failures)
 
 
 def labelled_losses(instance: dg.DagsterInstance, model: str) -> Mapping[str, Any] | None:
@@ -113,7 +112,7 @@ def _quality(losses: Mapping[str, Any] | None, routing: Routing, mark: RolloutMa
 
 
 def judge_step(
-    plan: Plan,
+    plan: RolloutPlan,
     evidence: Evidence | None,
     mark: RolloutMark,
     stable: str,

@@ -23,7 +23,7 @@ from mlops_assets.resources.model_registry import RegisteredVersion
 from mlops_assets.rollout import acts
 from mlops_assets.rollout.act import Act, Standing, found
 from mlops_assets.rollout.acts import Order, version_label
-from mlops_assets.rollout.plan import Plan, under_way
+from mlops_assets.rollout.plan import RolloutPlan, under_way
 from mlops_assets.rollout.transitions import RoutingSettings
 from serve.schema import ModelManifest, Routing
 
@@ -48,7 +48,7 @@ class RollingOut:
     more (ApprovalError when there is none).
     """
 
-    plan: Plan
+    plan: RolloutPlan
     settings: RoutingSettings
     executor: Executor
     approved: Callable[[], RegisteredVersion]
@@ -133,7 +133,7 @@ class RollingOut:
             return self._start(on, order, version)
         watched = Watched(self.name, self.plan, self.executor.client, self.losses)
         look = assess(watched, routing, on.recorded, now=on.now)
-        due = look.decision
+        due = look.due
         asked = Order(
             action=due.action,
             by=order.by or acts.PLATFORM,

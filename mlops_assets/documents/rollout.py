@@ -14,7 +14,7 @@ from mlops_assets.documents._base import Declaration
 from mlops_assets.documents.fields import OneOf, parse_duration
 from mlops_assets.rollout.judging.conditions import DEFAULT_ANALYSES, Analysis, Condition
 from mlops_assets.rollout.judging.metrics import ANALYSIS_METRICS
-from mlops_assets.rollout.plan import Plan, Step, problems_of
+from mlops_assets.rollout.plan import CanaryStep, RolloutPlan, problems_of
 from mlops_assets.rollout.weights import basis_points
 from serve.schema import WEIGHT_TOTAL
 
@@ -56,9 +56,9 @@ class StepDeclaration(Declaration):
             raise ValueError("a step is either {shadow: PERCENT} or {set_weight: PERCENT}")
         return self
 
-    def step(self) -> Step:
+    def step(self) -> CanaryStep:
         pause = self.pause if isinstance(self.pause, timedelta) else None
-        return Step(
+        return CanaryStep(
             weight=basis_points(self.set_weight or 0),
             shadow=basis_points(self.shadow or 0),
             min_requests=self.min_requests,
@@ -148,15 +148,15 @@ class RolloutDeclaration(Declaration):
             raise ValueError("; ".join(found))
         return self
 
-    def plan(self, *, labels_within: timedelta | None = None) -> Plan:
+    def plan(self, *, labels_within: timedelta | None = None) -> RolloutPlan:
         """The pure plan. It waits for labels at least ``labels_within``: as long as a monitor does."""
         declared = self.ab.steps() if self.ab else self.steps
-        steps = tuple(step.step() for step in declared) or (Step(weight=WEIGHT_TOTAL),)
+        steps = tuple(step.step() for step in declared) or (CanaryStep(weight=WEIGHT_TOTAL),)
         analyses: tuple[Analysis, ...] = ()
         if self.analysis is not None:
             analyses = tuple(declaration.analysis() for declaration in self.analysis)
         elif len(steps) > 1:
             analyses = DEFAULT_ANALYSES
-        plan = Plan(steps=steps, analyses=analyses, keep_warm=self.keep_warm)
+        plan = RolloutPlan(steps=steps, analyses=analyses, keep_warm=self.keep_warm)
         longest = max(plan.labels_within, labels_within or plan.labels_within)
         return replace(plan, labels_within=longest)

@@ -16,7 +16,7 @@ from types import MappingProxyType
 from typing import Any, Literal
 
 from mlops_assets.rollout.desired_state import application_name
-from mlops_assets.rollout.plan import Phase, Plan, under_way
+from mlops_assets.rollout.plan import RolloutPhase, RolloutPlan, under_way
 from mlops_assets.rollout.transitions import RoutingSettings
 from serve.schema import Evidence, RolloutMark, Routing
 
@@ -48,7 +48,7 @@ class Standing:
     None where none is, or where the endpoint did not answer.
     """
 
-    plan: Plan
+    plan: RolloutPlan
     settings: RoutingSettings
     recorded: Recorded
     routing: Routing | None
@@ -86,7 +86,7 @@ class Entry:
     tell. ``withdrawn``: versions that nothing rolls out again by itself, and why.
     """
 
-    phase: Phase
+    phase: RolloutPhase
     action: str
     target: str
     reason: str
@@ -146,7 +146,7 @@ def found(routing: Routing, on: Standing) -> Act:
 
 def refreshed_act(routing: Routing, on: Standing, why: str) -> Act:
     """The same traffic, declared and verified once more."""
-    phase: Phase = "progressing" if under_way(routing) else "successful"
+    phase: RolloutPhase = "progressing" if under_way(routing) else "successful"
     if phase == "progressing" and on.recorded.phase == "inconclusive":
         # It was stopped for a person, and no run of the asset stands for one.
         phase = "inconclusive"
@@ -255,7 +255,7 @@ _BY_MARK: Mapping[str, Callable[[Routing, RolloutMark, Standing], Act]] = {
 def _entry(
     routing: Routing,
     on: Standing,
-    phase: Phase,
+    phase: RolloutPhase,
     withdrawn: Mapping[str, str] = NOTHING,
     *,
     back: str = "",
@@ -275,7 +275,7 @@ def _entry(
     )
 
 
-def _step_in_words(mark: RolloutMark | None, plan: Plan) -> str:
+def _step_in_words(mark: RolloutMark | None, plan: RolloutPlan) -> str:
     if mark is None or mark.action != "step" or mark.step >= len(plan.steps):
         return ""
     return f"{mark.step + 1} of {len(plan.steps)}: {plan.steps[mark.step].told()}"

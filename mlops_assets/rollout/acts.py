@@ -14,7 +14,7 @@ from typing import Any, Literal
 from mlops_assets.errors import DeploymentError, UnknownName
 from mlops_assets.rollout import transitions
 from mlops_assets.rollout.act import Act, Notice, Standing, act_of, refreshed_act
-from mlops_assets.rollout.plan import Phase, previous_version, samples_of, under_way
+from mlops_assets.rollout.plan import RolloutPhase, previous_version, samples_of, under_way
 from mlops_assets.rollout.weights import basis_points
 from serve.schema import RolloutMark, Routing
 
@@ -82,7 +82,7 @@ def promote(on: Standing, order: Order) -> Act:
     return _asked(_promoted(on, order, mark.target), order, _samples(on))
 
 
-def abort(on: Standing, order: Order, *, phase: Phase = "failed") -> Act:
+def abort(on: Standing, order: Order, *, phase: RolloutPhase = "failed") -> Act:
     """Stable alone answers; the version is withdrawn."""
     mark = _under_way(on)
     act = _given_up(on, _mark(on, order, "abort", mark.target, order.reason or "aborted"), phase)
@@ -205,7 +205,7 @@ def _promoted(on: Standing, order: Order, version: str) -> Act:
     return act_of(transitions.promoted(routing, on.settings, version, mark), on)
 
 
-def _given_up(on: Standing, mark: RolloutMark, phase: Phase) -> Act:
+def _given_up(on: Standing, mark: RolloutMark, phase: RolloutPhase) -> Act:
     mark = mark.model_copy(update={"left": (mark.target,), "phase": phase})
     return act_of(transitions.aborted(_some(on), on.settings, mark), on)
 

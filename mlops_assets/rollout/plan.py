@@ -19,11 +19,11 @@ from mlops_assets.rollout.judging.conditions import Analysis
 from mlops_assets.rollout.judging.judge import Judgement
 from serve.schema import WEIGHT_TOTAL, Evidence, RolloutMark, Routing
 
-Phase = Literal["progressing", "successful", "failed", "error", "inconclusive"]
+RolloutPhase = Literal["progressing", "successful", "failed", "error", "inconclusive"]
 """progressing: a step is in force; successful: the version is stable; failed: given up on evidence;
 error: it could not be brought up; inconclusive: stopped for a person."""
 
-Action = Literal["wait", "start", "advance", "promote", "abort", "hold", "retire", "converge"]
+DueAction = Literal["wait", "start", "advance", "promote", "abort", "hold", "retire", "converge"]
 
 QUALITY: Final = "quality"
 """The metric that is measured on labels, which come later than the requests."""
@@ -33,7 +33,7 @@ IN_PROGRESS = frozenset({"step", "set_weight"})
 
 
 @dataclass(frozen=True)
-class Step:
+class CanaryStep:
     """One step: mirror ``shadow`` or set ``weight``, both in basis points; then wait for what it needs.
 
     ``pause`` None: none; ``manual``: until a person promotes.
@@ -56,14 +56,14 @@ class Step:
 
 
 @dataclass(frozen=True)
-class Plan:
+class RolloutPlan:
     """The declared rollout of a deployment.
 
     ``labels_within``: how long a step waits for the labels of one measurement of quality before a person is
     asked.
     """
 
-    steps: tuple[Step, ...]
+    steps: tuple[CanaryStep, ...]
     analyses: tuple[Analysis, ...] = ()
     keep_warm: timedelta = timedelta(minutes=30)
     labels_within: timedelta = timedelta(days=14)
@@ -83,17 +83,17 @@ class Failures:
 
 
 @dataclass(frozen=True)
-class Decision:
+class DueAct:
     """What to do next and why. ``step`` is the step to declare, of action advance."""
 
-    action: Action
+    action: DueAction
     reason: str
-    phase: Phase = "progressing"
+    phase: RolloutPhase = "progressing"
     step: int | None = None
     samples: int = 0
 
 
-def problems_of(steps: Sequence[Step], analyses: Sequence[Analysis]) -> list[str]:
+def problems_of(steps: Sequence[CanaryStep], analyses: Sequence[Analysis]) -> list[str]:
     """Every rule that a plan breaks, in words; [] for a valid one."""
     found = []
     weights = [step.weight for step in steps if not step.is_shadow]
@@ -137,7 +137,7 @@ def problems_of(steps: Sequence[Step], analyses: Sequence[Analysis]) -> list[str
     return found
 
 
-def samples_of(step: Step, evidence: Evidence | None, target: str) -> int:
+def samples_of(step: CanaryStep, evidence: Evidence | None, target: str) -> int:
     """Requests that a step has to judge by: mirrored ones in a shadow step, else the target's own."""
     if evidence is None:
         return 0
@@ -165,61 +165,57 @@ def next_failures(before: Failures, judgement: Judgement | None, revision: int, 
     return Failures(revision, before.count + 1, samples)
 
 
-def decide(
-    plan: Plan,
-    routing: Routing,
-    evidence: Evidence | None,
-    judgement: Judgement | None,
-    *,
-    now: float,
-    failures: Failures | None = None,
-    held: bool = False,
-    problem: str | None = None,
-) -> Decision:
-    """What to do about a routing that the cluster declares.
+@dataclass(frozen=True)
+class RolloutFacts:
+    """What is known of a rollout when somebody looks; ``now`` in Unix seconds.
 
-    ``judgement`` is of the newest evidence, None when there is none; ``held``: the rollout was stopped
+    ``judgement`` is of the newest ``evidence``, None when there is none; ``held``: the rollout was stopped
     for a person under this revision; ``problem``: why the target cannot answer (Ray gave up on it).
     """
+
+    evidence: Evidence | None = None
+    judgement: Judgement | None = None
+    now: float = 0.0
+    failures: Failures = Failures()
+    held: bool = False
+    problem: str | None = None
+
+
+def due_act(plan: RolloutPlan, routing: Routing, facts: RolloutFacts) -> DueAct:
+    """What to do about a routing that the cluster declares."""
+    evidence, problem = facts.evidence, facts.problem
     mark = under_way(routing)
     if mark is None:
-        return _settled(plan, routing, routing.rollout, now)
+        return _settled(plan, routing, routing.rollout, facts.now)
     trip = evidence.trips.get(mark.target) if evidence else None
     if trip is not None:
-        return Decision("abort", f"{mark.target} tripped: {trip.reason}", "failed")
+        return DueAct("abort", f"{mark.target} tripped: {trip.reason}", "failed")
     if problem is not None:
-        return Decision("abort", f"{mark.target} cannot answer: {problem}", "error")
+        return DueAct("abort", f"{mark.target} cannot answer: {problem}", "error")
     if mark.action == "set_weight":
-        return Decision("wait", f"{mark.by} set the weight of {mark.target} by hand; a person goes on")
+        return DueAct("wait", f"{mark.by} set the weight of {mark.target} by hand; a person goes on")
     if mark.step >= len(plan.steps):
-        return Decision(
+        return DueAct(
             "abort",
             f"step {mark.step + 1} is not declared any more: the plan has {len(plan.steps)} steps",
             "error",
         )
-    return _in_step(plan, mark, evidence, judgement, now, failures or Failures(), held)
+    return _in_step(plan, mark, facts)
 
 
-def _in_step(
-    plan: Plan,
-    mark: RolloutMark,
-    evidence: Evidence | None,
-    judgement: Judgement | None,
-    now: float,
-    failures: Failures,
-    held: bool,
-) -> Decision:
+def _in_step(plan: RolloutPlan, mark: RolloutMark, facts: RolloutFacts) -> DueAct:
+    judgement, now = facts.judgement, facts.now
     step = plan.steps[mark.step]
-    samples = samples_of(step, evidence, mark.target)
+    samples = samples_of(step, facts.evidence, mark.target)
     where = f"step {mark.step + 1} of {len(plan.steps)} ({step.told()})"
 
-    def wait(why: str) -> Decision:
-        return Decision("wait", f"{where}: {why}", samples=samples)
+    def wait(why: str) -> DueAct:
+        return DueAct("wait", f"{where}: {why}", samples=samples)
 
     limit = min((analysis.failure_limit for analysis in _said(plan, judgement, "failed")), default=0)
-    if judgement is not None and judgement.phase == "failed" and failures.count > limit:
-        return Decision("abort", f"{where}: {judgement.reason}", "failed", samples=samples)
-    if held:
+    if judgement is not None and judgement.phase == "failed" and facts.failures.count > limit:
+        return DueAct("abort", f"{where}: {judgement.reason}", "failed", samples=samples)
+    if facts.held:
         return wait("stopped as inconclusive; promote, abort or set a weight by hand")
     if samples < step.min_requests:
         return wait(f"{samples} of {step.min_requests} requests")
@@ -232,7 +228,7 @@ def _in_step(
                 is_quality = analysis.metric == QUALITY
                 measured = (labels_of(judgement) if is_quality else samples) // step.min_requests
                 if measured > analysis.inconclusive_limit:
-                    return Decision(
+                    return DueAct(
                         "hold",
                         f"{where}: still inconclusive at measurement {measured} (limit "
                         f"{analysis.inconclusive_limit}) after {samples} requests: {judgement.reason}",
@@ -245,7 +241,7 @@ def _in_step(
                 analysis.metric == QUALITY for analysis in _said(plan, judgement, "inconclusive")
             )
             if overdue and unmeasured:
-                return Decision(
+                return DueAct(
                     "hold",
                     f"{where}: {labels} labels came within {plan.labels_within}, "
                     f"{step.min_requests} are one measurement of quality: {judgement.reason}",
@@ -254,7 +250,7 @@ def _in_step(
                 )
             return wait(f"inconclusive after {samples} requests: {judgement.reason}")
         if judgement.phase == "failed":
-            return wait(f"{failures.count} failed measurements of {limit} allowed: {judgement.reason}")
+            return wait(f"{facts.failures.count} failed measurements of {limit} allowed: {judgement.reason}")
     if step.manual:
         return wait("waits for a person to promote or abort")
     if step.pause is not None and now - mark.declared_at < step.pause.total_seconds():
@@ -262,11 +258,11 @@ def _in_step(
         return wait(f"pause, {left:.0f} s left")
     why = judgement.reason if judgement is not None and plan.analyses else f"{samples} requests, no analysis"
     if mark.step + 1 < len(plan.steps):
-        return Decision("advance", f"{where} passed: {why}", step=mark.step + 1, samples=samples)
-    return Decision("promote", f"{where} passed: {why}", "successful", samples=samples)
+        return DueAct("advance", f"{where} passed: {why}", step=mark.step + 1, samples=samples)
+    return DueAct("promote", f"{where} passed: {why}", "successful", samples=samples)
 
 
-def _said(plan: Plan, judgement: Judgement | None, phase: str) -> Sequence[Analysis]:
+def _said(plan: RolloutPlan, judgement: Judgement | None, phase: str) -> Sequence[Analysis]:
     """The analyses whose measurement has this phase; all of them when no measurement tells."""
     measured = {
         (found.metric, found.condition)
@@ -277,14 +273,14 @@ def _said(plan: Plan, judgement: Judgement | None, phase: str) -> Sequence[Analy
     return named or plan.analyses
 
 
-def _settled(plan: Plan, routing: Routing, mark: RolloutMark | None, now: float) -> Decision:
+def _settled(plan: RolloutPlan, routing: Routing, mark: RolloutMark | None, now: float) -> DueAct:
     warm = [version for version in routing.routes if version != routing.stable]
     if warm and mark is not None:
         left = mark.declared_at + plan.keep_warm.total_seconds() - now
         if left <= 0:
-            return Decision("retire", f"{', '.join(warm)} was kept warm for {plan.keep_warm}", "successful")
-        return Decision("wait", f"{routing.stable} answers; {', '.join(warm)} stays warm for {left:.0f} s")
-    return Decision("wait", f"{routing.stable} answers; no rollout is under way")
+            return DueAct("retire", f"{', '.join(warm)} was kept warm for {plan.keep_warm}", "successful")
+        return DueAct("wait", f"{routing.stable} answers; {', '.join(warm)} stays warm for {left:.0f} s")
+    return DueAct("wait", f"{routing.stable} answers; no rollout is under way")
 
 
 def under_way(routing: Routing | None) -> RolloutMark | None:

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from mlops_assets.rollout.desired_state import application_name
-from mlops_assets.rollout.plan import Step
+from mlops_assets.rollout.plan import CanaryStep
 from mlops_assets.rollout.weights import reassigned
 from serve.schema import WEIGHT_TOTAL, GuardRules, RolloutMark, Route, Routing
 
@@ -32,7 +32,7 @@ def initial(settings: RoutingSettings, version: str, mark: RolloutMark) -> Routi
 
 
 def at_step(
-    current: Routing, settings: RoutingSettings, target: str, step: Step, mark: RolloutMark
+    current: Routing, settings: RoutingSettings, target: str, step: CanaryStep, mark: RolloutMark
 ) -> Routing:
     """The target mirrored or weighted as the step says; whatever else was warm leaves the routing."""
     weights = {current.stable: WEIGHT_TOTAL - step.weight, target: step.weight}
@@ -43,7 +43,7 @@ def with_weight(
     current: Routing, settings: RoutingSettings, target: str, weight: int, mark: RolloutMark
 ) -> Routing:
     """A weight that a person chose; mirroring ends."""
-    return at_step(current, settings, target, Step(weight=weight), mark)
+    return at_step(current, settings, target, CanaryStep(weight=weight), mark)
 
 
 def promoted(current: Routing, settings: RoutingSettings, target: str, mark: RolloutMark) -> Routing:

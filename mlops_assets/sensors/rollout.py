@@ -26,7 +26,7 @@ from mlops_assets.event_log.runs import LAUNCHED_BY_TAG, back_off, unfinished_ru
 from mlops_assets.resources.serve_client import ServeClient
 from mlops_assets.rollout import desired_state
 from mlops_assets.rollout.approval import rule_on_deployment
-from mlops_assets.rollout.plan import Failures, Plan, labels_of, needs_start, under_way
+from mlops_assets.rollout.plan import Failures, RolloutPlan, labels_of, needs_start, under_way
 from serve.schema import Routing
 
 ROLLOUT_TAG = "mlops/rollout"
@@ -55,7 +55,7 @@ class Cursor:
 
 
 @dataclass(frozen=True)
-class Due:
+class RunToLaunch:
     """An act to launch; ``judgement`` as plain values."""
 
     action: str
@@ -65,12 +65,12 @@ class Due:
 
 
 @dataclass(frozen=True)
-class Subject:
+class RolloutScope:
     """What one sensor looks after. ``bound``: the assets whose data versions an approval holds for."""
 
     name: str
     model: str
-    plan: Plan
+    plan: RolloutPlan
     bound: tuple[dg.AssetKey, ...]
 
     @property
@@ -83,11 +83,16 @@ class Subject:
 
 
 def rollout_sensor(
-    *, name: str, model: str, plan: Plan, bound: Sequence[dg.AssetKey], clock: Callable[[], float] = time.time
+    *,
+    name: str,
+    model: str,
+    plan: RolloutPlan,
+    bound: Sequence[dg.AssetKey],
+    clock: Callable[[], float] = time.time,
 ) -> dg.SensorDefinition:
     """The sensor ``rollout_<name>``, running from the start."""
-    subject = Subject(name, model, plan, tuple(bound))
-    key = subject.key
+    scope = RolloutScope(name, model, plan, tuple(bound))
+    key = scope.key
 
     @dg.sensor(
         name=f"rollout_{name}",
@@ -110,10 +115,10 @@ def rollout_sensor(
             return dg.SensorResult(skip_reason=f"the last act failed; the next try is in {wait_s:.0f} s")
         cursor = Cursor.read(context.cursor)
         try:
-            due, looked = _due(subject, instance, serve_client, cursor, now)
+            due, looked = _looked(scope, instance, serve_client, cursor, now)
         except ClusterUnreachable as error:
             return dg.SensorResult(skip_reason=str(error))
-        events, cursor = _measurements(subject, looked, cursor)
+        events, cursor = _measurements(scope, looked, cursor)
         if due.action == "wait":
             return dg.SensorResult(skip_reason=due.reason, asset_events=events, cursor=_text(cursor))
         return dg.SensorResult(
@@ -123,30 +128,30 @@ def rollout_sensor(
     return watch
 
 
-def _due(
-    subject: Subject, instance: dg.DagsterInstance, client: ServeClient, cursor: Cursor, now: float
-) -> tuple[Due, Assessment | None]:
+def _looked(
+    scope: RolloutScope, instance: dg.DagsterInstance, client: ServeClient, cursor: Cursor, now: float
+) -> tuple[RunToLaunch, Assessment | None]:
     """The act to launch; what was seen of the rollout under way, where that was looked at."""
-    known = recorded(latest(instance, subject.key))
-    routing = desired_state.routing_of(client.target.declared(), subject.name)
+    known = recorded(latest(instance, scope.key))
+    routing = desired_state.routing_of(client.target.declared(), scope.name)
     if routing is None and known.revision is not None:
-        return Due("converge", f"the cluster lost revision {known.revision}"), None
+        return RunToLaunch("converge", f"the cluster lost revision {known.revision}"), None
     if routing is not None and known.revision != routing.revision:
         why = f"revision {routing.revision} is declared, {known.revision} is recorded"
-        return Due("converge", why, routing.revision), None
-    rejected = _rejected_target(instance, subject.approval, routing)
+        return RunToLaunch("converge", why, routing.revision), None
+    rejected = _rejected_target(instance, scope.approval, routing)
     if routing is not None and rejected is not None:
-        return Due("abort", rejected, routing.revision), None
-    approved, why_not = _approved(subject, instance, now)
+        return RunToLaunch("abort", rejected, routing.revision), None
+    approved, why_not = _approved(scope, instance, now)
     starts, why = needs_start(routing, approved, known.withdrawn)
     if starts:
-        return Due("follow", why, routing.revision if routing else None), None
+        return RunToLaunch("follow", why, routing.revision if routing else None), None
     if routing is None:
-        return Due("wait", why_not or why), None
-    watched = Watched(subject.name, subject.plan, client, lambda: labelled_losses(instance, subject.model))
+        return RunToLaunch("wait", why_not or why), None
+    watched = Watched(scope.name, scope.plan, client, lambda: labelled_losses(instance, scope.model))
     looked = assess(watched, routing, known, now=now, failures=cursor.failures())
-    decided = looked.decision
-    return Due(decided.action, decided.reason, routing.revision, described(looked.judgement)), looked
+    act = looked.due
+    return RunToLaunch(act.action, act.reason, routing.revision, described(looked.judgement)), looked
 
 
 def _rejected_target(
@@ -165,13 +170,13 @@ def _rejected_target(
     return f"{mark.target} was rejected by {decision.approver}: {decision.reason}"
 
 
-def _approved(subject: Subject, instance: dg.DagsterInstance, now: float) -> tuple[str | None, str]:
+def _approved(scope: RolloutScope, instance: dg.DagsterInstance, now: float) -> tuple[str | None, str]:
     """Label of the version that is approved and was for a while, or why there is none."""
-    record: Record | None = latest(instance, subject.approval)
+    record: Record | None = latest(instance, scope.approval)
     ruling = rule_on_deployment(
-        newest_decision(instance, subject.approval),
-        current_versions(instance, list(subject.bound)),
-        model=subject.model,
+        newest_decision(instance, scope.approval),
+        current_versions(instance, list(scope.bound)),
+        model=scope.model,
     )
     if record is None or not ruling.allowed:
         return None, ruling.reason
@@ -181,7 +186,7 @@ def _approved(subject: Subject, instance: dg.DagsterInstance, now: float) -> tup
 
 
 def _measurements(
-    subject: Subject, looked: Assessment | None, cursor: Cursor
+    scope: RolloutScope, looked: Assessment | None, cursor: Cursor
 ) -> tuple[list[dg.AssetObservation], Cursor]:
     """One observation per new measurement: at every further ``min_requests`` requests, or labels of them,
     and at every failed one.
@@ -190,12 +195,12 @@ def _measurements(
         return [], cursor
     routing: Routing = looked.routing
     mark = under_way(routing)
-    if mark is None or mark.step >= len(subject.plan.steps):
+    if mark is None or mark.step >= len(scope.plan.steps):
         return [], cursor
     failures = looked.failures
     before = cursor if cursor.revision == routing.revision else Cursor(routing.revision)
-    every = max(1, subject.plan.steps[mark.step].min_requests)
-    samples = looked.decision.samples
+    every = max(1, scope.plan.steps[mark.step].min_requests)
+    samples = looked.due.samples
     measured = samples // every + labels_of(looked.judgement) // every
     after = Cursor(routing.revision, max(measured, before.measured), failures.count, failures.at_samples)
     if measured <= before.measured and failures.count <= before.failed:
@@ -203,7 +208,7 @@ def _measurements(
     judgement = looked.judgement
     return [
         dg.AssetObservation(
-            asset_key=subject.key,
+            asset_key=scope.key,
             description=f"{judgement.phase}: {judgement.reason}",
             metadata={
                 "measurement": measured,
@@ -212,13 +217,13 @@ def _measurements(
                 "revision": routing.revision,
                 "target": mark.target,
                 "judgement": dg.MetadataValue.json(described(judgement) or {}),
-                "decision": f"{looked.decision.action}: {looked.decision.reason}",
+                "decision": f"{looked.due.action}: {looked.due.reason}",
             },
         )
     ], after
 
 
-def _request(key: dg.AssetKey, name: str, due: Due) -> dg.RunRequest:
+def _request(key: dg.AssetKey, name: str, due: RunToLaunch) -> dg.RunRequest:
     config = {
         "action": due.action,
         "revision": -1 if due.revision is None or due.action == "follow" else due.revision,

@@ -28,7 +28,7 @@ from mlops_assets.resources.alerts import Alerts
 from mlops_assets.resources.lake import Lake
 from mlops_assets.resources.model_registry import ModelRegistry
 from mlops_assets.resources.serve_client import ServeClient
-from mlops_assets.rollout.plan import Plan, Step
+from mlops_assets.rollout.plan import CanaryStep, RolloutPlan
 from mlops_assets.rollout.transitions import RoutingSettings
 from mlops_assets.testing.small_models import ROW, package
 from mlops_assets.testing.small_serve import SmallCluster, small_cluster
@@ -195,7 +195,7 @@ class DeployedWorld:
             report=print,
         )
         return RollingOut(
-            plan=Plan((Step(weight=10_000),)),
+            plan=RolloutPlan((CanaryStep(weight=10_000),)),
             settings=RoutingSettings(deployment="flights"),
             executor=executor,
             approved=lambda: pytest.fail("no approval is asked for"),

@@ -28,7 +28,7 @@ from mlops_assets.resources.lake import Lake
 from mlops_assets.rollout.judging import metrics
 from mlops_assets.rollout.judging.conditions import Analysis, Condition
 from mlops_assets.rollout.judging.evidence import StepEvidence
-from mlops_assets.rollout.judging.judge import measure
+from mlops_assets.rollout.judging.judge import measurement_of
 from mlops_assets.testing.conformance.small_tables import small_frame, trained
 from mlops_assets.training import trainers
 from mlops_assets.training.package import package
@@ -257,7 +257,7 @@ def a_metric_of_rollouts(sandbox: DefsFolderSandbox, added: Added, tmp_path: Pat
     analysis = Analysis("timeout_rate", Condition.parse("value <= 0.1", metric="timeout_rate"))
     for timeouts, phase in ((half, "failed"), (none, "successful")):
         seen = VersionEvidence(requests=1_000, errors=timeouts, latency=(), outputs=Moments())
-        assert measure(analysis, StepEvidence(canary=seen, stable=seen)).phase == phase
+        assert measurement_of(analysis, StepEvidence(canary=seen, stable=seen)).phase == phase
 
 
 def by_yaml_alone(sandbox: DefsFolderSandbox, added: Added, tmp_path: Path) -> None:

@@ -24,7 +24,7 @@ from mlops_assets.monitoring.performance import (
 from mlops_assets.monitoring.windows import Window
 from mlops_assets.rollout.judging.conditions import Analysis, Condition
 from mlops_assets.rollout.judging.evidence import StepEvidence
-from mlops_assets.rollout.judging.judge import measure as measure_step
+from mlops_assets.rollout.judging.judge import measurement_of
 from serve.schema import Moments, Task, VersionEvidence
 
 START = datetime(2013, 4, 1, tzinfo=UTC)
@@ -343,7 +343,7 @@ def test_a_shadow_is_paired_with_the_answer_to_the_same_row() -> None:
     assert evidence is not None and evidence.differences == Moments(**pairs)
     analysis = Analysis(metric="quality", condition=Condition.parse("increase <= 0.02", metric="quality"))
     step = StepEvidence(VersionEvidence(requests=300), VersionEvidence(requests=300), quality=evidence)
-    assert measure_step(analysis, step).phase == "successful"
+    assert measurement_of(analysis, step).phase == "successful"
     assert quality_evidence(found, 7, "v8", "v7") is None
 
 

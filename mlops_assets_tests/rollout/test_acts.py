@@ -10,13 +10,13 @@ from mlops_assets.errors import DeploymentError, UnknownName
 from mlops_assets.rollout import acts, transitions
 from mlops_assets.rollout.act import NOTHING, Act, Notice, Recorded, RegistryTag, Standing, found
 from mlops_assets.rollout.acts import Order
-from mlops_assets.rollout.plan import Plan, Step
+from mlops_assets.rollout.plan import CanaryStep, RolloutPlan
 from mlops_assets.rollout.transitions import RoutingSettings
 from serve.schema import Evidence, RolloutMark, Routing, Trip, VersionEvidence
 
 SETTINGS = RoutingSettings(deployment="flights")
-PLAN = Plan((Step(weight=1_000), Step(weight=5_000), Step(weight=10_000)))
-AT_ONCE = Plan((Step(weight=10_000),))
+PLAN = RolloutPlan((CanaryStep(weight=1_000), CanaryStep(weight=5_000), CanaryStep(weight=10_000)))
+AT_ONCE = RolloutPlan((CanaryStep(weight=10_000),))
 ANA = Order(by="ana", reason="because", judgement={"phase": "successful"})
 NOW = 1_000.0
 
@@ -44,7 +44,7 @@ def recorded(routing: Routing, **more: Any) -> Recorded:
     )
 
 
-def standing(routing: Routing | None, *, plan: Plan = PLAN, **more: Any) -> Standing:
+def standing(routing: Routing | None, *, plan: RolloutPlan = PLAN, **more: Any) -> Standing:
     """A routing that is declared and recorded."""
     known = recorded(routing, **more) if routing else Recorded(**more)
     return Standing(plan, SETTINGS, known, routing, NOW)

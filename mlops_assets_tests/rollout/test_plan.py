@@ -7,11 +7,12 @@ from mlops_assets.documents.rollout import RolloutDeclaration
 from mlops_assets.rollout.judging.conditions import Analysis, Condition
 from mlops_assets.rollout.judging.judge import Judgement, Measurement
 from mlops_assets.rollout.plan import (
-    Decision,
+    CanaryStep,
+    DueAct,
     Failures,
-    Plan,
-    Step,
-    decide,
+    RolloutFacts,
+    RolloutPlan,
+    due_act,
     needs_start,
     next_failures,
     previous_version,
@@ -21,11 +22,11 @@ from serve.schema import Evidence, RolloutMark, Route, Routing, ShadowEvidence, 
 
 ERRORS = Analysis("error_rate", Condition("increase", "<=", 0.02), failure_limit=0, inconclusive_limit=3)
 STEPS = (
-    Step(weight=0, shadow=10_000, min_requests=100),
-    Step(weight=1_000, min_requests=100, pause=timedelta(minutes=10)),
-    Step(weight=10_000),
+    CanaryStep(weight=0, shadow=10_000, min_requests=100),
+    CanaryStep(weight=1_000, min_requests=100, pause=timedelta(minutes=10)),
+    CanaryStep(weight=10_000),
 )
-PLAN = Plan(STEPS, (ERRORS,), keep_warm=timedelta(minutes=30))
+PLAN = RolloutPlan(STEPS, (ERRORS,), keep_warm=timedelta(minutes=30))
 PASSED, FAILED, OPEN = (
     Judgement("successful", "good"),
     Judgement("failed", "bad"),
@@ -57,11 +58,13 @@ def decided(
     *,
     requests: int = 200,
     now: float = 10_000.0,
-    plan: Plan = PLAN,
+    plan: RolloutPlan = PLAN,
     at: Routing | None = None,
     **more: Any,
-) -> Decision:
-    return decide(plan, at or routing(), evidence(requests, shadowed=requests), judgement, now=now, **more)
+) -> DueAct:
+    return due_act(
+        plan, at or routing(), RolloutFacts(evidence(requests, shadowed=requests), judgement, now=now, **more)
+    )
 
 
 QUALITY = Analysis("quality", Condition("increase", "<=", 0.02), failure_limit=1, inconclusive_limit=2)
@@ -77,7 +80,7 @@ def on_labels(phase: Any, labels: int) -> Judgement:
 
 
 def test_without_labels_a_rollout_waits_however_many_requests_there_are() -> None:
-    plan = Plan(STEPS, (QUALITY,))
+    plan = RolloutPlan(STEPS, (QUALITY,))
     for labels, action in ((0, "wait"), (299, "wait"), (300, "hold")):
         found = decided(on_labels("inconclusive", labels), requests=50_000, plan=plan)
         assert found.action == action, labels
@@ -87,15 +90,15 @@ def test_without_labels_a_rollout_waits_however_many_requests_there_are() -> Non
     )
     no_labels = on_labels("inconclusive", 0).measurements
     both = Judgement("inconclusive", "open", (*no_labels, open_errors))
-    found = decided(both, requests=50_000, plan=Plan(STEPS, (QUALITY, ERRORS)))
+    found = decided(both, requests=50_000, plan=RolloutPlan(STEPS, (QUALITY, ERRORS)))
     assert found.action == "hold" and "measurement 500 (limit 3)" in found.reason
 
 
 def test_labels_that_never_come_stop_a_rollout_for_a_person() -> None:
-    plan = Plan(STEPS, (QUALITY, ERRORS), labels_within=timedelta(days=3))
+    plan = RolloutPlan(STEPS, (QUALITY, ERRORS), labels_within=timedelta(days=3))
     late = 1_000.0 + timedelta(days=3).total_seconds()
 
-    def at(now: float, labels: int, **more: Any) -> Decision:
+    def at(now: float, labels: int, **more: Any) -> DueAct:
         return decided(on_labels("inconclusive", labels), now=now, plan=plan, **more)
 
     assert at(late, 0).action == "wait"
@@ -109,9 +112,10 @@ def test_labels_that_never_come_stop_a_rollout_for_a_person() -> None:
     assert at(late + 1, 0, held=True).action == "wait"
     # Without a quality analysis nobody waits for labels.
     assert (
-        decided(OPEN, now=late + 1, plan=Plan(STEPS, (ERRORS,), labels_within=timedelta(0))).action == "wait"
+        decided(OPEN, now=late + 1, plan=RolloutPlan(STEPS, (ERRORS,), labels_within=timedelta(0))).action
+        == "wait"
     )
-    assert Plan(STEPS).labels_within == timedelta(days=14)
+    assert RolloutPlan(STEPS).labels_within == timedelta(days=14)
 
 
 def test_further_labels_are_a_further_measurement_without_a_further_request() -> None:
@@ -120,13 +124,13 @@ def test_further_labels_are_a_further_measurement_without_a_further_request() ->
     assert next_failures(first, on_labels("failed", 250), 5, samples=200) == first
     second = next_failures(first, on_labels("failed", 260), 5, samples=200)
     assert second.count == 2
-    plan = Plan(STEPS, (QUALITY,))
+    plan = RolloutPlan(STEPS, (QUALITY,))
     assert decided(on_labels("failed", 250), plan=plan, failures=first).action == "wait"
     assert decided(on_labels("failed", 260), plan=plan, failures=second).action == "abort"
 
 
 def test_a_trip_aborts_whatever_the_judgement_says() -> None:
-    found = decide(PLAN, routing(), evidence(500, tripped="12 of 40 failed"), PASSED, now=1e6)
+    found = due_act(PLAN, routing(), RolloutFacts(evidence(500, tripped="12 of 40 failed"), PASSED, now=1e6))
     assert (found.action, found.phase) == ("abort", "failed") and "12 of 40 failed" in found.reason
 
 
@@ -141,7 +145,7 @@ def test_a_failed_measurement_aborts_even_before_the_minimum() -> None:
 
 
 def test_failed_measurements_within_the_limit_are_put_up_with() -> None:
-    patient = Plan(STEPS, (Analysis("error_rate", ERRORS.condition, failure_limit=2),))
+    patient = RolloutPlan(STEPS, (Analysis("error_rate", ERRORS.condition, failure_limit=2),))
     assert decided(FAILED, plan=patient, failures=Failures(5, 2, 150)).action == "wait"
     assert decided(FAILED, plan=patient, failures=Failures(5, 3, 200)).action == "abort"
 
@@ -173,7 +177,7 @@ def test_a_step_that_is_not_declared_any_more_is_given_up() -> None:
 
 def test_too_few_requests_wait_and_say_how_many() -> None:
     assert "99 of 100 requests" in decided(requests=99).reason
-    assert decide(PLAN, routing(), None, None, now=1e6).action == "wait"
+    assert due_act(PLAN, routing(), RolloutFacts(None, None, now=1e6)).action == "wait"
 
 
 def test_a_pause_runs_from_the_declaration() -> None:
@@ -182,7 +186,7 @@ def test_a_pause_runs_from_the_declaration() -> None:
 
 
 def test_a_manual_pause_waits_for_ever() -> None:
-    plan = Plan((Step(weight=100, min_requests=1, manual=True), Step(weight=10_000)), ())
+    plan = RolloutPlan((CanaryStep(weight=100, min_requests=1, manual=True), CanaryStep(weight=10_000)), ())
     found = decided(None, plan=plan, at=routing(step=0), now=1e12)
     assert found.action == "wait" and "a person" in found.reason
 
@@ -205,7 +209,7 @@ def test_the_last_step_promotes() -> None:
 
 
 def test_a_shadow_step_counts_mirrored_requests() -> None:
-    only_live = decide(PLAN, routing(step=0), evidence(500, shadowed=0), PASSED, now=1e6)
+    only_live = due_act(PLAN, routing(step=0), RolloutFacts(evidence(500, shadowed=0), PASSED, now=1e6))
     assert only_live.action == "wait"
 
 
@@ -221,7 +225,7 @@ def test_the_version_before_is_retired_after_its_time_and_not_earlier() -> None:
 
 def test_nothing_is_due_without_a_rollout() -> None:
     alone = Routing(revision=1, stable="v1", routes={"v1": Route(application="a", weight=10_000)})
-    assert decide(PLAN, alone, None, None, now=1e9).action == "wait"
+    assert due_act(PLAN, alone, RolloutFacts(None, None, now=1e9)).action == "wait"
 
 
 @pytest.mark.parametrize(
@@ -246,35 +250,53 @@ def test_a_rollout_starts_only_for_a_new_approved_version(
 @pytest.mark.parametrize(
     ("steps", "told"),
     [
-        ((Step(weight=5_000, min_requests=1),), "the last step must be {set_weight: 100}"),
+        ((CanaryStep(weight=5_000, min_requests=1),), "the last step must be {set_weight: 100}"),
         ((), "the last step must be"),
-        ((Step(weight=5_000, min_requests=1), Step(weight=5_000, min_requests=1), Step(weight=10_000)),
-         "must grow from step to step; it is 50, 50, 100"),
-        ((Step(weight=100, min_requests=1), Step(weight=0, shadow=10, min_requests=1), Step(weight=10_000)),
-         "shadow steps come before"),
-        ((Step(weight=100, pause=timedelta(1)), Step(weight=10_000)), "because an analysis is declared"),
-        ((Step(weight=100), Step(weight=10_000)), "needs min_requests, a pause, or both"),
-        ((Step(weight=10_000),), "takes all of the traffic at once: declare a shadow step or a smaller"),
-        ((Step(weight=10_000, min_requests=9),), "of a plan's only step count for nothing"),
-        ((Step(weight=10_000, pause=timedelta(1)),), "of a plan's only step count for nothing"),
-        ((Step(weight=10_000, manual=True),), "because an analysis is declared"),
+        (
+            (
+                CanaryStep(weight=5_000, min_requests=1),
+                CanaryStep(weight=5_000, min_requests=1),
+                CanaryStep(weight=10_000),
+            ),
+            "must grow from step to step; it is 50, 50, 100",
+        ),
+        (
+            (
+                CanaryStep(weight=100, min_requests=1),
+                CanaryStep(weight=0, shadow=10, min_requests=1),
+                CanaryStep(weight=10_000),
+            ),
+            "shadow steps come before",
+        ),
+        (
+            (CanaryStep(weight=100, pause=timedelta(1)), CanaryStep(weight=10_000)),
+            "because an analysis is declared",
+        ),
+        ((CanaryStep(weight=100), CanaryStep(weight=10_000)), "needs min_requests, a pause, or both"),
+        (
+            (CanaryStep(weight=10_000),),
+            "takes all of the traffic at once: declare a shadow step or a smaller",
+        ),
+        ((CanaryStep(weight=10_000, min_requests=9),), "of a plan's only step count for nothing"),
+        ((CanaryStep(weight=10_000, pause=timedelta(1)),), "of a plan's only step count for nothing"),
+        ((CanaryStep(weight=10_000, manual=True),), "because an analysis is declared"),
     ],
-)  # fmt: skip
-def test_plans_that_cannot_work_are_refused_with_the_rule(steps: tuple[Step, ...], told: str) -> None:
+)
+def test_plans_that_cannot_work_are_refused_with_the_rule(steps: tuple[CanaryStep, ...], told: str) -> None:
     assert any(told in problem for problem in problems_of(steps, (ERRORS,)))
 
 
 def test_a_good_plan_has_no_problems() -> None:
     assert problems_of(STEPS, (ERRORS,)) == []
-    assert problems_of((Step(weight=10_000),), ()) == []
-    assert problems_of((Step(weight=10_000, manual=True, min_requests=9),), (ERRORS,)) == []
+    assert problems_of((CanaryStep(weight=10_000),), ()) == []
+    assert problems_of((CanaryStep(weight=10_000, manual=True, min_requests=9),), (ERRORS,)) == []
 
 
 def test_an_analysis_of_pairs_needs_a_step_that_has_pairs() -> None:
     pairs = Analysis("prediction_shift", Condition("distance", "<=", 0.1))
-    without = (Step(weight=100, min_requests=9), Step(weight=10_000))
+    without = (CanaryStep(weight=100, min_requests=9), CanaryStep(weight=10_000))
     assert "only a shadow step has" in problems_of(without, (pairs,))[0]
-    assert problems_of((Step(weight=0, shadow=100, min_requests=9), *without), (pairs,)) == []
+    assert problems_of((CanaryStep(weight=0, shadow=100, min_requests=9), *without), (pairs,)) == []
 
 
 def test_a_plan_waits_for_labels_as_long_as_they_are_declared_to_take() -> None:

@@ -1,7 +1,7 @@
 import pytest
 
 from mlops_assets.rollout import transitions
-from mlops_assets.rollout.plan import Step
+from mlops_assets.rollout.plan import CanaryStep
 from mlops_assets.rollout.transitions import RoutingSettings
 from serve.schema import GuardRules, RolloutMark, Routing
 from serve.splitting import Split
@@ -18,7 +18,9 @@ def first() -> Routing:
 
 
 def at(weight: int = 0, shadow: int = 0, current: Routing | None = None) -> Routing:
-    return transitions.at_step(current or first(), SETTINGS, "v2", Step(weight=weight, shadow=shadow), mark())
+    return transitions.at_step(
+        current or first(), SETTINGS, "v2", CanaryStep(weight=weight, shadow=shadow), mark()
+    )
 
 
 def test_the_first_version_takes_everything_at_revision_one() -> None:
@@ -65,7 +67,7 @@ def test_a_rollback_to_what_is_stable_ends_a_rollout() -> None:
 
 def test_a_new_rollout_drops_what_was_warm() -> None:
     promoted = transitions.promoted(at(weight=5_000), SETTINGS, "v2", mark("promote"))
-    third = transitions.at_step(promoted, SETTINGS, "v3", Step(weight=100), mark(target="v3"))
+    third = transitions.at_step(promoted, SETTINGS, "v3", CanaryStep(weight=100), mark(target="v3"))
     assert third.weights() == {"v2": 9_900, "v3": 100}
 
 

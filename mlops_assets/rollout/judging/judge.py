@@ -30,7 +30,7 @@ from mlops_assets.rollout.judging.evidence import StepEvidence
 from mlops_assets.rollout.judging.metrics import ANALYSIS_METRICS, Subject
 from mlops_assets.rollout.judging.metrics._base import Unit
 
-Phase = Literal["successful", "failed", "inconclusive"]
+AnalysisPhase = Literal["successful", "failed", "inconclusive"]
 
 FARTHEST = 1e7
 """Samples beyond which an estimate of what is still needed is no longer given."""
@@ -42,7 +42,7 @@ class Measurement:
 
     metric: str
     condition: Condition
-    phase: Phase
+    phase: AnalysisPhase
     value: float | None
     low: float | None
     high: float | None
@@ -54,7 +54,7 @@ class Measurement:
 class Judgement:
     """The verdict on a step: failed if one measurement is, successful if all are, else inconclusive."""
 
-    phase: Phase
+    phase: AnalysisPhase
     reason: str
     measurements: tuple[Measurement, ...] = ()
 
@@ -66,7 +66,7 @@ def judge(analyses: Sequence[Analysis], evidence: StepEvidence) -> Judgement:
     """
     if not analyses:
         return Judgement("successful", "no analysis is declared: nothing was held against the version")
-    measurements = tuple(measure(analysis, evidence, among=len(analyses)) for analysis in analyses)
+    measurements = tuple(measurement_of(analysis, evidence, among=len(analyses)) for analysis in analyses)
     for phase in ("failed", "inconclusive"):
         told = [measurement.reason for measurement in measurements if measurement.phase == phase]
         if told:
@@ -74,7 +74,7 @@ def judge(analyses: Sequence[Analysis], evidence: StepEvidence) -> Judgement:
     return Judgement("successful", "; ".join(one.reason for one in measurements), measurements)
 
 
-def measure(analysis: Analysis, evidence: StepEvidence, *, among: int = 1) -> Measurement:
+def measurement_of(analysis: Analysis, evidence: StepEvidence, *, among: int = 1) -> Measurement:
     """One analysis on its own; ``among`` analyses share the probability of a wrong failure."""
     subject = ANALYSIS_METRICS[analysis.metric]().subject(analysis.condition.quantity, evidence)
     if isinstance(subject, str):
@@ -106,7 +106,7 @@ def measure(analysis: Analysis, evidence: StepEvidence, *, among: int = 1) -> Me
 
 def _phase(
     sequence: sequences.Sequence, condition: Condition, number: float, fails_at: float, succeeds_at: float
-) -> Phase:
+) -> AnalysisPhase:
     if sequence.log_below(number) >= -math.log(succeeds_at):
         return "successful"
     if sequence.log_above(number) >= -math.log(fails_at):

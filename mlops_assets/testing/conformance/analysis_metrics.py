@@ -12,7 +12,7 @@ import pytest
 from mlops_assets.errors import DeclarationError
 from mlops_assets.rollout.judging.conditions import Analysis, Condition
 from mlops_assets.rollout.judging.evidence import QualityEvidence, StepEvidence
-from mlops_assets.rollout.judging.judge import measure
+from mlops_assets.rollout.judging.judge import measurement_of
 from mlops_assets.rollout.judging.metrics import ANALYSIS_METRICS, AnalysisMetric
 from serve.schema import LATENCY_BOUNDS_S, Moments, ShadowEvidence, VersionEvidence
 
@@ -69,7 +69,7 @@ class AnalysisMetricConformance:
     def test_without_evidence_it_is_open_and_says_why(
         self, metric: type[AnalysisMetric], quantity: str
     ) -> None:
-        found = measure(self.analysis(metric, quantity), evidence(0, Moments()))
+        found = measurement_of(self.analysis(metric, quantity), evidence(0, Moments()))
         assert found.phase == "inconclusive" and found.value is None and found.samples == 0
         assert metric.name in found.reason and len(found.reason) > len(str(self.analysis(metric, quantity)))
 
@@ -77,11 +77,11 @@ class AnalysisMetricConformance:
         self, metric: type[AnalysisMetric], quantity: str
     ) -> None:
         many = evidence(1_000_000, Moments(count=1_000_000, mean=0.0, m2=1.0))
-        found = measure(self.analysis(metric, quantity), many)
+        found = measurement_of(self.analysis(metric, quantity), many)
         assert found.phase == "successful" and found.samples > 0 and found.value is not None
 
     def test_numbers_that_are_none_are_told_and_not_raised(
         self, metric: type[AnalysisMetric], quantity: str
     ) -> None:
         broken = evidence(10, Moments(count=10, mean=1e300, m2=1e300))
-        assert measure(self.analysis(metric, quantity), broken).phase == "inconclusive"
+        assert measurement_of(self.analysis(metric, quantity), broken).phase == "inconclusive"

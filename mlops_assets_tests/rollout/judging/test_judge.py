@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from mlops_assets.rollout.judging.conditions import DEFAULT_ANALYSES, Analysis, Condition
 from mlops_assets.rollout.judging.evidence import QualityEvidence, StepEvidence
-from mlops_assets.rollout.judging.judge import judge, measure
+from mlops_assets.rollout.judging.judge import judge, measurement_of
 from mlops_assets.rollout.judging.metrics import ANALYSIS_METRICS
 from mlops_assets.testing.simulated_rollouts import errors_scenario, quality_scenario
 from serve.schema import LATENCY_BOUNDS_S, Moments, ShadowEvidence, VersionEvidence
@@ -133,22 +133,24 @@ def test_a_version_without_errors_passes_after_a_few_hundred_requests() -> None:
 
 
 def test_an_open_verdict_says_what_is_missing_and_that_is_enough() -> None:
-    seen = measure(DEFAULT_ANALYSES[0], StepEvidence(version(500, 5), version(500, 5)))
+    seen = measurement_of(DEFAULT_ANALYSES[0], StepEvidence(version(500, 5), version(500, 5)))
     assert seen.phase == "inconclusive"
     more = int(seen.reason.split("about ")[1].split(" more requests")[0].replace(",", ""))
     times = math.ceil((500 + more) / 100)
     assert 5 < times < 12
     later = StepEvidence(version(100 * times, times), version(100 * times, times))
-    assert measure(DEFAULT_ANALYSES[0], later).phase == "successful"
+    assert measurement_of(DEFAULT_ANALYSES[0], later).phase == "successful"
 
 
 def test_what_more_requests_cannot_decide_says_so() -> None:
-    at_the_limit = measure(
+    at_the_limit = measurement_of(
         analysis("error_rate", "value <= 0.02"), StepEvidence(version(1_000, 20), version(1_000))
     )
     assert at_the_limit.phase == "inconclusive"
     assert "no further requests decide it" in at_the_limit.reason
-    too_fine = measure(analysis("latency_p95", "ratio <= 1.2"), StepEvidence(version(5_000), version(5_000)))
+    too_fine = measurement_of(
+        analysis("latency_p95", "ratio <= 1.2"), StepEvidence(version(5_000), version(5_000))
+    )
     assert "no further requests decide it" in too_fine.reason
 
 
@@ -163,8 +165,8 @@ def test_one_failure_outweighs_what_is_open_and_what_is_open_outweighs_successes
 
 def test_more_analyses_make_a_failure_harder_and_a_success_no_harder() -> None:
     evidence = StepEvidence(version(500, 30), version(4_500, 45))
-    alone = measure(DEFAULT_ANALYSES[0], evidence)
-    shared = measure(DEFAULT_ANALYSES[0], evidence, among=10)
+    alone = measurement_of(DEFAULT_ANALYSES[0], evidence)
+    shared = measurement_of(DEFAULT_ANALYSES[0], evidence, among=10)
     assert alone.low is not None and shared.low is not None
     assert shared.low < alone.low
     assert shared.high == alone.high
@@ -192,34 +194,39 @@ def test_traffic_of_its_own_counts_more_than_the_shadow() -> None:
 
 def test_latency_of_a_shadow_is_held_against_the_same_live_requests() -> None:
     slow = shadow(1_000).model_copy(update={"latency": counts(1_000, slow=200)})
-    seen = measure(analysis("latency_p95", "ratio <= 2.5"), StepEvidence(NOTHING, version(1_000), slow))
+    seen = measurement_of(
+        analysis("latency_p95", "ratio <= 2.5"), StepEvidence(NOTHING, version(1_000), slow)
+    )
     assert seen.phase == "failed"
     assert seen.low is not None and seen.low > 2.5
 
 
 def test_pairs_decide_a_shift_that_two_samples_leave_open() -> None:
     shifted = analysis("prediction_shift", "mean <= 0.02")
-    paired = measure(shifted, StepEvidence(NOTHING, version(300), shadow(300)))
+    paired = measurement_of(shifted, StepEvidence(NOTHING, version(300), shadow(300)))
     assert (paired.phase, paired.samples) == ("successful", 300)
-    unpaired = measure(shifted, StepEvidence(version(300), version(300)))
+    unpaired = measurement_of(shifted, StepEvidence(version(300), version(300)))
     assert unpaired.phase == "inconclusive"
 
 
 @pytest.mark.parametrize("mean", [-0.1, 0.1])
 def test_a_shift_fails_in_either_direction(mean: float) -> None:
     shifted = analysis("prediction_shift", "mean <= 0.05")
-    seen = measure(shifted, StepEvidence(NOTHING, version(500), shadow(500, mean=mean)))
+    seen = measurement_of(shifted, StepEvidence(NOTHING, version(500), shadow(500, mean=mean)))
     assert (seen.phase, seen.value) == ("failed", pytest.approx(0.1))
     assert ("lower" if mean < 0 else "higher") in seen.reason
-    assert measure(shifted, StepEvidence(version(2_000, mean=0.3 + mean), version(2_000))).phase == "failed"
+    assert (
+        measurement_of(shifted, StepEvidence(version(2_000, mean=0.3 + mean), version(2_000))).phase
+        == "failed"
+    )
 
 
 def test_distances_exist_in_shadow_steps_only() -> None:
     distance = analysis("prediction_shift", "distance <= 0.05")
-    assert measure(distance, StepEvidence(NOTHING, version(500), shadow(500))).phase == "successful"
-    bad = measure(distance, StepEvidence(NOTHING, version(500), shadow(500, distance=0.2)))
+    assert measurement_of(distance, StepEvidence(NOTHING, version(500), shadow(500))).phase == "successful"
+    bad = measurement_of(distance, StepEvidence(NOTHING, version(500), shadow(500, distance=0.2)))
     assert bad.phase == "failed"
-    elsewhere = measure(distance, StepEvidence(version(500), version(500)))
+    elsewhere = measurement_of(distance, StepEvidence(version(500), version(500)))
     assert elsewhere.phase == "inconclusive" and "only a shadow step" in elsewhere.reason
 
 
@@ -228,20 +235,22 @@ def test_quality_uses_the_pairs_when_there_are() -> None:
     wide = Moments(count=800, mean=0.2, m2=800 * 0.04)
     quality = analysis("quality", "increase <= 0.02")
     paired = QualityEvidence(canary=wide, stable=wide, differences=worse, loss="Brier score")
-    seen = measure(quality, StepEvidence(NOTHING, NOTHING, quality=paired))
+    seen = measurement_of(quality, StepEvidence(NOTHING, NOTHING, quality=paired))
     assert (seen.phase, seen.value) == ("failed", 0.06)
     assert "800 labelled pairs Brier score is 0.0600 higher" in seen.reason
     samples = QualityEvidence(canary=wide, stable=wide, loss="Brier score")
-    assert measure(quality, StepEvidence(NOTHING, NOTHING, quality=samples)).value == 0.0
+    assert measurement_of(quality, StepEvidence(NOTHING, NOTHING, quality=samples)).value == 0.0
 
 
 def test_a_version_that_answers_exactly_alike_passes_any_limit() -> None:
     alike = shadow(300).model_copy(update={"differences": Moments(count=300, mean=0.0, m2=0.0)})
     evidence = StepEvidence(NOTHING, version(300), alike)
-    assert measure(analysis("prediction_shift", "mean <= 0"), evidence).phase == "successful"
-    assert measure(analysis("prediction_shift", "mean < 0"), evidence).phase == "failed"
+    assert measurement_of(analysis("prediction_shift", "mean <= 0"), evidence).phase == "successful"
+    assert measurement_of(analysis("prediction_shift", "mean < 0"), evidence).phase == "failed"
     early = alike.model_copy(update={"differences": Moments(count=50, mean=0.0, m2=0.0)})
-    seen = measure(analysis("prediction_shift", "mean <= 0"), StepEvidence(NOTHING, version(300), early))
+    seen = measurement_of(
+        analysis("prediction_shift", "mean <= 0"), StepEvidence(NOTHING, version(300), early)
+    )
     assert seen.phase == "inconclusive" and "judged from 200 pairs on" in seen.reason
 
 
@@ -262,11 +271,13 @@ def test_no_requests_are_inconclusive_and_nothing_is_zero() -> None:
 
 def test_a_missing_counterpart_is_named() -> None:
     alone = StepEvidence(version(600, 1), NOTHING)
-    seen = measure(analysis("latency_p95", "ratio <= 2"), alone)
+    seen = measurement_of(analysis("latency_p95", "ratio <= 2"), alone)
     assert seen.phase == "inconclusive" and "stable had no requests" in seen.reason
     # What a version shows by itself still counts: at most 2 % of errors are at most 2 points more.
-    assert measure(DEFAULT_ANALYSES[0], alone).phase == "successful"
-    assert measure(DEFAULT_ANALYSES[0], StepEvidence(version(400, 400), NOTHING)).phase == "inconclusive"
+    assert measurement_of(DEFAULT_ANALYSES[0], alone).phase == "successful"
+    assert (
+        measurement_of(DEFAULT_ANALYSES[0], StepEvidence(version(400, 400), NOTHING)).phase == "inconclusive"
+    )
 
 
 @pytest.mark.parametrize(
@@ -338,7 +349,9 @@ def test_more_errors_never_help(requests: int, errors: int) -> None:
     order = ["successful", "inconclusive", "failed"]
     found = [
         order.index(
-            measure(DEFAULT_ANALYSES[0], StepEvidence(version(requests, wrong), version(1_000, 10))).phase
+            measurement_of(
+                DEFAULT_ANALYSES[0], StepEvidence(version(requests, wrong), version(1_000, 10))
+            ).phase
         )
         for wrong in np.unique(np.minimum(requests, [errors, errors + 1, errors * 2 + 5])).tolist()
     ]

@@ -76,7 +76,7 @@ class Executor:
                 raise
             return self._in_its_place(not_started(self._now(on, on.routing), act, str(error)), on)
         if act.declares:
-            self.declare([*self.client.target.declared(), *added], act.after, act.before)
+            self.declare(self._applications_with(added), act.after, act.before)
         try:
             if act.awaits:
                 self.client.target.wait_until_running(act.awaits, Wait(self.report))
@@ -88,7 +88,8 @@ class Executor:
             if other is None:
                 raise
             return self._in_its_place(other, on)
-        self._drop_unrouted(act.after)
+        if act.stops_unrouted:
+            self._stop_unrouted(act.after)
         if act.champion:
             self.registry.set_alias(self.model, CHAMPION, version_number(act.champion))
         for tag in act.tags:
@@ -156,24 +157,24 @@ class Executor:
     def _registered(self, label: str) -> RegisteredVersion | None:
         return self.registry.version(self.model, version_number(label)) if label else None
 
-    def _added(self, act: Act) -> tuple[list[desired_state.Document], str]:
-        """The application that an act adds, if the cluster lacks it, and where that is placed and why."""
+    def _added(self, act: Act) -> tuple[desired_state.DeployedVersion | None, str]:
+        """The version whose application an act adds, and where that is placed and why."""
         version = self._registered(act.starts)
         if version is None:
-            return [], ""
+            return None, ""
         args, placement = self.model_args(version)
-        target = desired_state.DeployedVersion(self.name, act.starts, args)
-        known = {application["name"] for application in self.client.target.declared()}
-        added = [] if target.application in known else [desired_state.version_application(target)]
-        return added, placement
+        return desired_state.DeployedVersion(self.name, act.starts, args), placement
 
-    def _start_beside(self, act: Act, added: list[desired_state.Document]) -> None:
+    def _applications_with(self, added: desired_state.DeployedVersion | None) -> list[desired_state.Document]:
+        """What is declared now and the version, once each: one that runs already stays as it is."""
+        return desired_state.with_versions_added(self.client.target.declared(), [added] if added else [])
+
+    def _start_beside(self, act: Act, added: desired_state.DeployedVersion | None) -> None:
         """Callers are being answered: a version must be up before it gets any of them."""
-        assert act.before is not None
-        application = desired_state.application_name(self.name, act.starts)
-        self.report(f"starting {application} beside {act.before.stable}")
-        self.declare([*self.client.target.declared(), *added], act.before, act.before)
-        self.client.target.wait_until_running([application], Wait(self.report))
+        assert act.before is not None and added is not None
+        self.report(f"starting {added.application} beside {act.before.stable}")
+        self.declare(self._applications_with(added), act.before, act.before)
+        self.client.target.wait_until_running([added.application], Wait(self.report))
 
     def _verify(self, routing: Routing, golden: RegisteredVersion | None) -> str:
         """Every gateway replica runs the routing; a ``golden`` version answers as it did offline."""
@@ -211,7 +212,7 @@ class Executor:
                 raise DeploymentError(f"{self.name}: no answer from {silent}")
             time.sleep(0.2)
 
-    def _drop_unrouted(self, routing: Routing) -> None:
+    def _stop_unrouted(self, routing: Routing) -> None:
         """Stops versions that the routing no longer names, once every replica has taken it."""
         running = self.client.target.declared()
         kept = desired_state.without_unrouted_versions(running, deployment=self.name, routing=routing)

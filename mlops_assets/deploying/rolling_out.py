@@ -39,6 +39,8 @@ FOLLOWED: Mapping[str, Callable[[Standing, Order], Act]] = {
     "rollback": acts.roll_back,
 }
 """Acts on a deployment that answers."""
+BY_EVIDENCE = frozenset({"advance", "promote", "abort", "hold", "set_weight"})
+"""Acts that ask what the rollout under way measured. A rollback is none: it must not wait for any answer."""
 HOLDS = "declared state holds"
 
 
@@ -72,7 +74,7 @@ class RollingOut:
         act = self._unfinished(order, on)
         if act is None:
             needed = order.action in ("advance", "promote") or bool(order.weight)
-            if order.action in FOLLOWED:
+            if order.action in BY_EVIDENCE:
                 on = replace(on, evidence=self.executor.evidence(on.routing, needed=needed))
             act = self._act(order, on, restored)
         return self.executor.carry_out(act, on)

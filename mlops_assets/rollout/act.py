@@ -105,9 +105,9 @@ class Act:
     ``before``: the routing it was decided on; ``after``: the one it declares, unless ``declares`` is False.
     ``starts``: the version whose application it adds; ``beside``: it must run before ``after`` is declared.
     ``awaits``: applications that must run once it is declared. ``golden``: the version that must answer the
-    golden requests as offline. ``champion``: the version that the alias moves to. ``taken_back``: when it
-    cannot be verified, the run itself declares what takes its place; else the run fails, and the next one
-    tries again.
+    golden requests as offline. ``stops_unrouted``: versions that ``after`` does not name are stopped once it
+    is verified. ``champion``: the version that the alias moves to. ``taken_back``: when it cannot be
+    verified, the run itself declares what takes its place; else the run fails, and the next one tries again.
     """
 
     before: Routing | None
@@ -118,6 +118,7 @@ class Act:
     beside: bool = False
     awaits: tuple[str, ...] = ()
     golden: str = ""
+    stops_unrouted: bool = False
     champion: str = ""
     tags: tuple[RegistryTag, ...] = ()
     alert: Notice | None = None
@@ -199,6 +200,7 @@ def _abort(routing: Routing, mark: RolloutMark, on: Standing) -> Act:
         on.routing,
         routing,
         _entry(routing, on, "error" if failed else "failed", dict.fromkeys(mark.left, mark.reason)),
+        stops_unrouted=True,
         tags=tuple(RegistryTag(label, "error" if failed else "aborted", mark.reason) for label in mark.left),
         alert=Notice("rollout_failed" if failed else "rollout_aborted", mark.target, mark.reason),
     )
@@ -213,6 +215,7 @@ def _rollback(routing: Routing, mark: RolloutMark, on: Standing) -> Act:
         routing,
         _entry(routing, on, "successful", dict.fromkeys(mark.left, f"rolled back {why}"), back=mark.target),
         golden=mark.target,
+        stops_unrouted=True,
         champion=mark.target,
         tags=(
             *(RegistryTag(label, "rolled back", why) for label in mark.left),
@@ -231,6 +234,7 @@ def _promotion_failed(routing: Routing, mark: RolloutMark, on: Standing) -> Act:
         on.routing,
         routing,
         entry,
+        stops_unrouted=True,
         champion=mark.target,
         tags=(RegistryTag(failed, "promotion failed", mark.reason),),
         alert=Notice("rollout_failed", failed, mark.reason),
@@ -238,7 +242,7 @@ def _promotion_failed(routing: Routing, mark: RolloutMark, on: Standing) -> Act:
 
 
 def _retire(routing: Routing, mark: RolloutMark, on: Standing) -> Act:
-    return Act(on.routing, routing, _entry(routing, on, "successful"))
+    return Act(on.routing, routing, _entry(routing, on, "successful"), stops_unrouted=True)
 
 
 _BY_MARK: Mapping[str, Callable[[Routing, RolloutMark, Standing], Act]] = {

@@ -158,8 +158,7 @@ def refresh(on: Standing, why: str) -> Act:
 
 def not_started(on: Standing, act: Act, why: str) -> Act:
     """In place of an act whose version did not come up: stable goes on alone, and the version is withdrawn,
-    so
-    that nothing tries it again for ever.
+    so that nothing tries it again for ever.
     """
     mark = act.after.rollout
     assert mark is not None

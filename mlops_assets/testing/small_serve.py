@@ -197,7 +197,13 @@ class SmallCluster(Versions):
                 if self.put_fails and self.put_fails.pop(0):
                     await _answer(send, 503, {"detail": "told to fail"})
                     return
-                self._apply(json.loads(body))
+                document = json.loads(body)
+                names = [application["name"] for application in document["applications"]]
+                if twice := sorted({name for name in names if names.count(name) > 1}):
+                    # As Ray does.
+                    await _answer(send, 400, {"detail": f"Found multiple configs for {', '.join(twice)}"})
+                    return
+                self._apply(document)
                 await _answer(send, 200, {})
                 return
             known = {

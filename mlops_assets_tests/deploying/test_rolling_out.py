@@ -6,6 +6,8 @@ import pytest
 
 from mlops_assets.commands.decisions import decide_rollout
 from mlops_assets.errors import DeploymentError, UnknownName
+from mlops_assets.resources.serve_client import ServeClient
+from mlops_assets.rollout import desired_state
 from mlops_assets.testing.deployed_world import DeployedWorld, pass_shadow_step, start_v2, why_failed
 
 
@@ -102,6 +104,22 @@ def test_a_rollback_moves_weights_alias_and_record_together_and_stays(world: Dep
     for _ in range(10):
         assert world.tick().run_requests == []
     assert world.last["stable"] == "v1"
+
+
+def test_a_rollback_is_declared_whatever_the_endpoint_says(
+    world: DeployedWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    start_v2(world)
+
+    def refused(*_: Any) -> None:
+        raise DeploymentError("the key is refused")
+
+    monkeypatch.setattr(ServeClient, "evidence", refused)
+    with pytest.raises(DeploymentError, match="the key is refused"):
+        world.decide("rollback", to="v1")
+    routing = desired_state.routing_of(world.client.target.declared(), "flights")
+    assert routing is not None and routing.rollout is not None
+    assert (routing.rollout.action, routing.weights()) == ("rollback", {"v1": 10_000})
 
 
 def test_a_rollback_to_a_version_that_is_long_gone_starts_it_first(world: DeployedWorld) -> None:

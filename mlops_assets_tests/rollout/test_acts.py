@@ -210,6 +210,7 @@ ACTS: dict[str, tuple[tuple[Act, Standing], dict[str, Any]]] = {
     "promotion failed": (
         promotion_failed(),
         {
+            "stops_unrouted": True,
             "revision": 4,
             "weights": {"v1": 10_000, "v2": 0},
             "phase": "error",
@@ -224,6 +225,7 @@ ACTS: dict[str, tuple[tuple[Act, Standing], dict[str, Any]]] = {
     "abort": (
         of(acts.abort, ASKED),
         {
+            "stops_unrouted": True,
             "revision": 3,
             "weights": {"v1": 10_000},
             "phase": "failed",
@@ -237,6 +239,7 @@ ACTS: dict[str, tuple[tuple[Act, Standing], dict[str, Any]]] = {
     "not started": (
         not_started(),
         {
+            "stops_unrouted": True,
             "revision": 2,
             "weights": {"v1": 10_000},
             "phase": "error",
@@ -250,6 +253,7 @@ ACTS: dict[str, tuple[tuple[Act, Standing], dict[str, Any]]] = {
     "step failed": (
         step_failed(),
         {
+            "stops_unrouted": True,
             "revision": 3,
             "weights": {"v1": 10_000},
             "phase": "error",
@@ -272,6 +276,7 @@ ACTS: dict[str, tuple[tuple[Act, Standing], dict[str, Any]]] = {
     "rollback": (
         of(acts.roll_back, standing(PROMOTED, withdrawn={"v0": "bad"})),
         {
+            "stops_unrouted": True,
             "revision": 4,
             "weights": {"v1": 10_000, "v2": 0},
             "phase": "successful",
@@ -287,6 +292,7 @@ ACTS: dict[str, tuple[tuple[Act, Standing], dict[str, Any]]] = {
     "rollback in a rollout to one that is gone": (
         of(acts.roll_back, standing(CANARY, withdrawn={"v0": "bad"}), replace(ANA, to="v0")),
         {
+            "stops_unrouted": True,
             "revision": 3,
             "weights": {"v0": 10_000, "v1": 0},
             "phase": "successful",
@@ -307,6 +313,7 @@ ACTS: dict[str, tuple[tuple[Act, Standing], dict[str, Any]]] = {
     "retire": (
         of(acts.retire, standing(PROMOTED)),
         {
+            "stops_unrouted": True,
             "revision": 4,
             "weights": {"v2": 10_000},
             "phase": "successful",
@@ -329,7 +336,8 @@ def what(act: Act) -> dict[str, Any]:
 
 
 DEFAULTS = {
-    "starts": "", "beside": False, "awaits": (), "golden": "", "champion": "", "tags": (), "alert": None,
+    "starts": "", "beside": False, "awaits": (), "golden": "", "stops_unrouted": False,
+    "champion": "", "tags": (), "alert": None,
     "taken_back": False, "declares": True, "reason": "because", "by": "ana", "step": "", "before": NOTHING,
     "withdrawn": NOTHING, "samples": None,
 }  # fmt: skip
@@ -352,12 +360,8 @@ def test_an_act_that_was_cut_off_is_finished_as_it_would_have_been(name: str) ->
     rest = found(routing, declared(act, on))
     lost = {"samples": None, "judgement": None}
     assert rest.entry == replace(act.entry, **lost)
-    assert (rest.golden, rest.champion, rest.tags, rest.alert) == (
-        act.golden,
-        act.champion,
-        act.tags,
-        act.alert,
-    )
+    same = ("golden", "stops_unrouted", "champion", "tags", "alert")
+    assert [getattr(rest, name) for name in same] == [getattr(act, name) for name in same]
     assert (rest.after, rest.declares, rest.starts) == (act.after, False, "")
     weighted = {route.application for route in routing.routes.values() if route.weight}
     assert set(rest.awaits) == {"flights", *weighted}

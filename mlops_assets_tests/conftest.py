@@ -3,8 +3,10 @@
 import contextlib
 import functools
 import shutil
+import sqlite3
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import dagster as dg
 import pytest
@@ -13,6 +15,7 @@ from alembic.script import ScriptDirectory
 from dagster.components.core import load_defs
 from dagster.components.core.component_tree import ComponentTree
 from dagster.components.testing import create_defs_folder_sandbox
+from sqlalchemy import Engine, event
 
 from mlops_assets.resources import mlflow_store
 from mlops_assets.resources.lake import Lake
@@ -62,6 +65,21 @@ def migrations_read_once() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(ScriptDirectory, "from_config", scripts)
         yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def databases_forgotten_in_a_power_cut() -> Iterator[None]:
+    """SQLite waits for the disk at each commit, 5 ms and more; no test asks for what was there before a crash
+    of the machine.
+    """
+
+    def relax(connection: Any, _: object) -> None:
+        if isinstance(connection, sqlite3.Connection):
+            connection.execute("PRAGMA synchronous = OFF")
+
+    event.listen(Engine, "connect", relax)
+    yield
+    event.remove(Engine, "connect", relax)
 
 
 @pytest.fixture(scope="session")

@@ -36,6 +36,7 @@ from mlops_assets.resources.model_registry import CHAMPION, ModelRegistry
 from mlops_assets.resources.scratch import Scratch
 from mlops_assets.resources.serve_client import ServeClient
 from mlops_assets.sensors.drift import decision_now
+from mlops_assets.testing.instances import continued
 from serve.inference_log import Answered, PredictionLog
 from serve.schema import PredictionLogArgs
 from serve.scoring import load_package
@@ -286,16 +287,19 @@ class Shop:
 
 
 @pytest.fixture(scope="module")
-def opened_shop(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder in which v1 was trained on 30 days, with its Dagster instance; training takes seconds."""
+def opened_shop(
+    tmp_path_factory: pytest.TempPathFactory, empty_mlflow: Path
+) -> Iterator[tuple[Path, dg.DagsterInstance]]:
+    """A folder in which v1 was trained on 30 days, and its Dagster instance; training takes seconds."""
     folder = tmp_path_factory.mktemp("shop")
-    with definitions_of(folder) as definitions, instance_in(folder) as instance:
+    shutil.copy(empty_mlflow, folder / "mlflow.db")
+    with definitions_of(folder) as definitions, dg.DagsterInstance.ephemeral() as instance:
         made = Shop(definitions, instance, folder)
         made.labels(*(visits(FIRST_DAY + n * DAY) for n in range(30)))
         done = made.run(*CHAIN)
         assert done.success, [event.message for event in done.all_events if event.is_step_failure]
         made.deployed(1)
-    return folder
+        yield folder, instance
 
 
 @contextlib.contextmanager
@@ -312,17 +316,12 @@ def definitions_of(folder: Path) -> Iterator[dg.Definitions]:
                 yield loaded
 
 
-def instance_in(folder: Path) -> dg.DagsterInstance:
-    (folder / "dagster").mkdir(exist_ok=True)
-    return dg.DagsterInstance.local_temp(str(folder / "dagster"))
-
-
 @pytest.fixture
-def shop(opened_shop: Path, tmp_path: Path) -> Iterator[Shop]:
+def shop(opened_shop: tuple[Path, dg.DagsterInstance], tmp_path: Path) -> Iterator[Shop]:
     """v1, trained on 30 days, answers; it is day 31."""
-    folder = tmp_path / "shop"
-    shutil.copytree(opened_shop, folder)
-    with definitions_of(folder) as definitions, instance_in(folder) as instance:
+    folder, (opened, prepared) = tmp_path / "shop", opened_shop
+    shutil.copytree(opened, folder)
+    with definitions_of(folder) as definitions, continued(prepared) as instance:
         made = Shop(definitions, instance, folder)
         made.raw = pd.read_csv(folder / "raw.csv", parse_dates=["at"])
         made.at(FIRST_DAY + 30 * DAY)
@@ -330,14 +329,14 @@ def shop(opened_shop: Path, tmp_path: Path) -> Iterator[Shop]:
 
 
 def live(shop: Shop, first: int, count: int, *, labelled: bool = True, **how: Any) -> None:
-    """Days of answers, each with its labels a day later; the clock ends after them."""
-    for number in range(first, first + count):
-        day = FIRST_DAY + number * DAY
-        seen = visits(day, **how)
-        shop.answer(seen)
-        shop.at(day + DAY)
-        if labelled:
-            shop.labels(seen)
+    """Days of answers; the clock ends a day after the last, when the labels of all of them are known."""
+    days = [FIRST_DAY + number * DAY for number in range(first, first + count)]
+    seen = [visits(day, **how) for day in days]
+    for one in seen:
+        shop.answer(one)
+    shop.at(days[-1] + DAY)
+    if labelled:
+        shop.labels(*seen)
 
 
 def calls_of(method: str, of: type, monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, ...]]:

@@ -19,7 +19,7 @@ TIMEOUT_S = 15.0
 
 
 @dataclass(frozen=True)
-class Sent:
+class SentRequest:
     """``status`` 0: no answer, ``problem`` says why. Times are of time.monotonic."""
 
     phase: str
@@ -57,7 +57,7 @@ class ConstantLoad:
         self._thread = threading.Thread(target=lambda: asyncio.run(self._run()), name="constant-load")
         self._idle: list[tuple[asyncio.StreamReader, asyncio.StreamWriter]] = []
         self.phase = "start"
-        self.sent: list[Sent] = []
+        self.sent: list[SentRequest] = []
 
     def __enter__(self) -> "ConstantLoad":
         self._thread.start()
@@ -106,7 +106,7 @@ class ConstantLoad:
                 status, version, variant, problem = await self._ask()
         except (OSError, EOFError, TimeoutError, ValueError) as error:
             problem = f"{type(error).__name__}: {error}"
-        self.sent.append(Sent(phase, started, time.monotonic(), status, version, variant, problem))
+        self.sent.append(SentRequest(phase, started, time.monotonic(), status, version, variant, problem))
 
     async def _ask(self) -> tuple[int, str, str, str]:
         host, port = self._url.hostname or "127.0.0.1", self._url.port or 80

@@ -18,7 +18,7 @@ from mlops_assets import environment
 from mlops_assets.errors import ClusterUnreachable, DeploymentError
 from mlops_assets.resources import trusted
 from mlops_assets.resources.bearer import bearer, same_address
-from mlops_assets.resources.serving import SERVING_TARGETS, Document, ServingTarget, Site
+from mlops_assets.resources.serving import SERVING_TARGETS, Document, ServingTarget, TargetSite
 from serve.schema import Evidence, MonitoringReport
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ class ServeClient(dg.ConfigurableResource):  # type: ignore[type-arg]
     @property
     def target(self) -> ServingTarget:
         """Where the desired state is declared. Raises UnknownName for a target that nobody wrote."""
-        site = Site(
+        site = TargetSite(
             dashboard_url=self.dashboard_url,
             serve_url=self.serve_url,
             serve_host=self.serve_host,

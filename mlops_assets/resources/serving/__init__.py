@@ -9,11 +9,19 @@ from mlops_assets.resources.serving._base import (
     SILENTLY,
     Document,
     ServingTarget,
-    Site,
+    TargetSite,
     Wait,
 )
 from serve.families import Family
 
 SERVING_TARGETS = Family("serving target", __name__, ServingTarget, unknown=UnknownName)
 
-__all__ = ["FAILED_STATUSES", "SERVING_TARGETS", "SILENTLY", "Document", "ServingTarget", "Site", "Wait"]
+__all__ = [
+    "FAILED_STATUSES",
+    "SERVING_TARGETS",
+    "SILENTLY",
+    "Document",
+    "ServingTarget",
+    "TargetSite",
+    "Wait",
+]

@@ -25,7 +25,7 @@ Ray is replacing that replica while it says so.
 
 
 @dataclass(frozen=True)
-class Site:
+class TargetSite:
     """Where deployments go, as the resource is configured. What else a target needs, it reads from the
     environment by itself.
 
@@ -64,7 +64,7 @@ class ServingTarget(ABC):
     name: ClassVar[str]
     """What ``MLOPS_SERVING_TARGET`` calls it."""
 
-    def __init__(self, site: Site) -> None:
+    def __init__(self, site: TargetSite) -> None:
         self.site = site
 
     @abstractmethod

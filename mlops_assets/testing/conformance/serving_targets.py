@@ -20,7 +20,7 @@ from typing import Any, ClassVar, Protocol
 import pytest
 
 from mlops_assets.errors import ClusterUnreachable, DeploymentError, RayRefused
-from mlops_assets.resources.serving import SERVING_TARGETS, Document, ServingTarget, Site, Wait
+from mlops_assets.resources.serving import SERVING_TARGETS, Document, ServingTarget, TargetSite, Wait
 from mlops_assets.rollout.desired_state import DeployedVersion, document, version_application
 from mlops_assets.testing.small_models import package
 from serve.schema import ModelArgs
@@ -59,15 +59,15 @@ class ServingTargetConformance:
         raise NotImplementedError("the fixture cluster gives the other side of the target, empty")
 
     @pytest.fixture
-    def site(self, cluster: Cluster, tmp_path: Path) -> Site:
+    def site(self, cluster: Cluster, tmp_path: Path) -> TargetSite:
         raise NotImplementedError("the fixture site says where the cluster is")
 
     @pytest.fixture
-    def away(self, site: Site) -> Site:
+    def away(self, site: TargetSite) -> TargetSite:
         raise NotImplementedError("the fixture away says where nothing answers")
 
     @pytest.fixture
-    def target(self, site: Site) -> ServingTarget:
+    def target(self, site: TargetSite) -> ServingTarget:
         return self.target_type(site)
 
     @pytest.fixture
@@ -171,6 +171,6 @@ class ServingTargetConformance:
         with pytest.raises(DeploymentError, match="GPU"):
             target.require_resources(application="flights--v9", num_gpus=9_999.0, device="gpu")
 
-    def test_one_that_is_away_says_nothing_of_any_version(self, away: Site) -> None:
+    def test_one_that_is_away_says_nothing_of_any_version(self, away: TargetSite) -> None:
         with pytest.raises(ClusterUnreachable):
             self.target_type(away).declared()

@@ -9,7 +9,7 @@ import pytest
 from mlops_assets.errors import UnknownName
 from mlops_assets.resources import serving as package
 from mlops_assets.resources.serve_client import ServeClient
-from mlops_assets.resources.serving import SERVING_TARGETS, Document, ServingTarget, Site, Wait
+from mlops_assets.resources.serving import SERVING_TARGETS, Document, ServingTarget, TargetSite, Wait
 from mlops_assets.resources.serving.ray_dashboard import RayDashboard
 from mlops_assets.testing.conformance.serving_targets import ServingTargetConformance, whole
 from mlops_assets.testing.small_serve import SmallCluster, small_cluster
@@ -24,11 +24,11 @@ class TestRay(ServingTargetConformance):
             yield running
 
     @pytest.fixture
-    def site(self, cluster: SmallCluster, tmp_path: Path) -> Site:
-        return Site(cluster.url, cluster.url, "", str(tmp_path / "state.json"), deadline_s=15)
+    def site(self, cluster: SmallCluster, tmp_path: Path) -> TargetSite:
+        return TargetSite(cluster.url, cluster.url, "", str(tmp_path / "state.json"), deadline_s=15)
 
     @pytest.fixture
-    def away(self, site: Site) -> Site:
+    def away(self, site: TargetSite) -> TargetSite:
         return replace(site, dashboard_url="http://127.0.0.1:9")
 
     def test_one_that_is_late_is_told_beside_those_that_failed(

@@ -17,9 +17,11 @@ MANIFEST_FILE = "model.json"
 def manifest_bytes(manifest: ModelManifest) -> bytes:
     """Canonical JSON of a manifest: equal manifests give equal bytes."""
     document = manifest.model_dump(mode="json")
+    # Packages made before these fields existed keep their bytes, and so their digest.
     if not manifest.entity:
-        # Packages made before the field existed keep their bytes, and so their digest.
         del document["entity"]
+    if manifest.training_window is None:
+        del document["training_window"]
     return json.dumps(document, sort_keys=True, indent=1).encode()
 
 

@@ -83,6 +83,14 @@ class GoldenRow(Document):
     )
 
 
+class TrainingWindow(Document):
+    """How far back the rows went that a model was trained on, where not all were taken."""
+
+    days: Annotated[int, Field(ge=1)]
+    first_day: str = Field(description="Day (UTC) of the first training row, like 2024-03-01.")
+    last_day: str
+
+
 class ModelManifest(Document):
     """``model.json`` of a model package. Holds no run id and no clock: same inputs, same bytes."""
 
@@ -106,6 +114,9 @@ class ModelManifest(Document):
     entity: tuple[str, ...] = Field(
         default=(),
         description="Join keys that a request may carry, so that its outcome can be joined to it later.",
+    )
+    training_window: TrainingWindow | None = Field(
+        default=None, description="None: trained on the whole training part."
     )
 
     @model_validator(mode="after")

@@ -109,22 +109,22 @@ def recipe_of(
 ) -> "Recipe":
     """How the model is made: by the candidate called ``trainer``, or ``all`` of them in competition.
 
-    Empty: by number ``won``, else by the first. UnknownName lists the candidates.
+    Empty: by the one that won, at place ``won``, else by the first. A candidate's training windows compete
+    whichever it is. UnknownName lists the candidates.
     """
     from mlops_assets.backtest.trainings import Recipe
-    from mlops_assets.training.candidates import Candidate
 
-    declared = {one.trainer: Candidate(one.trainer, one.params) for one in model.candidates}
-    if trainer == "all":
-        chosen = tuple(Candidate(one.trainer, one.params) for one in model.candidates)
-    elif trainer:
-        if trainer not in declared:
-            raise UnknownName("candidate", trainer, [*declared, "all"])
-        chosen = (declared[trainer],)
-    else:
-        place = won if won is not None and won < len(model.candidates) else 0
-        one = model.candidates[place]
-        chosen = (Candidate(one.trainer, one.params),)
+    competing = model.competing(timed=view.event_timestamp is not None)
+    chosen = competing
+    if trainer and trainer != "all":
+        chosen = tuple(one for one in competing if one.trainer == trainer)
+        if not chosen:
+            raise UnknownName("candidate", trainer, [*dict.fromkeys(one.trainer for one in competing), "all"])
+    elif not trainer:
+        one = competing[won if won is not None and won < len(competing) else 0]
+        chosen = tuple(
+            other for other in competing if (other.trainer, other.params) == (one.trainer, one.params)
+        )
     return Recipe(
         name=model.name,
         features=tuple(view.features),

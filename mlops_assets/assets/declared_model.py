@@ -7,7 +7,7 @@ does.
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
@@ -18,6 +18,9 @@ from mlops_assets.documents.feature_view import FeatureViewDeclaration
 from mlops_assets.documents.model import ModelDeclaration
 from mlops_assets.training.label import Label
 from mlops_assets.training.trainers import trainer
+
+if TYPE_CHECKING:
+    from mlops_assets.training.candidates import Candidate
 
 
 @dataclass(frozen=True)
@@ -33,6 +36,11 @@ class DeclaredModel:
     def key(self, kind: Kind) -> dg.AssetKey:
         """The key of an asset of this model."""
         return asset_key(kind, self.declaration.name)
+
+    @property
+    def candidates(self) -> "tuple[Candidate, ...]":
+        """Who competes: every declared candidate with each of its training windows."""
+        return self.declaration.competing(timed=self.view.event_timestamp is not None)
 
     @property
     def trainers(self) -> list[Callable[..., Any]]:

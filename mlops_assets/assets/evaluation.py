@@ -79,7 +79,8 @@ class _Contest:
             EvaluationRows(
                 data.frame,
                 data.target,
-                training_set.train.target,
+                # The baseline knows what the challenger could know, and no more.
+                training_set.train.within(_window_days(self.challenger)).target,
                 declared.task,
                 data.classes,
                 model.view.event_timestamp,
@@ -165,6 +166,11 @@ def _rule_rows(verdict: Verdict) -> list[dict[str, str]]:
         }
         for one in verdict.rules
     ]
+
+
+def _window_days(version: RegisteredVersion) -> int | None:
+    window = version.manifest().get("training_window")
+    return int(window["days"]) if window else None
 
 
 def _scorer(version: RegisteredVersion, lake: Lake) -> "Scorer":

@@ -1,4 +1,4 @@
-"""``<model>_model``: the winning candidate, trained on the whole training part, packaged and registered.
+"""``<model>_model``: the winning candidate, trained as far back as its window goes, packaged and registered.
 
 Belongs here: training the winner, writing its package with what its monitor compares windows with,
 registering it. Does not belong here: training itself (``training/trainers/``), the package
@@ -11,14 +11,13 @@ import dagster as dg
 
 from mlops_assets.asset_keys import name_tags
 from mlops_assets.assets.automation import FOLLOW_CHANGED_DATA, follow_all_but
-from mlops_assets.assets.candidates import CANDIDATES_FIELDS
+from mlops_assets.assets.candidates import CANDIDATES_FIELDS, window_tags
 from mlops_assets.assets.code_version import code_version
 from mlops_assets.assets.declared_model import DeclaredModel
 from mlops_assets.assets.measuring import NEWEST_DATA, REFERENCE_FILE
 from mlops_assets.assets.metadata import image, link
 from mlops_assets.assets.training_set import TRAINING_SET_FIELDS, PinnedTrainingSet, read_training_set
 from mlops_assets.documents.drift_monitor import DriftMonitorDeclaration
-from mlops_assets.documents.model import CandidateDeclaration
 from mlops_assets.event_log.records import Record, require
 from mlops_assets.resources.code_provenance import git_sha
 from mlops_assets.resources.lake import Lake
@@ -32,6 +31,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from mlops_assets.monitoring.reference import DriftReference
+    from mlops_assets.training.candidates import Candidate
     from mlops_assets.training.package import ModelPackage
 
 MODEL_FIELDS = {"name", "task", "candidates", "label", "threshold", "seed"}
@@ -59,7 +59,7 @@ def model_asset(
         kinds={"model", "mlflow"},
         tags=name_tags("model", declared.name),
         description=declared.description
-        or f"The winning candidate, trained on the whole training part: model {declared.name}.",
+        or f"The winning candidate, trained on all rows of its training window: model {declared.name}.",
         code_version=code_version(declared, model.trainers, fields=MODEL_FIELDS),
         automation_condition=follow_all_but(signal) if monitor else FOLLOW_CHANGED_DATA,
     )
@@ -85,13 +85,15 @@ def make_model(
     name = model.declaration.name
     chosen = require(context.instance, model.key("candidates"))
     training_set = read_training_set(context.instance, lake, model)
+    candidate = model.candidates[int(chosen.metadata["winner_position"])]
+    training_set = training_set.within(candidate.window_days)
     record, data = training_set.record, training_set.train
-    candidate = model.declaration.candidates[int(chosen.metadata["winner_position"])]
-    context.log.info(f"Training {candidate.trainer} on {len(data.target):,} rows")
+    context.log.info(f"Training {candidate.name} on {len(data.target):,} rows")
     fitted = _fitted(model, candidate, training_set)
     made = _packaged(model, candidate, training_set, fitted)
     uri = lake.package_uri(name, made.digest)
     write_package(uri, made.manifest, made.payload, lake.public_storage_options())
+    window = window_tags(data, candidate.window_days)
     if monitor:
         reference = drift_reference(model, monitor, training_set, made)
         lake.write_text(f"{uri}/{REFERENCE_FILE}", reference.dumps())
@@ -102,7 +104,7 @@ def make_model(
         run_id=str(chosen.metadata["run_id"]),
         manifest=made.manifest,
         payload=made.payload,
-        tags={**_tags(record, model), "dagster_run_id": context.run.run_id},
+        tags={**_tags(record, model), **window, "dagster_run_id": context.run.run_id},
         example=data.frame[list(made.manifest.feature_names)].head(20),
     )
     return dg.MaterializeResult(
@@ -113,6 +115,7 @@ def make_model(
             "trainer": candidate.trainer,
             "why": chosen.metadata["why"],
             "train_rows": len(data.target),
+            **window,
             "package": uri,
             "bytes": len(made.payload),
             "params": dg.MetadataValue.json(fitted.params),
@@ -123,9 +126,7 @@ def make_model(
     )
 
 
-def _fitted(
-    model: DeclaredModel, candidate: CandidateDeclaration, training_set: PinnedTrainingSet
-) -> FittedModel:
+def _fitted(model: DeclaredModel, candidate: "Candidate", training_set: PinnedTrainingSet) -> FittedModel:
     data = training_set.train
     return trainer(candidate.trainer).fit(
         data.matrix,
@@ -140,7 +141,7 @@ def _fitted(
 
 def _packaged(
     model: DeclaredModel,
-    candidate: CandidateDeclaration,
+    candidate: "Candidate",
     training_set: PinnedTrainingSet,
     fitted: FittedModel,
 ) -> "ModelPackage":
@@ -159,6 +160,7 @@ def _packaged(
         threshold=declared.threshold,
         training_set_version=training_set.record.data_version,
         entity=model.view.entity.join_keys,
+        training_window=data.trained_window(candidate.window_days),
     )
 
 
@@ -180,7 +182,10 @@ def drift_reference(
     training_set: PinnedTrainingSet,
     made: "ModelPackage",
 ) -> "DriftReference":
-    """What the monitor compares windows of the packaged model with, thresholds included."""
+    """What the monitor compares windows of the packaged model with, thresholds included.
+
+    ``training_set``: its training part as far back as the model was trained.
+    """
     import pandas as pd
 
     from mlops_assets.monitoring.reference import HeldOut, TrainingRows, make_reference

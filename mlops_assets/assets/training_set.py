@@ -6,7 +6,7 @@ Does not belong here: the join and the split (``training/training_set.py``), mat
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
@@ -146,6 +146,10 @@ class PinnedTrainingSet:
     record: Record
     train: TrainingData
     evaluate: TrainingData
+
+    def within(self, window_days: int | None) -> "PinnedTrainingSet":
+        """The same with the training part as far back as a candidate's window goes."""
+        return replace(self, train=self.train.within(window_days))
 
 
 def read_training_set(instance: dg.DagsterInstance, lake: Lake, model: DeclaredModel) -> PinnedTrainingSet:

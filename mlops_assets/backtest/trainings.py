@@ -19,7 +19,8 @@ from numpy.typing import NDArray
 from mlops_assets.errors import DataError
 from mlops_assets.evaluation.gate import GatePolicy, Verdict
 from mlops_assets.monitoring.reference import DriftReference, HeldOut, TrainingRows, make_reference
-from mlops_assets.training.candidates import Candidate, best, compete
+from mlops_assets.training.candidates import Candidate
+from mlops_assets.training.competition import Competition, won
 from mlops_assets.training.package import ModelPackage, package
 from mlops_assets.training.trainers import trainer
 from mlops_assets.training.training_data import training_data
@@ -137,8 +138,8 @@ def make_history(
 class Recipe:
     """How a model is made and judged, as its document declares it.
 
-    ``candidates``: with one, it is trained as it is; several compete on the folds each time, as the asset
-    does, which multiplies the cost.
+    ``candidates``: with one, it is trained as it is; several, and windows of one, compete on the folds each
+    time, as the asset does, which multiplies the cost.
     """
 
     name: str
@@ -299,23 +300,18 @@ class Trainings:
             join_keys=keys,
             event_timestamp=history.event_timestamp,
         )
-        candidate = recipe.candidates[0]
-        if len(recipe.candidates) > 1:
-            folds = data.folds(recipe.folds, recipe.seed, history.task)
-            results = [
-                compete(
-                    one,
-                    data.matrix,
-                    data.target,
-                    folds,
-                    features=data.features,
-                    task=history.task,
-                    classes=len(history.classes or ()),
-                    seed=recipe.seed,
-                )
-                for one in recipe.candidates
-            ]
-            candidate = recipe.candidates[best(results, recipe.selecting_metric, history.task)[0]]
+        winner, _ = won(
+            Competition(
+                data,
+                recipe.candidates,
+                folds=recipe.folds,
+                metric=recipe.selecting_metric,
+                task=history.task,
+                seed=recipe.seed,
+            )
+        )
+        candidate = recipe.candidates[winner]
+        data = data.within(candidate.window_days)
         fitted = trainer(candidate.trainer).fit(
             data.matrix,
             data.target,
@@ -336,6 +332,7 @@ class Trainings:
             classes=history.classes,
             threshold=recipe.threshold,
             training_set_version=cut,
+            training_window=data.trained_window(candidate.window_days),
         )
         trained = data.frame[_ROW].to_numpy(dtype=np.int64)
         judged = np.sort(made.frame.loc[made.frame[SPLIT] == EVALUATE, _ROW].to_numpy(dtype=np.int64))
@@ -348,7 +345,7 @@ class Trainings:
             judged=judged,
         )
         self._report(
-            f"trained {candidate.trainer} on {len(trained):,} rows until {model.trained_until:%Y-%m-%d}, "
+            f"trained {candidate.name} on {len(trained):,} rows until {model.trained_until:%Y-%m-%d}, "
             f"{len(judged):,} held out"
         )
         return model

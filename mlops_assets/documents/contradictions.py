@@ -72,6 +72,27 @@ def of_model(model: "ModelDeclaration", view: "FeatureViewDeclaration") -> list[
                 "are judged on and evaluation_fraction counts for nothing: leave it out",
             )
         )
+    return found + _training_windows(model, view)
+
+
+def _training_windows(model: "ModelDeclaration", view: "FeatureViewDeclaration") -> list[Contradiction]:
+    """Of training windows that count days of no time, or that never leave a row out."""
+    found, bound = [], model.training_window_days
+    for number, candidate in enumerate(model.candidates):
+        days = [one for one in candidate.training_window or () if one is not None]
+        told = ""
+        if days and view.event_timestamp is None:
+            told = (
+                f"training_window counts days of event time, and feature view {view.name!r} declares no "
+                "event_timestamp: declare one there, or leave it out"
+            )
+        elif days and bound is not None and max(days) >= bound:
+            told = (
+                f"training window {max(days)}d is not shorter than training_window_days {bound}, which the "
+                "whole training set goes back: write all, or a shorter one"
+            )
+        if told:
+            found.append(Contradiction(("candidates", number, "training_window"), told))
     return found
 
 

@@ -40,6 +40,9 @@ RENEWED = (
     "pinned_tables",
     "training_set_delta",
     "git_sha",
+    "training_window",
+    "first_training_day",
+    "last_training_day",
 )
 """Tags that say from what a version was made; another code, or newer data, may come to the same content."""
 PYFUNC = Path(__file__).parent / "mlflow_pyfunc.py"

@@ -1,7 +1,8 @@
 """Candidates compete on the same folds. Pure.
 
-Belongs here: training each candidate on each fold, and which one wins and why. Does not belong here:
-logging them (``resources/experiment_tracking.py``) or judging the winner (``evaluation/gate.py``).
+Belongs here: training each candidate on each fold, as far back as its window goes. Does not belong here:
+which one wins and why (``choice.py``), logging them (``resources/experiment_tracking.py``), judging the
+winner (``evaluation/gate.py``).
 """
 
 import time
@@ -13,9 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mlops_assets.errors import DataError
-from mlops_assets.evaluation.metrics import metric, metric_values
+from mlops_assets.evaluation.metrics import metric_values, metrics_of
 from mlops_assets.training.folds import Fold
-from mlops_assets.training.trainers import Trainer, trainer
+from mlops_assets.training.trainers import FittedModel, Trainer, trainer
+from mlops_assets.training.window import too_little, window_name, within
 from serve.schema import FeatureSpec, ModelManifest, Task
 from serve.scoring import scorer_from_bytes
 
@@ -24,15 +26,30 @@ Array = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Candidate:
-    """What to train: a trainer's name and overrides of its parameters."""
+    """What to train: a trainer's name, overrides of its parameters, and how many days back the rows go.
+
+    ``window_days`` None: all rows of the training part.
+    """
 
     trainer: str
     params: Mapping[str, Any] = field(default_factory=dict)
+    window_days: int | None = None
+
+    @property
+    def name(self) -> str:
+        """The trainer, and its window where that is not all: ``lightgbm 28d``."""
+        window = "" if self.window_days is None else f" {window_name(self.window_days)}"
+        return f"{self.trainer}{window}"
+
+    def beside(self, others: Sequence["Candidate"]) -> list[int | None]:
+        """The windows of ``others`` that are the same but for the window."""
+        same = [one for one in others if (one.trainer, one.params) == (self.trainer, self.params)]
+        return [one.window_days for one in same if one.window_days != self.window_days]
 
 
 @dataclass(frozen=True)
 class FoldResult:
-    """How one candidate did on one fold."""
+    """How one candidate did on one fold. A window too short there is not judged: no metric, no rows."""
 
     metrics: dict[str, float | None]
     train_rows: int
@@ -41,8 +58,19 @@ class FoldResult:
 
 
 @dataclass(frozen=True)
+class OutOfFold:
+    """What a model said of rows that it was not trained on: their positions and its scores."""
+
+    rows: NDArray[np.int64]
+    scores: Array
+
+
+@dataclass(frozen=True)
 class CandidateResult:
-    """One candidate over all folds. ``judged`` and ``scores`` are its out-of-fold rows, in order."""
+    """One candidate over all folds. ``judged`` and ``scores`` are its out-of-fold rows, in order.
+
+    ``newest``: what it said of the newest days, trained on all before, where windows are compared there.
+    """
 
     candidate: Candidate
     params: dict[str, Any]
@@ -50,6 +78,13 @@ class CandidateResult:
     importance: dict[str, float]
     judged: NDArray[np.int64]
     scores: Array
+    newest: OutOfFold | None = None
+
+    @property
+    def last_fold(self) -> OutOfFold | None:
+        """What it said on the fold nearest to now; None where it was not judged there."""
+        rows = self.folds[-1].judge_rows
+        return OutOfFold(self.judged[-rows:], self.scores[-rows:]) if rows else None
 
     def mean(self, name: str) -> float | None:
         """Mean of a metric over the folds where it is defined; None when it is on none."""
@@ -85,69 +120,72 @@ def compete(
     task: Task,
     classes: int,
     seed: int,
+    days: NDArray[np.int64] | None = None,
+    newest: Fold | None = None,
     report: Callable[[str], None] = lambda line: None,
 ) -> CandidateResult:
     """Trains and judges one candidate on every fold, scoring through ``serve.scoring``.
 
-    DataError when a fold of a classification would train on a single class.
+    ``days`` (n,): day numbers, which a window needs. ``newest``: one fold more, whose scores alone are kept:
+    windows are compared on it. DataError when a fold of a classification would train on a single class. A
+    window that holds too few rows of a fold sits that fold out instead.
     """
+    if candidate.window_days is not None and days is None:
+        raise DataError(f"{candidate.name} counts days, and these rows have no event time")
     found = trainer(candidate.trainer)
     manifest = manifest_for(task, found, features, classes)
-    results, scores, importance = [], [], {feature.name: 0.0 for feature in features}
+    importance = {feature.name: 0.0 for feature in features}
+    results, judged, scores = [], [], []
     params: dict[str, Any] = {}
-    for number, fold in enumerate(folds, 1):
-        if task != "regression" and len(np.unique(target[fold.train])) < 2:
-            raise DataError(
-                f"fold {number} of {len(folds)} trains on {len(fold.train)} rows of one class; declare fewer "
-                "folds, or materialise more partitions"
-            )
-        started = time.perf_counter()
+
+    def trained_on(fold: Fold) -> NDArray[np.int64]:
+        return fold.train if days is None else fold.train[within(days[fold.train], candidate.window_days)]
+
+    def scored_by(rows: NDArray[np.int64], fold: Fold) -> tuple[FittedModel, Array]:
         fitted = found.fit(
-            matrix[fold.train],
-            target[fold.train],
+            matrix[rows],
+            target[rows],
             features=features,
             task=task,
             classes=classes,
             params=candidate.params,
             seed=seed,
         )
-        scored = scorer_from_bytes(manifest, fitted.payload).score(matrix[fold.judge])
+        return fitted, scorer_from_bytes(manifest, fitted.payload).score(matrix[fold.judge])
+
+    for number, fold in enumerate(folds, 1):
+        rows, told = trained_on(fold), f"{candidate.name} fold {number}/{len(folds)}"
+        if candidate.window_days is not None and (little := too_little(target[rows], task)):
+            results.append(FoldResult({one.name: None for one in metrics_of(task)}, len(rows), 0, 0.0))
+            report(f"{told}: not judged, {little}")
+            continue
+        if task != "regression" and len(np.unique(target[rows])) < 2:
+            raise DataError(
+                f"fold {number} of {len(folds)} trains on {len(rows)} rows of one class; declare fewer "
+                "folds, or materialise more partitions"
+            )
+        started = time.perf_counter()
+        fitted, scored = scored_by(rows, fold)
         seconds = time.perf_counter() - started
         metrics = metric_values(task, target[fold.judge], scored)
-        results.append(FoldResult(metrics, len(fold.train), len(fold.judge), seconds))
+        results.append(FoldResult(metrics, len(rows), len(fold.judge), seconds))
+        judged.append(fold.judge)
         scores.append(scored)
         params = fitted.params
         for name, share in fitted.importance.items():
-            importance[name] += share / len(folds)
+            importance[name] += share
         shown = ", ".join(f"{name} {value:.4f}" for name, value in metrics.items() if value is not None)
-        report(f"{candidate.trainer} fold {number}/{len(folds)}: {shown} ({seconds:.1f} s)")
+        report(f"{told}: {shown} ({seconds:.1f} s)")
+    look = None
+    if newest is not None:
+        fitted, scored = scored_by(trained_on(newest), newest)
+        look, params = OutOfFold(newest.judge, scored), fitted.params
     return CandidateResult(
         candidate=candidate,
         params=params,
         folds=tuple(results),
-        importance=importance,
-        judged=np.concatenate([fold.judge for fold in folds]),
-        scores=np.concatenate(scores),
+        importance={name: share / max(len(scores), 1) for name, share in importance.items()},
+        judged=np.concatenate(judged) if judged else np.empty(0, dtype=np.int64),
+        scores=np.concatenate(scores) if scores else np.empty(0),
+        newest=look,
     )
-
-
-def best(results: Sequence[CandidateResult], name: str, task: Task) -> tuple[int, str]:
-    """Position of the winner by a metric's mean over the folds, and why in words.
-
-    Equal candidates keep their order. One on which the metric is never defined cannot win; DataError
-    when none can.
-    """
-    chosen = metric(name, task)
-    means = [
-        (position, value)
-        for position, result in enumerate(results)
-        if (value := result.mean(name)) is not None
-    ]
-    if not means:
-        raise DataError(f"metric {name} is defined on no fold of any candidate; declare longer folds")
-    ranked = sorted(means, key=lambda pair: -pair[1] if chosen.greater_is_better else pair[1])
-    first = ranked[0]
-    words = f"{results[first[0]].candidate.trainer} has the best mean {name}, {first[1]:.4f}"
-    if len(ranked) > 1:
-        words += f", before {results[ranked[1][0]].candidate.trainer} with {ranked[1][1]:.4f}"
-    return first[0], words

@@ -43,6 +43,18 @@ def time_ordered(times: NDArray[np.datetime64], folds: int) -> list[Fold]:
     ]
 
 
+def newest_days(times: NDArray[np.datetime64], judged_days: int) -> Fold | None:
+    """The fold that judges on the newest so many distinct days and trains on all before; None without any
+    day before.
+    """
+    days = times.astype("datetime64[D]")
+    distinct = np.unique(days)
+    if len(distinct) <= judged_days:
+        return None
+    start = distinct[-judged_days]
+    return Fold(np.flatnonzero(days < start), np.flatnonzero(days >= start))
+
+
 def shuffled(target: NDArray[np.float64], folds: int, *, seed: int, stratified: bool) -> list[Fold]:
     """Seeded folds for rows without a time; ``stratified`` keeps the class shares. At least two folds."""
     folds = max(folds, 2)

@@ -12,7 +12,7 @@ import numpy as np
 
 from mlops_assets.training.dictionary import golden_positions, row_values
 from mlops_assets.training.trainers import FittedModel, trainer
-from serve.schema import FeatureSpec, GoldenRow, ModelManifest, Task
+from serve.schema import FeatureSpec, GoldenRow, ModelManifest, Task, TrainingWindow
 from serve.scoring import package_digest, scorer_from_bytes
 
 if TYPE_CHECKING:
@@ -44,6 +44,7 @@ def package(
     threshold: float,
     training_set_version: str,
     entity: Sequence[str] = (),
+    training_window: TrainingWindow | None = None,
     golden: int = 8,
 ) -> ModelPackage:
     """The package of a fitted model, with golden rows taken from ``rows`` and scored one at a time.
@@ -63,6 +64,7 @@ def package(
         threshold=threshold,
         training_set_version=training_set_version,
         entity=tuple(entity),
+        training_window=training_window,
     )
     scorer = scorer_from_bytes(bare, fitted.payload)
     examples = []

@@ -1,16 +1,17 @@
 """One part of a training set as the arrays that trainers and judges take. Pure."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mlops_assets.training.dictionary import with_dictionaries
-from mlops_assets.training.folds import Fold, shuffled, time_ordered
+from mlops_assets.training.folds import Fold, newest_days, shuffled, time_ordered
 from mlops_assets.training.training_set import EVALUATE, LABEL, SPLIT, TRAIN
-from serve.schema import FeatureSpec, Task
+from mlops_assets.training.window import within
+from serve.schema import FeatureSpec, Task, TrainingWindow
 from serve.scoring import Encoder
 
 if TYPE_CHECKING:
@@ -36,6 +37,45 @@ class TrainingData:
         if self.times is not None:
             return time_ordered(self.times, count)
         return shuffled(self.target, count, seed=seed, stratified=task != "regression")
+
+    def newest_fold(self, judged_days: int) -> Fold | None:
+        """The fold that judges on the newest days; None when rows have no time, or too few days."""
+        return None if self.times is None else newest_days(self.times, judged_days)
+
+    @property
+    def days(self) -> NDArray[np.int64] | None:
+        """Day number of each row; None when rows have no time."""
+        return None if self.times is None else self.times.astype("datetime64[D]").astype(np.int64)
+
+    @property
+    def span(self) -> tuple[str, str]:
+        """First and last day, like 2024-03-01; empty texts when rows have no time."""
+        if self.times is None:
+            return "", ""
+        first, last = (np.datetime_as_string(self.times[place], unit="D") for place in (0, -1))
+        return str(first), str(last)
+
+    def trained_window(self, window_days: int | None) -> TrainingWindow | None:
+        """What a model that was trained on these rows says of its window; None: it was all history."""
+        first, last = self.span
+        return TrainingWindow(days=window_days, first_day=first, last_day=last) if window_days else None
+
+    def within(self, window_days: int | None) -> "TrainingData":
+        """The rows of the newest so many days; None: all of them, the same object.
+
+        The category dictionaries stay those of the whole part: what a request may send does not depend on
+        which window won.
+        """
+        if window_days is None or self.days is None:
+            return self
+        kept = within(self.days, window_days)
+        return replace(
+            self,
+            frame=self.frame[kept].reset_index(drop=True),
+            matrix=self.matrix[kept],
+            target=self.target[kept],
+            times=None if self.times is None else self.times[kept],
+        )
 
 
 def training_data(

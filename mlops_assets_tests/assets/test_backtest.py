@@ -258,11 +258,16 @@ def test_overrides_change_what_they_name_and_nothing_else() -> None:
     assert overridden(MONITOR, "") is MONITOR and overrides("", "") == ""
 
 
-def test_the_last_winner_is_trained_unless_one_is_named() -> None:
+def test_the_last_winner_is_trained_with_its_windows_unless_one_is_named() -> None:
     def names(**chosen: Any) -> list[str]:
-        return [one.trainer for one in recipe_of(MODEL, _view(), **chosen).candidates]
+        return [one.name for one in recipe_of(MODEL, _view(), **chosen).candidates]
 
-    assert names() == ["lightgbm"]
-    assert names(won=1) == ["random_forest"] and names(won=5) == ["lightgbm"]
-    assert names(trainer="random_forest", won=0) == ["random_forest"]
-    assert names(trainer="all") == ["lightgbm", "random_forest"]
+    boosted, forest = (
+        [name, f"{name} 90d", f"{name} 28d", f"{name} 7d"] for name in ("lightgbm", "random_forest")
+    )
+    assert names() == names(won=3) == boosted
+    assert names(won=4) == names(won=7) == forest and names(won=9) == boosted
+    assert names(trainer="random_forest", won=0) == forest
+    assert names(trainer="all") == [*boosted, *forest]
+    with pytest.raises(UnknownName, match=r"'ridge'\. Allowed: all, lightgbm, random_forest"):
+        names(trainer="ridge")

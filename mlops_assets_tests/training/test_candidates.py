@@ -1,4 +1,4 @@
-"""Candidates on the same folds, the winner and why, and the package that comes of it."""
+"""Candidates on the same folds, and the package that comes of one."""
 
 import hashlib
 import subprocess
@@ -12,7 +12,7 @@ from mlops_assets.errors import DataError
 from mlops_assets.evaluation.baseline import baseline_scores
 from mlops_assets.evaluation.metrics import SELECTING, metric
 from mlops_assets.testing.conformance.small_tables import CLASSES, small_frame
-from mlops_assets.training.candidates import Candidate, CandidateResult, FoldResult, best, compete
+from mlops_assets.training.candidates import Candidate, CandidateResult, FoldResult, compete
 from mlops_assets.training.folds import Fold, shuffled, time_ordered
 from mlops_assets.training.package import ModelPackage, package
 from mlops_assets.training.plots import candidates_plot, importance_plot, training_set_plot
@@ -83,33 +83,6 @@ def test_the_scores_are_out_of_fold() -> None:
         seed=1,
     )
     assert found.mean("roc_auc") == pytest.approx(0.5, abs=0.07)
-
-
-def test_the_lowest_loss_wins_and_the_reason_has_both_numbers() -> None:
-    position, why = best(
-        [result("xgboost", [0.5, 0.5]), result("lightgbm", [0.4, 0.5])], "log_loss", "binary"
-    )
-    assert position == 1 and why == "lightgbm has the best mean log_loss, 0.4500, before xgboost with 0.5000"
-
-
-def test_the_highest_ranking_wins() -> None:
-    results = [result("xgboost", [0.7], "roc_auc"), result("lightgbm", [0.8], "roc_auc")]
-    assert best(results, "roc_auc", "binary")[0] == 1
-
-
-def test_equal_candidates_keep_the_declared_order() -> None:
-    assert best([result("xgboost", [0.5]), result("lightgbm", [0.5])], "log_loss", "binary")[0] == 0
-
-
-def test_a_fold_without_an_answer_is_left_out_of_the_mean() -> None:
-    assert result("lightgbm", [0.4, None, 0.6], "roc_auc").mean("roc_auc") == pytest.approx(0.5)
-
-
-@pytest.mark.parametrize("value", [None, float("nan")])
-def test_a_candidate_without_a_defined_metric_cannot_win(value: float | None) -> None:
-    assert best([result("xgboost", [value]), result("lightgbm", [9.0])], "log_loss", "binary")[0] == 1
-    with pytest.raises(DataError, match="log_loss is defined on no fold"):
-        best([result("xgboost", [value])], "log_loss", "binary")
 
 
 @pytest.mark.parametrize("name", ["lightgbm", "logistic_regression"])

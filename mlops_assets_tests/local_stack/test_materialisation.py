@@ -15,7 +15,14 @@ from mlops_assets.documents.missing import MissingDocument
 from mlops_assets.errors import StackError
 from mlops_assets.local_stack import materialisation
 from mlops_assets.local_stack.layout import Layout
-from mlops_assets.local_stack.materialisation import Gap, PlannedRun, missing, planned_runs, run_all
+from mlops_assets.local_stack.materialisation import (
+    Gap,
+    PlannedRun,
+    RunProgress,
+    missing,
+    planned_runs,
+    run_all,
+)
 from mlops_assets.rollout.desired_state import GATEWAY_BUILDER
 
 DAYS = dg.DailyPartitionsDefinition("2013-01-01", end_date="2013-01-08")
@@ -362,3 +369,23 @@ def test_two_do_not_build_the_same_graph_at_once(tmp_path):
         pass
     with materialisation._alone(layout):
         pass
+
+
+def test_progress_is_told_from_within_a_run_and_after_one_that_failed() -> None:
+    told: list[tuple[int, int, str] | None] = []
+
+    @dg.asset
+    def first(context: dg.AssetExecutionContext) -> None:
+        told.append(RunProgress(context.instance, context.run.run_id).now())
+
+    @dg.asset(deps=[first])
+    def second(context: dg.AssetExecutionContext) -> None:
+        progress = RunProgress(context.instance, context.run.run_id)
+        told.extend([progress.now(), progress.now()])
+        raise ValueError("no")
+
+    with dg.DagsterInstance.ephemeral() as instance:
+        assert RunProgress(instance, "of-no-run").now() is None
+        run = dg.materialize([first, second], instance=instance, raise_on_error=False)
+        assert told == [(0, 2, "first"), (1, 2, "second"), (1, 2, "second")]
+        assert RunProgress(instance, run.run_id).now() == (2, 2, "")

@@ -17,7 +17,6 @@ MOST_LINES, MOST_PARAMETERS = 60, 6
 SAME_NAME: Mapping[str, str] = {
     "Cursor": "what a sensor keeps between two ticks: each has its own, which nothing else uses",
     "Monitored": "a deployment that a monitor watches, and a version whose health the referee watches",
-    "Site": "where a serving target is, and an endpoint under test (tests only)",
 }
 """Names that several classes have, and of what. Best none."""
 

@@ -92,8 +92,8 @@ def test_gpu_on_a_cluster_without_one_is_refused_at_once(
         monkeypatch.setenv(name, value)
     bare = client.model_copy(update={"dashboard_url": ray_cluster.dashboard_url})
     with pytest.raises(DeploymentError, match=r"no GPU in the cluster \(.*: 0 GPU, 4 CPU\)"):
-        bare.require_resources(application="flights--v3", device="gpu", num_gpus=0.5)
-    placed = bare.require_resources(application="flights--v3", device="auto", num_gpus=0.5)
+        bare.target.require_resources(application="flights--v3", device="gpu", num_gpus=0.5)
+    placed = bare.target.require_resources(application="flights--v3", device="auto", num_gpus=0.5)
     assert (placed.device, placed.num_gpus) == ("cpu", 0)
 
 

@@ -22,7 +22,7 @@ from rich.table import Table
 from bench.walk_forward import dataset, declarations
 from mlops_assets import environment
 from mlops_assets.assets.backtest import monitoring_of, overridden, recipe_of
-from mlops_assets.backtest.replay import Monitoring, regimes, replay
+from mlops_assets.backtest.replay import Monitoring, ReplayedUseCase, regimes, replay
 from mlops_assets.backtest.report import (
     backtest_plot,
     comparison_rows,
@@ -30,7 +30,7 @@ from mlops_assets.backtest.report import (
     month_rows,
     retrain_rows,
 )
-from mlops_assets.backtest.trainings import History, Recipe, Trainings, make_history
+from mlops_assets.backtest.trainings import History, Recipe, RowKeys, make_history
 from mlops_assets.defs.flights.features import arrived_late, flight_features
 from mlops_assets.documents.dataset import DatasetDeclaration
 from mlops_assets.documents.drift_monitor import DriftMonitorDeclaration
@@ -75,8 +75,7 @@ def flights_history(model: ModelDeclaration, labels_after: timedelta = LABELS_AF
     return make_history(
         frame.drop(columns=LABEL),
         frame[[*keys, LABEL]],
-        join_keys=keys,
-        event_timestamp=view.event_timestamp,
+        RowKeys(keys, view.event_timestamp),
         task=model.task,
         classes=model.classes,
         labels_after=labels_after,
@@ -109,20 +108,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     model = ModelDeclaration(**declarations("ModelComponent")[0])
     monitoring = declared_monitor(chosen.monitor)
     history = flights_history(model)
-    trainings = Trainings(
-        history,
-        flights_recipe(model),
-        window_days=monitoring.window / timedelta(days=1),
-        report=console.log,
-    )
     found = replay(
-        history,
-        trainings.recipe,
-        monitoring,
+        ReplayedUseCase(history, flights_recipe(model), monitoring),
         regimes(chosen.regime or ALL),
         start=START,
         end=END,
-        trainings=trainings,
         report=console.log,
     )
     if chosen.plot:

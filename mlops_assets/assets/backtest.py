@@ -171,8 +171,8 @@ def backtest_asset(group: str, monitored: MonitoredModel) -> dg.AssetsDefinition
 def _replayed(
     context: dg.AssetExecutionContext, config: BacktestConfig, lake: Lake, monitored: MonitoredModel
 ) -> "Backtest":
-    from mlops_assets.backtest.replay import regimes, replay
-    from mlops_assets.backtest.trainings import make_history
+    from mlops_assets.backtest.replay import ReplayedUseCase, regimes, replay
+    from mlops_assets.backtest.trainings import RowKeys, make_history
     from mlops_assets.training.training_set import LABEL
 
     model, view = monitored.model, monitored.model.view
@@ -182,8 +182,7 @@ def _replayed(
     history = make_history(
         model.features.read(lake, columns=model.features.columns),
         outcomes[keys].assign(**{LABEL: model.label.of(outcomes)}),
-        join_keys=keys,
-        event_timestamp=view.event_timestamp,
+        RowKeys(keys, view.event_timestamp),
         task=model.declaration.task,
         classes=model.declaration.classes,
         labels_after=monitor.labels.within,
@@ -191,9 +190,11 @@ def _replayed(
     start, end = _span(history, config)
     won = _winner(context.instance, model.declaration.name)
     return replay(
-        history,
-        recipe_of(model.declaration, view, trainer=config.trainer, won=won),
-        monitoring_of(monitor),
+        ReplayedUseCase(
+            history,
+            recipe_of(model.declaration, view, trainer=config.trainer, won=won),
+            monitoring_of(monitor),
+        ),
         regimes(config.regimes),
         start=start,
         end=end,

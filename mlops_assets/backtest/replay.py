@@ -1,8 +1,8 @@
-"""A use case's own history, replayed under several ways of retraining: which is worth what. Pure.
+"""The history of a use case, replayed under several regimes of retraining, to compare their worth. Pure.
 
-Belongs here: walking through time, letting each regime's model answer, asking the production's functions
-what they would have decided, and the quality that came of it. Does not belong here: training and judging
-one model (``trainings.py``), tables and plots (``report.py``), reading the data (components).
+Belongs here: the passage of time, which model answers in each regime, the decisions of production's
+functions, and the quality of the answers. Does not belong here: training and judging one model
+(``trainings.py``), tables and plots (``report.py``), reading the data (``assets/backtest.py``).
 
 A drift-triggered regime is decided by the same code as the loop: ``assess_window``, ``window_performance``,
 ``drift_verdict``, ``next_action`` and with it the governor, on the labels that had arrived by then. Every
@@ -50,18 +50,20 @@ SHOWN: Mapping[Task, tuple[str, ...]] = {
     "multiclass": ("log_loss", "accuracy"),
     "regression": ("rmse", "mae"),
 }
-"""Metrics of a task that are compared, the first one is drawn."""
+"""Metrics that the regimes of a task are compared by; the first one is drawn."""
 
-_STEPS_AT_ONCE = 10
-"""More decisions than this at one moment would be a loop that feeds itself."""
+_ACTIONS_AT_ONCE = 10
+"""More actions than this at one moment would be a loop that feeds itself."""
 
 
 @dataclass(frozen=True)
 class Regime:
-    """A way of retraining. ``schedule`` monthly: the first of a month, weekly: Mondays, four_weekly: every
-    fourth Monday, all at 00:00 UTC.
+    """A rule for when to retrain.
 
-    ``gated`` False lets every retrained model answer, whatever the gate says of it.
+    ``schedule`` monthly: the first of a month, weekly: Mondays, four_weekly: every fourth Monday, all at
+    00:00 UTC.
+
+    ``gated`` False: every retrained model answers, whatever its verdict at the gate.
     """
 
     name: str
@@ -105,7 +107,7 @@ class Monitoring:
 
 @dataclass(frozen=True)
 class Period:
-    """How good the answers of a stretch of time were: every metric of the task on its labelled rows."""
+    """The quality of the answers in a stretch of time: every metric of the task on its labelled rows."""
 
     start: str
     end: str
@@ -116,7 +118,7 @@ class Period:
 
 @dataclass(frozen=True)
 class Retrain:
-    """One retrain: when, of which version it became, what the gate said, and the newest row it saw."""
+    """One retrain: its time, the version it made, the gate's verdict, and the newest row that was known."""
 
     at: str
     version: str
@@ -128,8 +130,10 @@ class Retrain:
 
 @dataclass(frozen=True)
 class ReplayedEpisode:
-    """An episode, and how long it took to see: ``delay_days`` from the start of the first window that it was
-    opened on (or of the version's answers, when that was later) to the opening.
+    """An episode and its delay.
+
+    ``delay_days``: from the start of the first window that it was opened on (or of the version's answers,
+    when that was later) to the opening.
     """
 
     number: int
@@ -143,10 +147,10 @@ class ReplayedEpisode:
 
 @dataclass(frozen=True)
 class RegimeReplay:
-    """What one regime would have done. ``windows`` and ``months`` cover the whole time, oldest first.
+    """The outcome of one regime. ``windows`` and ``months`` cover the whole time, oldest first.
 
-    ``decisions``: for drift-triggered, what the policy said whenever it said something new, as (time, action,
-    reason). ``data_age_days``: mean age of the answering model's newest training row, over all answers.
+    ``decisions``: for regime drift, each new verdict of the policy, as (time, action, reason).
+    ``data_age_days``: mean age of the answering model's newest training row, over all answers.
     """
 
     regime: str
@@ -158,7 +162,7 @@ class RegimeReplay:
     data_age_days: float
 
     def mean(self, name: str) -> float | None:
-        """Plain mean of a metric over the months on which it is defined; None when it is on none."""
+        """Plain mean of a metric over the months that have it; None when no month has it."""
         values = [value for one in self.months if (value := one.metrics.get(name)) is not None]
         return float(np.mean(values)) if values else None
 
@@ -178,7 +182,7 @@ class RegimeReplay:
 
 @dataclass(frozen=True)
 class Backtest:
-    """All regimes over the same time. ``first``: what the gate said of the model they start with."""
+    """All regimes over the same time. ``first``: the gate's verdict on the model that they start with."""
 
     model: str
     task: Task
@@ -235,27 +239,33 @@ class Backtest:
             )
             return cls(**{**values, "replays": replays})
         except (TypeError, KeyError) as error:
-            raise DataError(f"this is no backtest: {error}. Make it again with mlops backtest") from error
+            raise DataError(f"the values are not a backtest: {error}. Run mlops backtest again") from error
+
+
+@dataclass(frozen=True)
+class ReplayedUseCase:
+    """A use case as a replay needs it: its rows, how its model is made, and how its drift is monitored."""
+
+    history: History
+    recipe: Recipe
+    monitoring: Monitoring
 
 
 def replay(
-    history: History,
-    recipe: Recipe,
-    monitoring: Monitoring,
+    use_case: ReplayedUseCase,
     chosen: Sequence[Regime],
     *,
     start: datetime,
     end: datetime,
-    trainings: Trainings | None = None,
     report: Callable[[str], None] = lambda line: None,
 ) -> Backtest:
     """Every chosen regime from ``start`` to ``end`` (exclusive, both with a zone).
 
-    The first model is made of what was known at ``start`` and answers from there on, whatever the gate says
-    of it. ``trainings`` may be handed in to share models with another replay of the same history and recipe.
-    ``report`` takes a line on each step. Raises DataError when ``end`` is not after ``start``, when no row
-    lies between, or when too little is known at ``start``.
+    The first model is made of what was known at ``start`` and answers from there on, whatever its verdict at
+    the gate. ``report`` takes one line per training, retrain and episode. Raises DataError when ``end`` is
+    not after ``start``, when no row lies between, or when too little is known at ``start``.
     """
+    history, monitoring = use_case.history, use_case.monitoring
     rows = history.between(start, end)
     if end <= start or rows.start == rows.stop:
         raise DataError(
@@ -263,28 +273,24 @@ def replay(
             f"{np.datetime_as_string(history.times[0], unit='D')} to "
             f"{np.datetime_as_string(history.times[-1], unit='D')}"
         )
-    if trainings is None:
-        trainings = Trainings(
-            history, recipe, window_days=monitoring.window / timedelta(days=1), report=report
-        )
+    window_days = monitoring.window / timedelta(days=1)
+    trainings = Trainings(history, use_case.recipe, window_days=window_days, report=report)
     try:
         first = trainings.at(start)
     except DataError as error:
         raise DataError(f"no first model at {start:%Y-%m-%d}: {error}") from error
     verdict = trainings.verdict(first, None, "")
     report(f"first model at {start:%Y-%m-%d}: {verdict.outcome}")
-    replays = [
-        _Walk(regime, history, trainings, monitoring, first, start, end, report).run() for regime in chosen
-    ]
+    shared = _Shared(history, trainings, monitoring, first, start, end, report)
     return Backtest(
-        model=recipe.name,
+        model=use_case.recipe.name,
         task=history.task,
         start=start.isoformat(),
         end=end.isoformat(),
         first=f"{verdict.outcome}: {verdict.reason}",
-        replays=tuple(replays),
+        replays=tuple(_RegimeRun(regime, shared).run() for regime in chosen),
         monitoring={
-            "window_days": monitoring.window / timedelta(days=1),
+            "window_days": window_days,
             "min_rows": monitoring.min_rows,
             "labels_within_days": monitoring.watermark.within / timedelta(days=1),
             "max_data_age_days": monitoring.max_data_age / timedelta(days=1),
@@ -294,9 +300,22 @@ def replay(
     )
 
 
+@dataclass(frozen=True)
+class _Shared:
+    """What every regime starts from. ``start`` and ``end`` carry a zone."""
+
+    history: History
+    trainings: Trainings
+    monitoring: Monitoring
+    first: ReplayedModel
+    start: datetime
+    end: datetime
+    report: Callable[[str], None]
+
+
 @dataclass
 class _Served:
-    """The version that answers: its label, since when, and its windows as far as they are measured."""
+    """The version that answers: its label, its first moment, and its windows as far as they are measured."""
 
     label: str
     model: ReplayedModel
@@ -304,7 +323,7 @@ class _Served:
     drift: dict[str, WindowDrift] = field(default_factory=dict)
     performance: dict[str, WindowPerformance] = field(default_factory=dict)
     measured: set[str] = field(default_factory=set)
-    """Windows that will not change any more: all labels that were waited for are in."""
+    """Windows that will not change any more, because no label of theirs is waited for."""
 
 
 _OUTCOMES: dict[str, AttemptOutcome] = {
@@ -314,46 +333,36 @@ _OUTCOMES: dict[str, AttemptOutcome] = {
 }
 
 
-class _Walk:
-    """One regime's way through time."""
+class _RegimeRun:
+    """One regime from the start to the end."""
 
-    def __init__(
-        self,
-        regime: Regime,
-        history: History,
-        trainings: Trainings,
-        monitoring: Monitoring,
-        first: ReplayedModel,
-        start: datetime,
-        end: datetime,
-        report: Callable[[str], None],
-    ) -> None:
-        self.regime, self.history, self.trainings = regime, history, trainings
-        self.monitoring, self.report = monitoring, report
-        self.start, self.end = start, end
-        self.served = _Served("v1", first, start)
+    def __init__(self, regime: Regime, shared: _Shared) -> None:
+        self.regime, self.history, self.trainings = regime, shared.history, shared.trainings
+        self.monitoring, self.report = shared.monitoring, shared.report
+        self.start, self.end = shared.start, shared.end
+        self.served = _Served("v1", shared.first, shared.start)
         self.versions = 1
         self.answered: list[tuple[slice, ReplayedModel]] = []
         self.retrains: list[Retrain] = []
         self.log = EpisodeLog()
         self.delays: dict[int, float | None] = {}
         self.decisions: list[tuple[str, str, str]] = []
-        self.said: tuple[object, ...] = ()
-        self.facts = LoopFacts(served="v1", served_data=first.data_until.isoformat())
+        self.newest_signals: tuple[object, ...] = ()
+        self.facts = LoopFacts(served="v1", served_data=shared.first.data_until.isoformat())
 
     def run(self) -> RegimeReplay:
         step = min(timedelta(days=1), self.monitoring.window)
         now = self.start
         while now < self.end:
             if self.regime.schedule == "drift":
-                self._decide(now)
+                self._run_loop(now)
             elif now > self.start and _due(self.regime.schedule, now, step):
                 self._retrain(now, None)
             now += step
         self._answered_until(self.end)
         return self._result()
 
-    # What one retrain does.
+    # One retrain.
 
     def _retrain(self, now: datetime, episode: int | None) -> AttemptOutcome:
         challenger = self.trainings.at(now)
@@ -381,33 +390,33 @@ class _Walk:
         if rows.stop > rows.start:
             self.answered.append((rows, self.served.model))
 
-    # What the loop does at one moment.
+    # The loop at one moment.
 
-    def _decide(self, now: datetime) -> None:
+    def _run_loop(self, now: datetime) -> None:
         self._measure(now)
-        decision = self._decision(now)
-        # Words change with every day that data ages; what they say does not.
-        said = (decision.version, *((one.name, one.action, one.agreeing) for one in decision.signals))
-        if said != self.said:
-            self.said = said
-            self.decisions.append((now.isoformat(), decision.action, decision.reason))
-        for _ in range(_STEPS_AT_ONCE):
+        verdict = self._drift_verdict(now)
+        # The reason changes with every day that data ages, so signals tell whether a verdict is new.
+        signals = (verdict.version, *((one.name, one.action, one.agreeing) for one in verdict.signals))
+        if signals != self.newest_signals:
+            self.newest_signals = signals
+            self.decisions.append((now.isoformat(), verdict.action, verdict.reason))
+        for _ in range(_ACTIONS_AT_ONCE):
             facts = replace(
                 self.facts,
                 served=self.served.label,
                 data=self._newest_data(now),
                 served_data=self.served.model.data_until.isoformat(),
             )
-            step = next_action(self.log, decision, facts, LoopRules(self.monitoring.governor), now)
-            self.log = step.log
-            if step.kind in ("wait", "reconcile"):
+            action = next_action(self.log, verdict, facts, LoopRules(self.monitoring.governor), now)
+            self.log = action.log
+            if action.kind in ("wait", "reconcile"):
                 return
-            if step.kind == "open" and step.episode is not None:
-                self.delays[step.episode] = self._delay(decision, now)
-                self.report(f"{self.regime.name} {now:%Y-%m-%d}: episode {step.episode}: {decision.reason}")
-            if step.kind == "grant":
+            if action.kind == "open" and action.episode is not None:
+                self.delays[action.episode] = self._delay(verdict, now)
+                self.report(f"{self.regime.name} {now:%Y-%m-%d}: episode {action.episode}: {verdict.reason}")
+            if action.kind == "grant":
                 before = self.served.label
-                outcome = self._retrain(now, step.episode)
+                outcome = self._retrain(now, action.episode)
                 self.facts = replace(
                     self.facts,
                     attempt=AttemptFacts(
@@ -418,15 +427,15 @@ class _Walk:
                     ),
                 )
                 if self.served.label != before:
-                    # The new version has no windows yet; the old one's say nothing about it.
-                    decision = self._decision(now)
-        raise RuntimeError(f"the loop came to no end at {now.isoformat()}: {step.kind}, {step.reason}")
+                    # The windows of the old version say nothing about the new one, which has none yet.
+                    verdict = self._drift_verdict(now)
+        raise RuntimeError(f"the loop at {now.isoformat()} did not end: {action.kind}, {action.reason}")
 
     def _newest_data(self, now: datetime) -> str | None:
         known = self.history.times[self.history.known(now)]
         return str(known[-1]) if len(known) else None
 
-    def _decision(self, now: datetime) -> DriftVerdict:
+    def _drift_verdict(self, now: datetime) -> DriftVerdict:
         served, limit = self.served, self.monitoring.max_data_age
         return drift_verdict(
             self.monitoring.policy,
@@ -435,16 +444,16 @@ class _Walk:
             data_age=DataAge(served.label, now - served.model.trained_until, limit, now),
         )
 
-    def _delay(self, decision: DriftVerdict, now: datetime) -> float | None:
+    def _delay(self, verdict: DriftVerdict, now: datetime) -> float | None:
         shown = [
             datetime.fromisoformat(one.evidence_since)
             - (timedelta(0) if one.name == "age" else self.monitoring.window)
-            for one in decision.signals
+            for one in verdict.signals
             if one.action == "open" and one.evidence_since
         ]
         return (now - max(min(shown), self.served.since)) / timedelta(days=1) if shown else None
 
-    # What is measured.
+    # Measurements.
 
     def _measure(self, now: datetime) -> None:
         for window in ended_windows(self.served.since, now, self.monitoring.window):
@@ -527,7 +536,7 @@ class _Walk:
         classes = len(self.history.classes or ())
         return np.empty((0, classes)) if self.history.task == "multiclass" else np.empty(0)
 
-    # What came of it.
+    # The result.
 
     def _result(self) -> RegimeReplay:
         history = self.history
@@ -544,13 +553,13 @@ class _Walk:
             part = history.between(max(start, self.start), min(end, self.end))
             target = history.target[part]
             labelled = ~np.isnan(target)
-            said = scores[part.start - rows.start : part.stop - rows.start]
+            answers = scores[part.start - rows.start : part.stop - rows.start]
             return Period(
                 start=max(start, self.start).isoformat(),
                 end=min(end, self.end).isoformat(),
                 answers=len(target),
                 labelled=int(labelled.sum()),
-                metrics=metric_values(history.task, target[labelled], said[labelled]),
+                metrics=metric_values(history.task, target[labelled], answers[labelled]),
             )
 
         windows = ended_windows(self.start, self.end + self.monitoring.window, self.monitoring.window)

@@ -1,11 +1,12 @@
-"""What a person reads of a backtest: the comparison as table rows, the retrains, and the plot. Pure.
+"""A finished backtest for people: tables of regimes, months and retrains, a sentence, and a plot. Pure.
 
-Belongs here: a finished backtest in, rows and PNG bytes out. Does not belong here: replaying
+Belongs here: table rows and PNG bytes of a backtest. Does not belong here: replaying
 (``replay.py``), the layout of a table (``assets/metadata.py``), the style of a plot
 (``evaluation/drawing.py``).
 """
 
 from datetime import datetime, timedelta
+from typing import Any
 
 from mlops_assets.backtest.replay import SHOWN, Backtest, RegimeReplay
 from mlops_assets.evaluation.drawing import COLOURS, FAINT, INK, blank, dress, legend, png
@@ -48,7 +49,7 @@ def month_rows(found: Backtest) -> list[dict[str, str]]:
 
 
 def retrain_rows(found: Backtest) -> list[dict[str, str]]:
-    """One row per retrain that drift asked for: when, in which episode and why, and what the gate said."""
+    """One row per retrain of regime drift: its time, its episode and why that opened, the gate's verdict."""
     one = found.replay_of("drift")
     if one is None:
         return []
@@ -99,44 +100,22 @@ def backtest_plot(found: Backtest) -> bytes:
     dress(middle, f"Gain in {name} over never retraining (up is better)", "", "Gain")
     middle.axhline(0, color=FAINT, linewidth=1)
     dress(bottom, "Retrains: filled passed the gate, hollow did not", "", "", grid="x")
-    # Drift is what one looks at; the calendars stand behind it.
+    # Regime drift is drawn in front of the schedules.
     ordered = sorted(found.replays, key=lambda one: one.regime != "drift")
     colours = {one.regime: colour for one, colour in zip(ordered, COLOURS, strict=False)}
     sign = 1.0 if metric(name, found.task).greater_is_better else -1.0
     for depth, one in enumerate(ordered):
-        colour, width = colours.get(one.regime, FAINT), 2.2 if one.regime == "drift" else 1.3
+        style = {
+            "color": colours.get(one.regime, FAINT),
+            "linewidth": 2.2 if one.regime == "drift" else 1.3,
+            "zorder": 9 - depth,
+        }
         times, values = _line(one, name)
-        top.plot(times, values, color=colour, linewidth=width, zorder=9 - depth, label=_words(one.regime))
+        top.plot(times, values, label=_words(one.regime), **style)
         if never is not None and one is not never:
-            base = [window.metrics.get(name) for window in never.windows]
-            gains = [
-                sign * (ours - theirs) if ours is not None and theirs is not None else float("nan")
-                for ours, theirs in zip(_values(one, name), base, strict=True)
-            ]
-            middle.plot(times, gains, color=colour, linewidth=width, zorder=9 - depth)
+            middle.plot(times, [sign * gain for gain in _gains(one, never, name)], **style)
     for place, one in enumerate(reversed(ordered)):
-        colour = colours.get(one.regime, FAINT)
-        for episode in one.episodes:
-            opened = datetime.fromisoformat(episode.opened_at)
-            closed = datetime.fromisoformat(episode.closed_at or found.end)
-            bottom.barh(
-                place,
-                max(closed - opened, timedelta(hours=12)),
-                left=opened,
-                height=0.5,
-                color=colour,
-                alpha=0.25,
-            )
-        for retrain in one.retrains:
-            bottom.plot(
-                [datetime.fromisoformat(retrain.at)],
-                [place],
-                marker="o",
-                markersize=5,
-                markeredgecolor=colour,
-                color=colour if retrain.outcome == "promoted" else "white",
-                linewidth=0,
-            )
+        _draw_retrains(bottom, place, one, colours.get(one.regime, FAINT), found.end)
     bottom.set_yticks(range(len(ordered)), [_words(one.regime) for one in reversed(ordered)])
     bottom.set_ylim(-0.6, len(ordered) - 0.4)
     locator = AutoDateLocator()
@@ -147,6 +126,33 @@ def backtest_plot(found: Backtest) -> bytes:
     else:
         legend(top)
     return png(figure)
+
+
+def _draw_retrains(axes: Any, place: int, one: RegimeReplay, colour: str, end: str) -> None:
+    """The line of one regime: bars of its episodes, marks of its retrains."""
+    for episode in one.episodes:
+        opened = datetime.fromisoformat(episode.opened_at)
+        closed = datetime.fromisoformat(episode.closed_at or end)
+        length = max(closed - opened, timedelta(hours=12))
+        axes.barh(place, length, left=opened, height=0.5, color=colour, alpha=0.25)
+    for retrain in one.retrains:
+        axes.plot(
+            [datetime.fromisoformat(retrain.at)],
+            [place],
+            marker="o",
+            markersize=5,
+            markeredgecolor=colour,
+            color=colour if retrain.outcome == "promoted" else "white",
+            linewidth=0,
+        )
+
+
+def _gains(one: RegimeReplay, never: RegimeReplay, name: str) -> list[float]:
+    """By how much each window's metric is above that of never retraining; NaN where one is not defined."""
+    return [
+        ours - theirs if ours is not None and theirs is not None else float("nan")
+        for ours, theirs in zip(_values(one, name), _values(never, name), strict=True)
+    ]
 
 
 def _words(regime: str) -> str:

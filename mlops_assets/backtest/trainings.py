@@ -1,7 +1,7 @@
-"""Models as they would have been trained at past moments, each trained once. Pure.
+"""Models as production would have trained them at past moments, each trained once. Pure.
 
-Belongs here: what was known at a moment, the model that production would have made of it, its verdict, drift
-reference and scores. Does not belong here: when one is trained and which one answers (``replay.py``).
+Belongs here: the rows known at a moment, the model of them, its verdict, drift reference and scores.
+Does not belong here: when a model is trained and which one answers (``replay.py``).
 
 Everything goes through the functions that the assets call: ``assemble``, the declared trainer, ``package``,
 ``judge``, ``make_reference``. A model is a function of the rows that were known, so regimes share them.
@@ -23,12 +23,13 @@ from mlops_assets.training.candidates import Candidate
 from mlops_assets.training.competition import Competition, won
 from mlops_assets.training.package import ModelPackage, package
 from mlops_assets.training.trainers import trainer
-from mlops_assets.training.training_data import training_data
+from mlops_assets.training.training_data import TrainingData, training_data
 from mlops_assets.training.training_set import (
     EVALUATE,
     LABEL,
     SPLIT,
     TRAIN,
+    TrainingSet,
     assemble,
     encode_target,
     with_labels,
@@ -44,17 +45,17 @@ Positions = NDArray[np.int64]
 
 _ROW = "history row"
 _BLOCK = 16_384
-"""Rows scored at a time: few calls of a library, and little in vain for a model that answers for a week."""
+"""Rows scored at a time: few calls of a library, and few needless rows for a model that answers a week."""
 
 
 @dataclass(frozen=True)
 class History:
-    """Every row of a use case in order of event time, with what came true and when that was known.
+    """Every row of a use case in order of event time, with its label and when the label was known.
 
     ``frame`` (n rows, index from 0): join keys, event timestamp (UTC), features, ``label`` as the label
     function gives it (missing: never labelled). ``target`` (n,): class codes or numbers, NaN without label.
-    ``times``, ``known_at`` (n,): datetime64[ns], UTC; ``days`` (n,): day numbers. Before ``known_at`` a row
-    can be answered, but neither trained on nor judged.
+    ``times``, ``known_at`` (n,): datetime64[ns], UTC; ``days`` (n,): day numbers. Before ``known_at`` a model
+    can answer a row, but it is neither trained nor judged on it.
     """
 
     frame: "pd.DataFrame"
@@ -87,12 +88,19 @@ def as_datetime(moment: np.datetime64) -> datetime:
     return datetime.fromtimestamp(int(moment.astype("datetime64[us]").astype(np.int64)) / 1_000_000, tz=UTC)
 
 
+@dataclass(frozen=True)
+class RowKeys:
+    """The columns that identify a row, and the one with its time."""
+
+    join_keys: Sequence[str]
+    event_timestamp: str | None
+
+
 def make_history(
     features: "pd.DataFrame",
     labels: "pd.DataFrame",
+    row_keys: RowKeys,
     *,
-    join_keys: Sequence[str],
-    event_timestamp: str | None,
     task: Task,
     classes: Sequence[str] | None,
     labels_after: timedelta,
@@ -104,11 +112,9 @@ def make_history(
     """
     import pandas as pd
 
+    keys, event_timestamp = list(row_keys.join_keys), row_keys.event_timestamp
     if event_timestamp is None:
-        raise DataError(
-            "a backtest walks through time, and this feature view has no event_timestamp; declare one"
-        )
-    keys = list(join_keys)
+        raise DataError("the feature view has no event_timestamp, which a backtest needs; declare one")
     joined = with_labels(features, labels, keys)
     joined[event_timestamp] = pd.to_datetime(joined[event_timestamp], utc=True)
     joined = joined.sort_values([event_timestamp, *keys], kind="stable").reset_index(drop=True)
@@ -138,8 +144,8 @@ def make_history(
 class Recipe:
     """How a model is made and judged, as its document declares it.
 
-    ``candidates``: with one, it is trained as it is; several, and windows of one, compete on the folds each
-    time, as the asset does, which multiplies the cost.
+    ``candidates``: a single one is trained as it is; several, and windows of one, compete on the folds at
+    each training, as in the asset, which multiplies the cost.
     """
 
     name: str
@@ -175,7 +181,7 @@ class ReplayedModel:
 
 
 class Trainings:
-    """Trains, judges and scores on demand, and remembers. ``window_days``: length of the judged windows."""
+    """Trains, judges and scores on demand, each only once. ``window_days``: length of the judged windows."""
 
     def __init__(
         self,
@@ -208,7 +214,7 @@ class Trainings:
         """The gate's verdict on the challenger's evaluation part. ``champion`` None: the first model."""
         from mlops_assets.evaluation.evaluate import Champion, EvaluationRows, evaluate
 
-        # The champion's name stands in the verdict's words, and the same model has another in each regime.
+        # The verdict's reason names the champion, and the same model has another name in each regime.
         pair = (challenger.digest, champion.digest if champion else "", champion_is)
         if pair not in self._verdicts:
             history, rows = self.history, challenger.judged
@@ -237,7 +243,7 @@ class Trainings:
         return self._verdicts[pair]
 
     def reference(self, model: ReplayedModel) -> DriftReference:
-        """What windows of this model's answers are compared with."""
+        """The drift reference of this model, for windows of its answers."""
         if model.digest not in self._references:
             history, rows = self.history, np.sort(np.concatenate([model.trained, model.judged]))
             scores = self._score_rows(model, model.judged)
@@ -256,7 +262,7 @@ class Trainings:
         return self._references[model.digest]
 
     def scores(self, model: ReplayedModel, rows: slice) -> Array:
-        """What the model says on these rows of the history: (n,), or (n, classes)."""
+        """The model's scores on these rows of the history: (n,), or (n, classes)."""
         blocks = [
             self._block(model, number)
             for number in range(rows.start // _BLOCK, max(rows.stop - 1, rows.start) // _BLOCK + 1)
@@ -275,13 +281,12 @@ class Trainings:
         part = self.history.frame.iloc[rows]
         return model.scorer.score(model.scorer.encoder.columns({name: part[name] for name in names}))
 
-    def _train(self, known: NDArray[np.bool_], cut: str) -> ReplayedModel:
+    def _assembled(self, known: NDArray[np.bool_]) -> TrainingSet:
         history, recipe = self.history, self.recipe
-        rows = np.flatnonzero(known)
-        keys = list(history.join_keys)
+        rows, keys = np.flatnonzero(known), list(history.join_keys)
         columns = dict.fromkeys([*keys, history.event_timestamp, *(spec.name for spec in recipe.features)])
         frame = history.frame.iloc[rows]
-        made = assemble(
+        return assemble(
             frame[list(columns)].assign(**{_ROW: rows}),
             frame[[*keys, LABEL]],
             join_keys=keys,
@@ -292,25 +297,33 @@ class Trainings:
             training_window_days=recipe.training_window_days,
             seed=recipe.seed,
         )
-        data = training_data(
-            made.frame,
-            split=TRAIN,
-            features=recipe.features,
-            classes=history.classes,
-            join_keys=keys,
-            event_timestamp=history.event_timestamp,
-        )
+
+    def _candidate(self, data: TrainingData) -> Candidate:
+        """The candidate that wins on the folds of these rows."""
+        recipe = self.recipe
         winner, _ = won(
             Competition(
                 data,
                 recipe.candidates,
                 folds=recipe.folds,
                 metric=recipe.selecting_metric,
-                task=history.task,
+                task=self.history.task,
                 seed=recipe.seed,
             )
         )
-        candidate = recipe.candidates[winner]
+        return recipe.candidates[winner]
+
+    def _train(self, known: NDArray[np.bool_], cut: str) -> ReplayedModel:
+        history, recipe, made = self.history, self.recipe, self._assembled(known)
+        data = training_data(
+            made.frame,
+            split=TRAIN,
+            features=recipe.features,
+            classes=history.classes,
+            join_keys=history.join_keys,
+            event_timestamp=history.event_timestamp,
+        )
+        candidate = self._candidate(data)
         data = data.within(candidate.window_days)
         fitted = trainer(candidate.trainer).fit(
             data.matrix,

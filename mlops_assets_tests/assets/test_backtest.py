@@ -17,7 +17,7 @@ from mlops_assets import cli
 from mlops_assets import instance as dagster_instance
 from mlops_assets.asset_keys import asset_key
 from mlops_assets.assets.backtest import overridden, recipe_of
-from mlops_assets.backtest.trainings import Recipe, Trainings, make_history
+from mlops_assets.backtest.trainings import Recipe, RowKeys, Trainings, make_history
 from mlops_assets.commands.backtesting import overrides, run_backtest
 from mlops_assets.documents.drift_monitor import DriftMonitorDeclaration
 from mlops_assets.documents.model import ModelDeclaration
@@ -199,8 +199,7 @@ def test_the_replayed_training_set_is_the_one_that_production_makes(shop: dg.Def
     history = make_history(
         features,
         outcomes[["visit"]].assign(**{LABEL: outcomes["bought"]}),
-        join_keys=["visit"],
-        event_timestamp="at",
+        RowKeys(["visit"], "at"),
         task="binary",
         classes=("no", "yes"),
         labels_after=timedelta(days=2),

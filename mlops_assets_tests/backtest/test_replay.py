@@ -12,6 +12,7 @@ from mlops_assets.backtest.replay import (
     Backtest,
     Monitoring,
     RegimeReplay,
+    ReplayedUseCase,
     regimes,
     replay,
 )
@@ -22,7 +23,7 @@ from mlops_assets.backtest.report import (
     month_rows,
     retrain_rows,
 )
-from mlops_assets.backtest.trainings import History, Recipe, Trainings, make_history
+from mlops_assets.backtest.trainings import History, Recipe, RowKeys, Trainings, make_history
 from mlops_assets.errors import DataError, UnknownName
 from mlops_assets.evaluation.gate import GatePolicy
 from mlops_assets.monitoring.governor import GovernorPolicy
@@ -74,8 +75,7 @@ def history_of(visits: pd.DataFrame, labels: pd.DataFrame) -> History:
     return make_history(
         visits,
         labels,
-        join_keys=["visit"],
-        event_timestamp="at",
+        RowKeys(["visit"], "at"),
         task="binary",
         classes=("no", "yes"),
         labels_after=timedelta(days=2),
@@ -83,7 +83,12 @@ def history_of(visits: pd.DataFrame, labels: pd.DataFrame) -> History:
 
 
 def replayed(history: History, *names: str, days: int = 140) -> Backtest:
-    return replay(history, RECIPE, MONITORING, regimes(names), start=START, end=FIRST + timedelta(days=days))
+    return replay(
+        ReplayedUseCase(history, RECIPE, MONITORING),
+        regimes(names),
+        start=START,
+        end=FIRST + timedelta(days=days),
+    )
 
 
 @pytest.fixture(scope="module")
@@ -106,12 +111,11 @@ def day_of(text: str) -> int:
 
 def test_rows_without_a_time_cannot_be_replayed() -> None:
     visits, labels = tables(days=20)
-    with pytest.raises(DataError, match="no event_timestamp; declare one"):
+    with pytest.raises(DataError, match="no event_timestamp, which a backtest needs; declare one"):
         make_history(
             visits,
             labels,
-            join_keys=["visit"],
-            event_timestamp=None,
+            RowKeys(["visit"], None),
             task="binary",
             classes=None,
             labels_after=timedelta(days=2),
@@ -130,18 +134,22 @@ def test_a_time_without_rows_is_refused_and_the_history_named() -> None:
     history = history_of(*tables(days=60))
     with pytest.raises(DataError, match="the history goes from 2024-01-01 to 2024-02-29"):
         replay(
-            history, RECIPE, MONITORING, regimes(["never"]), start=datetime(2025, 1, 1, tzinfo=UTC),
+            ReplayedUseCase(history, RECIPE, MONITORING),
+            regimes(["never"]),
+            start=datetime(2025, 1, 1, tzinfo=UTC),
             end=datetime(2025, 2, 1, tzinfo=UTC),
-        )  # fmt: skip
+        )
 
 
 def test_a_first_model_needs_days_to_train_on_beside_those_it_is_judged_on() -> None:
     history = history_of(*tables(days=60))
     with pytest.raises(DataError, match="no first model at 2024-01-08: the train part is empty"):
         replay(
-            history, RECIPE, MONITORING, regimes(["never"]), start=FIRST + timedelta(days=7),
+            ReplayedUseCase(history, RECIPE, MONITORING),
+            regimes(["never"]),
+            start=FIRST + timedelta(days=7),
             end=FIRST + timedelta(days=60),
-        )  # fmt: skip
+        )
 
 
 def test_an_unknown_regime_is_named_with_the_known_ones() -> None:
@@ -210,7 +218,10 @@ def test_age_opens_episodes_only_where_the_policy_says_so() -> None:
     for name, monitoring in (("warn", replace(old, policy=DriftPolicy())), ("open", old)):
         drift = of(
             replay(
-                history, RECIPE, monitoring, regimes(["drift"]), start=START, end=FIRST + timedelta(days=112)
+                ReplayedUseCase(history, RECIPE, monitoring),
+                regimes(["drift"]),
+                start=START,
+                end=FIRST + timedelta(days=112),
             ),
             "drift",
         )
@@ -253,9 +264,12 @@ def test_what_comes_later_changes_nothing_before_it() -> None:
 def test_regimes_share_what_they_train() -> None:
     history, said = history_of(*tables(days=84)), []
     replay(
-        history, RECIPE, MONITORING, regimes(["never", "weekly", "weekly_ungated"]), start=START,
-        end=FIRST + timedelta(days=84), report=said.append,
-    )  # fmt: skip
+        ReplayedUseCase(history, RECIPE, MONITORING),
+        regimes(["never", "weekly", "weekly_ungated"]),
+        start=START,
+        end=FIRST + timedelta(days=84),
+        report=said.append,
+    )
     trained = [line for line in said if line.startswith("trained logistic_regression")]
     assert len(trained) == 6  # the first one, and one for each Monday
 
@@ -284,7 +298,7 @@ def test_several_candidates_compete_at_every_retrain() -> None:
 
 def test_a_backtest_survives_its_json(turned: Backtest) -> None:
     assert Backtest.from_dict(turned.to_dict()) == turned
-    with pytest.raises(DataError, match="this is no backtest"):
+    with pytest.raises(DataError, match="the values are not a backtest"):
         Backtest.from_dict({"model": "shop"})
 
 
@@ -313,8 +327,7 @@ def test_numbers_are_replayed_as_well() -> None:
     history = make_history(
         visits,
         visits[["visit"]].assign(**{LABEL: paid}),
-        join_keys=["visit"],
-        event_timestamp="at",
+        RowKeys(["visit"], "at"),
         task="regression",
         classes=None,
         labels_after=timedelta(days=2),
@@ -328,7 +341,10 @@ def test_numbers_are_replayed_as_well() -> None:
         }
     )
     found = replay(
-        history, recipe, MONITORING, regimes(["never", "drift"]), start=START, end=FIRST + timedelta(days=140)
+        ReplayedUseCase(history, recipe, MONITORING),
+        regimes(["never", "drift"]),
+        start=START,
+        end=FIRST + timedelta(days=140),
     )
     drift = of(found, "drift")
     assert drift.count("promoted") >= 1

@@ -27,11 +27,6 @@ PAIRED = "rows, labels and scores that belong together, with how they are compar
 FITTED = "what a model is made of; changing the module makes every training set or model stale"
 FIGURE = "one figure from its axes to its legend"
 LISTED: Mapping[str, str] = {
-    "mlops_assets/backtest/replay.py:_Walk.__init__": "everything that one regime is replayed with",
-    "mlops_assets/backtest/replay.py:replay": "everything that regimes are replayed with",
-    "mlops_assets/backtest/report.py:backtest_plot": FIGURE,
-    "mlops_assets/backtest/trainings.py:Trainings._train": "from rows to a package",
-    "mlops_assets/backtest/trainings.py:make_history": PAIRED,
     "mlops_assets/cli.py:backtest_command": OPTIONS,
     "mlops_assets/commands/decisions.py:ask_for_retrain": OPTIONS,
     "mlops_assets/commands/decisions.py:decide_rollout": OPTIONS,

@@ -20,13 +20,13 @@ from rich.table import Table
 
 from bench.peers.model import BenchModel, bench_model
 from mlops_assets.testing.small_models import LocalVersion, LocalVersions, routing
+from serve.aggregator import AggregatorLink
 from serve.answers import answerer
 from serve.bodies import parse_object
 from serve.endpoint import Endpoint, Limits
 from serve.evidence import Collector
 from serve.formats.lightgbm_text import LightGbmScorer
 from serve.metrics import GatewayMetrics
-from serve.referee import RefereeLink
 from serve.schema import FeatureSpec, ModelManifest
 from serve.scoring import Matrix, Scorer
 from serve.security import Protection
@@ -80,12 +80,12 @@ class Site:
             Collector(),
             embed=self._embed,
         )
-        link = RefereeLink(
+        link = AggregatorLink(
             name=NAME,
             replica="r1",
             collector=self.traffic.collector,
             metrics=self.metrics,
-            connect=self._no_referee,
+            connect=self._no_aggregator,
             on_trip=self.traffic.apply_trip,
         )
         protection = Protection(None, max_body_bytes=1_048_576)
@@ -99,8 +99,8 @@ class Site:
     async def _embed(self, _: Any) -> Scorer:
         return self.scorer
 
-    async def _no_referee(self) -> Any:
-        raise ConnectionError("there is no referee in this benchmark")
+    async def _no_aggregator(self) -> Any:
+        raise ConnectionError("there is no aggregator in this benchmark")
 
     async def start(self, score: float) -> None:
         """Declares the routing and checks that the answer is the offline score."""

@@ -11,7 +11,7 @@ from ray.serve.schema import LoggingConfig
 
 from serve.gateway import Gateway
 from serve.model import Model
-from serve.ray_referee import referee_actor
+from serve.ray_aggregator import aggregator_actor
 from serve.schema import GatewayArgs, ModelArgs
 
 CPUS_PER_REPLICA = 0.25
@@ -62,7 +62,7 @@ def build_gateway(args: GatewayArgs) -> Application:
         graceful_shutdown_timeout_s=20,
         logging_config=LOGGING,
         # One actor beside the replicas that sums what they counted and passes trips on.
-        deployment_actors=[referee_actor()],
+        deployment_actors=[aggregator_actor()],
         # Half of the replicas take new weights while the others answer.
         rolling_update_percentage=0.5,
     )

@@ -21,14 +21,15 @@ from typing import Any, NamedTuple, NoReturn
 from pydantic import ValidationError
 
 from serve import inference_protocol, openapi
+from serve.aggregator import AggregatorLink
 from serve.bodies import json_coding, parse_object, refuse_repeated
 from serve.errors import (
     ApiError,
     Internal,
     InvalidFields,
     MethodNotAllowed,
+    NoAggregator,
     NoModel,
-    NoReferee,
     Overloaded,
     Problems,
     UnknownPath,
@@ -36,7 +37,6 @@ from serve.errors import (
 from serve.identity import HEADER_ID_REASON, answer_ids, is_header_id
 from serve.inference_log import Answered, PredictionLog
 from serve.metrics import CONTENT_TYPE, NONE, GatewayMetrics
-from serve.referee import RefereeLink
 from serve.schema import MonitoringReport
 from serve.security import Protection, Role
 from serve.shortcut import DIRECT
@@ -135,7 +135,7 @@ class Endpoint:
         protection: Protection,
         metrics: GatewayMetrics,
         limits: Limits,
-        link: RefereeLink,
+        link: AggregatorLink,
         *,
         log: PredictionLog | None = None,
         replica: str = "local",
@@ -589,7 +589,7 @@ class Endpoint:
             reason = f"must be the stable version, which is {routing.stable}"
             raise InvalidFields([{"field": "version", "reason": reason}])
         if not await self._link.monitor(report):
-            raise NoReferee(str(self._link.problem))
+            raise NoAggregator(str(self._link.problem))
         return Response(_encode({"monitoring": report.model_dump(mode="json")}).encode())
 
     def _require_stable(self) -> LiveVersion:

@@ -293,8 +293,8 @@ class TimedOut(ApiError):
         )
 
 
-class NoReferee(ApiError):
-    """What all gateway replicas shall know together cannot be told: the referee is away."""
+class NoAggregator(ApiError):
+    """What all gateway replicas shall know together cannot be told: the aggregator is away."""
 
     status = 503
     code = "no_referee"

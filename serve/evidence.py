@@ -1,7 +1,7 @@
 """What one gateway replica measured of its versions since a routing took effect, and sums of it.
 
 Belongs here: counting on the hot path, and exact merging over replicas. Does not belong here: judging
-the counts (``serve/guard.py``, the control plane), carrying them to the referee (``serve/referee.py``),
+the counts (``serve/guard.py``, the control plane), carrying them to the aggregator (``serve/aggregator.py``),
 Prometheus metrics, which outlive a routing (``serve/metrics.py``).
 
 Counts are cumulative for one revision: whoever missed a snapshot loses nothing with the next one.

@@ -16,6 +16,7 @@ from typing import Any
 from ray import serve
 
 from serve import shortcut
+from serve.aggregator import AggregatorLink
 from serve.clock import wall_clock
 from serve.coalescing import Coalescing
 from serve.embedding import embedded
@@ -23,9 +24,8 @@ from serve.endpoint import Endpoint, Limits
 from serve.evidence import Collector
 from serve.inference_log import PredictionLog
 from serve.metrics import GatewayMetrics
-from serve.ray_referee import ray_referee
+from serve.ray_aggregator import ray_aggregator
 from serve.ray_versions import RayVersions
-from serve.referee import RefereeLink
 from serve.replica_port import keep_to_node
 from serve.schema import GatewayArgs
 from serve.security import Protection
@@ -61,12 +61,12 @@ class Gateway:
                 on_logged=partial(metrics.count_logged, "logged"),
                 on_dropped=partial(metrics.count_logged, "dropped"),
             )
-        self._link = RefereeLink(
+        self._link = AggregatorLink(
             name=declared.name,
             replica=replica,
             collector=self._traffic.collector,
             metrics=metrics,
-            connect=ray_referee,
+            connect=ray_aggregator,
             on_trip=self._traffic.apply_trip,
         )
         self._watches: tuple[asyncio.Task[None], ...] = ()

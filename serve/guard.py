@@ -1,10 +1,10 @@
 """When a canary is taken out of the traffic, decided from what was measured within a short window.
 
 Belongs here: the rules and their words. Does not belong here: counting (``serve/evidence.py``), acting
-on a trip (``serve/referee.py``, ``serve/traffic.py``), judging a rollout over minutes and hours (the
+on a trip (``serve/aggregator.py``, ``serve/traffic.py``), judging a rollout over minutes and hours (the
 control plane). Pure: the clock and the counts come in with each call.
 
-The same rules run on every replica, on its own traffic, and in the referee, on everybody's.
+The same rules run on every replica, on its own traffic, and in the aggregator, on everybody's.
 """
 
 from bisect import bisect_left

@@ -2,7 +2,7 @@
 
 Belongs here: metric names, labels and buckets, counting on the hot path, summing over replicas. Does
 not belong here: deciding what a failure is (``serve/traffic.py``), carrying snapshots between replicas
-(``serve/referee.py``), what a routing's versions did (``serve/evidence.py``).
+(``serve/aggregator.py``), what a routing's versions did (``serve/evidence.py``).
 
 Counters only ever grow with the life of a replica, so the sum over all replicas, the dead ones
 included, is exact whichever replica answers a scrape. Gauges are of living replicas only.
@@ -248,16 +248,16 @@ def exposition(
     gone: Iterable[MetricsSnapshot] = (),
     *,
     deployment: str,
-    referee_reachable: bool | None = None,
+    aggregator_reachable: bool | None = None,
     monitoring: MonitoringReport | None = None,
 ) -> bytes:
     """One Prometheus text, as ``CONTENT_TYPE``: counters summed over all replicas, gauges over living.
 
     Gauges that are states are those of the living replicas that run the newest routing.
-    ``referee_reachable`` and ``monitoring`` of None leave their gauges out.
+    ``aggregator_reachable`` and ``monitoring`` of None leave their gauges out.
     """
     registry = CollectorRegistry()
-    whole = _Whole(living, summed([*living, *gone]), deployment, referee_reachable, monitoring)
+    whole = _Whole(living, summed([*living, *gone]), deployment, aggregator_reachable, monitoring)
     registry.register(whole)
     return generate_latest(registry)
 
@@ -270,12 +270,12 @@ class _Whole(Collector):
         living: Sequence[MetricsSnapshot],
         total: MetricsSnapshot,
         deployment: str,
-        referee_reachable: bool | None,
+        aggregator_reachable: bool | None,
         monitoring: MonitoringReport | None,
     ) -> None:
         self._monitoring = monitoring
         self._living, self._total, self._deployment = living, total, deployment
-        self._referee_reachable = referee_reachable
+        self._aggregator_reachable = aggregator_reachable
         self._revision = max((snapshot["revision"] for snapshot in living), default=-1)
         self._newest = [snapshot for snapshot in living if snapshot["revision"] == self._revision]
 
@@ -347,11 +347,11 @@ class _Whole(Collector):
         yield revisions
         in_flight = sum(snapshot["in_flight"] for snapshot in self._living)
         yield self._plain("mlops_requests_in_flight", "Requests being answered now.", in_flight)
-        if self._referee_reachable is not None:
+        if self._aggregator_reachable is not None:
             yield self._plain(
                 "mlops_referee_reachable",
                 "1 when these are the metrics of all replicas, 0 when of the answering one alone.",
-                self._referee_reachable,
+                self._aggregator_reachable,
             )
 
     def _monitored(self, report: MonitoringReport) -> Iterator[Metric]:

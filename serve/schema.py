@@ -363,7 +363,7 @@ class Trip(Document):
 
 
 class ReplicaReport(Document):
-    """What the referee last heard of one gateway replica."""
+    """What the aggregator last heard of one gateway replica."""
 
     revision: int
     age_s: float

@@ -101,7 +101,7 @@ class ServeClient(dg.ConfigurableResource):  # type: ignore[type-arg]
     def report_monitoring(self, name: str, report: MonitoringReport) -> None:
         """Shows a report at the gateway's ``/metrics``, in place of the one before.
 
-        Raises ClusterUnreachable when the endpoint or its referee does not answer (try again later), and
+        Raises ClusterUnreachable when the endpoint or its aggregator does not answer (try again later), and
         DeploymentError when it refuses the report, e.g. because another version is stable by now.
         """
         self._asked(name, "monitoring", body=report.model_dump(mode="json"))

@@ -81,7 +81,7 @@ SEARCHED_FILES = 200
 GOVERNOR = "governor"
 WILL_RETRY_TAG, PARENT_TAG = "dagster/will_retry", "dagster/parent_run_id"
 REPORT_EVERY_S = 60.0
-"""A gateway that lost its referee lost the report too."""
+"""A gateway that lost its aggregator lost the report too."""
 CHAIN: tuple[Kind, ...] = (*RETRAINING, "approval")
 APPROVAL_AT = CHAIN.index("approval")
 OUTCOMES: dict[str, AttemptOutcome] = {

@@ -233,7 +233,7 @@ class DeployedWorld:
         return versions
 
     def settle(self) -> None:
-        """Waits until every count has reached the referee and every mirrored request is over."""
+        """Waits until every count has reached the aggregator and every mirrored request is over."""
         end = time.monotonic() + 20
         before = None
         while time.monotonic() < end:

@@ -16,10 +16,10 @@ from hypothesis import strategies as st
 from schemathesis.config import SchemathesisConfig
 
 from mlops_assets.testing.small_models import LocalVersion, LocalVersions, package, routing
+from serve.aggregator import Aggregator, AggregatorLink
 from serve.coalescing import Coalescing
 from serve.endpoint import Endpoint, Limits
 from serve.metrics import GatewayMetrics
-from serve.referee import Referee, RefereeLink
 from serve.security import Protection
 from serve.tensors import DATATYPES
 from serve.traffic import Traffic
@@ -43,12 +43,12 @@ class Mounted:
         if not answers:
             versions.applications.clear()
         self.traffic = Traffic(versions, metrics, wrap=Coalescing)
-        referee = Referee()
+        aggregator = Aggregator()
 
         async def connect() -> Any:
-            return LocalReferee(referee)
+            return LocalAggregator(aggregator)
 
-        self.link = RefereeLink(
+        self.link = AggregatorLink(
             name="flights",
             replica="r1",
             collector=self.traffic.collector,
@@ -74,20 +74,20 @@ class Mounted:
         await self.endpoint({**scope, "root_path": PREFIX}, receive, send)
 
 
-class LocalReferee:
-    """A referee in this process, as the link calls it."""
+class LocalAggregator:
+    """An aggregator in this process, as the link calls it."""
 
-    def __init__(self, referee: Referee) -> None:
-        self.referee = referee
+    def __init__(self, aggregator: Aggregator) -> None:
+        self.aggregator = aggregator
 
     async def push(self, report: Any) -> Any:
-        return self.referee.push(report)
+        return self.aggregator.push(report)
 
     async def gathered(self) -> Any:
-        return self.referee.gathered()
+        return self.aggregator.gathered()
 
     async def monitor(self, report: Any) -> None:
-        self.referee.monitor(report)
+        self.aggregator.monitor(report)
 
 
 def fuzz_settings(examples: int) -> settings:

@@ -36,7 +36,7 @@ FAULTY = "mlops_assets.testing.faulty_model:build"
 NAME = "flights"
 REPLICAS = 2
 FRESH_S = 1.5
-"""A replica that the referee has not heard of for longer is not counted: it may be dead."""
+"""A replica that the aggregator has not heard of for longer is not counted: it may be dead."""
 DEADLINE_S = 60.0
 TRIP_DEADLINE_S = 15.0
 GOAL_REQUESTS, GOAL_TRIP_S = 30_000, 5.0

@@ -12,11 +12,11 @@ from typing import Any, cast
 import httpx
 
 from mlops_assets.testing.small_models import ROW, LocalVersion, LocalVersions, package, routing
+from serve.aggregator import Aggregator, AggregatorLink, AggregatorProxy, Gathered, Reply, Report
 from serve.coalescing import Coalescing
 from serve.endpoint import Endpoint, Limits
 from serve.inference_log import PredictionLog
 from serve.metrics import GatewayMetrics
-from serve.referee import Gathered, Referee, RefereeLink, RefereeProxy, Reply, Report
 from serve.schema import MonitoringReport
 from serve.security import Protection
 from serve.traffic import Embed, Traffic
@@ -26,20 +26,20 @@ CANARY = package("binary", seed=1)
 JSON = {"content-type": "application/json"}
 
 
-class InProcessReferee(RefereeProxy):
-    """A referee without an actor around it."""
+class InProcessAggregator(AggregatorProxy):
+    """An aggregator without an actor around it."""
 
-    def __init__(self, referee: Referee) -> None:
-        self._referee = referee
+    def __init__(self, aggregator: Aggregator) -> None:
+        self._aggregator = aggregator
 
     async def push(self, report: Report) -> Reply:
-        return self._referee.push(report)
+        return self._aggregator.push(report)
 
     async def gathered(self) -> Gathered:
-        return self._referee.gathered()
+        return self._aggregator.gathered()
 
     async def monitor(self, report: MonitoringReport) -> None:
-        self._referee.monitor(report)
+        self._aggregator.monitor(report)
 
 
 class Site:
@@ -53,7 +53,7 @@ class Site:
         embed: Embed | None = None,
         log: PredictionLog | None = None,
         max_shadows: int = 64,
-        referee: Referee | None = None,
+        aggregator: Aggregator | None = None,
         replica: str = "r1",
         wall_clock: Callable[[], float] | None = None,
         **limits: int,
@@ -71,8 +71,8 @@ class Site:
             embed=embed,
             max_shadows=max_shadows,
         )
-        self.referee = referee or Referee(clock=lambda: self.now, steady=lambda: self.now)
-        self.link = RefereeLink(
+        self.aggregator = aggregator or Aggregator(clock=lambda: self.now, steady=lambda: self.now)
+        self.link = AggregatorLink(
             name="flights",
             replica=replica,
             collector=self.traffic.collector,
@@ -97,8 +97,8 @@ class Site:
         transport = httpx.ASGITransport(cast(Any, self.endpoint), root_path="/flights")
         self.http = httpx.AsyncClient(transport=transport, base_url="http://test/flights")
 
-    async def connect(self) -> RefereeProxy:
-        return InProcessReferee(self.referee)
+    async def connect(self) -> AggregatorProxy:
+        return InProcessAggregator(self.aggregator)
 
     async def declare(self, raw: dict[str, Any]) -> None:
         taken = self.traffic.declare(raw)

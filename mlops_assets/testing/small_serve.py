@@ -2,7 +2,7 @@
 
 Belongs here: just enough of the cluster for the control plane: declared applications with a status, and
 each gateway's real endpoint on a real port. Does not belong here: what Ray alone can show (tests marked
-``ray``). Gateway replicas share a real referee; requests go to them in turn.
+``ray``). Gateway replicas share a real aggregator; requests go to them in turn.
 """
 
 import asyncio
@@ -18,14 +18,14 @@ from typing import Any
 import httpx
 import uvicorn
 
-from mlops_assets.testing.site import InProcessReferee
+from mlops_assets.testing.site import InProcessAggregator
 from mlops_assets.testing.small_models import LocalVersion
+from serve.aggregator import Aggregator, AggregatorLink, AggregatorProxy
 from serve.clock import wall_clock
 from serve.coalescing import Coalescing
 from serve.embedding import embedded
 from serve.endpoint import Endpoint, Limits
 from serve.metrics import GatewayMetrics
-from serve.referee import Referee, RefereeLink, RefereeProxy
 from serve.schema import GatewayArgs, ModelManifest
 from serve.security import Protection
 from serve.traffic import Traffic
@@ -39,7 +39,7 @@ class Replica:
     """One gateway replica: its endpoint, and what keeps it going."""
 
     traffic: Traffic
-    link: RefereeLink
+    link: AggregatorLink
     endpoint: Endpoint
     watches: list["asyncio.Task[None]"] = field(default_factory=list)
 
@@ -124,21 +124,21 @@ class SmallCluster(Versions):
         args = GatewayArgs.model_validate(application["args"])
         if before is None or before["args"] != application["args"]:
             self._stop_gateway(name)
-            referee = Referee()
-            self.gateways[name] = [self._replica(args, referee, n) for n in range(args.num_replicas)]
+            aggregator = Aggregator()
+            self.gateways[name] = [self._replica(args, aggregator, n) for n in range(args.num_replicas)]
         for replica in self.gateways[name]:
             replica.declare(application["deployments"][0]["user_config"])
         self.status[name] = ("RUNNING", "")
 
-    def _replica(self, args: GatewayArgs, referee: Referee, number: int) -> Replica:
+    def _replica(self, args: GatewayArgs, aggregator: Aggregator, number: int) -> Replica:
         replica = f"r{number}"
         metrics = GatewayMetrics(deployment=args.name, replica=replica)
         traffic = Traffic(self, metrics, wrap=Coalescing, embed=embedded if args.stable_in_gateway else None)
 
-        async def connect() -> RefereeProxy:
-            return InProcessReferee(referee)
+        async def connect() -> AggregatorProxy:
+            return InProcessAggregator(aggregator)
 
-        link = RefereeLink(
+        link = AggregatorLink(
             name=args.name,
             replica=replica,
             collector=traffic.collector,

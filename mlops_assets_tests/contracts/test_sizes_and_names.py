@@ -16,7 +16,6 @@ MOST_LINES, MOST_PARAMETERS = 60, 6
 
 SAME_NAME: Mapping[str, str] = {
     "Cursor": "what a sensor keeps between two ticks: each has its own, which nothing else uses",
-    "Monitored": "a deployment that a monitor watches, and a version whose health the referee watches",
 }
 """Names that several classes have, and of what. Best none."""
 
@@ -49,13 +48,13 @@ LISTED: Mapping[str, str] = {
     "mlops_assets/training/package.py:package": FITTED,
     "mlops_assets/training/trainers/_base.py:Trainer.fit": FITTED,
     "mlops_assets/training/training_set.py:assemble": FITTED,
+    "serve/aggregator.py:AggregatorLink.__init__": SETTINGS,
     "serve/devices.py:load_on_device": "a package, a device, and what is measured of both",
     "serve/endpoint.py:Endpoint.__init__": SETTINGS,
     "serve/inference_log.py:PredictionLog.__init__": SETTINGS,
     "serve/inference_protocol.py:response": "the fields of one response",
     "serve/openapi.py:_inference_schemas": "one document, read best as a whole",
     "serve/openapi.py:document": "one document, read best as a whole",
-    "serve/referee.py:RefereeLink.__init__": SETTINGS,
     "serve/traffic.py:Traffic.__init__": SETTINGS,
 }
 """Functions that are longer or take more, and why."""

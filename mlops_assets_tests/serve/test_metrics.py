@@ -134,17 +134,17 @@ def test_counters_of_all_replicas_are_summed_those_that_are_gone_included() -> N
     snapshots = [each.snapshot() for each in replicas]
     everything = samples(exposition(snapshots, deployment="flights"))
     some_gone = samples(exposition(snapshots[:2], snapshots[2:], deployment="flights"))
-    folded = samples(exposition(snapshots[:2], [summed(snapshots[2:])], deployment="flights"))
+    rollup = samples(exposition(snapshots[:2], [summed(snapshots[2:])], deployment="flights"))
     key = 'mlops_requests_total{endpoint="/predict",status="200",variant="stable",version="v1"}'
-    for found in (everything, some_gone, folded):
+    for found in (everything, some_gone, rollup):
         assert found[key] == 10
         assert found['mlops_rows_total{variant="stable",version="v1"}'] == 20
         assert found['mlops_request_latency_seconds_count{variant="stable",version="v1"}'] == 10
         total = found['mlops_request_latency_seconds_sum{variant="stable",version="v1"}']
         assert abs(total - 0.30) < 1e-9
     assert everything["mlops_gateway_replicas"] == 4
-    assert some_gone["mlops_gateway_replicas"] == folded["mlops_gateway_replicas"] == 2
-    assert not [name for name in folded if "replica=" in name and "r3" in name]
+    assert some_gone["mlops_gateway_replicas"] == rollup["mlops_gateway_replicas"] == 2
+    assert not [name for name in rollup if "replica=" in name and "r3" in name]
 
 
 def test_gauges_are_those_of_the_newest_revision_and_answers_the_least_of_them() -> None:
@@ -160,7 +160,7 @@ def test_gauges_are_those_of_the_newest_revision_and_answers_the_least_of_them()
     two.set_tripped("v2", True)
     old.set_in_flight(2)
     snapshots = [each.snapshot() for each in (old, one, two)]
-    text = exposition(snapshots, [dead.snapshot()], deployment="flights", referee_reachable=True)
+    text = exposition(snapshots, [dead.snapshot()], deployment="flights", aggregator_reachable=True)
     found = samples(text)
     expected = {
         'mlops_traffic_weight{version="v2"}': 0.5,
@@ -225,7 +225,7 @@ def test_a_snapshot_is_plain_and_later_calls_do_not_change_it() -> None:
 
 
 def test_nothing_at_all_is_a_valid_text() -> None:
-    found = samples(exposition([], deployment="flights", referee_reachable=False))
+    found = samples(exposition([], deployment="flights", aggregator_reachable=False))
     assert found == {
         "mlops_gateway_replicas": 0,
         "mlops_requests_in_flight": 0,

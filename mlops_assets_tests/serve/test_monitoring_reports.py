@@ -82,7 +82,7 @@ def test_a_monitoring_report_needs_the_role_operate_and_a_routing(keys_file: str
     asyncio.run(without())
 
 
-def test_without_a_referee_a_monitoring_report_is_asked_for_again() -> None:
+def test_without_a_aggregator_a_monitoring_report_is_asked_for_again() -> None:
     async def story(site: Site) -> None:
         async def nowhere() -> Any:
             raise ConnectionError("no actor of this name")

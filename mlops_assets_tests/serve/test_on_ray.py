@@ -145,7 +145,7 @@ def test_answers_are_logged_with_their_join_keys_at_the_replayed_time(
     assert (row["entity"], row["at"]) == ({"flight_id": 4711}, datetime(2013, 4, 1, 12, tzinfo=UTC))
 
 
-def test_a_monitoring_report_reaches_the_referees_actor_and_the_metrics(site: httpx.Client) -> None:
+def test_a_monitoring_report_reaches_the_aggregators_actor_and_the_metrics(site: httpx.Client) -> None:
     sent = {"version": "v1", "stale": {"drift": True}, "drift": {"distance": {"psi": 0.25}}}
     answer = site.post("/monitoring", json=sent)
     assert answer.status_code == 200, answer.text
@@ -154,12 +154,12 @@ def test_a_monitoring_report_reaches_the_referees_actor_and_the_metrics(site: ht
     assert 'mlops_drift_score{column="distance",deployment="flights",statistic="psi"} 0.25' in text
 
 
-def test_the_monitoring_gauges_survive_the_referee(ray_cluster: RayCluster, site: httpx.Client) -> None:
-    (pid,) = ray_cluster.actors("RefereeActor")
+def test_the_monitoring_gauges_survive_the_aggregator(ray_cluster: RayCluster, site: httpx.Client) -> None:
+    (pid,) = ray_cluster.actors("AggregatorActor")
     os.kill(pid, signal.SIGKILL)
     end, text = time.monotonic() + 60, ""
     reachable = 'mlops_referee_reachable{deployment="flights"} 1.0'
-    while ray_cluster.actors("RefereeActor") in ([], [pid]) or reachable not in text:
+    while ray_cluster.actors("AggregatorActor") in ([], [pid]) or reachable not in text:
         text = site.get("/metrics").text
         assert 'mlops_served_stale{cause="drift",deployment="flights"} 1.0' in text
         assert time.monotonic() < end, text

@@ -10,9 +10,9 @@ import pytest
 
 from mlops_assets.testing.site import CANARY, MODELS, Site, refused, run
 from mlops_assets.testing.small_models import ROW, LocalVersion, package, routing
+from serve.aggregator import Aggregator
 from serve.embedding import NotEmbedded, embedded
 from serve.inference_log import PredictionLog
-from serve.referee import Referee
 from serve.schema import PredictionLogArgs
 from serve.scoring import Scorer, scorer_from_bytes, write_package
 from serve.traffic import distance, output_of
@@ -202,7 +202,7 @@ def test_a_new_revision_gives_a_tripped_version_another_chance() -> None:
 
 def test_a_trip_on_one_replica_reaches_the_others() -> None:
     async def story(one: Site) -> None:
-        other = Site(referee=one.referee, replica="r2")
+        other = Site(aggregator=one.aggregator, replica="r2")
         await other.declare(rollout(v1=0, v2=10_000))
         async with other.http:
             one.link.trip("v2", "told so", by="r1")
@@ -398,7 +398,7 @@ def test_scores_of_all_kinds_have_an_output_and_a_distance() -> None:
 
 def test_metrics_count_every_request_of_every_replica() -> None:
     async def story(one: Site) -> None:
-        other = Site(referee=one.referee, replica="r2")
+        other = Site(aggregator=one.aggregator, replica="r2")
         await other.declare(routing())
         async with other.http:
             for site, count in ((one, 7), (other, 5)):
@@ -409,4 +409,4 @@ def test_metrics_count_every_request_of_every_replica() -> None:
             assert await other.metric(line) == 12
             assert await one.metric(line) == 12
 
-    run(story, Site(referee=Referee(clock=lambda: 100.0, steady=lambda: 100.0)))
+    run(story, Site(aggregator=Aggregator(clock=lambda: 100.0, steady=lambda: 100.0)))

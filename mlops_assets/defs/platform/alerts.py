@@ -54,7 +54,7 @@ ENDPOINT_TIMEOUT_S = 5.0
 """A tick may take a minute; an endpoint that hangs must not use it up."""
 BY_HAND = "up"
 LOG_ROWS = "mlops_prediction_log_rows"
-REFEREE = "mlops_referee_reachable"
+AGGREGATOR = "mlops_referee_reachable"
 
 
 @dataclass
@@ -350,7 +350,7 @@ def dropped_rows(metrics: str) -> int | None:
     dropped = 0
     for family in text_string_to_metric_families(metrics):
         for sample in family.samples:
-            if family.name == REFEREE and not sample.value:
+            if family.name == AGGREGATOR and not sample.value:
                 return None
             if family.name == LOG_ROWS and sample.labels.get("outcome") == "dropped":
                 dropped += int(sample.value)

@@ -477,12 +477,12 @@ def test_runs_of_before_the_last_day_are_no_news(instance: dg.DagsterInstance) -
 # -- prediction logs ---------------------------------------------------------------------------------
 
 
-def gateway_says(hook: Webhook, *, dropped: int, problem: str | None = None, referee: bool = True) -> None:
+def gateway_says(hook: Webhook, *, dropped: int, problem: str | None = None, aggregator: bool = True) -> None:
     """The pages of a gateway, its metrics written by the gateway's own code."""
     metrics = GatewayMetrics(deployment="flights", replica="r1")
     metrics.count_logged("logged", 1_000)
     metrics.count_logged("dropped", dropped)
-    text = exposition([metrics.snapshot()], deployment="flights", referee_reachable=referee)
+    text = exposition([metrics.snapshot()], deployment="flights", aggregator_reachable=aggregator)
     hook.pages["/flights/metrics"] = text.decode()
     hook.pages["/flights/ready"] = json.dumps({"prediction_log": {"enabled": True, "problem": problem}})
 
@@ -515,7 +515,7 @@ def test_a_log_that_cannot_be_written_is_told_after_two_looks(hook: Webhook, tic
 
 @pytest.mark.usefixtures("deployed")
 def test_the_count_of_one_replica_alone_is_not_compared(hook: Webhook, tick: Tick) -> None:
-    gateway_says(hook, dropped=7, referee=False)
+    gateway_says(hook, dropped=7, aggregator=False)
     tick(health_alerts)
     assert hook.requests == []
 

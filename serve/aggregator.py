@@ -1,18 +1,18 @@
 """How the replicas of one gateway know together what each measured, and act together on a trip.
 
-Belongs here: the messages, the referee that sums and judges, and each replica's link to it. Does not
+Belongs here: the messages, the aggregator that sums and judges, and each replica's link to it. Does not
 belong here: the rules (``serve/guard.py``), counting (``serve/evidence.py``, ``serve/metrics.py``),
-Ray (``serve/ray_referee.py``), what a trip does to the traffic (``serve/traffic.py``).
+Ray (``serve/ray_aggregator.py``), what a trip does to the traffic (``serve/traffic.py``).
 
-Guarantees. Everything that travels is cumulative and numbered, so a message that is lost, repeated or
-late changes no sum. A replica that died stays in the sums. The replicas remember for the referee what
-it cannot be told again (dead replicas, trips, what monitoring reported), so a restarted one is complete as
-soon as each has pushed once. Without a referee every replica goes on guarding its own traffic, and shows what
-was reported last.
+Guarantees. Everything that travels is cumulative and numbered, so a message that is lost, repeated or late
+changes no sum. A replica that died stays in the sums. The replicas remember for the aggregator what it cannot
+be told again (dead replicas, trips, what monitoring reported), so a restarted one is complete as soon as each
+has pushed once. Without an aggregator every replica goes on guarding its own traffic, and shows what was
+reported last.
 
 Limits. What a replica counted in the last push interval before it was killed is lost, and so is a
-replica that dies together with the referee. Sums contain the other replicas as of their last push.
-A monitoring report is lost when the referee and all replicas die: whoever made it tells it again.
+replica that dies together with the aggregator. Sums contain the other replicas as of their last push.
+A monitoring report is lost when the aggregator and all replicas die: whoever made it tells it again.
 """
 
 import asyncio
@@ -33,10 +33,10 @@ NO_REVISION = -1
 
 SILENT_AFTER_S = 3.0
 """A replica that pushed nothing for this long does not count as living any more."""
-FOLD_AFTER_S = 300.0
+ROLL_UP_AFTER_S = 300.0
 """A replica that was silent for this long is summed with the others that are gone."""
-FOLDED_NAMES = 1_000
-"""Names of folded replicas that are remembered, so that none is summed twice."""
+ROLLED_UP_NAMES = 1_000
+"""Names in a rollup that are remembered, so that no replica is summed twice."""
 
 MOMENT_S = 1e-3
 """Two reports are told apart by their times."""
@@ -44,7 +44,8 @@ MOMENT_S = 1e-3
 PUSH_TIMEOUT_S = 2.0
 GATHER_TIMEOUT_S = 1.0
 
-BY_REFEREE = "referee"
+BY_AGGREGATOR = "referee"
+"""What the answers call it, as do the metric ``mlops_referee_reachable`` and the error ``no_referee``."""
 
 logger = logging.getLogger(__name__)
 
@@ -60,7 +61,7 @@ class Account:
 
 
 @dataclass(frozen=True, slots=True)
-class Folded:
+class Rollup:
     """The sum of the replicas that are long gone. ``number`` is how many went into it."""
 
     number: int
@@ -70,20 +71,20 @@ class Folded:
 
 
 @dataclass(frozen=True, slots=True)
-class Monitored:
+class TimedReport:
     """What monitoring reported of the stable version, and when (Unix seconds, never the same twice)."""
 
-    told_at: float
+    reported_at: float
     report: MonitoringReport
 
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """What a replica tells the referee with each push.
+    """What a replica tells the aggregator with each push.
 
     ``stable``, ``rules`` and ``trips`` are those of ``revision``. ``holds`` says which accounts of
     silent replicas it remembers already, by number, and ``holds_monitoring`` which report, by its time;
-    ``remembered``, ``folded`` and ``monitoring`` tell them to a referee that may be new.
+    ``remembered``, ``rollup`` and ``monitoring`` tell them to an aggregator that may be new.
     """
 
     deployment: str
@@ -93,16 +94,16 @@ class Report:
     account: Account
     trips: Mapping[str, Trip]
     holds: Mapping[str, int]
-    holds_folded: int = 0
+    holds_rollup: int = 0
     remembered: tuple[Account, ...] = ()
-    folded: Folded | None = None
+    rollup: Rollup | None = None
     holds_monitoring: float | None = None
-    monitoring: Monitored | None = None
+    monitoring: TimedReport | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """All trips of the newest revision, and what the replica shall remember for the next referee.
+    """All trips of the newest revision, and what the replica shall remember for the next aggregator.
 
     ``monitored_at``: when the report was told that holds now, None where none does; ``monitoring``: that
     report, unless the replica has it.
@@ -111,9 +112,9 @@ class Reply:
     revision: int
     trips: Mapping[str, Trip]
     remember: tuple[Account, ...] = ()
-    folded: Folded | None = None
+    rollup: Rollup | None = None
     monitored_at: float | None = None
-    monitoring: Monitored | None = None
+    monitoring: TimedReport | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,10 +134,10 @@ class _Heard:
     account: Account
     at: float
     spoke: bool = True
-    """To this referee, itself; else another replica remembered its account."""
+    """To this aggregator, itself; else another replica remembered its account."""
 
 
-class Referee:
+class Aggregator:
     """Sums the newest account of each replica and decides trips on the sum. Knows no clock but the given.
 
     ``clock`` gives Unix seconds, ``steady`` seconds that no adjustment of the time moves.
@@ -155,8 +156,8 @@ class Referee:
         self._guard: Guard | None = None
         self._trips: dict[str, Trip] = {}
         self._heard: dict[str, _Heard] = {}
-        self._folded: Folded | None = None
-        self._monitoring: Monitored | None = None
+        self._rollup: Rollup | None = None
+        self._monitoring: TimedReport | None = None
 
     def push(self, report: Report) -> Reply:
         """Takes a replica's report; the reply carries all trips of the newest revision."""
@@ -175,13 +176,13 @@ class Referee:
             for version, trip in report.trips.items():
                 self._trips.setdefault(version, trip)
             self._judge(now, report.stable)
-        self._fold(now)
+        self._roll_up(now)
         return self._reply(report, now)
 
     def monitor(self, report: MonitoringReport) -> None:
         """Keeps what was found out about the stable version, in place of what was reported before."""
-        before = self._monitoring.told_at if self._monitoring else 0.0
-        self._monitoring = Monitored(max(self._clock(), before + MOMENT_S), report)
+        before = self._monitoring.reported_at if self._monitoring else 0.0
+        self._monitoring = TimedReport(max(self._clock(), before + MOMENT_S), report)
 
     def gathered(self) -> Gathered:
         """The evidence of the newest revision and the metrics, over all replicas that ever pushed."""
@@ -207,26 +208,26 @@ class Referee:
             ),
             tuple(heard.account.metrics for heard in living.values()),
             tuple(heard.account.metrics for replica, heard in self._heard.items() if replica not in living)
-            + ((self._folded.metrics,) if self._folded else ()),
+            + ((self._rollup.metrics,) if self._rollup else ()),
             self._monitoring.report if self._monitoring else None,
         )
 
     def _snapshots(self) -> list[Snapshot]:
         snapshots = [heard.account.evidence for heard in self._heard.values()]
-        return [*snapshots, self._folded.evidence] if self._folded else snapshots
+        return [*snapshots, self._rollup.evidence] if self._rollup else snapshots
 
     def _take_over(self, report: Report, now: float) -> bool:
-        """Learns what an earlier referee knew, from a replica that remembers it. Whether it learnt any."""
+        """Learns what an earlier aggregator knew, from a replica that remembers it. Whether it learnt any."""
         learnt = False
-        folded = report.folded
-        if folded is not None and (self._folded is None or folded.number > self._folded.number):
-            learnt, self._folded = True, folded
-            for replica in folded.replicas:
+        rollup = report.rollup
+        if rollup is not None and (self._rollup is None or rollup.number > self._rollup.number):
+            learnt, self._rollup = True, rollup
+            for replica in rollup.replicas:
                 self._heard.pop(replica, None)
         for account in report.remembered:
             known = self._heard.get(account.replica)
             is_newer = known is None or known.account.number < account.number
-            if is_newer and not self._has_folded(account.replica):
+            if is_newer and not self._is_rolled_up(account.replica):
                 # They were silent already; for how long is not known, so it is counted from here.
                 self._heard[account.replica] = _Heard(account, now - 2 * SILENT_AFTER_S, spoke=False)
                 learnt = True
@@ -237,13 +238,13 @@ class Referee:
         told = report.monitoring
         if told is None or told.report.version != self._stable:
             return
-        if self._monitoring is None or self._monitoring.told_at < told.told_at:
+        if self._monitoring is None or self._monitoring.reported_at < told.reported_at:
             self._monitoring = told
 
     def _hear(self, account: Account, now: float) -> bool:
         """Takes a replica's newest account. Whether counts of unknown age came with it."""
-        # One that was folded and is back cannot be taken out of the sum again, and must not count twice.
-        if self._has_folded(account.replica):
+        # One that was rolled up and is back cannot be taken out of the sum again, and must not count twice.
+        if self._is_rolled_up(account.replica):
             return False
         known = self._heard.get(account.replica)
         if known is not None and known.account.number >= account.number:
@@ -255,11 +256,11 @@ class Referee:
         assert self._guard is not None
         return not followed and self._clock() - account.evidence.since > self._guard.rules.window_s
 
-    def _has_folded(self, replica: str) -> bool:
-        return self._folded is not None and replica in self._folded.replicas
+    def _is_rolled_up(self, replica: str) -> bool:
+        return self._rollup is not None and replica in self._rollup.replicas
 
     def _window_begins(self, now: float) -> None:
-        """Counts that this referee did not see coming may be hours old: they must not trip anything."""
+        """Counts that this aggregator did not see coming may be hours old: they must not trip anything."""
         assert self._guard is not None
         self._guard.rebase(now, *evidence.merged(self._snapshots(), self._revision))
 
@@ -269,23 +270,27 @@ class Referee:
         for version, reason in self._guard.observe(now, versions, shadows, stable=stable).items():
             if version not in self._trips:
                 self._trips[version] = Trip(
-                    version=version, revision=self._revision, reason=reason, at=self._clock(), by=BY_REFEREE
+                    version=version,
+                    revision=self._revision,
+                    reason=reason,
+                    at=self._clock(),
+                    by=BY_AGGREGATOR,
                 )
 
-    def _fold(self, now: float) -> None:
+    def _roll_up(self, now: float) -> None:
         """Bounds the memory: the accounts of replicas that are long gone become one."""
-        gone = [heard.account for heard in self._heard.values() if now - heard.at > FOLD_AFTER_S]
+        gone = [heard.account for heard in self._heard.values() if now - heard.at > ROLL_UP_AFTER_S]
         if not gone:
             return
         for account in gone:
             del self._heard[account.replica]
-        before = self._folded
+        before = self._rollup
         names = (*(before.replicas if before else ()), *(account.replica for account in gone))
         earlier_evidence = [before.evidence] if before else []
         earlier_metrics = [before.metrics] if before else []
-        self._folded = Folded(
+        self._rollup = Rollup(
             number=len(gone) + (before.number if before else 0),
-            replicas=names[-FOLDED_NAMES:],
+            replicas=names[-ROLLED_UP_NAMES:],
             evidence=evidence.summed(
                 [*earlier_evidence, *(account.evidence for account in gone)],
                 self._revision,
@@ -300,15 +305,15 @@ class Referee:
             for replica, heard in self._heard.items()
             if now - heard.at > SILENT_AFTER_S and report.holds.get(replica, 0) < heard.account.number
         )
-        folded = self._folded if self._folded and self._folded.number > report.holds_folded else None
+        rollup = self._rollup if self._rollup and self._rollup.number > report.holds_rollup else None
         known = self._monitoring
         return Reply(
             self._revision,
             dict(self._trips),
             remember,
-            folded,
-            monitored_at=known.told_at if known else None,
-            monitoring=known if known and known.told_at != report.holds_monitoring else None,
+            rollup,
+            monitored_at=known.reported_at if known else None,
+            monitoring=known if known and known.reported_at != report.holds_monitoring else None,
         )
 
 
@@ -316,8 +321,8 @@ def _revision_of(snapshot: Snapshot) -> int:
     return NO_REVISION if snapshot.revision is None else snapshot.revision
 
 
-class RefereeProxy(Protocol):
-    """A referee that may be elsewhere, or gone: any call may raise or hang."""
+class AggregatorProxy(Protocol):
+    """An aggregator that may be elsewhere, or gone: any call may raise or hang."""
 
     async def push(self, report: Report) -> Reply: ...
 
@@ -326,11 +331,11 @@ class RefereeProxy(Protocol):
     async def monitor(self, report: MonitoringReport) -> None: ...
 
 
-class RefereeLink:
+class AggregatorLink:
     """The replica's side: pushes what was counted, guards its own traffic, passes trips on.
 
     ``on_trip`` is called once per version and revision, whoever decided: this replica's guard, the
-    referee, another replica, or ``trip``. ``problem`` says why the referee is not reached, or is None.
+    aggregator, another replica, or ``trip``. ``problem`` says why the aggregator is not reached, or is None.
     """
 
     def __init__(
@@ -340,7 +345,7 @@ class RefereeLink:
         replica: str,
         collector: Collector,
         metrics: GatewayMetrics,
-        connect: Callable[[], Awaitable[RefereeProxy]],
+        connect: Callable[[], Awaitable[AggregatorProxy]],
         on_trip: Callable[[Trip], None],
         clock: Callable[[], float] = time.time,
         steady: Callable[[], float] = time.monotonic,
@@ -356,17 +361,17 @@ class RefereeLink:
         self._gather_timeout_s = gather_timeout_s
         self._routing: Routing | None = None
         self._guard: Guard | None = None
-        self._proxy: RefereeProxy | None = None
-        self._connecting: asyncio.Task[RefereeProxy] | None = None
+        self._proxy: AggregatorProxy | None = None
+        self._connecting: asyncio.Task[AggregatorProxy] | None = None
         self._is_told = False
-        """Whether the referee behind the proxy knows what this replica remembers."""
+        """Whether the aggregator behind the proxy knows what this replica remembers."""
         self._pushes = 0
         self._remembered: dict[str, Account] = {}
-        self._folded: Folded | None = None
-        self._monitoring: Monitored | None = None
+        self._rollup: Rollup | None = None
+        self._monitoring: TimedReport | None = None
         self._wake = asyncio.Event()
         self.trips: dict[str, Trip] = {}
-        self.problem: str | None = "the referee has not been asked yet"
+        self.problem: str | None = "the aggregator has not been asked yet"
 
     # -- declared state ------------------------------------------------------------------------------
 
@@ -431,7 +436,7 @@ class RefereeLink:
                 self.trip(version, reason, by=self._replica)
 
     async def push(self) -> bool:
-        """Tells the referee everything and takes its trips. False, with ``problem``, when it is away."""
+        """Tells the aggregator everything and takes its trips. False, with ``problem``, when it is away."""
         if self._routing is None:
             return False
         try:
@@ -443,7 +448,7 @@ class RefereeLink:
         return True
 
     async def gather(self) -> tuple[Evidence, bytes]:
-        """Pushes now; (evidence, Prometheus text) of all replicas, or of this one when the referee is away.
+        """Pushes now; (evidence, Prometheus text) of all replicas, or of this one without an aggregator.
 
         The text says which with ``mlops_referee_reachable``.
         """
@@ -459,14 +464,14 @@ class RefereeLink:
                     gathered.living,
                     gathered.gone,
                     deployment=self._name,
-                    referee_reachable=True,
+                    aggregator_reachable=True,
                     monitoring=gathered.monitoring,
                 )
                 return gathered.evidence, text
         return self._local()
 
     async def monitor(self, report: MonitoringReport) -> bool:
-        """Gives a report of the stable version to the referee. False, with ``problem``, when it is away."""
+        """Gives the aggregator a report of the stable version. False, with ``problem``, when it is away."""
         try:
             async with asyncio.timeout(self._gather_timeout_s):
                 # It must have heard of the routing first, or it would take the report for an older one's.
@@ -496,19 +501,19 @@ class RefereeLink:
         text = exposition(
             [self._metrics.snapshot()],
             deployment=self._name,
-            referee_reachable=False,
+            aggregator_reachable=False,
             monitoring=told.report if told is not None and told.report.version == stable else None,
         )
         return found, text
 
-    async def _exchange(self) -> RefereeProxy:
-        """Pushes, through a new connection when the referee behind this one was replaced."""
+    async def _exchange(self) -> AggregatorProxy:
+        """Pushes, through a new connection when the aggregator behind this one was replaced."""
         proxy = self._proxy
         if proxy is not None:
             try:
                 reply = await proxy.push(self._report())
             except Exception as error:  # noqa: BLE001 - whatever it is, connecting anew says what is wrong
-                logger.info("Connecting to the referee anew: %s: %s", type(error).__name__, error)
+                logger.info("Connecting to the aggregator anew: %s: %s", type(error).__name__, error)
                 self._proxy = proxy = None
         if proxy is None:
             proxy = await self._connected()
@@ -517,12 +522,12 @@ class RefereeLink:
             self._is_told = True
         self._remember(reply)
         if self.problem is not None:
-            logger.info("The referee answers")
+            logger.info("The aggregator answers")
             self.problem = None
         self._learn(reply)
         return proxy
 
-    async def _connected(self) -> RefereeProxy:
+    async def _connected(self) -> AggregatorProxy:
         if self._connecting is None:
             self._connecting = asyncio.ensure_future(self._reach())
         connecting = self._connecting
@@ -536,14 +541,15 @@ class RefereeLink:
             self._proxy, self._is_told = proxy, False
         return proxy
 
-    async def _reach(self) -> RefereeProxy:
+    async def _reach(self) -> AggregatorProxy:
         return await self._connect()
 
     def _lose(self, error: Exception) -> None:
         timed_out = isinstance(error, TimeoutError) and not str(error)
-        problem = "the referee does not answer in time" if timed_out else f"{type(error).__name__}: {error}"
+        late = "the aggregator does not answer in time"
+        problem = late if timed_out else f"{type(error).__name__}: {error}"
         if self.problem is None:
-            logger.warning("The referee is away, this replica guards its own traffic alone: %s", problem)
+            logger.warning("The aggregator is away, this replica guards its own traffic alone: %s", problem)
         # An actor that was restarted is reached through a new handle only.
         self.problem, self._proxy = problem, None
 
@@ -560,19 +566,19 @@ class RefereeLink:
             ),
             trips=dict(self.trips),
             holds={replica: account.number for replica, account in self._remembered.items()},
-            holds_folded=self._folded.number if self._folded else 0,
+            holds_rollup=self._rollup.number if self._rollup else 0,
             remembered=tuple(self._remembered.values()) if not self._is_told else (),
-            folded=self._folded if not self._is_told else None,
-            holds_monitoring=self._monitoring.told_at if self._monitoring else None,
+            rollup=self._rollup if not self._is_told else None,
+            holds_monitoring=self._monitoring.reported_at if self._monitoring else None,
             monitoring=self._monitoring if not self._is_told else None,
         )
 
     def _remember(self, reply: Reply) -> None:
         for account in reply.remember:
             self._remembered[account.replica] = account
-        if reply.folded is not None:
-            self._folded = reply.folded
-            for replica in reply.folded.replicas:
+        if reply.rollup is not None:
+            self._rollup = reply.rollup
+            for replica in reply.rollup.replicas:
                 self._remembered.pop(replica, None)
         if reply.monitoring is not None:
             self._monitoring = reply.monitoring

@@ -1,4 +1,4 @@
-"""Replicas with a real referee in one process: exact sums, trips everywhere, and life without it."""
+"""Replicas with a real aggregator in one process: exact sums, trips everywhere, and life without it."""
 
 import asyncio
 import pickle
@@ -10,18 +10,18 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from mlops_assets.testing.small_models import routing
-from serve.evidence import Collector
-from serve.metrics import GatewayMetrics
-from serve.referee import (
-    FOLD_AFTER_S,
+from serve.aggregator import (
+    ROLL_UP_AFTER_S,
     SILENT_AFTER_S,
+    Aggregator,
+    AggregatorLink,
+    AggregatorProxy,
     Gathered,
-    Referee,
-    RefereeLink,
-    RefereeProxy,
     Reply,
     Report,
 )
+from serve.evidence import Collector
+from serve.metrics import GatewayMetrics
 from serve.schema import Evidence, GuardRules, MonitoringReport, Routing, Trip
 
 
@@ -30,11 +30,11 @@ class Unreachable(ConnectionError):
 
 
 class Hall:
-    """Where the referee is, if it is anywhere: it can be killed, restarted and made to hang."""
+    """Where the aggregator is, if it is anywhere: it can be killed, restarted and made to hang."""
 
     def __init__(self) -> None:
         self.now = 1_000.0
-        self.referee: Referee | None = None
+        self.aggregator: Aggregator | None = None
         self.hangs = False
         self.connects = 0
         self.restart()
@@ -43,43 +43,43 @@ class Hall:
         return self.now
 
     def restart(self) -> None:
-        self.referee = Referee(clock=self.clock, steady=self.clock)
+        self.aggregator = Aggregator(clock=self.clock, steady=self.clock)
 
     def kill(self) -> None:
-        self.referee = None
+        self.aggregator = None
 
-    async def connect(self) -> RefereeProxy:
+    async def connect(self) -> AggregatorProxy:
         self.connects += 1
         return Near(self, self.alive())
 
-    def alive(self) -> Referee:
-        if self.referee is None:
+    def alive(self) -> Aggregator:
+        if self.aggregator is None:
             raise Unreachable("no actor of this name")
-        return self.referee
+        return self.aggregator
 
 
-class Near(RefereeProxy):
-    """A handle to one life of the referee. What passes is pickled, as between processes."""
+class Near(AggregatorProxy):
+    """A handle to one life of the aggregator. What passes is pickled, as between processes."""
 
-    def __init__(self, hall: Hall, referee: Referee) -> None:
-        self._hall, self._referee = hall, referee
+    def __init__(self, hall: Hall, aggregator: Aggregator) -> None:
+        self._hall, self._aggregator = hall, aggregator
 
     async def push(self, report: Report) -> Reply:
         await self._arrive()
-        return pickle.loads(pickle.dumps(self._referee.push(pickle.loads(pickle.dumps(report)))))
+        return pickle.loads(pickle.dumps(self._aggregator.push(pickle.loads(pickle.dumps(report)))))
 
     async def gathered(self) -> Gathered:
         await self._arrive()
-        return pickle.loads(pickle.dumps(self._referee.gathered()))
+        return pickle.loads(pickle.dumps(self._aggregator.gathered()))
 
     async def monitor(self, report: MonitoringReport) -> None:
         await self._arrive()
-        self._referee.monitor(pickle.loads(pickle.dumps(report)))
+        self._aggregator.monitor(pickle.loads(pickle.dumps(report)))
 
     async def _arrive(self) -> None:
         if self._hall.hangs:
             await asyncio.Event().wait()
-        if self._hall.alive() is not self._referee:
+        if self._hall.alive() is not self._aggregator:
             raise Unreachable("the actor died")
 
 
@@ -91,7 +91,7 @@ class Replica:
         self.collector = Collector(clock=hall.clock)
         self.metrics = GatewayMetrics(deployment="flights", replica=name)
         self.applied: list[Trip] = []
-        self.link = RefereeLink(
+        self.link = AggregatorLink(
             name="flights",
             replica=name,
             collector=self.collector,
@@ -195,7 +195,7 @@ def test_a_dead_replica_stays_in_the_sums_and_leaves_the_gauges() -> None:
     play(story)
 
 
-def test_the_sums_are_exact_after_the_death_of_a_replica_and_of_the_referee() -> None:
+def test_the_sums_are_exact_after_the_death_of_a_replica_and_of_the_aggregator() -> None:
     async def story() -> None:
         hall = Hall()
         replicas = [Replica(hall, f"r{number}", declared()) for number in range(3)]
@@ -241,7 +241,7 @@ def test_of_two_memories_of_a_dead_replica_the_newer_one_counts() -> None:
     play(story)
 
 
-def test_replicas_that_are_long_gone_are_folded_and_still_counted_once() -> None:
+def test_replicas_that_are_long_gone_are_rollup_and_still_counted_once() -> None:
     async def story() -> None:
         hall = Hall()
         staying = Replica(hall, "staying", declared())
@@ -255,22 +255,22 @@ def test_replicas_that_are_long_gone_are_folded_and_still_counted_once() -> None
             hall.now += 60.0
         found, text = await staying.link.gather()
         assert requests_of(found) == total(text, "mlops_requests_total") == 80
-        assert hall.referee is not None
-        assert len(hall.referee._heard) <= FOLD_AFTER_S / 60.0 + 2
-        assert len(staying.link._remembered) <= FOLD_AFTER_S / 60.0 + 2
+        assert hall.aggregator is not None
+        assert len(hall.aggregator._heard) <= ROLL_UP_AFTER_S / 60.0 + 2
+        assert len(staying.link._remembered) <= ROLL_UP_AFTER_S / 60.0 + 2
         hall.restart()
         found, text = await staying.link.gather()
         assert requests_of(found) == total(text, "mlops_requests_total") == 80
         await gone[0].link.push()
         found, text = await staying.link.gather()
-        assert requests_of(found) == total(text, "mlops_requests_total") == 80, "it was folded already"
+        assert requests_of(found) == total(text, "mlops_requests_total") == 80, "it was rollup already"
 
     play(story)
 
 
 @pytest.mark.parametrize("seed", range(20))
 def test_sums_are_exact_through_any_history(seed: int) -> None:
-    """Replicas come, count, push and go, and the referee restarts: nothing is lost or counted twice."""
+    """Replicas come, count, push and go, and the aggregator restarts: nothing is lost or counted twice."""
 
     async def story() -> None:
         chance = random.Random(seed)
@@ -288,7 +288,7 @@ def test_sums_are_exact_through_any_history(seed: int) -> None:
             event = chance.random()
             if event < 0.05 and len(replicas) > 1:
                 replicas.pop(chance.randrange(len(replicas)))
-                # Its last push may be as old as this; a referee that dies sooner never told the others.
+                # Its last push may be as old as this; an aggregator that dies sooner never told the others.
                 for _ in range(3):
                     hall.now += SILENT_AFTER_S / 2
                     for replica in replicas:
@@ -303,10 +303,10 @@ def test_sums_are_exact_through_any_history(seed: int) -> None:
                 for replica in replicas:
                     replica.declare(declared(revision))
             elif event < 0.21:
-                hall.now += FOLD_AFTER_S / 3
+                hall.now += ROLL_UP_AFTER_S / 3
                 for replica in replicas:
                     await replica.link.push()
-        # All but the last to push may have met a referee that did not know everybody yet.
+        # All but the last to push may have met an aggregator that did not know everybody yet.
         for replica in replicas:
             await replica.link.push()
         for replica in replicas:
@@ -321,14 +321,14 @@ def test_a_late_or_repeated_report_changes_nothing() -> None:
     async def story() -> None:
         hall = Hall()
         replica = Replica(hall, "r1", declared())
-        assert hall.referee is not None
+        assert hall.aggregator is not None
         replica.answer(1)
         early = replica.link._report()
         replica.answer(9)
         late = replica.link._report()
         for report in (late, early, late):
-            hall.referee.push(report)
-        assert requests_of(hall.referee.gathered().evidence) == 10
+            hall.aggregator.push(report)
+        assert requests_of(hall.aggregator.gathered().evidence) == 10
 
     play(story)
 
@@ -406,7 +406,7 @@ def test_a_trip_reaches_every_replica_exactly_once_with_its_first_reason() -> No
     play(story)
 
 
-def test_the_referee_trips_on_what_no_replica_has_enough_of_alone() -> None:
+def test_the_aggregator_trips_on_what_no_replica_has_enough_of_alone() -> None:
     async def story() -> None:
         hall = Hall()
         replicas = [Replica(hall, f"r{number}", declared()) for number in range(4)]
@@ -428,7 +428,7 @@ def test_the_referee_trips_on_what_no_replica_has_enough_of_alone() -> None:
     play(story)
 
 
-def test_a_replica_trips_on_its_own_traffic_without_any_referee() -> None:
+def test_a_replica_trips_on_its_own_traffic_without_any_aggregator() -> None:
     async def story() -> None:
         hall = Hall()
         hall.kill()
@@ -440,14 +440,14 @@ def test_a_replica_trips_on_its_own_traffic_without_any_referee() -> None:
         assert replica.link.problem == "Unreachable: no actor of this name"
         hall.restart()
         await until(lambda: replica.link.problem is None)
-        assert hall.referee is not None
-        assert hall.referee.gathered().evidence.trips["v2"] == replica.applied[0]
+        assert hall.aggregator is not None
+        assert hall.aggregator.gathered().evidence.trips["v2"] == replica.applied[0]
         loop.cancel()
 
     play(story)
 
 
-def test_a_restarted_referee_learns_the_trips_and_does_not_trip_on_old_news() -> None:
+def test_a_restarted_aggregator_learns_the_trips_and_does_not_trip_on_old_news() -> None:
     async def story() -> None:
         hall = Hall()
         rules = {"window_s": 10.0, "max_losses": 3, "min_requests": 20, "min_errors": 5}
@@ -533,10 +533,10 @@ def test_an_on_trip_that_raises_does_not_end_the_loop(caplog: pytest.LogCaptureF
     assert caplog.text.count("Acting on the trip of v2 failed") == 1
 
 
-# -- an absent referee -------------------------------------------------------------------------------
+# -- an absent aggregator -------------------------------------------------------------------------------
 
 
-def test_without_a_referee_the_local_part_is_gathered_and_says_so() -> None:
+def test_without_a_aggregator_the_local_part_is_gathered_and_says_so() -> None:
     async def story() -> None:
         hall = Hall()
         one, two = Replica(hall, "one", declared()), Replica(hall, "two", declared())
@@ -553,7 +553,7 @@ def test_without_a_referee_the_local_part_is_gathered_and_says_so() -> None:
     play(story)
 
 
-def test_a_referee_that_hangs_delays_a_gather_by_its_timeout_only() -> None:
+def test_a_aggregator_that_hangs_delays_a_gather_by_its_timeout_only() -> None:
     async def story() -> None:
         hall = Hall()
         replica = Replica(hall, "r1", declared())
@@ -563,7 +563,7 @@ def test_a_referee_that_hangs_delays_a_gather_by_its_timeout_only() -> None:
         found, text = await replica.link.gather()
         assert requests_of(found) == total(text, "mlops_requests_total") == 3
         assert total(text, "mlops_referee_reachable") == 0
-        assert replica.link.problem == "the referee does not answer in time"
+        assert replica.link.problem == "the aggregator does not answer in time"
         hall.hangs = False
         _, text = await replica.link.gather()
         assert total(text, "mlops_referee_reachable") == 1
@@ -578,7 +578,7 @@ def test_connecting_that_hangs_is_tried_once_at_a_time() -> None:
         replica = Replica(hall, "r1", declared())
         tries: list[asyncio.Event] = []
 
-        async def connect() -> RefereeProxy:
+        async def connect() -> AggregatorProxy:
             tries.append(asyncio.Event())
             await tries[-1].wait()
             return await hall.connect()
@@ -593,7 +593,7 @@ def test_connecting_that_hangs_is_tried_once_at_a_time() -> None:
     play(story)
 
 
-def test_the_loop_survives_every_way_in_which_a_referee_is_away() -> None:
+def test_the_loop_survives_every_way_in_which_a_aggregator_is_away() -> None:
     async def story() -> None:
         hall = Hall()
         hall.kill()
@@ -604,7 +604,7 @@ def test_the_loop_survives_every_way_in_which_a_referee_is_away() -> None:
             hall.restart()
             await until(lambda: replica.link.problem is None)
             hall.hangs = True
-            await until(lambda: replica.link.problem == "the referee does not answer in time")
+            await until(lambda: replica.link.problem == "the aggregator does not answer in time")
             hall.hangs = False
             hall.kill()
         assert not loop.done()
@@ -616,7 +616,7 @@ def test_the_loop_survives_every_way_in_which_a_referee_is_away() -> None:
 def test_before_a_routing_is_declared_nothing_is_pushed_and_the_text_is_valid() -> None:
     async def story() -> None:
         hall = Hall()
-        link = RefereeLink(
+        link = AggregatorLink(
             name="flights",
             replica="r1",
             collector=Collector(clock=hall.clock),
@@ -643,9 +643,9 @@ def test_a_trip_is_pushed_at_once_not_at_the_next_interval() -> None:
         loop = asyncio.create_task(replica.link.run())
         await until(lambda: replica.link.problem is None)
         replica.link.trip("v2", "by hand", by="operator")
-        assert hall.referee is not None
-        referee = hall.referee
-        await until(lambda: referee.gathered().evidence.trips)
+        assert hall.aggregator is not None
+        aggregator = hall.aggregator
+        await until(lambda: aggregator.gathered().evidence.trips)
         loop.cancel()
 
     play(story)
@@ -668,7 +668,7 @@ def stale_report(version: str = "v1", **changes: Any) -> MonitoringReport:
     ).model_copy(update=changes)
 
 
-def test_without_a_referee_a_report_is_refused_and_nothing_is_shown() -> None:
+def test_without_a_aggregator_a_report_is_refused_and_nothing_is_shown() -> None:
     async def story() -> None:
         hall = Hall()
         hall.kill()
@@ -724,7 +724,7 @@ def test_a_report_goes_with_the_version_it_is_about() -> None:
     play(story)
 
 
-def test_a_report_survives_the_referee() -> None:
+def test_a_report_survives_the_aggregator() -> None:
     async def story() -> None:
         hall = Hall()
         one, other = (Replica(hall, name, declared()) for name in ("one", "other"))

@@ -1,7 +1,7 @@
-"""The referee as a Ray actor beside the replicas of a gateway.
+"""The aggregator as a Ray actor beside the replicas of a gateway.
 
 Belongs here: how Serve starts it and how a replica calls it. Does not belong here: what it does
-(``serve/referee.py``).
+(``serve/aggregator.py``).
 """
 
 import asyncio
@@ -11,13 +11,13 @@ from ray import serve
 from ray.actor import ActorHandle
 from ray.serve.config import DeploymentActorConfig
 
-from serve.referee import Gathered, RefereeProxy, Reply, Report
+from serve.aggregator import AggregatorProxy, Gathered, Reply, Report
 from serve.schema import MonitoringReport
 
-REFEREE = "referee"
+AGGREGATOR = "aggregator"
 
 
-class RefereeActor:
+class AggregatorActor:
     """What runs in the actor's process.
 
     Serve sends this class by value, by way of its controller. The import waits for the actor's own
@@ -26,29 +26,29 @@ class RefereeActor:
     """
 
     def __init__(self) -> None:
-        from serve.referee import Referee
+        from serve.aggregator import Aggregator
 
-        self._referee = Referee()
+        self._aggregator = Aggregator()
 
     def push(self, report: "Report") -> "Reply":
-        return self._referee.push(report)
+        return self._aggregator.push(report)
 
     def gathered(self) -> "Gathered":
-        return self._referee.gathered()
+        return self._aggregator.gathered()
 
     def monitor(self, report: "MonitoringReport") -> None:
-        self._referee.monitor(report)
+        self._aggregator.monitor(report)
 
 
-def referee_actor() -> DeploymentActorConfig:
+def aggregator_actor() -> DeploymentActorConfig:
     """For ``deployment_actors``: Serve starts it before the replicas, and anew when it has died."""
     return DeploymentActorConfig(
-        name=REFEREE, actor_class=ray.remote(RefereeActor), actor_options={"num_cpus": 0}
+        name=AGGREGATOR, actor_class=ray.remote(AggregatorActor), actor_options={"num_cpus": 0}
     )
 
 
-class RayReferee(RefereeProxy):
-    """The referee of the deployment that the calling replica belongs to, until that actor dies."""
+class RayAggregator(AggregatorProxy):
+    """The aggregator of the deployment that the calling replica belongs to, until that actor dies."""
 
     def __init__(self, handle: ActorHandle) -> None:
         self._handle = handle
@@ -63,11 +63,11 @@ class RayReferee(RefereeProxy):
         await self._handle.monitor.remote(report)
 
 
-async def ray_referee() -> RefereeProxy:
+async def ray_aggregator() -> AggregatorProxy:
     """Connects; works inside a replica only.
 
     Raises ValueError while there is no such actor: Serve takes some 8 s to replace one that died. Calls
     of one that has died raise ActorDiedError; connecting anew reaches its successor.
     """
     # Asks the cluster and blocks meanwhile.
-    return RayReferee(await asyncio.to_thread(serve.get_deployment_actor, REFEREE))
+    return RayAggregator(await asyncio.to_thread(serve.get_deployment_actor, AGGREGATOR))

@@ -31,50 +31,15 @@ from mlops_assets.resources.lake import Lake
 from mlops_assets.resources.model_registry import ModelRegistry
 from mlops_assets.resources.scratch import Scratch
 from mlops_assets.resources.serve_client import ServeClient
+from mlops_assets.testing.shop import visits
 from mlops_assets.training.training_set import LABEL
 
 Load = Callable[[str], dg.Definitions]
 
-YAML = """
-type: mlops_assets.components.DatasetComponent
-attributes:
-  name: shop
-  source: {format: csv, path: raw.csv}
-  columns: {visit: string, at: timestamp, age: number, spent: number, bought: number}
-  primary_key: [visit]
----
-type: mlops_assets.components.FeatureViewComponent
-attributes:
-  name: shop
-  entity: {name: visit, join_keys: [visit]}
-  event_timestamp: at
-  base: shop
-  features:
-    - {name: age, type: number}
-    - {name: spent, type: number}
----
-type: mlops_assets.components.ModelComponent
-attributes:
-  name: shop
-  task: binary
-  feature_view: shop
-  label: {dataset: shop, column: bought}
-  classes: ["no", "yes"]
-  evaluation_window_days: 7
-  training_window_days: 21
-  candidates: [{trainer: logistic_regression}]
-  gate: {margin: 0.02}
----
-type: mlops_assets.components.DeploymentComponent
-attributes: {name: shop, model: shop}
----
-type: mlops_assets.components.DriftMonitorComponent
-attributes:
-  model: shop
-  logs_since: "2024-01-01"
-  min_rows: 100
-  labels: {within: 2d}
-"""
+YAML = visits(
+    Model={"evaluation_window_days": 7, "training_window_days": 21, "gate": {"margin": 0.02}},
+    DriftMonitor={"labels": {"within": "2d"}},
+)
 MONITOR = DriftMonitorDeclaration.model_validate({"model": "shop", "logs_since": "2024-01-01"})
 MODEL = ModelDeclaration.model_validate(
     {
@@ -87,7 +52,7 @@ MODEL = ModelDeclaration.model_validate(
 )
 
 
-def visits(days: int = 112) -> pd.DataFrame:
+def visitors(days: int = 112) -> pd.DataFrame:
     """Visitors whose age decides for the first 70 days, and then no longer does."""
     random, count = np.random.default_rng(4), days * 40
     minutes = np.sort(random.uniform(0, days * 1440, count))
@@ -111,7 +76,7 @@ def shop(
     use_case: Path, load: Load, instance: dg.DagsterInstance, tmp_path: Path, mlflow_uri: str
 ) -> dg.Definitions:
     """The use case with its tables and training set built."""
-    visits().to_csv(use_case / "raw.csv", index=False)
+    visitors().to_csv(use_case / "raw.csv", index=False)
     unused = {
         "model_registry": ModelRegistry(tracking_uri=mlflow_uri),
         "experiment_tracker": ExperimentTracker(tracking_uri=mlflow_uri, artifact_root=str(tmp_path)),

@@ -18,56 +18,10 @@ from mlops_assets.definitions import defs, with_platform_policy
 from mlops_assets.defs.platform.resources import resources
 from mlops_assets.documents.missing import CHECK, MissingDocument, missing_documents
 from mlops_assets.errors import DeclarationError
+from mlops_assets.testing.shop import DATASET, DEPLOYMENT, MODEL, MONITOR, VIEW, WHOLE, whole
 
-DATASET = """\
-type: mlops_assets.components.DatasetComponent
-attributes:
-  name: {name}
-  source: {{format: csv, path: raw.csv}}
-  columns: {{row_id: integer, price: number, sold: boolean}}
-"""
-VIEW = """\
----
-type: mlops_assets.components.FeatureViewComponent
-attributes:
-  name: {name}
-  entity: {{name: row, join_keys: [row_id]}}
-  base: {name}
-  features:
-    - {{name: price, type: number}}
-"""
-MODEL = """\
----
-type: mlops_assets.components.ModelComponent
-attributes:
-  name: {name}
-  task: binary
-  feature_view: {name}
-  label: {{dataset: {name}, column: sold}}
-  candidates:
-    - {{trainer: lightgbm}}
-"""
-DEPLOYMENT = """\
----
-type: mlops_assets.components.DeploymentComponent
-attributes:
-  name: {name}
-  model: {name}
-"""
-MONITOR = """\
----
-type: mlops_assets.components.DriftMonitorComponent
-attributes:
-  model: {name}
-  logs_since: "2024-01-01"
-"""
 MODEL_KINDS = ("training_set", "candidates", "model", "evaluation")
-WHOLE = DATASET + VIEW + MODEL + DEPLOYMENT
 KINDS = ("dataset", "features", *MODEL_KINDS, "approval", "deployment")
-
-
-def whole(name: str) -> str:
-    return WHOLE.format(name=name)
 
 
 @pytest.fixture

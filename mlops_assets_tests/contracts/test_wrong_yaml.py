@@ -9,36 +9,9 @@ from dagster.components.testing import DefsFolderSandbox, create_defs_folder_san
 from mlops_assets.components.use_cases import load_use_cases
 from mlops_assets.definitions import with_platform_policy
 from mlops_assets.defs.platform.resources import resources
+from mlops_assets.testing.shop import whole
 
-RIGHT = """\
-type: mlops_assets.components.DatasetComponent
-attributes:
-  name: shop
-  source: {format: csv, path: raw.csv}
-  columns: {row_id: integer, price: number, sold: boolean}
----
-type: mlops_assets.components.FeatureViewComponent
-attributes:
-  name: shop
-  entity: {name: row, join_keys: [row_id]}
-  base: shop
-  features:
-    - {name: price, type: number}
----
-type: mlops_assets.components.ModelComponent
-attributes:
-  name: shop
-  task: binary
-  feature_view: shop
-  label: {dataset: shop, column: sold}
-  candidates:
-    - {trainer: lightgbm}
----
-type: mlops_assets.components.DeploymentComponent
-attributes:
-  name: shop
-  model: shop
-"""
+RIGHT = whole("shop")
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ import pytest
 from mlops_assets.testing.site import Site, reasons, refused, run
 from mlops_assets.testing.small_models import ROW
 from mlops_assets_tests.serve.listening import listening
-from mlops_assets_tests.serve.test_inference_protocol import INFER, as_bytes, tensors
+from mlops_assets_tests.serve.v2 import INFER, as_bytes, tensors
 from serve.bodies import inflated, parse_object
 from serve.errors import MAX_PROBLEMS, InvalidFields, MalformedBody, TooLarge
 from serve.security import BODY_TIMEOUT_S

@@ -29,6 +29,9 @@ from serve.schema import FeatureSpec
 if TYPE_CHECKING:
     import pandas as pd
 
+    from mlops_assets.resources.lake import Lake
+    from mlops_assets.resources.scratch import Scratch
+
 ROWS, TRAINED, SEED = 1_000_000, 50_000, 5
 HOURS = 7 * 24
 START = datetime(2013, 4, 1, tzinfo=UTC)
@@ -134,70 +137,19 @@ def memory(field: str) -> int:
 def measure(step: str, folder: Path) -> dict[str, float]:
     """One step in this process."""
     import duckdb  # noqa: F401 - the imports are no part of the step
-    import pandas as pd
+    import pandas  # noqa: F401
     import scipy.stats  # noqa: F401
 
-    from mlops_assets.assets.joined_answers import Compacted, JoinedAnswers, window_drift
-    from mlops_assets.assets.logged_days import DAY_COLUMN, logged_days
-    from mlops_assets.monitoring.drift import DriftTest
-    from mlops_assets.monitoring.labels import Watermark, known_labels
-    from mlops_assets.monitoring.performance import PerformanceTest, window_performance
-    from mlops_assets.monitoring.reference import DriftReference
-    from mlops_assets.monitoring.windows import Window
-    from mlops_assets.resources.inference_log import InferenceLog
+    from mlops_assets.assets import joined_answers, logged_days  # noqa: F401
+    from mlops_assets.monitoring import drift, performance  # noqa: F401
+    from mlops_assets.resources import inference_log  # noqa: F401
     from mlops_assets.resources.lake import Lake
     from mlops_assets.resources.scratch import Scratch
 
-    class Manifest:
-        task, classes, features = "binary", CLASSES, SPECS
-
     lake, scratch = Lake(uri=str(folder / "lake")), Scratch(folder=str(folder / "scratch"))
-    log, window = InferenceLog(uri=str(folder / "predictions")), Window(START, END)
+    run = read_log if step == "log" else read_window
     idle, began, used = memory("VmRSS"), time.perf_counter(), time.process_time()
-    if step == "log":
-        with logged_days(scratch, log, "flights", DAYS) as days:
-            lake.write(TABLE, days.rows, partition_column=DAY_COLUMN, partitions=DAYS, commit={})
-            days.contents.versions()
-    else:
-        reference = DriftReference.loads((folder / "reference.json").read_text())
-        compacted = Compacted(lake, TABLE, lake.version(TABLE), START, NOW)
-        slices = ["origin", "carrier"] if step == "performance" else []
-        with scratch.database() as connection:
-            answers = JoinedAnswers(
-                connection,
-                compacted,
-                known_labels(pd.read_parquet(folder / "labels.parquet"), KEYS),
-                KEYS,
-                slices,
-            )
-            if step == "performance":
-                found = window_performance(
-                    answers.part("v1", window),
-                    window,
-                    version="v1",
-                    variant="champion",
-                    now=NOW,
-                    test=PerformanceTest(
-                        "binary",
-                        CLASSES,
-                        Watermark(timedelta(days=3)),
-                        level=0.01,
-                        references=reference.performance,
-                        slices=slices,
-                    ),
-                )
-                assert found.status == "judged", found.reason
-                answers.losses("binary", CLASSES)
-            else:
-                current = window_drift(
-                    answers,
-                    window,
-                    reference,
-                    version="v1",
-                    manifest=Manifest,
-                    test=DriftTest(level=0.01, min_rows=200),
-                )
-                assert current.assessed.judged, current.assessed.reason
+    run(step, folder, lake, scratch)
     return {
         "seconds": round(time.perf_counter() - began, 1),
         "cpu_seconds": round(time.process_time() - used, 1),
@@ -205,6 +157,58 @@ def measure(step: str, folder: Path) -> dict[str, float]:
         "peak_mb": memory("VmHWM"),
         "above_idle_mb": memory("VmHWM") - idle,
     }
+
+
+def read_log(step: str, folder: Path, lake: "Lake", scratch: "Scratch") -> None:
+    """Copies the raw log into the lake, as the asset of the prediction log does."""
+    from mlops_assets.assets.logged_days import DAY_COLUMN, logged_days
+    from mlops_assets.resources.inference_log import InferenceLog
+
+    log = InferenceLog(uri=str(folder / "predictions"))
+    with logged_days(scratch, log, "flights", DAYS) as days:
+        lake.write(TABLE, days.rows, partition_column=DAY_COLUMN, partitions=DAYS, commit={})
+        days.contents.versions()
+
+
+def read_window(step: str, folder: Path, lake: "Lake", scratch: "Scratch") -> None:
+    """Measures drift or performance of the window, as the asset of that name does."""
+    import pandas as pd
+
+    from mlops_assets.assets.joined_answers import Compacted, JoinedAnswers, window_drift
+    from mlops_assets.monitoring.drift import DriftTest
+    from mlops_assets.monitoring.labels import Watermark, known_labels
+    from mlops_assets.monitoring.performance import PerformanceTest, window_performance
+    from mlops_assets.monitoring.reference import DriftReference
+    from mlops_assets.monitoring.windows import Window
+
+    class Manifest:
+        task, classes, features = "binary", CLASSES, SPECS
+
+    window = Window(START, END)
+    reference = DriftReference.loads((folder / "reference.json").read_text())
+    compacted = Compacted(lake, TABLE, lake.version(TABLE), START, NOW)
+    slices = ["origin", "carrier"] if step == "performance" else []
+    labels = known_labels(pd.read_parquet(folder / "labels.parquet"), KEYS)
+    with scratch.database() as connection:
+        answers = JoinedAnswers(connection, compacted, labels, KEYS, slices)
+        if step == "performance":
+            watermark = Watermark(timedelta(days=3))
+            found = window_performance(
+                answers.part("v1", window),
+                window,
+                version="v1",
+                variant="champion",
+                now=NOW,
+                test=PerformanceTest(
+                    "binary", CLASSES, watermark, 0.01, reference.performance, slices=slices
+                ),
+            )
+            assert found.status == "judged", found.reason
+            answers.losses("binary", CLASSES)
+        else:
+            test = DriftTest(level=0.01, min_rows=200)
+            current = window_drift(answers, window, reference, version="v1", manifest=Manifest, test=test)
+            assert current.assessed.judged, current.assessed.reason
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -8,7 +8,7 @@ missing. The gate's rows always have that feed, so its verdict is that of the ch
 feed fails is what the offline rows never showed.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from mlops_assets.asset_keys import asset_key
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 MADE_OF_TAGS = ("dagster/input_data_version", "dagster/input_event_pointer", "dagster/code_version")
-"""Tags of a materialisation that say what it was made of: the planted one claims to be made of the same."""
+"""Tags of a materialisation with its inputs: the planted one claims the same inputs as the champion's."""
 
 
 def plant_model(
@@ -30,11 +30,9 @@ def plant_model(
 ) -> dict[str, Any]:
     """Registers the champion's bad twin and reports it as a materialisation of the model.
 
-    Gives ``version`` and ``digest``. StackError when there is no champion, or when a row of the gate would
-    show what is wrong with it.
+    Gives ``version`` and ``digest``. StackError without a champion, or when a row of the gate would reveal
+    the defect.
     """
-    import dagster as dg
-
     from serve.scoring import package_digest, read_package, write_package
 
     resources = definitions.resources or {}
@@ -69,27 +67,24 @@ def plant_model(
         },
         example=_example(twin),
     )
-    event = newest.asset_materialization
-    instance.report_runless_asset_event(
-        dg.AssetMaterialization(
-            key,
-            description="A model that a colleague trained elsewhere.",
-            metadata={
-                **event.metadata,
-                "model_version": version.version,
-                "package": uri,
-                "bytes": len(bad),
-                "why": "handed in from outside",
-            },
-            tags={
-                **{
-                    name: value for name, value in (event.tags or {}).items() if name.startswith(MADE_OF_TAGS)
-                },
-                "dagster/data_version": digest,
-            },
-        )
-    )
+    metadata = {"model_version": version.version, "package": uri, "bytes": len(bad)}
+    instance.report_runless_asset_event(_handed_in(newest.asset_materialization, digest, metadata))
     return {"version": version.version, "digest": digest}
+
+
+def _handed_in(
+    newest: "dg.AssetMaterialization", digest: str, metadata: Mapping[str, Any]
+) -> "dg.AssetMaterialization":
+    """The materialisation of the planted model, with the inputs and the metadata of the newest one."""
+    import dagster as dg
+
+    inputs = {name: value for name, value in (newest.tags or {}).items() if name.startswith(MADE_OF_TAGS)}
+    return dg.AssetMaterialization(
+        newest.asset_key,
+        description="A model that a colleague trained elsewhere.",
+        metadata={**newest.metadata, **metadata, "why": "handed in from outside"},
+        tags={**inputs, "dagster/data_version": digest},
+    )
 
 
 def _golden(manifest: ModelManifest, payload: bytes, without: Sequence[str]) -> tuple[GoldenRow, ...]:

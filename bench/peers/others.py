@@ -35,6 +35,16 @@ class Target:
 Started = AbstractContextManager[Target]
 
 
+@dataclass(frozen=True)
+class Exchange:
+    """One request, and the ``score`` that its response must have at ``place`` (names joined by dots)."""
+
+    url: str
+    body: object
+    score: float
+    place: str
+
+
 def fastapi(model: BenchModel, folder: Path, cache: Path, *, workers: int) -> Started:
     """Bare FastAPI on uvicorn (uvloop, httptools) calling ``Booster.predict``: what Python HTTP can do."""
     (folder / "model.txt").write_text(model.text)
@@ -45,7 +55,8 @@ def fastapi(model: BenchModel, folder: Path, cache: Path, *, workers: int) -> St
         "--log-level=warning", "--loop=uvloop", "--http=httptools",
     ]  # fmt: skip
     body = {"features": model.row}
-    return _serve(command, folder, f"http://127.0.0.1:{port}/predict", body, model.score, "probability")
+    url = f"http://127.0.0.1:{port}/predict"
+    return _serve(command, folder, Exchange(url, body, model.score, "probability"))
 
 
 def mlflow(model: BenchModel, folder: Path, cache: Path, *, workers: int) -> Started:
@@ -62,9 +73,8 @@ def mlflow(model: BenchModel, folder: Path, cache: Path, *, workers: int) -> Sta
     body = {"dataframe_split": {"columns": list(NAMES), "data": [list(model.row.values())]}}
     # The command starts its server by name from the search path.
     path = {"PATH": f"{binaries}:/usr/local/bin:/usr/bin:/bin"}
-    return _serve(
-        command, folder, f"http://127.0.0.1:{port}/invocations", body, model.score, "predictions.0", path
-    )
+    url = f"http://127.0.0.1:{port}/invocations"
+    return _serve(command, folder, Exchange(url, body, model.score, "predictions.0"), path)
 
 
 def mlserver(model: BenchModel, folder: Path, cache: Path) -> Started:
@@ -89,7 +99,8 @@ def mlserver(model: BenchModel, folder: Path, cache: Path) -> Started:
     command = [str(peer_environment("mlserver", cache) / "mlserver"), "start", str(folder)]
     tensor = {"name": "x", "shape": [1, len(NAMES)], "datatype": "FP64", "data": list(model.row.values())}
     url = f"http://127.0.0.1:{http}/v2/models/bench/infer"
-    return _serve(command, folder, url, {"inputs": [tensor]}, model.score, "outputs.0.data.0")
+    exchange = Exchange(url, {"inputs": [tensor]}, model.score, "outputs.0.data.0")
+    return _serve(command, folder, exchange)
 
 
 def bentoml(model: BenchModel, folder: Path, cache: Path) -> Started:
@@ -104,21 +115,17 @@ def bentoml(model: BenchModel, folder: Path, cache: Path) -> Started:
     ]  # fmt: skip
     environment = {"BENTOML_HOME": str(folder / "home"), "MODEL_FILE": str(folder / "model.txt")}
     url, body = f"http://127.0.0.1:{port}/predict", {"features": model.row}
-    return _serve(command, folder, url, body, model.score, "probability", environment)
+    return _serve(command, folder, Exchange(url, body, model.score, "probability"), environment)
 
 
 @contextlib.contextmanager
 def _serve(
-    command: list[str],
-    folder: Path,
-    url: str,
-    body: object,
-    score: float,
-    found: str,
-    environment: dict[str, str] | None = None,
+    command: list[str], folder: Path, exchange: Exchange, environment: dict[str, str] | None = None
 ) -> Iterator[Target]:
-    content = json.dumps(body).encode()
-    ask = httpx.Request("POST", url, content=content, headers={"content-type": "application/json"})
+    content = json.dumps(exchange.body).encode()
+    request = httpx.Request(
+        "POST", exchange.url, content=content, headers={"content-type": "application/json"}
+    )
     with running(command, folder, environment) as server:
-        wait_for_score(server.process, folder, ask, score, found)
-        yield Target(url, content, server.process.pid, server.pids)
+        wait_for_score(server.process, folder, request, exchange.score, exchange.place)
+        yield Target(exchange.url, content, server.process.pid, server.pids)

@@ -48,7 +48,7 @@ from mlops_assets.sensors.drift import MEASURING
 
 INTERVAL_S = 60
 FIRST_LOOK_BACK_S = 86_400.0
-"""A sensor that never looked tells of runs that failed within the last day."""
+"""The first tick of a sensor reports runs that failed within the last day."""
 RUNS_AT_ONCE = 50
 ENDPOINT_TIMEOUT_S = 5.0
 """A tick may take a minute; an endpoint that hangs must not use it up."""
@@ -188,7 +188,7 @@ def freshness_states(instance: dg.DagsterInstance, graph: Any) -> dict[str, Fres
 
 
 def _promise(policy: Any) -> str:
-    """What a policy demands, in words."""
+    """The demand of a policy, in words."""
     if hasattr(policy, "fail_window"):
         return f"its policy allows {duration(policy.fail_window.to_timedelta().total_seconds())}"
     before = duration(policy.lower_bound_delta.total_seconds())
@@ -240,10 +240,10 @@ def _sensor_states(instance: dg.DagsterInstance, names: Collection[str]) -> Iter
 def failed_runs(
     instance: dg.DagsterInstance, until: float | None, *, models: Mapping[dg.AssetKey, str], now: float
 ) -> tuple[list[FailedRun], float]:
-    """Failed runs that a sensor or automation launched to make a model or to measure one, newer than
-    ``until``; the next one.
+    """Failed runs after ``until`` that a sensor or automation launched to make or measure a model, and the
+    ``until`` of the next call.
 
-    A run that Dagster is going to try again is left out: the last try speaks for all.
+    A run that Dagster will try again is left out, because its last try is reported.
     """
     after = now - FIRST_LOOK_BACK_S if until is None else until
     records = instance.get_run_records(
@@ -259,7 +259,7 @@ def failed_runs(
         run = record.dagster_run
         after = max(after, record.update_timestamp.replace(tzinfo=UTC).timestamp())
         launched_by = run.tags.get(LAUNCHED_BY_TAG)
-        # Who brings the platform up is looking.
+        # The person who brings the platform up sees its failures.
         if launched_by in (None, BY_HAND) or run.tags.get(WILL_RETRY_TAG) == "true":
             continue
         for key in sorted(run.asset_selection or ()):
@@ -306,7 +306,7 @@ def _failed_run(instance: dg.DagsterInstance, run: dg.DagsterRun, model: str, la
 
 
 def _checks(instance: dg.DagsterInstance, run_id: str, model: str) -> Iterator[AssetCheckEvaluation]:
-    """What checks on the model's evaluation said in that run."""
+    """The results of the checks on the model's evaluation in that run."""
     evaluated = asset_key("evaluation", model)
     for entry in instance.all_logs(run_id, of_type={dg.DagsterEventType.ASSET_CHECK_EVALUATION}):
         found = entry.get_dagster_event().asset_check_evaluation_data
@@ -321,9 +321,9 @@ def _refused(check: AssetCheckEvaluation) -> bool:
 def log_states(
     instance: dg.DagsterInstance, client: ServeClient, deployments: Iterable[str]
 ) -> dict[str, LogState]:
-    """What the gateways of everything that was deployed say about their logs.
+    """The states of the prediction logs, by deployment, as the gateways report them.
 
-    Empty where nothing answers: an endpoint that is down loses no answers, for it gives none.
+    A deployment that does not answer is left out: it gives no answers, so its log loses none.
     """
     states: dict[str, LogState] = {}
     for name in deployments:
@@ -332,9 +332,9 @@ def log_states(
         try:
             dropped = dropped_rows(client.metrics(name, timeout_s=ENDPOINT_TIMEOUT_S))
         except ClusterUnreachable:
-            # Whoever deploys or rolls out hears of it; here nothing is known, and nothing is told.
+            # The run that deploys reports an unreachable cluster; the state of the log is not known.
             continue
-        # Whatever one gateway answers, the others are looked at.
+        # A wrong answer of one gateway must not hide the logs of the others.
         except (MlopsError, ValueError) as error:
             states[name] = LogState(None, None, unreadable=str(error))
             continue

@@ -19,13 +19,14 @@ from mlops_assets.testing.deployed_world import (
     DeployedWorld,
     cluster,
     empty_store,
+    serve_client,
     start_v2,
     steps,
     why_failed,
     world,
 )
 
-__all__ = ["cluster", "empty_store", "steps", "world"]
+__all__ = ["cluster", "empty_store", "serve_client", "steps", "world"]
 
 
 def at_the_prompt(monkeypatch: pytest.MonkeyPatch, running: Any, definitions: dg.Definitions) -> None:

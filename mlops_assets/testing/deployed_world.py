@@ -2,7 +2,8 @@
 
 Belongs here: that deployment with its registry, cluster, instance and clock, as fixtures of pytest. Does not
 belong here: what it is asserted to do (tests). A test module, or the ``conftest.py`` of a folder, imports the
-fixtures ``cluster``, ``empty_store``, ``steps`` and ``world`` by name.
+fixtures ``cluster``, ``serve_client``, ``empty_store``, ``steps`` and ``world`` by name; one that gives its
+own ``cluster`` and ``serve_client`` has the same world on another cluster.
 """
 
 import json
@@ -61,6 +62,17 @@ def cluster() -> Iterator[SmallCluster]:
         yield running
 
 
+@pytest.fixture
+def serve_client(cluster: SmallCluster, tmp_path: Path) -> ServeClient:
+    return ServeClient(
+        dashboard_url=cluster.url,
+        serve_url=cluster.url,
+        api_keys_file="off",
+        state_file=str(tmp_path / "desired_state.json"),
+        deadline_s=15,
+    )
+
+
 @pytest.fixture(scope="session")
 def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An MLflow store with its tables; making them takes seconds."""
@@ -74,17 +86,15 @@ class DeployedWorld:
     """A deployment with a registry, a cluster, an instance and a clock; versions come approved."""
 
     def __init__(
-        self, definitions: dg.Definitions, instance: dg.DagsterInstance, cluster: SmallCluster, folder: Path
+        self,
+        definitions: dg.Definitions,
+        instance: dg.DagsterInstance,
+        cluster: SmallCluster,
+        client: ServeClient,
+        folder: Path,
     ) -> None:
-        self.instance, self.cluster, self.folder = instance, cluster, folder
+        self.instance, self.cluster, self.client, self.folder = instance, cluster, client, folder
         self.registry = ModelRegistry(tracking_uri=f"sqlite:///{folder}/mlflow.db")
-        self.client = ServeClient(
-            dashboard_url=cluster.url,
-            serve_url=cluster.url,
-            api_keys_file="off",
-            state_file=str(folder / "desired_state.json"),
-            deadline_s=15,
-        )
         resources = {
             "serve_client": self.client,
             "model_registry": self.registry,
@@ -99,7 +109,7 @@ class DeployedWorld:
         )
         self.cursor: str | None = None
         self.now = time.time()
-        self.http = httpx.Client(base_url=f"{cluster.url}/flights", trust_env=False, timeout=20)
+        self.http = httpx.Client(base_url=client.url("flights"), trust_env=False, timeout=20)
 
     # -- versions ------------------------------------------------------------------------------------
 
@@ -278,6 +288,7 @@ def world(
     steps: str,
     instance: dg.DagsterInstance,
     cluster: SmallCluster,
+    serve_client: ServeClient,
     tmp_path: Path,
     empty_store: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -286,7 +297,7 @@ def world(
     holder: list[DeployedWorld] = []
     shutil.copy(empty_store, tmp_path / "mlflow.db")
     monkeypatch.setattr(DeploymentComponent, "clock", staticmethod(lambda: holder[0].now))
-    made = DeployedWorld(load(YAML + steps), instance, cluster, tmp_path)
+    made = DeployedWorld(load(YAML + steps), instance, cluster, serve_client, tmp_path)
     holder.append(made)
     made.approve(0)
     first = made.run()

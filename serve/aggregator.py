@@ -105,7 +105,7 @@ class Report:
 class Reply:
     """All trips of the newest revision, and what the replica shall remember for the next aggregator.
 
-    ``monitored_at``: when the report was told that holds now, None where none does; ``monitoring``: that
+    ``monitored_at``: when the report was made that holds now, None where none does; ``monitoring``: that
     report, unless the replica has it.
     """
 
@@ -235,11 +235,11 @@ class Aggregator:
 
     def _learn_monitoring(self, report: Report) -> None:
         """Takes what a replica remembers of the version that is stable now, if nothing newer is known."""
-        told = report.monitoring
-        if told is None or told.report.version != self._stable:
+        remembered = report.monitoring
+        if remembered is None or remembered.report.version != self._stable:
             return
-        if self._monitoring is None or self._monitoring.reported_at < told.reported_at:
-            self._monitoring = told
+        if self._monitoring is None or self._monitoring.reported_at < remembered.reported_at:
+            self._monitoring = remembered
 
     def _hear(self, account: Account, now: float) -> bool:
         """Takes a replica's newest account. Whether counts of unknown age came with it."""
@@ -363,7 +363,7 @@ class AggregatorLink:
         self._guard: Guard | None = None
         self._proxy: AggregatorProxy | None = None
         self._connecting: asyncio.Task[AggregatorProxy] | None = None
-        self._is_told = False
+        self._is_restored = False
         """Whether the aggregator behind the proxy knows what this replica remembers."""
         self._pushes = 0
         self._remembered: dict[str, Account] = {}
@@ -497,12 +497,12 @@ class AggregatorLink:
             shadows=shadows,
             trips=dict(self.trips),
         )
-        told, stable = self._monitoring, self._routing.stable if self._routing else None
+        known, stable = self._monitoring, self._routing.stable if self._routing else None
         text = exposition(
             [self._metrics.snapshot()],
             deployment=self._name,
             aggregator_reachable=False,
-            monitoring=told.report if told is not None and told.report.version == stable else None,
+            monitoring=known.report if known is not None and known.report.version == stable else None,
         )
         return found, text
 
@@ -519,7 +519,7 @@ class AggregatorLink:
             proxy = await self._connected()
             reply = await proxy.push(self._report())
         if proxy is self._proxy:
-            self._is_told = True
+            self._is_restored = True
         self._remember(reply)
         if self.problem is not None:
             logger.info("The aggregator answers")
@@ -538,7 +538,7 @@ class AggregatorLink:
             if connecting.done():
                 self._connecting = None
         if proxy is not self._proxy:
-            self._proxy, self._is_told = proxy, False
+            self._proxy, self._is_restored = proxy, False
         return proxy
 
     async def _reach(self) -> AggregatorProxy:
@@ -567,10 +567,10 @@ class AggregatorLink:
             trips=dict(self.trips),
             holds={replica: account.number for replica, account in self._remembered.items()},
             holds_rollup=self._rollup.number if self._rollup else 0,
-            remembered=tuple(self._remembered.values()) if not self._is_told else (),
-            rollup=self._rollup if not self._is_told else None,
+            remembered=tuple(self._remembered.values()) if not self._is_restored else (),
+            rollup=self._rollup if not self._is_restored else None,
             holds_monitoring=self._monitoring.reported_at if self._monitoring else None,
-            monitoring=self._monitoring if not self._is_told else None,
+            monitoring=self._monitoring if not self._is_restored else None,
         )
 
     def _remember(self, reply: Reply) -> None:

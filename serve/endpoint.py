@@ -471,14 +471,14 @@ class Endpoint:
 
     @staticmethod
     def _answered(request: Request, answer: dict[str, Any]) -> Response:
-        told = {
+        body = {
             "request_id": request.request_id,
             "answer_id": request.answer_id,
             "model_version": request.version,
             "variant": request.variant,
             **answer,
         }
-        return Response(_encode(told).encode())
+        return Response(_encode(body).encode())
 
     # -- state ---------------------------------------------------------------------------------------
 

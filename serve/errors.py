@@ -68,20 +68,20 @@ class InvalidFields(ApiError):
     code = "invalid_fields"
 
     def __init__(self, problems: Problems) -> None:
-        told = [
+        listed = [
             {"field": cut(problem["field"]), "reason": problem["reason"]}
             for problem in problems[:MAX_PROBLEMS]
         ]
-        names = ", ".join(problem["field"] for problem in told[:5])
+        names = ", ".join(problem["field"] for problem in listed[:5])
         more = f" and {len(problems) - 5} more" if len(problems) > 5 else ""
         count = "1 field is" if len(problems) == 1 else f"{len(problems)} fields are"
-        super().__init__(f"{count} not valid: {names}{more}.", details=told)
+        super().__init__(f"{count} not valid: {names}{more}.", details=listed)
         self.count = len(problems)
 
     def sentence(self) -> str:
-        told = "; ".join(f"{one['field']} {one['reason']}" for one in self.details[:MAX_TOLD])
+        sentence = "; ".join(f"{one['field']} {one['reason']}" for one in self.details[:MAX_TOLD])
         more = f"; and {self.count - MAX_TOLD} more" if self.count > MAX_TOLD else ""
-        return f"{told}{more}."
+        return f"{sentence}{more}."
 
 
 class CallerLeft(ApiError):

@@ -161,8 +161,8 @@ def rows_of(
         text_or_whole = kind is None or tensor.name in coded
         taken = _CODES if kind is None or text_or_whole else _TAKEN[kind]
         if tensor.datatype not in taken:
-            told = "BYTES or INT64" if kind is None or text_or_whole else DATATYPES[kind]
-            found.append({"field": f"{tensor.place}.datatype", "reason": f"{tensor.name} takes {told}"})
+            datatypes = "BYTES or INT64" if kind is None or text_or_whole else DATATYPES[kind]
+            found.append({"field": f"{tensor.place}.datatype", "reason": f"{tensor.name} takes {datatypes}"})
         elif tensor.values is not None:
             columns[tensor.name] = tensor.values
     found += [{"field": name, "reason": "is missing"} for name in types if name not in given]

@@ -347,9 +347,9 @@ def _inference_paths(model: str, example: dict[str, Any], version: str) -> dict[
         }
     for operations in paths.values():
         for operation in operations.values():
-            for status, told in operation["responses"].items():
+            for status, response in operation["responses"].items():
                 if status != "200":
-                    told["content"] = {"application/json": {"schema": _ref("V2Error")}}
+                    response["content"] = {"application/json": {"schema": _ref("V2Error")}}
     return paths
 
 

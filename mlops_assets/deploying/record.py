@@ -26,15 +26,15 @@ def recorded(record: Record | None) -> Recorded:
     if serving is None:
         # Its old answers keep their revisions to themselves.
         return Recorded(revisions_before=int(record.metadata["revision"]) if record else 0)
-    told = serving.metadata
-    weights = {version: round(percent * 100) for version, percent in (told.get("weights") or {}).items()}
+    metadata = serving.metadata
+    weights = {version: round(percent * 100) for version, percent in (metadata.get("weights") or {}).items()}
     return Recorded(
-        revision=int(told["revision"]) if "revision" in told else None,
-        stable=str(told.get("stable", "")),
-        phase=str(told.get("phase", "")),
+        revision=int(metadata["revision"]) if "revision" in metadata else None,
+        stable=str(metadata.get("stable", "")),
+        phase=str(metadata.get("phase", "")),
         weights=MappingProxyType(weights),
-        withdrawn=MappingProxyType(dict(told.get("withdrawn") or {})),
-        mark=(told.get("desired_state") or {}).get("rollout"),
+        withdrawn=MappingProxyType(dict(metadata.get("withdrawn") or {})),
+        mark=(metadata.get("desired_state") or {}).get("rollout"),
     )
 
 

@@ -67,8 +67,8 @@ def retirement(
     name: str, before: Record | None, *, by: str, reason: str, applications: Iterable[str]
 ) -> dg.AssetMaterialization:
     """What is recorded of a retired deployment: its last act."""
-    told = before.metadata if before else {}
-    revision = int(told.get("revision") or 0)
+    last = before.metadata if before else {}
+    revision = int(last.get("revision") or 0)
     return dg.AssetMaterialization(
         asset_key=asset_key("deployment", name),
         description=f"retired by {by}: {reason}",
@@ -78,7 +78,7 @@ def retirement(
             "reason": reason,
             "by": by,
             "revision": revision,
-            "traffic": f"{told.get('traffic', '')} → nothing".removeprefix(" "),
+            "traffic": f"{last.get('traffic', '')} → nothing".removeprefix(" "),
             "applications": ", ".join(applications),
             USE_CASE: _use_case(before),
         },

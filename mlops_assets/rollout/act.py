@@ -282,4 +282,4 @@ def _entry(
 def _step_in_words(mark: RolloutMark | None, plan: RolloutPlan) -> str:
     if mark is None or mark.action != "step" or mark.step >= len(plan.steps):
         return ""
-    return f"{mark.step + 1} of {len(plan.steps)}: {plan.steps[mark.step].told()}"
+    return f"{mark.step + 1} of {len(plan.steps)}: {plan.steps[mark.step].in_words()}"

@@ -258,7 +258,7 @@ def _no_room(need: _Need, replicas: int, cluster: ClusterResources) -> str:
         return ""
     waits = [held for held in cluster.held if held.node is None]
     queue = f"; waiting already: {_who(waits, gpu=need.gpus > 0)}" if waits else ""
-    seen = "; ".join(room.told(need) for room in rooms) or "no node is alive"
+    seen = "; ".join(room.in_words(need) for room in rooms) or "no node is alive"
     return f"{replicas} x ({need}) asked, room for {places}: {seen}{queue}"
 
 
@@ -330,7 +330,7 @@ class _Room:
             return None
         return max(0, self._node.memory_free - round(MEMORY_KEPT_FREE * self._node.memory_total))
 
-    def told(self, need: _Need) -> str:
+    def in_words(self, need: _Need) -> str:
         node, facts = self._node, []
         if need.gpus:
             facts.append(self._gpus_told())

@@ -41,13 +41,13 @@ def difference(
     return "; ".join(wrong) or None
 
 
-def _agree(told: Any, wanted: Any, tolerance: float) -> bool:
+def _agree(answered: Any, wanted: Any, tolerance: float) -> bool:
     if isinstance(wanted, Mapping):
         return (
-            isinstance(told, Mapping)
-            and set(told) == set(wanted)
-            and all(_agree(told[key], wanted[key], tolerance) for key in wanted)
+            isinstance(answered, Mapping)
+            and set(answered) == set(wanted)
+            and all(_agree(answered[key], wanted[key], tolerance) for key in wanted)
         )
-    if tolerance and isinstance(wanted, float) and isinstance(told, float | int):
-        return abs(told - wanted) <= tolerance * max(1.0, abs(wanted))
-    return bool(told == wanted)
+    if tolerance and isinstance(wanted, float) and isinstance(answered, float | int):
+        return abs(answered - wanted) <= tolerance * max(1.0, abs(wanted))
+    return bool(answered == wanted)

@@ -49,7 +49,7 @@ class CanaryStep:
     def is_shadow(self) -> bool:
         return self.shadow > 0
 
-    def told(self) -> str:
+    def in_words(self) -> str:
         """The step in the words of the declaration."""
         what = f"shadow {self.shadow / 100:g} %" if self.is_shadow else f"weight {self.weight / 100:g} %"
         return what
@@ -126,12 +126,12 @@ def problems_of(steps: Sequence[CanaryStep], analyses: Sequence[Analysis]) -> li
         last = number == len(steps) and not (len(steps) == 1 and step.manual)
         if not last and step.min_requests == 0 and step.pause is None and not step.manual:
             found.append(
-                f"step {number} ({step.told()}) needs min_requests, a pause, or both: "
+                f"step {number} ({step.in_words()}) needs min_requests, a pause, or both: "
                 "without one it would be over before anything was seen"
             )
         if analyses and not last and step.min_requests == 0:
             found.append(
-                f"step {number} ({step.told()}) needs min_requests, because an analysis is declared: "
+                f"step {number} ({step.in_words()}) needs min_requests, because an analysis is declared: "
                 "nothing can be judged on no requests"
             )
     return found
@@ -207,7 +207,7 @@ def _in_step(plan: RolloutPlan, mark: RolloutMark, facts: RolloutFacts) -> DueAc
     judgement, now = facts.judgement, facts.now
     step = plan.steps[mark.step]
     samples = samples_of(step, facts.evidence, mark.target)
-    where = f"step {mark.step + 1} of {len(plan.steps)} ({step.told()})"
+    where = f"step {mark.step + 1} of {len(plan.steps)} ({step.in_words()})"
 
     def wait(why: str) -> DueAct:
         return DueAct("wait", f"{where}: {why}", samples=samples)

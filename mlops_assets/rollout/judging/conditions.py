@@ -82,12 +82,12 @@ def _number(text: str) -> float | None:
 
 def _allowed(metric: str | None) -> str:
     names = list(ANALYSIS_METRICS) if metric is None or metric not in ANALYSIS_METRICS else [metric]
-    told = []
+    sentences = []
     for name in names:
         quantities = ANALYSIS_METRICS[name].quantities
         listed = " and ".join(f"{key} ({one.meaning})" for key, one in quantities.items())
-        told.append(f"{name} has {listed}, for example `{next(iter(quantities.values())).example}`.")
-    return " ".join(told)
+        sentences.append(f"{name} has {listed}, for example `{next(iter(quantities.values())).example}`.")
+    return " ".join(sentences)
 
 
 @dataclass(frozen=True)

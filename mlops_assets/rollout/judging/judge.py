@@ -68,9 +68,9 @@ def judge(analyses: Sequence[Analysis], evidence: StepEvidence) -> Judgement:
         return Judgement("successful", "no analysis is declared: nothing was held against the version")
     measurements = tuple(measurement_of(analysis, evidence, among=len(analyses)) for analysis in analyses)
     for phase in ("failed", "inconclusive"):
-        told = [measurement.reason for measurement in measurements if measurement.phase == phase]
-        if told:
-            return Judgement(phase, "; ".join(told), measurements)
+        reasons = [measurement.reason for measurement in measurements if measurement.phase == phase]
+        if reasons:
+            return Judgement(phase, "; ".join(reasons), measurements)
     return Judgement("successful", "; ".join(one.reason for one in measurements), measurements)
 
 
@@ -127,13 +127,13 @@ def _between(unit: Unit, low: float | None, high: float | None) -> str:
     known = [bound is not None and math.isfinite(bound) for bound in (low, high)]
     if all(known):
         assert low is not None and high is not None
-        return f" (between {unit.told(low)} and {unit.told(high)})"
+        return f" (between {unit.in_words(low)} and {unit.in_words(high)})"
     if known[0]:
         assert low is not None
-        return f" (at least {unit.told(low)})"
+        return f" (at least {unit.in_words(low)})"
     if known[1]:
         assert high is not None
-        return f" (at most {unit.told(high)})"
+        return f" (at most {unit.in_words(high)})"
     return ""
 
 

@@ -37,14 +37,14 @@ class Quantity:
 
 @dataclass(frozen=True)
 class Unit:
-    """How a quantity is declared (its number times ``scale``) and how it is told."""
+    """How a quantity is declared (its number times ``scale``) and how it is put into words."""
 
     scale: float = 1.0
     told_scale: float = 1.0
     suffix: str = ""
     digits: int = 2
 
-    def told(self, value: float) -> str:
+    def in_words(self, value: float) -> str:
         return f"{value * self.told_scale:.{self.digits}f}{self.suffix}"
 
 
@@ -57,7 +57,7 @@ PLAIN = Unit(digits=4)
 
 @dataclass(frozen=True)
 class Subject:
-    """The sequence that tests a quantity, and how its facts are told."""
+    """The sequence that tests a quantity, and how its facts are put into words."""
 
     sequence: sequences.Sequence
     unit: Unit

@@ -43,12 +43,12 @@ def _errors(quantity: str, evidence: StepEvidence) -> Subject | str:
     if judged.requests == 0:
         return f"it has had no {what} yet"
     own = sequences.Share(errors, judged.requests)
-    facts = f"{errors:,} of {judged.requests:,} {what} failed ({PERCENT.told(errors / judged.requests)})"
+    facts = f"{errors:,} of {judged.requests:,} {what} failed ({PERCENT.in_words(errors / judged.requests)})"
     if quantity == "value":
         return Subject(own, PERCENT, facts, what)
     requests = evidence.stable.requests
     beside = (
-        f"stable's {stable_errors:,} of {requests:,} ({PERCENT.told(stable_errors / requests)})"
+        f"stable's {stable_errors:,} of {requests:,} ({PERCENT.in_words(stable_errors / requests)})"
         if requests
         else "stable had no requests to compare with"
     )

@@ -65,5 +65,5 @@ def _latency(quantity: str, evidence: StepEvidence) -> Subject | str:
 
 def _seconds(quantile: sequences.Quantile) -> str:
     if quantile.value is None:
-        return f"more than {MILLISECONDS.told(LATENCY_BOUNDS_S[-1])}"
-    return MILLISECONDS.told(quantile.value)
+        return f"more than {MILLISECONDS.in_words(LATENCY_BOUNDS_S[-1])}"
+    return MILLISECONDS.in_words(quantile.value)

@@ -46,7 +46,7 @@ def _shift(quantity: str, evidence: StepEvidence) -> Subject | str:
         return problem or Subject(
             sequences.Mean(series),
             PLAIN,
-            f"outputs of {series.count:,} pairs differ by {PLAIN.told(series.mean)} in the mean",
+            f"outputs of {series.count:,} pairs differ by {PLAIN.in_words(series.mean)} in the mean",
             "pairs",
             sequences.MEAN_MINIMUM,
         )
@@ -65,8 +65,8 @@ def _shift(quantity: str, evidence: StepEvidence) -> Subject | str:
     return problem or Subject(
         sequences.Magnitude(sequences.MeanDifference(own, other)),
         PLAIN,
-        f"mean output {PLAIN.told(own.mean)} over {own.count:,} answers, stable's "
-        f"{PLAIN.told(other.mean)} over {other.count:,}",
+        f"mean output {PLAIN.in_words(own.mean)} over {own.count:,} answers, stable's "
+        f"{PLAIN.in_words(other.mean)} over {other.count:,}",
         "answers",
         sequences.MEAN_MINIMUM,
     )

@@ -46,8 +46,8 @@ def _quality(quality: QualityEvidence | None) -> Subject | str:
     return problem or Subject(
         sequences.MeanDifference(own, other),
         PLAIN,
-        f"mean {quality.loss} {PLAIN.told(own.mean)} over {own.count:,} labels, stable's "
-        f"{PLAIN.told(other.mean)} over {other.count:,}",
+        f"mean {quality.loss} {PLAIN.in_words(own.mean)} over {own.count:,} labels, stable's "
+        f"{PLAIN.in_words(other.mean)} over {other.count:,}",
         "labels",
         sequences.MEAN_MINIMUM,
     )

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import dagster as dg
+import hypothesis
 import pytest
 from alembic.config import Config
 from alembic.script import ScriptDirectory
@@ -22,6 +23,10 @@ from mlops_assets.resources.lake import Lake
 from mlops_assets.testing.ray_cluster import RayCluster, local_ray
 
 pytest.register_assert_rewrite("mlops_assets.testing.conformance")
+
+# An example that takes long on a busy machine is no failure. A profile of the command line comes after this.
+hypothesis.settings.register_profile("untimed", deadline=None)
+hypothesis.settings.load_profile("untimed")
 
 
 @pytest.fixture(scope="session")

@@ -298,7 +298,7 @@ def _episode(instance: dg.DagsterInstance, model: str) -> dict[str, Any]:
 
 
 def _request(instance: dg.DagsterInstance, model: str) -> dict[str, Any]:
-    """The newest retrain that a person asked for: waiting, granted or refused; empty without one."""
+    """The newest retrain that was asked for: waiting, granted or refused; empty without one."""
     waiting = asked_now(instance, model)
     if waiting is not None:
         ask = waiting.ask

@@ -1,7 +1,7 @@
 """``DriftMonitorComponent``: what a deployment answered, measured, until its model is stale.
 
-Belongs here: which assets, checks and sensors a document becomes, and refusing one that its model or
-deployment rules out. Does not belong here: the assets (``assets/prediction_log.py``,
+Belongs here: which assets, checks, sensors and schedule a document becomes, and refusing one that its model
+or deployment rules out. Does not belong here: the assets (``assets/prediction_log.py``,
 ``assets/performance.py``, ``assets/drift.py``, ``assets/backtest.py``), the sensors (``sensors/drift.py``),
 arithmetic and decisions (``monitoring/``).
 """
@@ -32,6 +32,7 @@ from mlops_assets.event_log.episode_records import requests_key, signal_key
 from mlops_assets.event_log.no_drift import no_drift_check
 from mlops_assets.event_log.served_state import Monitored, served_check
 from mlops_assets.sensors.drift import drift_sensor, measure_sensor
+from mlops_assets.sensors.retrain_calendar import retrain_schedule
 
 
 @dg.scaffold_with(DriftMonitorScaffolder)
@@ -50,6 +51,7 @@ class DriftMonitorComponent(DeclaredComponent[DriftMonitorDeclaration]):
             prediction: {action: open, windows: 2, of: 3}
             performance: {action: open, windows: 2, of: 3}
           governor: {cooldown: 7d, daily_budget: 2}
+          retrain: {schedule: "0 3 1 * *"}
     """
 
     Declaration = DriftMonitorDeclaration
@@ -101,6 +103,7 @@ class DriftMonitorComponent(DeclaredComponent[DriftMonitorDeclaration]):
                 ),
                 drift_sensor(declared, told, clock=self.clock),
             ],
+            schedules=[retrain_schedule(declared, declared.retrain)] if declared.retrain else [],
         )
 
     def _watched(
@@ -155,7 +158,7 @@ def _external(group: str, model: str) -> list[dg.AssetSpec]:
             group_name=group,
             kinds={"retrain_request"},
             description=f"Granted retrains of {model}; the sensor drift_{model} follows each with one "
-            "run from the training set to the deployment. What is reported here by hand is a request: "
-            "the governor answers it.",
+            "run from the training set to the deployment. What is reported here by hand, or by the schedule "
+            f"retrain_{model} where one is declared, is a request: the governor answers it.",
         ),
     ]

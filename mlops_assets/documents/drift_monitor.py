@@ -4,10 +4,15 @@ Belongs here: the declaration. Does not belong here: what its policies decide (`
 (``drift_monitor.py``).
 """
 
-from datetime import date, timedelta
+from collections.abc import Iterator
+from datetime import UTC, date, datetime, timedelta
+from itertools import takewhile
 from typing import Annotated
+from zoneinfo import ZoneInfo
 
-from pydantic import BeforeValidator, Field, model_validator
+# The daemon walks a schedule by this function, which Dagster does not export.
+from dagster._utils.schedules import is_valid_cron_schedule, schedule_execution_time_iterator
+from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from mlops_assets.documents._base import Declaration
 from mlops_assets.documents.fields import Duration, parse_duration
@@ -66,6 +71,40 @@ class RelaunchDeclaration(Declaration):
         return RelaunchPolicy(**self.model_dump())
 
 
+class RetrainCalendar(Declaration):
+    """When a retrain is asked for whether anything drifts or not."""
+
+    schedule: str = Field(
+        description='Cron, like "0 3 1 * *" (at 3 on the first of a month): minute, hour, day of the month, '
+        "month, day of the week."
+    )
+    timezone: str = Field(default="UTC", description="Zone of the schedule's hours, like Europe/Berlin.")
+
+    @field_validator("schedule")
+    @classmethod
+    def _is_cron(cls, value: str) -> str:
+        if not is_valid_cron_schedule(value):
+            raise ValueError(
+                f"{value!r} is no schedule: write cron's five fields (minute, hour, day of the month, month, "
+                'day of the week), like "0 3 1 * *" for 3 on the first of a month'
+            )
+        return value
+
+    @field_validator("timezone")
+    @classmethod
+    def _is_zone(cls, value: str) -> str:
+        try:
+            ZoneInfo(value)
+        except (KeyError, ValueError, OSError) as error:
+            raise ValueError(f"{value!r} is no time zone: write a name like UTC or Europe/Berlin") from error
+        return value
+
+    def between(self, start: datetime, end: datetime) -> Iterator[datetime]:
+        """The moments from ``start`` to ``end`` (exclusive, both with a zone), in UTC, oldest first."""
+        due = schedule_execution_time_iterator(start.timestamp(), self.schedule, self.timezone)
+        return (moment.astimezone(UTC) for moment in takewhile(lambda one: one < end, due))
+
+
 class LabelArrival(Declaration):
     """When a window's outcomes count as known."""
 
@@ -99,6 +138,10 @@ class DriftMonitorDeclaration(Declaration):
     policy: DriftPolicy = DriftPolicy()
     governor: GovernorDeclaration = GovernorDeclaration()
     relaunch: RelaunchDeclaration = RelaunchDeclaration()
+    retrain: RetrainCalendar | None = Field(
+        default=None,
+        description="A calendar beside the policy, which asks the same governor; left out: there is none.",
+    )
     max_data_age: Duration = Field(
         default=timedelta(days=45), description="How old the served model's newest training row may be."
     )

@@ -1,4 +1,4 @@
-"""The log of drift episodes, and what people ask for, as they stand in Dagster's events.
+"""The log of drift episodes, and the retrains that are asked for, as they stand in Dagster's events.
 
 Belongs here: reading and writing both as events of the drift signal and the retrain request. Does
 not belong here: what an episode is and what comes next (``monitoring/episodes.py``).
@@ -7,9 +7,9 @@ An opened episode and a granted retrain are materialisations, whose data version
 training set stale; everything else is an observation, which makes nothing stale. Each carries the whole
 log, so the newest one is the truth and nothing has to be replayed.
 
-A request is an observation that ``mlops retrain`` makes, or a materialisation without a log, which anybody
-may report. No event starts a run: the drift sensor does, for what the governor granted. Its answer says up to
-which event it has answered, so every request is answered once.
+A request is an observation that ``mlops retrain`` or the calendar makes, or a materialisation without a log,
+which anybody may report. No event starts a run: the drift sensor does, for what the governor granted. Its
+answer says up to which event it has answered, so every request is answered once.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -26,6 +26,8 @@ EPISODES = "episodes"
 """Metadata key of the log."""
 ASKED, ANSWERED, RULING = "asked", "answered_until", "ruling"
 """Metadata keys of a request by command, of the newest event that was answered, and of the answer."""
+DUE = "due"
+"""Metadata key of the moment for which the calendar asks."""
 PAGE = 100
 
 
@@ -110,9 +112,10 @@ def newest_grant(instance: dg.DagsterInstance, model: str) -> tuple[Record, bool
 
 
 def asked_now(instance: dg.DagsterInstance, model: str) -> Asked | None:
-    """What people asked for since the last answer; None when nobody did.
+    """What was asked for since the last answer; None when nobody did.
 
-    Several requests are one: that of the newest who overrides, else the newest.
+    Several requests are one: that of the newest who overrides, else the newest of a person, else of the
+    calendar.
     """
     answer, key = newest_answer(instance, model), requests_key(model)
     since = answer.until if answer is not None else 0
@@ -125,10 +128,11 @@ def asked_now(instance: dg.DagsterInstance, model: str) -> Asked | None:
             if (record.asset_materialization is not None and EPISODES not in told) or ASKED in told:
                 said = str(told.get("reason") or (event.description if event else "") or "")
                 override = told.get("override") is True
-                found.append((record.storage_id, ManualRetrain(str(told.get("by") or ""), said, override)))
+                ask = ManualRetrain(str(told.get("by") or ""), said, override, str(told.get(DUE) or ""))
+                found.append((record.storage_id, ask))
     if not found:
         return None
-    newest = max(found, key=lambda one: (one[1].overrides, one[0]))
+    newest = max(found, key=lambda one: (one[1].overrides, not one[1].due, one[0]))
     return Asked(newest[1], max(number for number, _ in found))
 
 
@@ -141,6 +145,12 @@ def newest_answer(instance: dg.DagsterInstance, model: str) -> Answer | None:
                 found.append(Answer(told[RULING], str(told["reason"]), record.timestamp, int(told[ANSWERED])))
                 break
     return max(found, key=lambda one: one.until) if found else None
+
+
+def asked_by_calendar_for(instance: dg.DagsterInstance, model: str) -> str:
+    """The newest moment for which the calendar asked (ISO); "" when it never did."""
+    asked = (told for told, _ in _newest_first(instance.fetch_observations, requests_key(model)))
+    return next((str(told[DUE]) for told in asked if told.get(ASKED) and told.get(DUE)), "")
 
 
 def _newest_first(fetch: Callable[..., Any], key: dg.AssetKey) -> Iterator[tuple[dict[str, Any], Any]]:
@@ -157,11 +167,17 @@ def _newest_first(fetch: Callable[..., Any], key: dg.AssetKey) -> Iterator[tuple
 
 
 def asked(model: str, ask: ManualRetrain) -> dg.AssetObservation:
-    """A person's request, which makes nothing stale and is judged at the next tick of the drift sensor."""
+    """A request, which makes nothing stale and is judged at the next tick of the drift sensor."""
     return dg.AssetObservation(
         requests_key(model),
         description=f"{ask.who} asks for a retrain: {ask.reason}",
-        metadata={ASKED: True, "by": ask.by, "reason": ask.reason, "override": ask.override},
+        metadata={
+            ASKED: True,
+            "by": ask.by,
+            "reason": ask.reason,
+            "override": ask.override,
+            **({DUE: ask.due} if ask.due else {}),
+        },
     )
 
 

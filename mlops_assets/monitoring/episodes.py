@@ -38,7 +38,7 @@ RunScope = Literal["chain", "approval"]
 class Attempt:
     """One granted retrain. ``data``: the training data it was granted for, as text. Times: ISO 8601, zone.
 
-    ``asked_by``: the person who asked for it, "" for none; ``overrode``: the limits that person overrode.
+    ``asked_by``: who asked for it, "" for nobody; ``overrode``: the limits that person overrode.
     """
 
     number: int
@@ -53,14 +53,17 @@ class Attempt:
 
 @dataclass(frozen=True)
 class ManualRetrain:
-    """A retrain that a person asks for. ``override`` counts only together with ``by`` and ``reason``.
+    """A retrain that a person or the declared calendar asks for.
 
-    A request that was reported to Dagster without a name has ``by`` "" and overrides nothing.
+    ``override`` counts only together with ``by`` and ``reason``. A request that was reported to Dagster
+    without a name has ``by`` "" and overrides nothing. ``due``: the moment for which the calendar asks (ISO,
+    with a zone); "" for a person.
     """
 
     by: str = ""
     reason: str = ""
     override: bool = False
+    due: str = ""
 
     @property
     def who(self) -> str:
@@ -71,11 +74,16 @@ class ManualRetrain:
         return self.override and bool(self.by) and bool(self.reason)
 
 
+def asked_by_calendar(schedule: str, due: datetime) -> ManualRetrain:
+    """What the calendar asks for at a moment of its schedule (cron): it overrides no limit, ever."""
+    return ManualRetrain("schedule", f"the calendar asks: {schedule}", due=_text(due))
+
+
 @dataclass(frozen=True)
 class Episode:
     """One episode on ``version``. Open while ``closed_at`` is None.
 
-    ``asked_by``: the person who asked for its one retrain, which ends it; "" for an episode of drift.
+    ``asked_by``: who asked for its one retrain, which ends it; "" for an episode of drift.
     """
 
     number: int

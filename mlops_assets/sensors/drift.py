@@ -445,6 +445,10 @@ def _carried_out(
         answered = asked_for if step.answers_person else None
         return [granted(model, step.log, step.reason, answered)], [run], None
     if step.kind == "refuse" and asked_for is not None:
+        if asked_for.ask.due:
+            # Routine, above all where nothing newer is there: it stands in the status, and nobody is called.
+            reason = f"{step.reason}. It asks again by itself; sooner: {_command(model)}"
+            return [refused(model, asked_for, reason)], [], None
         reason = f"{step.reason}. To do: {_to_go_on(model, step)}"
         return [refused(model, asked_for, reason)], [], _retrain_refused(declared, step)
     if step.kind == "outcome":
@@ -475,9 +479,13 @@ def _run_of_chain(
     return dg.RunRequest(run_key=run_key, asset_selection=selected, tags=tags)
 
 
+def _command(model: str) -> str:
+    return f"mlops retrain {model} --by NAME --reason TEXT"
+
+
 def _to_go_on(model: str, step: LoopAction) -> str:
     """The command of the person whose request was refused."""
-    command = f"mlops retrain {model} --by NAME --reason TEXT"
+    command = _command(model)
     if step.may_override:
         return f"ask again later, or go on with: {command} --override"
     return f"mlops status; then ask again with: {command}"

@@ -21,7 +21,7 @@ from mlops_assets.commands.decisions import ask_for_retrain, close_episode, deci
 from mlops_assets.commands.explain import explain
 from mlops_assets.commands.status import asset_statuses, model_statuses
 from mlops_assets.components.drift_monitor import DriftMonitorComponent
-from mlops_assets.documents.drift_monitor import DriftMonitorDeclaration
+from mlops_assets.documents.drift_monitor import DriftMonitorDeclaration, RetrainCalendar
 from mlops_assets.errors import MlopsError
 from mlops_assets.event_log.episode_records import episode_log
 from mlops_assets.event_log.records import Record, latest
@@ -36,6 +36,7 @@ from mlops_assets.resources.model_registry import CHAMPION, ModelRegistry
 from mlops_assets.resources.scratch import Scratch
 from mlops_assets.resources.serve_client import ServeClient
 from mlops_assets.sensors.drift import decision_now
+from mlops_assets.sensors.retrain_calendar import ask_governor
 from mlops_assets.testing.instances import continued
 from serve.inference_log import Answered, PredictionLog
 from serve.schema import PredictionLogArgs
@@ -86,6 +87,7 @@ attributes:
     prediction: {action: open, windows: 2, of: 3}
     performance: {action: open, windows: 2, of: 3}
   governor: {cooldown: 1d, daily_budget: 2, first_back_off: 1d}
+  retrain: {schedule: "0 3 1 * *"}
 """
 DAY = timedelta(days=1)
 FIRST_DAY = datetime(2024, 1, 1, tzinfo=UTC)
@@ -235,6 +237,10 @@ class Shop:
             self.instance.report_runless_asset_event(event)
         return result
 
+    def calendar_asks(self) -> None:
+        """What a tick of the schedule does; Dagster gives a schedule no instance in memory."""
+        ask_governor(self.instance, "shop", RetrainCalendar(schedule="0 3 1 * *"), self.now)
+
     def world_goes_on(self) -> None:
         """What happens while a command waits."""
         self.tick("drift_shop")
@@ -303,11 +309,11 @@ def opened_shop(
 
 
 @contextlib.contextmanager
-def definitions_of(folder: Path) -> Iterator[dg.Definitions]:
+def definitions_of(folder: Path, declared: str = YAML) -> Iterator[dg.Definitions]:
     """The declarations, with the lake and the source file in ``folder``."""
     with create_defs_folder_sandbox() as sandbox:
         (sandbox.defs_folder_path / "shop").mkdir()
-        text = YAML.replace("raw.csv", str(folder / "raw.csv"))
+        text = declared.replace("raw.csv", str(folder / "raw.csv"))
         (sandbox.defs_folder_path / "shop" / "defs.yaml").write_text(text, encoding="utf-8")
         with pytest.MonkeyPatch.context() as patch:
             ahead = staticmethod(lambda: time.time() + AHEAD.get(folder, 0.0))
@@ -654,6 +660,48 @@ def test_a_request_by_hand_is_answered_once_by_the_governor(shop: Shop) -> None:
     assert "ana overrode: " in asking(shop, override=True)
     assert shop.version("retrain_request") == "episode-2.1"
     assert shop.check("model", "no_drift")[0]
+
+
+def test_what_the_calendar_asks_for_is_granted_by_the_governor_and_is_no_drift(shop: Shop) -> None:
+    [schedule] = shop.definitions.schedules or []
+    assert isinstance(schedule, dg.ScheduleDefinition) and schedule.name == "retrain_shop"
+    shop.labels(visits(shop.now))
+
+    shop.calendar_asks()
+    waiting = shop.status()["request"]
+    assert waiting["state"] == "waiting" and "the calendar asks: 0 3 1 * *" in waiting["reason"]
+    [granted] = shop.tick("drift_shop").run_requests or []
+    assert granted.run_key == "episode-1.1/granted"
+    assert shop.version("drift_signal") == "" and shop.check("deployment", "served")[0]
+    newest = episode_log(shop.instance, "shop").newest
+    assert newest is not None and newest.asked_by == "schedule"
+
+
+def test_a_calendar_that_is_refused_says_so_in_the_status_and_calls_nobody(shop: Shop) -> None:
+    shop.calendar_asks()
+    refused = shop.tick("drift_shop")
+
+    assert not refused.run_requests and shop.alerts() == []
+    told = shop.status()["request"]
+    assert told["state"] == "refused"
+    assert "schedule asked for a retrain (the calendar asks: 0 3 1 * *): refused" in told["reason"]
+    assert "trained on all the data there is" in told["reason"]
+    assert "It asks again by itself; sooner: mlops retrain shop" in told["reason"]
+    assert "override" not in told["reason"]
+    assert not shop.tick("drift_shop").asset_events
+
+
+def test_a_person_who_waits_beside_the_calendar_is_the_one_who_is_answered(shop: Shop) -> None:
+    by_hand(shop, by="ana", reason="prices")
+    shop.calendar_asks()
+    shop.tick("drift_shop")
+    assert shop.status()["request"]["reason"].startswith("ana asked for a retrain (prices): refused")
+    assert shop.alerts() == ["retrain_refused"]
+
+
+def test_where_no_calendar_is_declared_there_is_no_schedule(shop: Shop) -> None:
+    with definitions_of(shop.folder, YAML.replace('  retrain: {schedule: "0 3 1 * *"}\n', "")) as definitions:
+        assert not definitions.schedules
 
 
 def asking(shop: Shop, *, override: bool) -> str:

@@ -194,6 +194,7 @@ def added(field: str) -> str:
         WATCHED,
         WATCHED.replace(ERRORS, QUALITY),
         WATCHED + "  deployment: shop\n  policy: {performance: {metric: roc_auc}}\n  slices: [price]\n",
+        WATCHED + '  retrain: {schedule: "0 3 1 * *", timezone: Europe/Berlin}\n',
         WATCHED + "  max_data_age: 14d\n  labels: {within: 30d}\n  policy: {age: {action: open}}\n",
         WATCHED.replace("task: binary", "task: binary\n  evaluation_window_days: 7"),
     ],
@@ -227,6 +228,11 @@ def test_a_monitor_and_a_rollout_that_can_work_load(sandbox: DefsFolderSandbox, 
         # Limits that the governor cannot hold.
         (added("governor: {first_back_off: 20d}"), 37, "longest_back_off (14 days) is shorter than"),
         (added("governor: {daily_budget: 0}"), 37, "greater than or equal to 1"),
+        # A calendar that names no moment.
+        (added('retrain: {schedule: "0 3 32 * *"}'), 37, "'0 3 32 * *' is no schedule: write cron's five"),
+        (added("retrain: {schedule: monthly}"), 37, "'monthly' is no schedule"),
+        (added('retrain: {schedule: "0 3 1 * *", timezone: Mars}'), 37, "'Mars' is no time zone: write"),
+        (added("retrain: {timezone: UTC}"), 37, "schedule"),
         # Analyses and steps that nothing can meet, or that nobody looks at.
         (changed("{set_weight: 50, min_requests: 200}, ", ""), 26, "a plan of one step takes all"),
         (changed("{set_weight: 50, min_requests: 200}, {", "{pause: 5m, "), 26, "count for nothing"),

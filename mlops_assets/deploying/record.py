@@ -27,10 +27,13 @@ def recorded(record: Record | None) -> Recorded:
         # Its old answers keep their revisions to themselves.
         return Recorded(revisions_before=int(record.metadata["revision"]) if record else 0)
     metadata = serving.metadata
-    weights = {version: round(percent * 100) for version, percent in (metadata.get("weights") or {}).items()}
+    stable = str(metadata.get("stable", ""))
+    # The event log sorts by name; a routing names stable first.
+    percents = sorted((metadata.get("weights") or {}).items(), key=lambda one: one[0] != stable)
+    weights = {version: round(percent * 100) for version, percent in percents}
     return Recorded(
         revision=int(metadata["revision"]) if "revision" in metadata else None,
-        stable=str(metadata.get("stable", "")),
+        stable=stable,
         phase=str(metadata.get("phase", "")),
         weights=MappingProxyType(weights),
         withdrawn=MappingProxyType(dict(metadata.get("withdrawn") or {})),

@@ -96,6 +96,7 @@ def test_a_rollback_moves_weights_alias_and_record_together_and_stays(world: Dep
     world.decide("promote")
     record = world.decide("rollback", reason="customers complain")
     assert record.metadata["weights"] == {"v1": 100.0, "v2": 0.0}
+    assert record.metadata["traffic"] == "v2 100 %, v1 0 % → v1 100 %, v2 0 %"
     assert world.champion() == 1 and set(world.send(10)) == {"v1"}
     assert world.tags(2)["rollout"] == "rolled back"
     assert record.metadata["withdrawn"] == {"v2": "rolled back by ana: customers complain"}

@@ -25,6 +25,7 @@ from mlops_assets.assets.backtest import monitoring_of, overridden, recipe_of
 from mlops_assets.backtest.replay import Monitoring, ReplayedUseCase, regimes, replay
 from mlops_assets.backtest.report import (
     backtest_plot,
+    calendar_rows,
     comparison_rows,
     conclusion,
     month_rows,
@@ -41,6 +42,8 @@ from mlops_assets.features.view import compute
 from mlops_assets.training.training_set import LABEL
 
 ALL = ("never", "monthly", "four_weekly", "weekly", "weekly_ungated", "drift")
+CALENDAR = "calendar"
+"""It needs a schedule: ``--monitor '{"retrain": {"schedule": "0 3 1 * *"}}'``, where none is declared."""
 START, END = datetime(2013, 4, 1, tzinfo=UTC), datetime(2014, 1, 1, tzinfo=UTC)
 LABELS_AFTER = timedelta(days=1)
 """A day's outcomes arrive one day after its end, as in ``make loop``."""
@@ -100,7 +103,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Prints the comparison."""
     parser = argparse.ArgumentParser(prog="python -m bench.backtest", description=__doc__.split("\n")[0])
     parser.add_argument("--json", action="store_true", help="print JSON instead of tables")
-    parser.add_argument("--regime", action="append", choices=ALL, help="only these (default: all)")
+    parser.add_argument(
+        "--regime", action="append", choices=(*ALL, CALENDAR), help="only these (default: all)"
+    )
     parser.add_argument("--monitor", default="", help="JSON over the declared drift monitor")
     parser.add_argument("--plot", type=Path, help="write the plot here (PNG)")
     chosen = parser.parse_args(arguments)
@@ -124,6 +129,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         ("Regimes", comparison_rows(found)),
         ("Months", month_rows(found)),
         ("Retrains on drift", retrain_rows(found)),
+        ("What the calendar asked for", calendar_rows(found)),
     ):
         console.print(_table(title, rows))
     console.print(conclusion(found))

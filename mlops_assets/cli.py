@@ -311,10 +311,12 @@ def explain_command(
     "--regime",
     "names",
     multiple=True,
-    help="never, monthly, four_weekly, weekly, weekly_ungated, drift; left out: four of them.",
+    help="never, monthly, four_weekly, weekly, weekly_ungated, calendar, drift; repeat it; left out: never, "
+    "monthly, weekly, drift, and calendar where there is a schedule.",
 )
 @click.option("--policy", default="", help='JSON over the policy, like {"performance": {"windows": 1}}.')
 @click.option("--monitor", default="", help='JSON over the drift monitor\'s document, like {"window": "3d"}.')
+@click.option("--schedule", default="", help='Cron of regime calendar, like "0 3 1 * *"; left out: declared.')
 @click.option("--trainer", default="", help="Candidate to train, or all; left out: the last winner.")
 @click.option("--json", "as_json", is_flag=True, help="Machine-readable output.")
 def backtest_command(
@@ -324,6 +326,7 @@ def backtest_command(
     names: tuple[str, ...],
     policy: str,
     monitor: str,
+    schedule: str,
     trainer: str,
     as_json: bool,
 ) -> None:
@@ -337,7 +340,7 @@ def backtest_command(
         "since": since,
         "until": until,
         "trainer": trainer,
-        "monitor": overrides(policy, monitor),
+        "monitor": overrides(policy, monitor, schedule),
         **({"regimes": list(names)} if names else {}),
     }
     with running_instance() as instance:

@@ -49,8 +49,9 @@ class BacktestConfig(dg.Config):
     )
     until: str = Field(default="", description="The day after the last; empty: as far as outcomes are known.")
     regimes: list[str] = Field(
-        default=["never", "monthly", "weekly", "drift"],
-        description="never, monthly, four_weekly, weekly, weekly_ungated, drift.",
+        default=[],
+        description="never, monthly, four_weekly, weekly, weekly_ungated, calendar, drift; none: never, "
+        "monthly, weekly, drift, and calendar where the monitor declares one.",
     )
     monitor: str = Field(
         default="",
@@ -66,8 +67,9 @@ class BacktestConfig(dg.Config):
 
 def monitoring_of(declared: DriftMonitorDeclaration) -> "Monitoring":
     """What the monitor's document declares, as the replay takes it."""
-    from mlops_assets.backtest.replay import Monitoring
+    from mlops_assets.backtest.replay import Calendar, Monitoring
 
+    calendar = declared.retrain
     return Monitoring(
         window=declared.window,
         min_rows=declared.min_rows,
@@ -75,6 +77,7 @@ def monitoring_of(declared: DriftMonitorDeclaration) -> "Monitoring":
         policy=declared.policy,
         governor=declared.governor.governor(),
         max_data_age=declared.max_data_age,
+        calendar=Calendar(calendar.schedule, calendar.between) if calendar else None,
     )
 
 
@@ -189,13 +192,12 @@ def _replayed(
     )
     start, end = _span(history, config)
     won = _winner(context.instance, model.declaration.name)
+    monitoring = monitoring_of(monitor)
     return replay(
         ReplayedUseCase(
-            history,
-            recipe_of(model.declaration, view, trainer=config.trainer, won=won),
-            monitoring_of(monitor),
+            history, recipe_of(model.declaration, view, trainer=config.trainer, won=won), monitoring
         ),
-        regimes(config.regimes),
+        regimes(config.regimes or monitoring.default_regimes),
         start=start,
         end=end,
         report=context.log.info,
@@ -206,6 +208,7 @@ def backtest_metadata(found: "Backtest") -> dict[str, Any]:
     """What the asset's page shows."""
     from mlops_assets.backtest.report import (
         backtest_plot,
+        calendar_rows,
         comparison_rows,
         conclusion,
         month_rows,
@@ -217,6 +220,7 @@ def backtest_metadata(found: "Backtest") -> dict[str, Any]:
         "comparison": dg.MetadataValue.md(markdown_table(comparison_rows(found))),
         "quality_over_time": image(backtest_plot(found)),
         "retrains": dg.MetadataValue.md(markdown_table(retrain_rows(found))),
+        "calendar": dg.MetadataValue.md(markdown_table(calendar_rows(found))),
         "months": dg.MetadataValue.md(markdown_table(month_rows(found))),
         "first_model": found.first,
         "from": found.start,

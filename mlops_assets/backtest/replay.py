@@ -5,13 +5,14 @@ functions, and the quality of the answers. Does not belong here: training and ju
 (``trainings.py``), tables and plots (``report.py``), reading the data (``assets/backtest.py``).
 
 A drift-triggered regime is decided by the same code as the loop: ``assess_window``, ``window_performance``,
-``drift_verdict``, ``next_action`` and with it the governor, on the labels that had arrived by then. Every
-regime starts with the same first model and passes the same gate. Three things are simpler than in the loop: a
-version that passes the gate answers at once (a rollout takes hours), every row of the history is one
-request, and a run never fails.
+``drift_verdict``, ``next_action`` and with it the governor, on the labels that had arrived by then. Regime
+calendar asks the same ``next_action`` at the moments of the monitor's calendar, and no policy; the other
+schedules pass no governor. Every regime starts with the same first model and passes the same gate. Three
+things are simpler than in the loop: a version that passes the gate answers at once (a rollout takes hours),
+every row of the history is one request, and a run never fails.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Literal
@@ -31,7 +32,14 @@ from mlops_assets.backtest.trainings import (
 from mlops_assets.errors import DataError, UnknownName
 from mlops_assets.evaluation.metrics import metric, metric_values
 from mlops_assets.monitoring.drift import Answers, DriftTest, assess_window
-from mlops_assets.monitoring.episodes import AttemptFacts, EpisodeLog, LoopFacts, LoopRules, next_action
+from mlops_assets.monitoring.episodes import (
+    AttemptFacts,
+    EpisodeLog,
+    LoopFacts,
+    LoopRules,
+    asked_by_calendar,
+    next_action,
+)
 from mlops_assets.monitoring.findings import WindowDrift, WindowPerformance
 from mlops_assets.monitoring.governor import AttemptOutcome, GovernorPolicy
 from mlops_assets.monitoring.labels import HAS_KEYS, LABEL, Watermark, label_state
@@ -43,7 +51,7 @@ from serve.schema import Task
 if TYPE_CHECKING:
     import pandas as pd
 
-Schedule = Literal["never", "monthly", "four_weekly", "weekly", "drift"]
+Schedule = Literal["never", "monthly", "four_weekly", "weekly", "calendar", "drift"]
 
 SHOWN: Mapping[Task, tuple[str, ...]] = {
     "binary": ("roc_auc", "log_loss"),
@@ -61,7 +69,7 @@ class Regime:
     """A rule for when to retrain.
 
     ``schedule`` monthly: the first of a month, weekly: Mondays, four_weekly: every fourth Monday, all at
-    00:00 UTC.
+    00:00 UTC; calendar: when the monitor's calendar asks and its governor grants.
 
     ``gated`` False: every retrained model answers, whatever its verdict at the gate.
     """
@@ -79,10 +87,12 @@ REGIMES: Mapping[str, Regime] = {
         Regime("four_weekly", "four_weekly"),
         Regime("weekly", "weekly"),
         Regime("weekly_ungated", "weekly", gated=False),
+        Regime("calendar", "calendar"),
         Regime("drift", "drift"),
     )
 }
 DEFAULT_REGIMES = ("never", "monthly", "weekly", "drift")
+"""Those that need no declaration."""
 
 
 def regimes(names: Sequence[str]) -> tuple[Regime, ...]:
@@ -94,8 +104,19 @@ def regimes(names: Sequence[str]) -> tuple[Regime, ...]:
 
 
 @dataclass(frozen=True)
+class Calendar:
+    """A schedule (cron) and its moments.
+
+    ``between``: those from a start to an end (exclusive), all with a zone, oldest first.
+    """
+
+    schedule: str
+    between: Callable[[datetime, datetime], Iterable[datetime]]
+
+
+@dataclass(frozen=True)
 class Monitoring:
-    """What a drift monitor declares: windows, labels, policy and governor, how old data may be."""
+    """What a drift monitor declares: windows, labels, policy, governor and calendar, how old data may be."""
 
     window: timedelta = timedelta(days=7)
     min_rows: int = 200
@@ -103,6 +124,12 @@ class Monitoring:
     policy: DriftPolicy = field(default_factory=DriftPolicy)
     governor: GovernorPolicy = field(default_factory=GovernorPolicy)
     max_data_age: timedelta = timedelta(days=45)
+    calendar: Calendar | None = None
+
+    @property
+    def default_regimes(self) -> tuple[str, ...]:
+        """What is compared when nobody names regimes: with calendar where one is declared."""
+        return (*DEFAULT_REGIMES, "calendar") if self.calendar is not None else DEFAULT_REGIMES
 
 
 @dataclass(frozen=True)
@@ -149,7 +176,8 @@ class ReplayedEpisode:
 class RegimeReplay:
     """The outcome of one regime. ``windows`` and ``months`` cover the whole time, oldest first.
 
-    ``decisions``: for regime drift, each new verdict of the policy, as (time, action, reason).
+    ``decisions``, as (time, action, reason): for regime drift, each new verdict of the policy; for regime
+    calendar, each refusal (action refuse) of the governor.
     ``data_age_days``: mean age of the answering model's newest training row, over all answers.
     """
 
@@ -263,7 +291,8 @@ def replay(
 
     The first model is made of what was known at ``start`` and answers from there on, whatever its verdict at
     the gate. ``report`` takes one line per training, retrain and episode. Raises DataError when ``end`` is
-    not after ``start``, when no row lies between, or when too little is known at ``start``.
+    not after ``start``, when no row lies between, when too little is known at ``start``, or for regime
+    calendar without a calendar.
     """
     history, monitoring = use_case.history, use_case.monitoring
     rows = history.between(start, end)
@@ -272,6 +301,11 @@ def replay(
             f"no rows between {start:%Y-%m-%d} and {end:%Y-%m-%d}; the history goes from "
             f"{np.datetime_as_string(history.times[0], unit='D')} to "
             f"{np.datetime_as_string(history.times[-1], unit='D')}"
+        )
+    if monitoring.calendar is None and any(regime.schedule == "calendar" for regime in chosen):
+        raise DataError(
+            "regime calendar needs a schedule: declare retrain: {schedule: CRON} in the drift monitor's "
+            'document, or name one: --schedule "0 3 1 * *"'
         )
     window_days = monitoring.window / timedelta(days=1)
     trainings = Trainings(history, use_case.recipe, window_days=window_days, report=report)
@@ -296,6 +330,7 @@ def replay(
             "max_data_age_days": monitoring.max_data_age / timedelta(days=1),
             "policy": monitoring.policy.model_dump(mode="json"),
             "governor": monitoring.governor.model_dump(mode="json"),
+            "schedule": monitoring.calendar.schedule if monitoring.calendar else None,
         },
     )
 
@@ -326,6 +361,8 @@ class _Served:
     """Windows that will not change any more, because no label of theirs is waited for."""
 
 
+_NO_POLICY = DriftVerdict("quiet", "the calendar decides alone", None)
+
 _OUTCOMES: dict[str, AttemptOutcome] = {
     "promote": "promoted",
     "reject": "rejected",
@@ -351,6 +388,14 @@ class _RegimeRun:
         self.facts = LoopFacts(served="v1", served_data=shared.first.data_until.isoformat())
 
     def run(self) -> RegimeReplay:
+        if self.regime.schedule == "calendar":
+            self._run_calendar()
+        else:
+            self._run_days()
+        self._answered_until(self.end)
+        return self._result()
+
+    def _run_days(self) -> None:
         step = min(timedelta(days=1), self.monitoring.window)
         now = self.start
         while now < self.end:
@@ -359,8 +404,13 @@ class _RegimeRun:
             elif now > self.start and _due(self.regime.schedule, now, step):
                 self._retrain(now, None)
             now += step
-        self._answered_until(self.end)
-        return self._result()
+
+    def _run_calendar(self) -> None:
+        calendar = self.monitoring.calendar
+        assert calendar is not None
+        for now in calendar.between(self.start, self.end):
+            self.facts = replace(self.facts, asked=asked_by_calendar(calendar.schedule, now))
+            self._take_actions(now, _NO_POLICY)
 
     # One retrain.
 
@@ -400,6 +450,9 @@ class _RegimeRun:
         if signals != self.newest_signals:
             self.newest_signals = signals
             self.decisions.append((now.isoformat(), verdict.action, verdict.reason))
+        self._take_actions(now, verdict)
+
+    def _take_actions(self, now: datetime, verdict: DriftVerdict) -> None:
         for _ in range(_ACTIONS_AT_ONCE):
             facts = replace(
                 self.facts,
@@ -411,6 +464,11 @@ class _RegimeRun:
             self.log = action.log
             if action.kind in ("wait", "reconcile"):
                 return
+            if action.answers_person:
+                self.facts = replace(self.facts, asked=None)
+            if action.kind == "refuse":
+                self.decisions.append((now.isoformat(), "refuse", action.reason))
+                self.report(f"{self.regime.name} {now:%Y-%m-%d}: {action.reason}")
             if action.kind == "open" and action.episode is not None:
                 self.delays[action.episode] = self._delay(verdict, now)
                 self.report(f"{self.regime.name} {now:%Y-%m-%d}: episode {action.episode}: {verdict.reason}")
@@ -426,14 +484,16 @@ class _RegimeRun:
                         ended_at=now,
                     ),
                 )
-                if self.served.label != before:
+                if self.served.label != before and self.regime.schedule == "drift":
                     # The windows of the old version say nothing about the new one, which has none yet.
                     verdict = self._drift_verdict(now)
         raise RuntimeError(f"the loop at {now.isoformat()} did not end: {action.kind}, {action.reason}")
 
     def _newest_data(self, now: datetime) -> str | None:
-        known = self.history.times[self.history.known(now)]
-        return str(known[-1]) if len(known) else None
+        # Written as a model's own newest data is: a retrain on the same rows would make the same model.
+        history = self.history
+        known = history.times[history.known(now) & ~np.isnan(history.target)]
+        return as_datetime(known[-1]).isoformat() if len(known) else None
 
     def _drift_verdict(self, now: datetime) -> DriftVerdict:
         served, limit = self.served, self.monitoring.max_data_age

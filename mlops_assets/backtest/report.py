@@ -25,6 +25,7 @@ def comparison_rows(found: Backtest) -> list[dict[str, str]]:
             row[f"share of weekly's gain, {name}"] = _percent(found.share_of_gain(one.regime, name))
         row |= {
             "retrains": str(len(one.retrains)),
+            "refused": str(len(_refusals(one))) if one.regime == "calendar" else "",
             "promoted": str(one.count("promoted")),
             "rejected": str(one.count("rejected")),
             "inconclusive": str(one.count("inconclusive")),
@@ -65,6 +66,32 @@ def retrain_rows(found: Backtest) -> list[dict[str, str]]:
         }
         for retrain in one.retrains
     ]
+
+
+def calendar_rows(found: Backtest) -> list[dict[str, str]]:
+    """One row per moment at which regime calendar asked: granted or refused, and the gate's verdict."""
+    one = found.replay_of("calendar")
+    if one is None:
+        return []
+    refused = [
+        {"when": at[:16], "governor": "refused", "version": "", "gate": "", "in words": reason}
+        for at, reason in _refusals(one)
+    ]
+    granted = [
+        {
+            "when": retrain.at[:16],
+            "governor": "granted",
+            "version": retrain.version,
+            "gate": _WORDS.get(retrain.outcome, retrain.outcome),
+            "in words": retrain.reason,
+        }
+        for retrain in one.retrains
+    ]
+    return sorted([*refused, *granted], key=lambda row: row["when"])
+
+
+def _refusals(one: RegimeReplay) -> list[tuple[str, str]]:
+    return [(at, reason) for at, action, reason in one.decisions if action == "refuse"]
 
 
 def conclusion(found: Backtest) -> str:

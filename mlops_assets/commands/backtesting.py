@@ -86,17 +86,19 @@ def run_backtest(
     return Backtest.from_dict(record.metadata[REPORT]), str(result.run_id)
 
 
-def overrides(policy: str, monitor: str) -> str:
+def overrides(policy: str, monitor: str, schedule: str = "") -> str:
     """One JSON object over the drift monitor's document, from one over its policy and one over all of it.
 
-    DeclarationError when one of them is no JSON object.
+    ``schedule`` (cron) takes the place of the calendar's. DeclarationError when one of the first two is no
+    JSON object.
     """
     parts = {name: _json_object(name, text) for name, text in (("policy", policy), ("monitor", monitor))}
-    if not parts["policy"]:
-        return json.dumps(parts["monitor"]) if parts["monitor"] else ""
-    return json.dumps(
-        {**parts["monitor"], "policy": {**parts["monitor"].get("policy", {}), **parts["policy"]}}
-    )
+    made = dict(parts["monitor"])
+    if parts["policy"]:
+        made["policy"] = {**made.get("policy", {}), **parts["policy"]}
+    if schedule:
+        made["retrain"] = {**(made.get("retrain") or {}), "schedule": schedule}
+    return json.dumps(made) if made else ""
 
 
 def _json_object(name: str, text: str) -> dict[str, Any]:
@@ -112,10 +114,11 @@ def _json_object(name: str, text: str) -> dict[str, Any]:
 
 
 def print_backtest(found: "Backtest", run_id: str) -> None:
-    """The comparison, the months and drift's retrains as tables."""
+    """The comparison, the months, the retrains of drift and of the calendar as tables."""
     from rich.console import Console
 
     from mlops_assets.backtest.report import (
+        calendar_rows,
         comparison_rows,
         conclusion,
         month_rows,
@@ -127,6 +130,7 @@ def print_backtest(found: "Backtest", run_id: str) -> None:
         ("Regimes", comparison_rows(found)),
         ("Months", month_rows(found)),
         ("Retrains on drift", retrain_rows(found)),
+        ("What the calendar asked for", calendar_rows(found)),
     ):
         _print_table(console, title, rows)
     console.print(f"{conclusion(found)} (run {run_id}).")

@@ -16,7 +16,7 @@ from click.testing import CliRunner
 from mlops_assets import cli
 from mlops_assets import instance as dagster_instance
 from mlops_assets.asset_keys import asset_key
-from mlops_assets.assets.backtest import overridden, recipe_of
+from mlops_assets.assets.backtest import monitoring_of, overridden, recipe_of
 from mlops_assets.backtest.trainings import Recipe, RowKeys, Trainings, make_history
 from mlops_assets.commands.backtesting import overrides, run_backtest
 from mlops_assets.documents.drift_monitor import DriftMonitorDeclaration
@@ -131,13 +131,21 @@ def test_a_backtest_is_an_asset_that_only_a_person_makes(shop: dg.Definitions, i
     node = shop.resolve_asset_graph().get(key)
     assert node.automation_condition is None and node.group_name == "shop"
     found, run_id = run_backtest(
-        shop, instance, "shop", {"since": "2024-02-12", "regimes": ["never", "weekly", "drift"]}
+        shop,
+        instance,
+        "shop",
+        {
+            "since": "2024-02-12",
+            "regimes": ["never", "weekly", "calendar", "drift"],
+            "monitor": overrides("", "", "0 3 1 * *"),
+        },
     )
     record = latest(instance, key)
     assert record is not None and record.run_id == run_id
     assert record.metadata["conclusion"].startswith("From 2024-02-12 to 2024-04-22 retraining on drift")
     assert record.metadata["quality_over_time"].startswith("![plot](data:image/png;base64,")
     assert "| drift |" in record.metadata["comparison"]
+    assert "2024-03-01T03:00 | granted" in record.metadata["calendar"]
     assert found.monitoring["labels_within_days"] == 2.0
     drift, never = found.replay_of("drift"), found.replay_of("never")
     assert drift is not None and never is not None
@@ -220,6 +228,17 @@ def test_overrides_change_what_they_name_and_nothing_else() -> None:
     assert (changed.policy.performance.windows, changed.policy.performance.of) == (1, 3)
     assert changed.policy.performance.action == "open" and changed.governor == MONITOR.governor
     assert overridden(MONITOR, "") is MONITOR and overrides("", "") == ""
+
+
+def test_a_schedule_at_the_prompt_is_the_calendar_that_is_replayed() -> None:
+    assert monitoring_of(MONITOR).calendar is None
+    text = overrides("", '{"retrain": {"timezone": "Europe/Berlin"}}', "0 3 1 * *")
+    calendar = monitoring_of(overridden(MONITOR, text)).calendar
+    assert calendar is not None and calendar.schedule == "0 3 1 * *"
+    found = list(calendar.between(datetime(2024, 1, 1, tzinfo=UTC), datetime(2024, 3, 1, tzinfo=UTC)))
+    assert found == [datetime(2024, month, 1, 2, tzinfo=UTC) for month in (1, 2)]
+    with pytest.raises(DeclarationError, match=r"retrain\.schedule: .*'monthly' is no schedule"):
+        overridden(MONITOR, overrides("", "", "monthly"))
 
 
 def test_the_last_winner_is_trained_with_its_windows_unless_one_is_named() -> None:

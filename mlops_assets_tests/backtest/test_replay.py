@@ -1,8 +1,10 @@
 """Replays of small worlds in which something is known to change, or not to."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -10,6 +12,7 @@ import pytest
 
 from mlops_assets.backtest.replay import (
     Backtest,
+    Calendar,
     Monitoring,
     RegimeReplay,
     ReplayedUseCase,
@@ -18,6 +21,7 @@ from mlops_assets.backtest.replay import (
 )
 from mlops_assets.backtest.report import (
     backtest_plot,
+    calendar_rows,
     comparison_rows,
     conclusion,
     month_rows,
@@ -153,7 +157,9 @@ def test_a_first_model_needs_days_to_train_on_beside_those_it_is_judged_on() -> 
 
 
 def test_an_unknown_regime_is_named_with_the_known_ones() -> None:
-    with pytest.raises(UnknownName, match=r"'yearly'\. Allowed: drift, four_weekly, monthly, never, weekly"):
+    with pytest.raises(
+        UnknownName, match=r"'yearly'\. Allowed: calendar, drift, four_weekly, monthly, never, weekly"
+    ):
         regimes(["never", "yearly"])
 
 
@@ -201,6 +207,83 @@ def test_calendars_retrain_on_their_days(turned: Backtest) -> None:
     fourth = [datetime.fromisoformat(one.at) for one in of(turned, "four_weekly").retrains]
     assert all(one in weekly for one in fourth)
     assert {later - one for one, later in pairwise(fourth)} == {timedelta(weeks=4)}
+
+
+def mornings(start: datetime, end: datetime) -> list[datetime]:
+    """Three o'clock on the first day of each month."""
+    firsts = [datetime(2024, month, 1, 3, tzinfo=UTC) for month in range(1, 7)]
+    return [one for one in firsts if start <= one < end]
+
+
+def asked_at(history: History, moments: Callable[..., list[datetime]], **governor: Any) -> RegimeReplay:
+    monitoring = replace(
+        MONITORING, calendar=Calendar("0 3 1 * *", moments), governor=GovernorPolicy(**governor)
+    )
+    use_case = ReplayedUseCase(history, RECIPE, monitoring)
+    end = FIRST + timedelta(days=140)
+    return of(replay(use_case, regimes(["calendar"]), start=START, end=end), "calendar")
+
+
+def test_the_calendar_asks_at_its_moments_and_passes_the_gate() -> None:
+    found = asked_at(history_of(*tables()), mornings)
+    assert [one.at[:16] for one in found.retrains] == [
+        "2024-03-01T03:00",
+        "2024-04-01T03:00",
+        "2024-05-01T03:00",
+    ]
+    assert found.count("promoted") >= 1 and not found.decisions
+    # Each is an episode of its own, which ends with its one attempt and is no drift.
+    assert [one.attempts for one in found.episodes] == [1, 1, 1]
+    assert all(one.closed_at is not None and one.delay_days is None for one in found.episodes)
+    assert all("the calendar asks: 0 3 1 * *" in one.reason for one in found.episodes)
+
+
+def test_the_governor_refuses_a_calendar_within_its_limits() -> None:
+    found = asked_at(history_of(*tables()), mornings, cooldown=timedelta(days=40))
+    assert [one.at[:10] for one in found.retrains] == ["2024-03-01", "2024-05-01"]
+    [(at, action, reason)] = found.decisions
+    assert (at[:10], action) == ("2024-04-01", "refuse") and "cooldown" in reason
+
+
+def test_a_calendar_that_asks_before_newer_data_has_come_is_refused() -> None:
+    def twice_a_day(start: datetime, end: datetime) -> list[datetime]:
+        return [start, *(start + timedelta(days=3, hours=hour) for hour in (3, 9))]
+
+    found = asked_at(history_of(*tables()), twice_a_day, cooldown=timedelta(0), first_back_off=timedelta(0))
+    assert [one.at[:16] for one in found.retrains] == ["2024-02-15T03:00"]
+    first, second = (reason for _, _, reason in found.decisions)
+    assert first.endswith("refused, v1 was trained on all the data there is; newer data is waited for")
+    assert "was made from the same data; newer data is waited for" in second
+
+
+def test_regime_calendar_needs_a_schedule_and_is_compared_where_there_is_one() -> None:
+    with pytest.raises(DataError, match=r"needs a schedule: declare retrain: .* --schedule"):
+        replayed(history_of(*tables(days=60)), "calendar", days=60)
+    assert "calendar" not in MONITORING.default_regimes
+    declared = replace(MONITORING, calendar=Calendar("0 3 1 * *", mornings))
+    assert declared.default_regimes == ("never", "monthly", "weekly", "drift", "calendar")
+
+
+def test_the_report_says_what_the_calendar_asked_for() -> None:
+    history = history_of(*tables())
+    calendar = Calendar("0 3 1 * *", mornings)
+    monitoring = replace(MONITORING, calendar=calendar, governor=GovernorPolicy(cooldown=timedelta(days=40)))
+    found = replay(
+        ReplayedUseCase(history, RECIPE, monitoring),
+        regimes(["never", "calendar"]),
+        start=START,
+        end=FIRST + timedelta(days=140),
+    )
+    rows = {row["regime"]: row for row in comparison_rows(found)}
+    assert (rows["calendar"]["retrains"], rows["calendar"]["refused"]) == ("2", "1")
+    assert rows["calendar"]["episodes"] == "" and rows["never"]["refused"] == ""
+    assert [(row["when"], row["governor"]) for row in calendar_rows(found)] == [
+        ("2024-03-01T03:00", "granted"),
+        ("2024-04-01T03:00", "refused"),
+        ("2024-05-01T03:00", "granted"),
+    ]
+    assert found.monitoring["schedule"] == "0 3 1 * *"
+    assert Backtest.from_dict(found.to_dict()) == found and calendar_rows(replace(found, replays=())) == []
 
 
 def test_only_a_regime_without_a_gate_lets_everything_answer(turned: Backtest) -> None:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
+from pydantic import Field
 
 from mlops_assets.asset_keys import name_tags
 from mlops_assets.asset_names import asset_name
@@ -16,19 +17,41 @@ from mlops_assets.assets.automation import FOLLOW_CHANGED_DATA
 from mlops_assets.assets.code_version import code_version
 from mlops_assets.assets.declared_model import DeclaredModel
 from mlops_assets.assets.metadata import image, link, markdown_table, number
-from mlops_assets.assets.training_set import PinnedTrainingSet, read_training_set
+from mlops_assets.assets.training_set import (
+    CHANGED_BY,
+    PinnedTrainingSet,
+    pinned_tables,
+    read_training_set,
+    unseen_rows,
+)
+from mlops_assets.errors import MlopsError
 from mlops_assets.evaluation.gate import Verdict, verdict_on
 from mlops_assets.event_log.records import require
 from mlops_assets.resources.alerts import Alert, Alerts
 from mlops_assets.resources.lake import Lake
 from mlops_assets.resources.model_registry import CHAMPION, ModelRegistry, RegisteredVersion
+from mlops_assets.training.training_set import LABEL
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from mlops_assets.evaluation.evaluate import Evaluation
     from serve.scoring import Scorer
 
 EVALUATION_FIELDS = {"task", "gate", "metric"}
 GATE = "gate"
+
+
+class EvaluationConfig(dg.Config):
+    """Which rows are judged on."""
+
+    look: int = Field(
+        default=1,
+        ge=1,
+        description="1: on the rows that the training set kept from training. From 2 on: once more, at this "
+        "look, on every labelled row there is now that the challenger was not trained on. Each further look "
+        "needs stronger proof.",
+    )
 
 
 def evaluation_asset(group: str, model: DeclaredModel) -> dg.AssetsDefinition:
@@ -54,9 +77,13 @@ def evaluation_asset(group: str, model: DeclaredModel) -> dg.AssetsDefinition:
         ],
     )
     def evaluation(
-        context: dg.AssetExecutionContext, lake: Lake, model_registry: ModelRegistry, alerts: Alerts
+        context: dg.AssetExecutionContext,
+        config: EvaluationConfig,
+        lake: Lake,
+        model_registry: ModelRegistry,
+        alerts: Alerts,
     ) -> Iterator[dg.MaterializeResult[Any]]:
-        yield make_evaluation(context, lake, model_registry, alerts, model)
+        yield make_evaluation(context, lake, model_registry, alerts, model, config.look)
 
     return evaluation
 
@@ -68,22 +95,30 @@ class _Contest:
     challenger: RegisteredVersion
     champion: RegisteredVersion | None
 
-    def evaluated(self, lake: Lake, model: DeclaredModel, training_set: PinnedTrainingSet) -> "Evaluation":
-        """Both on the rows that were kept from training."""
+    def evaluated(
+        self,
+        lake: Lake,
+        model: DeclaredModel,
+        training_set: PinnedTrainingSet,
+        frame: "pd.DataFrame",
+        look: int,
+    ) -> "Evaluation":
+        """Both on labelled rows that were kept from training. ``look``: how often that is done, from 1."""
         from mlops_assets.evaluation.evaluate import Champion, EvaluationRows, evaluate
 
-        declared, data, champion = model.declaration, training_set.evaluate, self.champion
+        declared, champion = model.declaration, self.champion
         return evaluate(
-            declared.gate,
+            declared.gate.at_look(look),
             declared.selecting_metric,
             EvaluationRows(
-                data.frame,
-                data.target,
+                frame,
+                frame[LABEL].to_numpy(dtype="float64"),
                 # The baseline knows what the challenger could know, and no more.
                 training_set.train.within(_window_days(self.challenger)).target,
                 declared.task,
-                data.classes,
+                training_set.train.classes,
                 model.view.event_timestamp,
+                str(training_set.record.metadata.get(CHANGED_BY, "")),
             ),
             _scorer(self.challenger, lake),
             Champion(
@@ -103,6 +138,7 @@ def make_evaluation(
     registry: ModelRegistry,
     alerts: Alerts,
     model: DeclaredModel,
+    look: int = 1,
 ) -> dg.MaterializeResult[Any]:
     """The step: judge, tag the version with the verdict, tell of a rejection."""
     name = model.declaration.name
@@ -110,19 +146,22 @@ def make_evaluation(
     trained = require(context.instance, model.key("model"))
     challenger = registry.version(name, int(trained.metadata["model_version"]))
     champion = registry.by_alias(name, CHAMPION)
-    found = _Contest(challenger, champion).evaluated(lake, model, training_set)
+    frame, pinned = _rows(lake, model, training_set, look)
+    found = _Contest(challenger, champion).evaluated(lake, model, training_set, frame, look)
     verdict = found.verdict
     registry.set_tags(
         name, challenger.version, {"gate": verdict.outcome, "gate_reason": verdict.reason[:4_000]}
     )
     # A first model is alerted about to nobody: it replaces none, and whoever builds it sees the verdict.
-    rejected = champion if verdict.outcome != "promote" else None
+    # That a challenger is still undecided on a day's rows more is no news either.
+    rejected = (
+        champion if verdict.outcome == "reject" or (verdict.outcome != "promote" and look == 1) else None
+    )
     told = (
         {"alert": alerts.send(_rejection(verdict, challenger, rejected, context.run.run_id))}
         if rejected
         else {}
     )
-    measurements = markdown_table(_rule_rows(verdict))
     return dg.MaterializeResult(
         data_version=dg.DataVersion(found.version(training_set.record.data_version, trained.data_version)),
         metadata={
@@ -130,28 +169,47 @@ def make_evaluation(
             "reason": verdict.reason,
             "model_version": challenger.version,
             "champion_version": champion.version if champion else "none",
-            "evaluation_rows": len(training_set.evaluate.target),
+            "look": look,
+            **found.rows,
+            **pinned,
             **{metric: value for metric, value in found.metrics.items() if value is not None},
-            "measurements": dg.MetadataValue.md(measurements),
+            "measurements": dg.MetadataValue.md(markdown_table(_rule_rows(verdict))),
             "slices": dg.MetadataValue.md(markdown_table(found.slice_rows())),
             **{plot: image(png) for plot, png in found.plots.items()},
             **told,
             **link("mlflow_model", registry.version_url(name, challenger.version)),
         },
-        check_results=[
-            dg.AssetCheckResult(
-                asset_key=model.key("evaluation"),
-                check_name=GATE,
-                passed=verdict.outcome == "promote",
-                description=f"{verdict.outcome}: {verdict.reason}",
-                metadata={
-                    "outcome": verdict.outcome,
-                    "model_version": challenger.version,
-                    "model_digest": challenger.digest,
-                    "measurements": dg.MetadataValue.md(measurements),
-                },
-            )
-        ],
+        check_results=[_gate_check(model, verdict, challenger)],
+    )
+
+
+def _rows(
+    lake: Lake, model: DeclaredModel, training_set: PinnedTrainingSet, look: int
+) -> "tuple[pd.DataFrame, dict[str, Any]]":
+    """The labelled rows of a look; from the second on with the versions of the tables that they are of."""
+    if look == 1:
+        return training_set.evaluate.frame, {}
+    pinned = pinned_tables(lake, model)
+    try:
+        frame = unseen_rows(lake, model, training_set, pinned)
+    except MlopsError as error:
+        name = asset_name("evaluation", model.declaration.name)
+        raise dg.Failure(f"{name}: {error}", allow_retries=False) from error
+    return frame, {"pinned_tables": dg.MetadataValue.json(pinned)}
+
+
+def _gate_check(model: DeclaredModel, verdict: Verdict, challenger: RegisteredVersion) -> dg.AssetCheckResult:
+    return dg.AssetCheckResult(
+        asset_key=model.key("evaluation"),
+        check_name=GATE,
+        passed=verdict.outcome == "promote",
+        description=f"{verdict.outcome}: {verdict.reason}",
+        metadata={
+            "outcome": verdict.outcome,
+            "model_version": challenger.version,
+            "model_digest": challenger.digest,
+            "measurements": dg.MetadataValue.md(markdown_table(_rule_rows(verdict))),
+        },
     )
 
 

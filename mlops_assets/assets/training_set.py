@@ -5,7 +5,7 @@ Does not belong here: the join and the split (``training/training_set.py``), mat
 (``training/training_data.py``).
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -19,14 +19,24 @@ from mlops_assets.assets.measuring import NEWEST_DATA
 from mlops_assets.assets.metadata import image
 from mlops_assets.data.schema import frame_of, typed_table
 from mlops_assets.errors import MlopsError
+from mlops_assets.event_log.episode_records import episode_log
 from mlops_assets.event_log.records import Record, newest_data, require
 from mlops_assets.resources.lake import Lake
 from mlops_assets.training.training_data import TrainingData, training_parts
-from mlops_assets.training.training_set import LABEL, TrainingSet, assemble, training_set_schema
+from mlops_assets.training.training_set import (
+    LABEL,
+    TrainingSet,
+    assemble,
+    not_trained_on,
+    training_set_schema,
+)
 
 if TYPE_CHECKING:
     import pandas as pd
     import pyarrow as pa
+
+CHANGED_BY = "changed_by"
+"""Metadata key of the time by which a change had shown, where the split follows one."""
 
 # What the asset depends on: a change elsewhere in the document does not make it stale.
 TRAINING_SET_FIELDS = {
@@ -62,23 +72,31 @@ def training_set_asset(group: str, model: DeclaredModel, *, monitored: bool) -> 
         ),
     )
     def training_set(context: dg.AssetExecutionContext, lake: Lake) -> dg.MaterializeResult[Any]:
-        return make_training_set(context, lake, model)
+        return make_training_set(
+            context, lake, model, changed_by(context.instance, model) if monitored else ""
+        )
 
     return training_set
 
 
+def changed_by(instance: dg.DagsterInstance, model: DeclaredModel) -> str:
+    """The time by which the open episode's change had shown (ISO 8601); "" when none is open, or none had."""
+    episode = episode_log(instance, model.declaration.name).open
+    return (episode.changed_by if episode is not None else None) or ""
+
+
 def make_training_set(
-    context: dg.AssetExecutionContext, lake: Lake, model: DeclaredModel
+    context: dg.AssetExecutionContext, lake: Lake, model: DeclaredModel, changed: str = ""
 ) -> dg.MaterializeResult[Any]:
-    """The step: both tables as they are now, joined, split and written."""
+    """The step: both tables as they are now, joined, split and written. ``changed``: as by ``changed_by``."""
     from mlops_assets.data.content import content_version
     from mlops_assets.training.plots import training_set_plot
 
     name, at = model.declaration.name, model.view.event_timestamp
     newest = newest_data(context.instance, model.outcomes.key) or ""
-    pinned = {table: lake.version(table) for table in (model.features.name, model.outcomes.name)}
+    pinned = pinned_tables(lake, model)
     try:
-        made, columns = _assembled(lake, model, pinned)
+        made, columns = _assembled(lake, model, pinned, changed=changed)
     except MlopsError as error:
         raise dg.Failure(f"{asset_name('training_set', name)}: {error}", allow_retries=False) from error
     held = lake.columns(model.features.name, version=pinned[model.features.name])
@@ -105,6 +123,7 @@ def make_training_set(
             NEWEST_DATA: newest,
             "delta_version": wrote.version,
             "dagster/uri": wrote.uri,
+            **({CHANGED_BY: changed} if changed else {}),
             **_time_range("train", train, at),
             **_time_range("evaluation", evaluate, at),
             "label_over_time": image(training_set_plot(made, at, model.declaration.task)),
@@ -112,8 +131,22 @@ def make_training_set(
     )
 
 
-def _assembled(lake: Lake, model: DeclaredModel, pinned: Mapping[str, int]) -> tuple[TrainingSet, list[str]]:
-    """The joined and split rows, and the columns of the features among them."""
+def pinned_tables(lake: Lake, model: DeclaredModel) -> dict[str, int]:
+    """The versions of the tables of features and labels as they are now."""
+    return {table: lake.version(table) for table in (model.features.name, model.outcomes.name)}
+
+
+def _assembled(
+    lake: Lake,
+    model: DeclaredModel,
+    pinned: Mapping[str, int],
+    *,
+    changed: str = "",
+    classes: Sequence[str] | None = None,
+) -> tuple[TrainingSet, list[str]]:
+    """The joined and split rows, and the columns of the features among them. ``classes``: where known."""
+    import pandas as pd
+
     declared, view = model.declaration, model.view
     features = model.features.read(lake, columns=model.features.columns, version=pinned[model.features.name])
     outcomes = model.outcomes.read(lake, version=pinned[model.outcomes.name])
@@ -123,10 +156,11 @@ def _assembled(lake: Lake, model: DeclaredModel, pinned: Mapping[str, int]) -> t
         join_keys=view.entity.join_keys,
         event_timestamp=view.event_timestamp,
         task=declared.task,
-        classes=declared.classes,
+        classes=classes or declared.classes,
         evaluation_window_days=declared.evaluation_window_days,
         evaluation_fraction=declared.evaluation_fraction,
         training_window_days=declared.training_window_days,
+        changed_by=pd.Timestamp(changed) if changed else None,
         seed=declared.seed,
     )
     return made, list(features.columns)
@@ -166,3 +200,15 @@ def read_training_set(instance: dg.DagsterInstance, lake: Lake, model: DeclaredM
         event_timestamp=model.view.event_timestamp,
     )
     return PinnedTrainingSet(record, train, evaluate)
+
+
+def unseen_rows(
+    lake: Lake, model: DeclaredModel, training_set: PinnedTrainingSet, pinned: Mapping[str, int]
+) -> "pd.DataFrame":
+    """Labelled rows of the tables at those versions that no model of the training set was trained on.
+
+    Encoded as the training set is. DataError for a label that it did not know.
+    """
+    made, _ = _assembled(lake, model, pinned, classes=training_set.train.classes)
+    view = model.view
+    return not_trained_on(made.frame, training_set.train.frame, view.entity.join_keys, view.event_timestamp)

@@ -145,7 +145,10 @@ class Period:
 
 @dataclass(frozen=True)
 class Retrain:
-    """One retrain: its time, the version it made, the gate's verdict, and the newest row that was known."""
+    """One retrain: its time, the version it made, the gate's verdict, and the newest row that was known.
+
+    ``looks``: how often the version was judged; ``judged_at``: when last.
+    """
 
     at: str
     version: str
@@ -153,6 +156,8 @@ class Retrain:
     reason: str
     data_until: str
     episode: int | None = None
+    looks: int = 1
+    judged_at: str = ""
 
 
 @dataclass(frozen=True)
@@ -378,7 +383,7 @@ class _RegimeRun:
         self.monitoring, self.report = shared.monitoring, shared.report
         self.start, self.end = shared.start, shared.end
         self.served = _Served("v1", shared.first, shared.start)
-        self.versions = 1
+        self.versions, self.challenger = 1, shared.first
         self.answered: list[tuple[slice, ReplayedModel]] = []
         self.retrains: list[Retrain] = []
         self.log = EpisodeLog()
@@ -415,7 +420,9 @@ class _RegimeRun:
     # One retrain.
 
     def _retrain(self, now: datetime, episode: int | None) -> AttemptOutcome:
-        challenger = self.trainings.at(now)
+        open_ = self.log.open
+        challenger = self.trainings.at(now, (open_.changed_by or "") if open_ is not None else "")
+        self.challenger = challenger
         verdict = self.trainings.verdict(challenger, self.served.model, f"champion {self.served.label}")
         outcome = _OUTCOMES[verdict.outcome]
         reason = verdict.reason
@@ -429,10 +436,28 @@ class _RegimeRun:
             if outcome == "promoted":
                 self._answered_until(now)
                 self.served = _Served(label, challenger, now)
+        at = now.isoformat()
         self.retrains.append(
-            Retrain(now.isoformat(), label, outcome, reason, challenger.data_until.isoformat(), episode)
+            Retrain(at, label, outcome, reason, challenger.data_until.isoformat(), episode, judged_at=at)
         )
         self.report(f"{self.regime.name} {now:%Y-%m-%d}: {label} {outcome}")
+        return outcome
+
+    def _judge_again(self, now: datetime) -> AttemptOutcome:
+        """The newest challenger once more, on the rows that have become known since too."""
+        newest, served = self.retrains[-1], self.served
+        look = newest.looks + 1
+        verdict = self.trainings.verdict(
+            self.challenger, served.model, f"champion {served.label}", look=look, now=now
+        )
+        outcome = _OUTCOMES[verdict.outcome]
+        self.retrains[-1] = replace(
+            newest, outcome=outcome, reason=verdict.reason, looks=look, judged_at=now.isoformat()
+        )
+        if outcome == "promoted":
+            self._answered_until(now)
+            self.served = _Served(newest.version, self.challenger, now)
+        self.report(f"{self.regime.name} {now:%Y-%m-%d}: {newest.version} {outcome} at look {look}")
         return outcome
 
     def _answered_until(self, now: datetime) -> None:
@@ -472,9 +497,10 @@ class _RegimeRun:
             if action.kind == "open" and action.episode is not None:
                 self.delays[action.episode] = self._delay(verdict, now)
                 self.report(f"{self.regime.name} {now:%Y-%m-%d}: episode {action.episode}: {verdict.reason}")
-            if action.kind == "grant":
+            if action.kind in ("grant", "judge"):
                 before = self.served.label
-                outcome = self._retrain(now, action.episode)
+                granted = action.kind == "grant"
+                outcome = self._retrain(now, action.episode) if granted else self._judge_again(now)
                 self.facts = replace(
                     self.facts,
                     attempt=AttemptFacts(

@@ -61,7 +61,8 @@ def retrain_rows(found: Backtest) -> list[dict[str, str]]:
             "episode": str(retrain.episode),
             "opened because": reasons.get(retrain.episode or 0, ""),
             "version": retrain.version,
-            "gate": _WORDS.get(retrain.outcome, retrain.outcome),
+            "gate": _WORDS.get(retrain.outcome, retrain.outcome)
+            + (f" at look {retrain.looks}, {retrain.judged_at[:10]}" if retrain.looks > 1 else ""),
             "in words": retrain.reason,
         }
         for retrain in one.retrains

@@ -165,7 +165,8 @@ class ReplayedModel:
     """A model that was trained on what was known at a moment.
 
     ``trained_until``, ``data_until``: the newest row it was trained on, and the newest that was known (times
-    with a zone). ``trained``, ``judged``: positions of the training and the evaluation part.
+    with a zone). ``trained``, ``judged``: positions of the training and the evaluation part. ``changed_by``:
+    the change that their split followed, "" for none.
     """
 
     package: ModelPackage
@@ -174,6 +175,7 @@ class ReplayedModel:
     data_until: datetime
     trained: Positions
     judged: Positions
+    changed_by: str = ""
 
     @property
     def digest(self) -> str:
@@ -195,31 +197,46 @@ class Trainings:
         self._window_days = window_days
         self._report = report
         self._models: dict[str, ReplayedModel] = {}
-        self._verdicts: dict[tuple[str, str, str], Verdict] = {}
+        self._verdicts: dict[tuple[str, str, str, str], Verdict] = {}
         self._references: dict[str, DriftReference] = {}
         self._scored: dict[tuple[str, int], Array] = {}
 
-    def at(self, now: datetime) -> ReplayedModel:
+    def at(self, now: datetime, changed_by: str = "") -> ReplayedModel:
         """The model of everything known at ``now``; the same one while nothing more is known.
 
+        ``changed_by``: a time by which a change had shown (ISO 8601), which the split follows; "" for none.
         Raises DataError when too little is known to split into a training and an evaluation part.
         """
         known = self.history.known(now) & ~np.isnan(self.history.target)
-        cut = hashlib.sha256(np.packbits(known).tobytes()).hexdigest()[:32]
+        cut = hashlib.sha256(np.packbits(known).tobytes() + changed_by.encode()).hexdigest()[:32]
         if cut not in self._models:
-            self._models[cut] = self._train(known, cut)
+            self._models[cut] = self._train(known, cut, changed_by)
         return self._models[cut]
 
-    def verdict(self, challenger: ReplayedModel, champion: ReplayedModel | None, champion_is: str) -> Verdict:
-        """The gate's verdict on the challenger's evaluation part. ``champion`` None: the first model."""
+    def verdict(
+        self,
+        challenger: ReplayedModel,
+        champion: ReplayedModel | None,
+        champion_is: str,
+        *,
+        look: int = 1,
+        now: datetime | None = None,
+    ) -> Verdict:
+        """The gate's verdict on the challenger's evaluation part. ``champion`` None: the first model.
+
+        From ``look`` 2 on it is judged on every row behind its training part that is known at ``now``.
+        """
         from mlops_assets.evaluation.evaluate import Champion, EvaluationRows, evaluate
 
         # The verdict's reason names the champion, and the same model has another name in each regime.
-        pair = (challenger.digest, champion.digest if champion else "", champion_is)
+        seen = f"{look} {now}" if look > 1 else ""
+        pair = (challenger.digest, champion.digest if champion else "", champion_is, seen)
         if pair not in self._verdicts:
             history, rows = self.history, challenger.judged
+            if look > 1 and now is not None:
+                rows = self._behind(challenger, now)
             self._verdicts[pair] = evaluate(
-                self.recipe.gate,
+                self.recipe.gate.at_look(look),
                 self.recipe.selecting_metric,
                 EvaluationRows(
                     history.frame.iloc[rows].reset_index(drop=True),
@@ -228,6 +245,7 @@ class Trainings:
                     history.task,
                     history.classes,
                     history.event_timestamp,
+                    challenger.changed_by,
                 ),
                 challenger.scorer,
                 Champion(
@@ -241,6 +259,12 @@ class Trainings:
                 plots=False,
             ).verdict
         return self._verdicts[pair]
+
+    def _behind(self, model: ReplayedModel, now: datetime) -> Positions:
+        """Positions of the labelled rows known at ``now`` that are later than the whole training part."""
+        history = self.history
+        later = history.times > history.times[model.trained[-1]]
+        return np.flatnonzero(later & history.known(now) & ~np.isnan(history.target))
 
     def reference(self, model: ReplayedModel) -> DriftReference:
         """The drift reference of this model, for windows of its answers."""
@@ -281,7 +305,9 @@ class Trainings:
         part = self.history.frame.iloc[rows]
         return model.scorer.score(model.scorer.encoder.columns({name: part[name] for name in names}))
 
-    def _assembled(self, known: NDArray[np.bool_]) -> TrainingSet:
+    def _assembled(self, known: NDArray[np.bool_], changed_by: str) -> TrainingSet:
+        import pandas as pd
+
         history, recipe = self.history, self.recipe
         rows, keys = np.flatnonzero(known), list(history.join_keys)
         columns = dict.fromkeys([*keys, history.event_timestamp, *(spec.name for spec in recipe.features)])
@@ -295,6 +321,7 @@ class Trainings:
             classes=history.classes,
             evaluation_window_days=recipe.evaluation_window_days,
             training_window_days=recipe.training_window_days,
+            changed_by=pd.Timestamp(changed_by) if changed_by else None,
             seed=recipe.seed,
         )
 
@@ -313,8 +340,8 @@ class Trainings:
         )
         return recipe.candidates[winner]
 
-    def _train(self, known: NDArray[np.bool_], cut: str) -> ReplayedModel:
-        history, recipe, made = self.history, self.recipe, self._assembled(known)
+    def _train(self, known: NDArray[np.bool_], cut: str, changed_by: str) -> ReplayedModel:
+        history, recipe, made = self.history, self.recipe, self._assembled(known, changed_by)
         data = training_data(
             made.frame,
             split=TRAIN,
@@ -356,6 +383,7 @@ class Trainings:
             data_until=as_datetime(history.times[judged[-1]]),
             trained=trained,
             judged=judged,
+            changed_by=changed_by,
         )
         self._report(
             f"trained {candidate.name} on {len(trained):,} rows until {model.trained_until:%Y-%m-%d}, "

@@ -45,7 +45,7 @@ class Comparison:
             return f"{self.metric} is not defined on these {self.rows} rows"
         direction = "better" if self.improvement > 0 else "worse" if self.improvement < 0 else "equal"
         bounds = (
-            f"[{self.low:+.4f}, {self.high:+.4f}] at {self.confidence:.0%}"
+            f"[{self.low:+.4f}, {self.high:+.4f}] at {100 * self.confidence:.4g}%"
             if self.low is not None
             else f"no interval from {self.groups} groups"
         )

@@ -6,7 +6,7 @@ not belong here: each step (``metrics``, ``compare``, ``slices``, ``gate``, ``pl
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -30,9 +30,10 @@ Array = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Evaluation:
-    """The verdict and what a person looks at beside it."""
+    """The verdict and what a person looks at beside it. ``rows``: on which rows it was reached, by name."""
 
     verdict: Verdict
+    rows: Mapping[str, int | str]
     metrics: Mapping[str, float | None]
     slices: tuple[Slice, ...]
     plots: Mapping[str, bytes]
@@ -59,7 +60,8 @@ class Evaluation:
 class EvaluationRows:
     """Labelled rows kept from training, and the training part's labels, which say what the baseline says.
 
-    ``event_timestamp``: the column of the rows' times, when they have any.
+    ``event_timestamp``: the column of the rows' times, when they have any. ``changed_by``: a time (ISO 8601)
+    by which what the champion learned was no longer true; "" when nothing is known of a change.
     """
 
     frame: "pd.DataFrame"
@@ -68,6 +70,7 @@ class EvaluationRows:
     task: Task
     classes: tuple[str, ...] | None
     event_timestamp: str | None
+    changed_by: str = ""
 
     @property
     def days(self) -> "NDArray[np.int64] | None":
@@ -75,6 +78,39 @@ class EvaluationRows:
         if not self.event_timestamp:
             return None
         return self.frame[self.event_timestamp].dt.floor("D").astype("int64").to_numpy()
+
+    @property
+    def span(self) -> tuple[str, str]:
+        """First and last day, like 2024-03-01; empty texts where rows have no time."""
+        if not self.event_timestamp or self.frame.empty:
+            return "", ""
+        times = self.frame[self.event_timestamp]
+        return times.min().date().isoformat(), times.max().date().isoformat()
+
+    @property
+    def after_change(self) -> int | None:
+        """How many rows are later than the change; None when nothing is known of one."""
+        if not self.changed_by or not self.event_timestamp:
+            return None
+        return int(self.after(self.changed_by).sum())
+
+    def sentence(self) -> str:
+        """Which rows these are, in words."""
+        first, last = self.span
+        told = f"judged on {len(self.target):,} rows" + (f" from {first} to {last}" if first else "")
+        if self.after_change is None:
+            return told
+        return f"{told}, {self.after_change:,} of them after {self.changed_by[:10]}, when a change had shown"
+
+    def facts(self) -> dict[str, int | str]:
+        """The same by name, as metadata."""
+        first, last = self.span
+        found: dict[str, int | str] = {"evaluation_rows": len(self.target)}
+        if first:
+            found |= {"evaluation_from": first, "evaluation_until": last}
+        if self.after_change is not None:
+            found |= {"changed_by": self.changed_by, "rows_after_change": self.after_change}
+        return found
 
     def constant(self, target: Array) -> Array:
         """What a baseline says of every row that knows only these outcomes."""
@@ -148,7 +184,7 @@ def evaluate(
     """The evaluation of a challenger; without ``plots``, for the verdict alone, none are drawn.
 
     Rows that the champion was trained on are left out of its duel: it would be judged on answers it
-    has seen. Whole days (UTC) vary together where rows have a time.
+    has seen. Whole days (UTC) vary together where rows have a time. The verdict's reason ends with the rows.
     """
     judging = metric(policy.metric or selecting_metric, rows.task)
     comparing = _Comparing(policy, judging, rows, _scores(challenger, rows.frame))
@@ -175,7 +211,8 @@ def evaluate(
     if champion is not None and theirs is not None:
         shown[champion.name] = theirs
     return Evaluation(
-        verdict=verdict,
+        verdict=replace(verdict, reason=f"{verdict.reason}; {rows.sentence()}"),
+        rows=rows.facts(),
         metrics=metric_values(rows.task, rows.target, comparing.scores),
         slices=tuple(slices),
         plots=evaluation_plots(rows.task, rows.target, shown, classes=rows.classes) if plots else {},

@@ -49,6 +49,17 @@ class GatePolicy(BaseModel):
     )
     min_slice_rows: int = Field(default=200, ge=10, description="Smaller slices are not judged.")
 
+    def at_look(self, look: int) -> "GatePolicy":
+        """The policy of another look at the same challenger. ``look``: 1 for the first one.
+
+        Whoever looks again and again finds proof in the end, also where there is none. So the first look has
+        the declared chance of a wrong proof, and all later ones have the same once more together: look k a
+        part 1 / (k (k - 1)) of it, which adds up to 1 over however many looks (Bonferroni).
+        """
+        if look <= 1:
+            return self
+        return self.model_copy(update={"confidence": 1 - (1 - self.confidence) / (look * (look - 1))})
+
     @field_validator("metric")
     @classmethod
     def _metric_exists(cls, value: str | None) -> str | None:

@@ -28,10 +28,13 @@ GATE = "gate"
 
 NEVER = datetime.fromtimestamp(0, UTC)
 
-ActionKind = Literal["open", "grant", "refuse", "outcome", "close", "reconcile", "wait"]
+ActionKind = Literal["open", "grant", "judge", "refuse", "outcome", "close", "reconcile", "wait"]
 
 RunScope = Literal["chain", "approval"]
 """What a reconciling run makes: the chain from the training set on, or approval and deployment only."""
+
+SHIFTS = frozenset(("features", "labels", "prediction", "age"))
+"""Signals that do not say that what was learned is no longer true: inputs and answers move by season."""
 
 
 @dataclass(frozen=True)
@@ -39,6 +42,7 @@ class Attempt:
     """One granted retrain. ``data``: the training data it was granted for, as text. Times: ISO 8601, zone.
 
     ``asked_by``: who asked for it, "" for nobody; ``overrode``: the limits that person overrode.
+    ``looks``: how often its candidate was judged; ``judged_on``: the newest data when it was judged again.
     """
 
     number: int
@@ -49,6 +53,8 @@ class Attempt:
     reason: str = ""
     asked_by: str = ""
     overrode: str = ""
+    looks: int = 1
+    judged_on: str = ""
 
 
 @dataclass(frozen=True)
@@ -84,6 +90,7 @@ class Episode:
     """One episode on ``version``. Open while ``closed_at`` is None.
 
     ``asked_by``: who asked for its one retrain, which ends it; "" for an episode of drift.
+    ``changed_by``: a time by which what was learned was no longer true, where labels have proven that.
     """
 
     number: int
@@ -95,6 +102,7 @@ class Episode:
     closed_by: str | None = None
     close_reason: str = ""
     asked_by: str = ""
+    changed_by: str | None = None
 
     @property
     def is_open(self) -> bool:
@@ -230,8 +238,8 @@ class LoopAction:
     """What the drift sensor does next, why, and the log after it.
 
     ``episode`` and ``attempt``: numbers it is about. ``next_at``: when time alone will change the answer.
-    ``run_key``: of kind reconcile, the key of the one run to launch for an event that automation lost; one
-    key launches one run for ever, so the action may be carried out again. ``scope``: what that run makes.
+    ``run_key``: of kinds reconcile and judge, the key of the one run to launch; one key launches one run for
+    ever, so the action may be carried out again. ``scope``: what that run makes.
     ``may_override``: of kind refuse, whether a person can override the limits. ``answers_person``: it answers
     a manual retrain.
     """
@@ -249,13 +257,19 @@ class LoopAction:
 
 
 def open_episode(
-    log: EpisodeLog, *, version: str, reason: str, now: datetime, asked_by: str = ""
+    log: EpisodeLog,
+    *,
+    version: str,
+    reason: str,
+    now: datetime,
+    asked_by: str = "",
+    changed_by: str | None = None,
 ) -> EpisodeLog:
     """The log with one more episode, open. EpisodeError when one is open."""
     if log.open is not None:
         raise EpisodeError(f"{log.open.data_version} on {log.open.version} is open: close it first")
     number = log.newest.number + 1 if log.newest is not None else 1
-    made = Episode(number, _text(now), version, reason, asked_by=asked_by)
+    made = Episode(number, _text(now), version, reason, asked_by=asked_by, changed_by=changed_by)
     return EpisodeLog((*log.episodes, made)[-KEPT_EPISODES:])
 
 
@@ -278,6 +292,18 @@ def record_outcome(
         raise EpisodeError(f"no attempt of {episode.data_version} can end as {outcome}: none is running")
     ended = replace(episode.attempts[-1], outcome=outcome, reason=reason, ended_at=_text(ended_at))
     return _with(log, replace(episode, attempts=(*episode.attempts[:-1], ended)))
+
+
+def judge_again(log: EpisodeLog, *, data: str) -> EpisodeLog:
+    """The log with the newest attempt's candidate judged once more, on ``data`` too. EpisodeError when no
+    attempt of the open episode ended undecided.
+    """
+    episode = _open(log, "judged again")
+    if not episode.attempts or episode.attempts[-1].outcome != "inconclusive":
+        raise EpisodeError(f"no candidate of {episode.data_version} is undecided")
+    attempt = episode.attempts[-1]
+    judged = replace(attempt, looks=attempt.looks + 1, judged_on=data)
+    return _with(log, replace(episode, attempts=(*episode.attempts[:-1], judged)))
 
 
 def close(log: EpisodeLog, *, by: str, reason: str, now: datetime) -> EpisodeLog:
@@ -303,7 +329,8 @@ def next_action(
     An episode opens only for the version that answers, when no successor is on its way and no run under way
     that could become one; after a person closed one on the same version, only on windows that ended since.
     A retrain is granted when the governor permits it and there is training data that no attempt (unless it
-    failed) and not the answering model itself was made from. A candidate that passes the gate closes the
+    failed) and not the answering model itself was made from. Before that an undecided candidate is judged
+    again whenever newer data has come: neither model has seen it. A candidate that passes the gate closes the
     episode, whoever asked for it, unless it is the episode's own version once more. A lost approval is
     launched again before anything else that is due, until ``lost_approval`` gives up.
 
@@ -335,7 +362,51 @@ def next_action(
         return ended
     if facts.asked is not None:
         return _answer(log, facts.asked, facts, rules.governor, now)
-    return _next_attempt(log, episode, facts, rules.governor, now)
+    again = _another_look(log, episode, facts) if episode.attempts else None
+    return again or _next_attempt(log, _changed(episode, verdict), facts, rules.governor, now)
+
+
+def _another_look(log: EpisodeLog, episode: Episode, facts: LoopFacts) -> LoopAction | None:
+    """What an undecided candidate is due: to be judged again, or what became of that; None for nothing.
+
+    Not once another version answers: it was judged beside the one that answered then.
+    """
+    attempt, found, request = episode.attempts[-1], facts.attempt, episode.request_version
+    if attempt.outcome != "inconclusive" or facts.in_flight is not None or facts.served != episode.version:
+        return None
+    if found.version is None or found.version == episode.version or found.request not in (None, request):
+        return None
+    if found.outcome == "rejected":
+        ended = replace(attempt, outcome="rejected", reason=found.reason)
+        after = _with(log, replace(episode, attempts=(*episode.attempts[:-1], ended)))
+        why = f"{request} rejected after all: {found.reason}"
+        return LoopAction("outcome", why, after, episode.number, attempt.number)
+    if facts.data is None or facts.data == (attempt.judged_on or attempt.data):
+        return None
+    after = judge_again(log, data=facts.data)
+    look = attempt.looks + 1
+    return LoopAction(
+        "judge",
+        f"{found.version} of {request} is undecided and newer data has come: look {look} at it",
+        after,
+        episode.number,
+        attempt.number,
+        run_key=f"{request}/look-{look}",
+    )
+
+
+def _changed(episode: Episode, verdict: DriftVerdict) -> Episode:
+    """The episode with the time by which what was learned was no longer true, once labels have proven it."""
+    return episode if episode.changed_by else replace(episode, changed_by=_changed_by(verdict))
+
+
+def _changed_by(verdict: DriftVerdict) -> str | None:
+    shown = [
+        one.evidence_since
+        for one in verdict.signals
+        if one.action == "open" and one.name not in SHIFTS and one.evidence_since
+    ]
+    return min(shown, key=datetime.fromisoformat, default=None)
 
 
 def _ended(
@@ -376,7 +447,7 @@ def _next_attempt(
             next_at=None if waits else permitted.next_at,
         )
     assert facts.data is not None
-    after = grant(log, data=facts.data, now=now)
+    after = grant(_with(log, episode), data=facts.data, now=now)
     return _granted(after, f"{episode.version}: {episode.reason}")
 
 
@@ -474,7 +545,9 @@ def _without_episode(log: EpisodeLog, verdict: DriftVerdict, facts: LoopFacts, n
                 f"{last.closed_by} closed episode {last.number} on {last.version} ({last.close_reason}); "
                 f"windows that ended since then have to show it again"
             )
-    after = open_episode(log, version=facts.served, reason=verdict.reason, now=now)
+    after = open_episode(
+        log, version=facts.served, reason=verdict.reason, now=now, changed_by=_changed_by(verdict)
+    )
     made = after.open
     assert made is not None
     return LoopAction(

@@ -83,7 +83,7 @@ WILL_RETRY_TAG, PARENT_TAG = "dagster/will_retry", "dagster/parent_run_id"
 REPORT_EVERY_S = 60.0
 """A gateway that lost its aggregator lost the report too."""
 CHAIN: tuple[Kind, ...] = (*RETRAINING, "approval")
-APPROVAL_AT = CHAIN.index("approval")
+APPROVAL_AT, VERDICT_AT = CHAIN.index("approval"), CHAIN.index("evaluation")
 OUTCOMES: dict[str, AttemptOutcome] = {
     "promote": "promoted",
     "reject": "rejected",
@@ -324,7 +324,7 @@ def _steps(
     for _ in range(MOST_STEPS):
         step = next_action(log, decision, facts, rules, now)
         yield step
-        if step.kind in ("wait", "reconcile", "close", "grant", "refuse"):
+        if step.kind in ("wait", "reconcile", "close", "grant", "judge", "refuse"):
             # After these the facts have changed, and are only known at the next tick.
             return
         log = step.log
@@ -444,6 +444,8 @@ def _carried_out(
         # A grant to the open episode answers no request that came meanwhile.
         answered = asked_for if step.answers_person else None
         return [granted(model, step.log, step.reason, answered)], [run], None
+    if step.kind == "judge":
+        return [noted(model, step.log, step.reason)], [_another_look(declared, step, manual=manual)], None
     if step.kind == "refuse" and asked_for is not None:
         if asked_for.ask.due:
             # Routine, above all where nothing newer is there: it stands in the status, and nobody is called.
@@ -472,11 +474,26 @@ def _run_of_chain(
     by: str,
     *,
     manual: bool,
+    run_config: dict[str, Any] | None = None,
 ) -> dg.RunRequest:
     # An approval that a person has to give fails the run that asks for it.
     selected = [key for key in wanted if read_key(key).kind not in ("approval", "deployment") or not manual]
     tags = {MONITOR_TAG: declared.model, LAUNCHED_BY_TAG: by}
-    return dg.RunRequest(run_key=run_key, asset_selection=selected, tags=tags)
+    return dg.RunRequest(run_key=run_key, asset_selection=selected, tags=tags, run_config=run_config)
+
+
+def _another_look(declared: DriftMonitorDeclaration, step: LoopAction, *, manual: bool) -> dg.RunRequest:
+    """The run that judges the newest candidate again, and brings it up if it passes now."""
+    looks = step.log.newest.attempts[-1].looks if step.log.newest is not None else 1
+    op = asset_name("evaluation", declared.model)
+    return _run_of_chain(
+        declared,
+        chain_keys(declared)[VERDICT_AT:],
+        step.run_key,
+        GOVERNOR,
+        manual=manual,
+        run_config={"ops": {op: {"config": {"look": looks}}}},
+    )
 
 
 def _command(model: str) -> str:

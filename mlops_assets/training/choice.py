@@ -5,16 +5,13 @@ belong here: training them (``candidates.py``), whether the winner is good enoug
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-
-import numpy as np
-from numpy.typing import NDArray
 
 from mlops_assets.errors import DataError
 from mlops_assets.evaluation.compare import Comparison, compare
 from mlops_assets.evaluation.jackknife import MIN_GROUPS
 from mlops_assets.evaluation.metrics import Metric, metric
 from mlops_assets.training.candidates import CandidateResult, OutOfFold
+from mlops_assets.training.window import Outcomes
 from serve.schema import Task
 
 NEWEST_DAYS = MIN_GROUPS
@@ -22,14 +19,6 @@ NEWEST_DAYS = MIN_GROUPS
 So soon after a change all of them lie behind it, with days to learn from before them."""
 CONFIDENCE = 0.95
 """Of all comparisons of windows together, as the gate's of its one."""
-
-
-@dataclass(frozen=True)
-class Outcomes:
-    """What really came of the rows that candidates were judged on: target and day number of each, (n,)."""
-
-    target: NDArray[np.float64]
-    days: NDArray[np.int64] | None
 
 
 def best(results: Sequence[CandidateResult], name: str, task: Task, outcomes: Outcomes) -> tuple[int, str]:

@@ -9,10 +9,10 @@ from dataclasses import dataclass, field
 
 from mlops_assets.errors import DataError
 from mlops_assets.training.candidates import Candidate, CandidateResult, compete
-from mlops_assets.training.choice import NEWEST_DAYS, Outcomes, best
+from mlops_assets.training.choice import NEWEST_DAYS, best
 from mlops_assets.training.folds import Fold
 from mlops_assets.training.training_data import TrainingData
-from mlops_assets.training.window import out_of_the_running
+from mlops_assets.training.window import Outcomes, out_of_the_running
 from serve.schema import Task
 
 
@@ -37,13 +37,13 @@ class Competition:
         DataError with every reason when none can.
         """
         newest, out = self._newest(), {}
+        outcomes = Outcomes(self.data.target, self.data.days)
         compared = len({candidate.window_days for candidate in self.candidates}) > 1
         for place, candidate in enumerate(self.candidates):
             why = out_of_the_running(
                 candidate.window_days,
                 candidate.beside(self.candidates),
-                days=self.data.days,
-                target=self.data.target,
+                outcomes,
                 newest=newest,
                 compared=compared,
                 task=self.task,

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from mlops_assets.data.schema import conform
 from mlops_assets.errors import DataError
+from mlops_assets.evaluation.jackknife import MIN_GROUPS
 from serve.schema import Task
 
 if TYPE_CHECKING:
@@ -51,6 +52,7 @@ def assemble(
     evaluation_window_days: int = 14,
     evaluation_fraction: float = 0.2,
     training_window_days: int | None = None,
+    changed_by: "pd.Timestamp | None" = None,
     seed: int = 0,
 ) -> TrainingSet:
     """Joins, encodes and splits.
@@ -59,7 +61,8 @@ def assemble(
     counted. With an event timestamp the newest ``evaluation_window_days`` calendar days (UTC) of
     labelled rows become the evaluation part and everything before them, at most
     ``training_window_days`` back, the training part: never a random split, because tomorrow is
-    not a random sample. Without one, a seeded hash of the join keys picks ``evaluation_fraction``
+    not a random sample. After a change (``changed_by``) the evaluation part is as short as
+    ``evaluation_days`` says. Without one, a seeded hash of the join keys picks ``evaluation_fraction``
     of the rows, the same ones whatever their order.
 
     Raises DataError when join keys repeat, no row is labelled, one has no event time, or a part is empty.
@@ -85,7 +88,8 @@ def assemble(
     too_old = 0
     if event_timestamp:
         times = pd.to_datetime(frame[event_timestamp], utc=True)
-        cut = times.max().floor("D") + pd.Timedelta(days=1 - evaluation_window_days)
+        judged_days = evaluation_days(times.max(), evaluation_window_days, changed_by)
+        cut = times.max().floor("D") + pd.Timedelta(days=1 - judged_days)
         frame[SPLIT] = np.where(times >= cut, EVALUATE, TRAIN)
         if training_window_days is not None:
             recent = (times >= cut - pd.Timedelta(days=training_window_days)).to_numpy()
@@ -101,6 +105,38 @@ def assemble(
                 f"{evaluation_window_days} days; materialise more partitions or shorten the window"
             )
     return TrainingSet(frame=frame, classes=known, unlabelled=len(joined) - len(labelled), too_old=too_old)
+
+
+def evaluation_days(newest: "pd.Timestamp", declared: int, changed_by: "pd.Timestamp | None") -> int:
+    """How many of the newest days are judged on, at most the declared ones.
+
+    ``newest``: time of the newest labelled row; ``changed_by``: a time by which what was learned was no
+    longer true, None when nothing is known of one. After a change only rows behind it say what is true now,
+    to the trainer as to the judge, and an evaluation window longer than that would leave none to learn from:
+    so half of those days are judged on. Never fewer than an interval over whole days needs.
+    """
+    if changed_by is None:
+        return declared
+    since = (newest.floor("D") - changed_by.floor("D")).days + 1
+    return min(declared, max(MIN_GROUPS, -(-since // 2)))
+
+
+def not_trained_on(
+    rows: "pd.DataFrame", trained: "pd.DataFrame", join_keys: Sequence[str], event_timestamp: str | None
+) -> "pd.DataFrame":
+    """The rows that a model of ``trained`` has not seen: later ones, without event time those of other keys.
+
+    A row of an old day whose label came late is no later one.
+    """
+    import pandas as pd
+
+    if event_timestamp:
+        newest = pd.to_datetime(trained[event_timestamp], utc=True).max()
+        kept = (pd.to_datetime(rows[event_timestamp], utc=True) > newest).to_numpy()
+    else:
+        keys = list(join_keys)
+        kept = ~pd.MultiIndex.from_frame(rows[keys]).isin(pd.MultiIndex.from_frame(trained[keys]))
+    return rows[kept].reset_index(drop=True)
 
 
 def with_labels(features: "pd.DataFrame", labels: "pd.DataFrame", join_keys: Sequence[str]) -> "pd.DataFrame":

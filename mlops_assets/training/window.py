@@ -6,6 +6,7 @@ competing. Does not belong here: which window wins (``choice.py``), how far back
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +19,14 @@ DEFAULT_WINDOWS: tuple[int | None, ...] = (None, 90, 28, 7)
 of them holds little but what is true now. Beside the training on everything they cost little."""
 FEWEST_ROWS = 50
 """What fewer rows teach cannot be told from chance."""
+
+
+@dataclass(frozen=True)
+class Outcomes:
+    """What came of the rows of a training part: target and day number of each, (n,); no days without time."""
+
+    target: NDArray[np.float64]
+    days: NDArray[np.int64] | None
 
 
 def window_name(days: int | None) -> str:
@@ -48,20 +57,20 @@ def too_little(target: NDArray[np.float64], task: Task) -> str:
 def out_of_the_running(
     window_days: int | None,
     others: Sequence[int | None],
+    outcomes: Outcomes,
     *,
-    days: NDArray[np.int64] | None,
-    target: NDArray[np.float64],
     newest: Fold | None,
     compared: bool,
     task: Task,
 ) -> str:
     """Why a window of a candidate cannot compete, in words; empty when it can. All history always can.
 
-    ``others``: windows that the same candidate has beside it. ``days``, ``target``: of the training part;
+    ``others``: windows that the same candidate has beside it. ``outcomes``: of the training part.
     ``newest``: the fold on which windows are ``compared``, where there are several; None for too few days.
     """
     if window_days is None:
         return ""
+    days, target = outcomes.days, outcomes.target
     if days is None:
         return "rows have no event time, so no days are counted"
     name = window_name(window_days)

@@ -191,7 +191,7 @@ def test_an_episode_closes_when_a_candidate_passes_the_gate(turned: Backtest) ->
         attempts = [one for one in drift.retrains if one.episode == episode.number]
         assert len(attempts) == episode.attempts
         if episode.closed_at is not None:
-            assert attempts[-1].outcome == "promoted" and attempts[-1].at == episode.closed_at
+            assert attempts[-1].outcome == "promoted" and attempts[-1].judged_at == episode.closed_at
 
 
 def test_nothing_happens_in_a_world_that_stays_as_it_is() -> None:

@@ -215,9 +215,15 @@ class Shop:
     def run(self, *kinds: str, tags: Any = None) -> dg.ExecuteInProcessResult:
         return self.execute([asset_key(kind, "shop") for kind in kinds], tags)
 
-    def execute(self, keys: list[dg.AssetKey], tags: Any = None) -> dg.ExecuteInProcessResult:
+    def execute(
+        self, keys: list[dg.AssetKey], tags: Any = None, run_config: Any = None
+    ) -> dg.ExecuteInProcessResult:
         return self.definitions.resolve_implicit_global_asset_job_def().execute_in_process(
-            instance=self.instance, asset_selection=keys, tags=tags, raise_on_error=False
+            instance=self.instance,
+            asset_selection=keys,
+            tags=tags,
+            run_config=run_config,
+            raise_on_error=False,
         )
 
     def tick(self, name: str) -> dg.SensorResult:
@@ -431,26 +437,33 @@ def test_a_passed_gate_closes_the_episode_and_the_model_is_fresh(
     assert shop.check("deployment", "served")[0], shop.check("deployment", "served")
 
 
-def test_a_rejected_retrain_is_tried_again_with_newer_data_only(shop: Shop) -> None:
+def test_an_undecided_candidate_is_judged_again_on_newer_data_and_only_then_one_is_trained(
+    shop: Shop,
+) -> None:
     # The shop turned around: what the newest days teach is worthless for a gate on days before.
     live(shop, 30, 3, opposite=True)
     shop.measure()
     shop.tick("drift_shop")
     assert shop.version("retrain_request") == "episode-1.1"
     shop.retrain()
-    outcome = shop.record("evaluation").metadata["outcome"]
-    assert outcome in ("reject", "inconclusive")
+    assert shop.record("evaluation").metadata["outcome"] == "inconclusive"
+    trained = shop.version("model")
 
     shop.tick("drift_shop")
     log = episode_log(shop.instance, "shop")
-    assert log.open is not None and log.open.attempts[0].outcome == {"reject": "rejected"}.get(
-        outcome, outcome
-    )
+    assert log.open is not None and log.open.attempts[0].outcome == "inconclusive"
     shop.at(shop.now + 3 * DAY)
     shop.tick("drift_shop")
     assert shop.version("retrain_request") == "episode-1.1"
 
     live(shop, 36, 1, opposite=True)
+    (look,) = shop.tick("drift_shop").run_requests or []
+    assert look.run_key == "episode-1.1/look-2" and shop.version("retrain_request") == "episode-1.1"
+    judged = [asset_key(kind, "shop") for kind in ("evaluation", "approval", "deployment")]
+    assert list(look.asset_selection or []) == judged
+    shop.execute(judged[:1], run_config=look.run_config)
+    told = shop.record("evaluation").metadata
+    assert (told["look"], told["outcome"]) == (2, "inconclusive") and shop.version("model") == trained
     shop.tick("drift_shop")
     assert shop.version("retrain_request") == "episode-1.2"
     assert shop.version("drift_signal") == "episode-1"

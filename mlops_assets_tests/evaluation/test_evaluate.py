@@ -171,3 +171,34 @@ def test_a_handful_of_rows_is_inconclusive_and_no_error(per_day: int) -> None:
     rows = EvaluationRows(frame, target, np.array([0.0, 1.0]), "binary", ("on_time", "late"), "at")
     found = evaluate(GatePolicy(), "roc_auc", rows, model(1.0), None)
     assert found.verdict.outcome == "inconclusive"
+
+
+def rows_of(**more: object) -> EvaluationRows:
+    frame, target = window()
+    given = {"event_timestamp": "at", **more}
+    return EvaluationRows(frame, target, np.array([0.0, 1]), "binary", ("on_time", "late"), **given)  # type: ignore[arg-type]
+
+
+def test_a_verdict_says_which_rows_it_is_of() -> None:
+    assert evaluated(model(1.0), None).verdict.reason.endswith(
+        "; judged on 2,800 rows from 2024-03-01 to 2024-03-14"
+    )
+    assert evaluated(model(1.0), None).rows == {
+        "evaluation_rows": 2800, "evaluation_from": "2024-03-01", "evaluation_until": "2024-03-14",
+    }  # fmt: skip
+
+
+def test_rows_behind_a_known_change_are_counted() -> None:
+    told = rows_of(changed_by="2024-03-11T00:00:00+00:00")
+    assert told.sentence() == (
+        "judged on 2,800 rows from 2024-03-01 to 2024-03-14, "
+        "799 of them after 2024-03-11, when a change had shown"
+    )
+    assert (
+        told.facts()["rows_after_change"] == 799 and told.facts()["changed_by"] == "2024-03-11T00:00:00+00:00"
+    )
+    assert rows_of(changed_by="2025-01-01T00:00:00+00:00").after_change == 0
+
+
+def test_rows_without_a_time_are_counted_alone() -> None:
+    assert rows_of(event_timestamp=None, changed_by="2024-03-11").sentence() == "judged on 2,800 rows"

@@ -143,3 +143,12 @@ def test_everything_that_was_measured_is_told() -> None:
 def test_a_wrong_policy_says_what_is_allowed(wrong: dict[str, object], said: str) -> None:
     with pytest.raises(ValidationError, match=said):
         GatePolicy(**wrong)  # type: ignore[arg-type]
+
+
+def test_further_looks_at_one_challenger_share_one_more_chance_of_a_wrong_proof() -> None:
+    policy = GatePolicy()
+    assert policy.at_look(1) is policy
+    chances = [1 - policy.at_look(look).confidence for look in range(2, 400)]
+    assert chances[:3] == pytest.approx([0.05 / 2, 0.05 / 6, 0.05 / 12])
+    assert sum(chances) == pytest.approx(0.05, rel=0.01) and sum(chances) < 0.05
+    assert policy.at_look(3).margin == policy.margin

@@ -16,6 +16,7 @@ from mlops_assets.monitoring.episodes import (
     ManualRetrain,
     close,
     grant,
+    judge_again,
     lost_approval,
     next_action,
     open_episode,
@@ -506,3 +507,114 @@ def test_a_decision_or_a_newer_version_ends_a_lost_approval() -> None:
 def test_every_other_reconciling_run_is_of_the_chain() -> None:
     facts = replace(AT_REST, attempt=AttemptFacts(unread_for=2 * MINUTE))
     assert step(attempted(), facts=facts).scope == "chain"
+
+
+# -- another look at an undecided candidate ----------------------------------------------------------------
+
+
+def undecided(data: str = "2013-06-02", **more: object) -> LoopFacts:
+    """Version v8 was made by the newest attempt and left the gate undecided; a day's labels came since."""
+    found = AttemptFacts("inconclusive", "too few days", "v8", request="episode-1.1")
+    return replace(AT_REST, data=data, attempt=replace(found, **more))  # type: ignore[arg-type]
+
+
+def test_an_undecided_candidate_is_judged_again_when_a_days_labels_come_before_one_is_trained() -> None:
+    found = step(attempted("inconclusive"), facts=undecided(), now=NOW + DAY)
+    assert (found.kind, found.run_key, found.episode, found.attempt) == ("judge", "episode-1.1/look-2", 1, 1)
+    assert found.reason == "v8 of episode-1.1 is undecided and newer data has come: look 2 at it"
+    # On the same data nothing would come of a third look: then the governor is asked for a new one.
+    assert step(found.log, facts=undecided(), now=NOW + DAY).kind == "grant"
+    third = step(found.log, facts=undecided("2013-06-03"), now=NOW + DAY)
+    assert (third.kind, third.run_key) == ("judge", "episode-1.1/look-3")
+    assert EpisodeLog.loads(third.log.dumps()) == third.log
+
+
+def test_while_the_back_off_holds_the_candidate_is_looked_at_day_by_day() -> None:
+    log, kinds = attempted("inconclusive"), []
+    for hours in (6, 12, 18):
+        found = step(log, facts=undecided(f"2013-06-02T{hours}"), now=NOW + timedelta(hours=hours))
+        kinds.append(found.kind)
+        log = found.log
+        waits = step(log, facts=undecided(f"2013-06-02T{hours}"), now=NOW + timedelta(hours=hours))
+        assert waits.kind == "wait" and "back-off of 1 day" in waits.reason
+    assert kinds == ["judge"] * 3 and log.open is not None and log.open.attempts[-1].looks == 4
+
+
+def test_a_candidate_that_passes_at_a_later_look_closes_the_episode() -> None:
+    log = step(attempted("inconclusive"), facts=undecided()).log
+    facts = replace(undecided(outcome="promoted"), successor="v8")
+    assert step(log, facts=facts).kind == "close"
+
+
+def test_a_rejection_at_a_later_look_is_recorded_and_no_further_look_is_taken() -> None:
+    log = step(attempted("inconclusive"), facts=undecided()).log
+    facts = undecided("2013-06-04", outcome="rejected", reason="worse")
+    found = step(log, facts=facts)
+    assert (found.kind, found.reason) == ("outcome", "episode-1.1 rejected after all: worse")
+    assert step(found.log, facts=facts).kind == "wait"
+    assert step(found.log, facts=facts, now=NOW + DAY).kind == "grant"
+
+
+@pytest.mark.parametrize(
+    ("outcome", "facts"),
+    [
+        ("rejected", undecided()),
+        ("failed", undecided()),
+        # The same model once more is no candidate, and of another attempt or none nothing is known.
+        ("inconclusive", undecided(version="v7")),
+        ("inconclusive", undecided(version=None)),
+        ("inconclusive", undecided(request="episode-1.2")),
+        ("inconclusive", replace(undecided(), served="v6")),
+        ("inconclusive", replace(undecided(), in_flight="abc")),
+        ("inconclusive", replace(undecided(), data=None)),
+        ("inconclusive", undecided(str(AT_REST.data))),
+    ],
+)
+def test_only_an_undecided_candidate_beside_the_same_champion_is_judged_again(
+    outcome: AttemptOutcome, facts: LoopFacts
+) -> None:
+    assert step(attempted(outcome), facts=facts).kind == "wait"
+
+
+def test_what_a_person_asks_for_comes_before_another_look() -> None:
+    asked = replace(undecided(), asked=ManualRetrain("ana", "now"))
+    assert step(attempted("inconclusive"), facts=asked, now=NOW + DAY).kind == "grant"
+
+
+def test_only_a_candidate_that_is_undecided_can_be_judged_again() -> None:
+    for log in (opened(), attempted(), attempted("rejected")):
+        with pytest.raises(EpisodeError, match="no candidate of episode-1 is undecided"):
+            judge_again(log, data="x")
+
+
+# -- by when something had changed -------------------------------------------------------------------------
+
+
+def lost(*signals: tuple[str, datetime]) -> DriftVerdict:
+    states = [
+        SignalState(name, "open", 1, 1, 1, 1, "said", evidence_since=since.isoformat())  # type: ignore[arg-type]
+        for name, since in signals
+    ]
+    return DriftVerdict("open", "said", "v7", tuple(states))
+
+
+def test_an_episode_knows_by_when_labels_had_proven_a_change() -> None:
+    found = step(EpisodeLog(), lost(("prediction", NOW - 9 * DAY), ("performance", NOW - 7 * DAY))).log.open
+    assert found is not None and found.changed_by == (NOW - 7 * DAY).isoformat()
+
+
+@pytest.mark.parametrize("name", ["features", "labels", "prediction", "age"])
+def test_a_shift_or_age_proves_no_change_of_what_was_learned(name: str) -> None:
+    found = step(EpisodeLog(), lost((name, NOW))).log.open
+    assert found is not None and found.changed_by is None
+
+
+def test_a_change_that_is_proven_later_is_known_to_the_next_retrain() -> None:
+    log = step(EpisodeLog(), drifting()).log
+    first = step(log, drifting()).log
+    assert first.open is not None and first.open.changed_by is None
+    failed = record_outcome(first, "rejected", reason="said", ended_at=NOW)
+    facts = replace(AT_REST, data="2013-06-09")
+    second = step(failed, lost(("performance", NOW + DAY)), facts, NOW + 8 * DAY)
+    assert second.kind == "grant" and second.log.open is not None
+    assert second.log.open.changed_by == (NOW + DAY).isoformat()

@@ -5,7 +5,8 @@ import pytest
 
 from mlops_assets.errors import DataError
 from mlops_assets.training.candidates import Candidate, CandidateResult, FoldResult, OutOfFold
-from mlops_assets.training.choice import NEWEST_DAYS, Outcomes, best
+from mlops_assets.training.choice import NEWEST_DAYS, best
+from mlops_assets.training.window import Outcomes
 
 PER_DAY, DAYS = 60, 40
 RANDOM = np.random.default_rng(0)

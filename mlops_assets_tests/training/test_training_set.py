@@ -3,7 +3,15 @@ import pandas as pd
 import pytest
 
 from mlops_assets.errors import DataError
-from mlops_assets.training.training_set import EVALUATE, SPLIT, TRAIN, assemble, encode_target
+from mlops_assets.training.training_set import (
+    EVALUATE,
+    SPLIT,
+    TRAIN,
+    assemble,
+    encode_target,
+    evaluation_days,
+    not_trained_on,
+)
 
 
 def rows(days: int = 20, per_day: int = 3) -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -158,3 +166,34 @@ def test_a_row_without_event_time_is_an_error() -> None:
     with pytest.raises(DataError, match="1 labelled rows have no at"):
         build(features, labels)
     assert build(features, labels[labels["id"] != 3]).unlabelled == 1
+
+
+@pytest.mark.parametrize(
+    ("days_since", "judged"),
+    [(0, 5), (7, 5), (9, 5), (10, 6), (13, 7), (20, 11), (26, 14), (200, 14)],
+)
+def test_after_a_change_half_of_the_days_behind_it_are_judged_on(days_since: int, judged: int) -> None:
+    newest = pd.Timestamp("2024-06-01 23:00", tz="UTC")
+    assert evaluation_days(newest, 14, newest - pd.Timedelta(days=days_since)) == judged
+    assert evaluation_days(newest, 14, None) == 14
+    assert evaluation_days(newest, 3, newest) == 3
+
+
+def test_the_split_follows_a_change() -> None:
+    made = build(*rows(), evaluation_window_days=14, changed_by=pd.Timestamp("2024-01-10", tz="UTC"))
+    assert made.part(EVALUATE)["at"].min() == pd.Timestamp("2024-01-15", tz="UTC")
+    assert made.part(TRAIN)["at"].max() > pd.Timestamp("2024-01-10", tz="UTC")
+    as_declared = build(*rows(), evaluation_window_days=14)
+    assert as_declared.part(EVALUATE)["at"].min() == pd.Timestamp("2024-01-07", tz="UTC")
+
+
+def test_what_came_since_is_later_and_not_merely_labelled_late() -> None:
+    features, labels = rows()
+    now = build(features, labels)
+    trained = now.part(TRAIN)
+    before = trained[trained["id"] != 4]
+    assert not_trained_on(now.frame, before, ["id"], "at")["id"].tolist() == now.part(EVALUATE)["id"].tolist()
+    assert not_trained_on(now.frame, before, ["id"], None)["id"].tolist() == [
+        4,
+        *now.part(EVALUATE)["id"],
+    ]

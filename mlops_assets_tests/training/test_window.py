@@ -4,7 +4,14 @@ import numpy as np
 import pytest
 
 from mlops_assets.training.folds import Fold, newest_days
-from mlops_assets.training.window import DEFAULT_WINDOWS, FEWEST_ROWS, out_of_the_running, window_name, within
+from mlops_assets.training.window import (
+    DEFAULT_WINDOWS,
+    FEWEST_ROWS,
+    Outcomes,
+    out_of_the_running,
+    window_name,
+    within,
+)
 
 DAYS = np.repeat(np.arange(60), 20)
 TARGET = np.tile([0.0, 1.0], 600)
@@ -12,8 +19,9 @@ NEWEST = newest_days(DAYS.astype("datetime64[D]"), 5)
 
 
 def why(window_days: int | None, others: tuple[int | None, ...] = (None,), **changes: object) -> str:
-    given = {"days": DAYS, "target": TARGET, "newest": NEWEST, "compared": True, "task": "binary"}
-    return out_of_the_running(window_days, others, **{**given, **changes})  # type: ignore[arg-type]
+    given = {"days": DAYS, "target": TARGET, "newest": NEWEST, "compared": True, "task": "binary", **changes}
+    outcomes = Outcomes(given.pop("target"), given.pop("days"))  # type: ignore[arg-type]
+    return out_of_the_running(window_days, others, outcomes, **given)  # type: ignore[arg-type]
 
 
 def test_a_window_counts_calendar_days_back_from_the_newest_row() -> None:

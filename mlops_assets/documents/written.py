@@ -149,6 +149,7 @@ def model(
     return f"""\
 # Candidates are trained on the same folds; the best has to beat the baseline, later the model that answers.
 # A gate that says inconclusive has too few rows to be sure: give it more, or judge on more of them.
+# How far back each learns (training_window) is chosen among all, 90d, 28d and 7d where rows have a time.
 type: mlops_assets.components.ModelComponent
 attributes:
 {stands}

@@ -35,6 +35,7 @@ from mlops_assets.monitoring.labels import Watermark
 from mlops_assets.monitoring.policy import AgeRule, DriftPolicy
 from mlops_assets.training.candidates import Candidate
 from mlops_assets.training.training_set import LABEL
+from mlops_assets.training.window import DEFAULT_WINDOWS
 from serve.schema import FeatureSpec
 
 FIRST = datetime(2024, 1, 1, tzinfo=UTC)
@@ -432,3 +433,58 @@ def test_numbers_are_replayed_as_well() -> None:
     drift = of(found, "drift")
     assert drift.count("promoted") >= 1
     assert (drift.mean("rmse") or 99) < (of(found, "never").mean("rmse") or 0)
+
+
+def test_a_version_of_what_is_true_now_answers_within_three_weeks_of_a_change() -> None:
+    """Forty weeks of one relation, which turns around eight weeks after the first model; default windows."""
+    start, turn = FIRST + timedelta(weeks=40), FIRST + timedelta(weeks=48)
+    random, count = np.random.default_rng(1), 52 * 336
+    at = pd.Timestamp(FIRST) + pd.to_timedelta(np.arange(count) * 30, unit="min")
+    age = random.normal(0, 1.5, count)
+    sign = np.where(at >= pd.Timestamp(turn), -1.0, 1.0)
+    visits = pd.DataFrame(
+        {"visit": np.arange(count), "at": at, "age": age, "spent": random.normal(size=count)}
+    )
+    bought = pd.Series(random.random(count) < 1 / (1 + np.exp(-sign * age)))
+    recipe = Recipe(
+        name="shop",
+        features=RECIPE.features,
+        candidates=tuple(Candidate("logistic_regression", window_days=days) for days in DEFAULT_WINDOWS),
+        gate=GatePolicy(),
+        selecting_metric="log_loss",
+    )
+    found = replay(
+        ReplayedUseCase(
+            history_of(visits, visits[["visit"]].assign(**{LABEL: bought})),
+            recipe,
+            Monitoring(watermark=Watermark(within=timedelta(days=2))),
+        ),
+        regimes(["drift"]),
+        start=start,
+        end=turn + timedelta(weeks=4),
+    )
+    drift = of(found, "drift")
+    promoted = next(one for one in drift.retrains if one.outcome == "promoted")
+    assert timedelta(0) < datetime.fromisoformat(promoted.judged_at) - turn <= timedelta(weeks=3)
+    assert "when a change had shown" in promoted.reason
+    last, before = drift.windows[-1].metrics["log_loss"], drift.windows[8].metrics["log_loss"]
+    assert last is not None and before is not None and before > 1.0 > 0.69 > last
+
+
+def test_another_look_is_on_what_has_become_known_since_and_needs_stronger_proof() -> None:
+    trainings = Trainings(history_of(*tables(days=84)), RECIPE, window_days=7)
+    champion, challenger = trainings.at(START), trainings.at(START + timedelta(days=14))
+    first = trainings.verdict(challenger, champion, "champion v1")
+    later = trainings.verdict(challenger, champion, "champion v1", look=3, now=START + timedelta(days=17))
+    assert "at 95%" in first.reason and "from 2024-02-17 to 2024-02-23" in first.reason
+    assert "at 99.17%" in later.reason and "from 2024-02-17 to 2024-02-26" in later.reason
+
+
+def test_the_split_follows_a_change_and_the_verdict_counts_the_rows_behind_it() -> None:
+    trainings = Trainings(history_of(*tables(days=84)), RECIPE, window_days=7)
+    now = START + timedelta(days=14)
+    usual, changed = trainings.at(now), trainings.at(now, (now - timedelta(days=6)).isoformat())
+    assert usual.digest != changed.digest and len(changed.judged) < len(usual.judged)
+    assert changed.trained_until > usual.trained_until
+    reason = trainings.verdict(changed, usual, "champion v1").reason
+    assert "judged on 278 rows from 2024-02-19 to 2024-02-23, 222 of them after 2024-02-20" in reason

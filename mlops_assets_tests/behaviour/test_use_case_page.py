@@ -13,7 +13,8 @@ from mlops_assets.components.use_cases import load_use_cases
 from mlops_assets.definitions import with_platform_policy
 from mlops_assets.defs.platform.resources import resources
 from mlops_assets.documents.dataset import DatasetDeclaration
-from mlops_assets_tests.behaviour.use_case_page import DOCUMENTS, FRAGMENTS, IRIS, PAGE
+from mlops_assets.documents.model import ModelDeclaration
+from mlops_assets_tests.behaviour.use_case_page import DOCUMENTS, FRAGMENTS, IRIS, OF_MODELS, PAGE
 
 
 def test_all_documents_of_the_page_load_together() -> None:
@@ -36,6 +37,18 @@ def test_a_fragment_of_the_page_fits_a_dataset(fragment: str) -> None:
     columns = {**attributes["columns"], changed["partitions"]["column"]: "string"}
     declared = DatasetDeclaration.model_validate({**attributes, **changed, "columns": columns})
     assert declared.partitions is not None and "{partition}" in declared.source.path
+
+
+@pytest.mark.parametrize("fragment", OF_MODELS)
+def test_a_fragment_of_the_page_fits_a_model_and_makes_the_candidates_that_it_says(fragment: str) -> None:
+    attributes = next(one for one in yaml.safe_load_all(IRIS) if one["type"].endswith("ModelComponent"))
+    declared = ModelDeclaration.model_validate(
+        {**attributes["attributes"], "task": "binary", **yaml.safe_load(fragment)}
+    )
+    assert [one.name for one in declared.competing(timed=True)] == [
+        "lightgbm", "lightgbm 90d", "lightgbm 28d", "logistic_regression", "random_forest",
+        "random_forest 90d", "random_forest 28d", "random_forest 7d",
+    ]  # fmt: skip
 
 
 def test_the_commands_of_the_page_exist() -> None:

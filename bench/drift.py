@@ -30,6 +30,7 @@ from mlops_assets.evaluation.metrics.roc_auc import roc_auc
 from mlops_assets.monitoring.drift import Answers, DriftTest, assess_window
 from mlops_assets.monitoring.findings import Role, WindowDrift, WindowPerformance
 from mlops_assets.monitoring.labels import Watermark
+from mlops_assets.monitoring.lasting_loss import LastingLossTest, with_lasting_loss
 from mlops_assets.monitoring.performance import PerformanceTest, window_performance
 from mlops_assets.monitoring.policy import DriftPolicy, drift_verdict
 from mlops_assets.monitoring.reference import DriftReference, HeldOut, TrainingRows, make_reference
@@ -47,7 +48,8 @@ WEEK = 7
 COLUMNS = 20
 SPEED_ROWS, PEER_ROWS = 1_000_000, 100_000
 POLICY = DriftPolicy()
-TEST = DriftTest(POLICY.false_alarm_rate, min_rows=100)
+WINDOW = timedelta(weeks=1)
+TEST = DriftTest(POLICY.levels(WINDOW), min_rows=100)
 START = datetime(2013, 1, 7, tzinfo=UTC)
 CLASSES = ("no", "yes")
 ROLES: tuple[Role, ...] = ("feature", "prediction", "label")
@@ -230,8 +232,9 @@ def measured(reference: DriftReference, rows: Rows, number: int) -> tuple[Window
             "binary",
             CLASSES,
             Watermark(within=timedelta(days=3), min_rows=100),
-            POLICY.false_alarm_rate,
+            POLICY.level(WINDOW),
             reference.performance,
+            baseline=reference.baseline,
         ),
     )
     return drift, performance
@@ -246,7 +249,7 @@ class Seen:
     by_signal: dict[str, int] | None = None
 
     def follow(self, reference: DriftReference, windows: Iterator[Rows]) -> None:
-        """Decides after every window on the newest three, as the sensor does."""
+        """Decides after every window on all of them, as the sensor does."""
         counts = self.by_signal if self.by_signal is not None else {}
         self.by_signal = counts
         drift: list[WindowDrift] = []
@@ -256,12 +259,15 @@ class Seen:
             found = measured(reference, rows, number)
             drift.append(found[0])
             performance.append(found[1])
+        test = LastingLossTest("binary", reference.performance, WINDOW, POLICY.false_alarms_per_year)
+        performance = with_lasting_loss(performance, test)
+        for place, one in enumerate(performance, 1):
             self.windows += 1
             for role in ROLES:
-                counts[role] = counts.get(role, 0) + bool(found[0].drifted(role))
-            lost = found[1].loss_low is not None and found[1].loss_low > 0
+                counts[role] = counts.get(role, 0) + bool(drift[place - 1].drifted(role))
+            lost = one.loss_low is not None and one.loss_low > 0
             counts["performance"] = counts.get("performance", 0) + lost
-            opens = drift_verdict(POLICY, drift[-3:], performance[-3:]).action == "open"
+            opens = drift_verdict(POLICY, drift[:place], performance[:place]).action == "open"
             self.episodes += opens and not was_open
             was_open = opens
 

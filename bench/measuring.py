@@ -206,7 +206,7 @@ def read_window(step: str, folder: Path, lake: "Lake", scratch: "Scratch") -> No
             assert found.status == "judged", found.reason
             answers.losses("binary", CLASSES)
         else:
-            test = DriftTest(level=0.01, min_rows=200)
+            test = DriftTest.at_level(0.01, min_rows=200)
             current = window_drift(answers, window, reference, version="v1", manifest=Manifest, test=test)
             assert current.assessed.judged, current.assessed.reason
 

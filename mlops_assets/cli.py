@@ -314,7 +314,7 @@ def explain_command(
     help="never, monthly, four_weekly, weekly, weekly_ungated, calendar, drift; repeat it; left out: never, "
     "monthly, weekly, drift, and calendar where there is a schedule.",
 )
-@click.option("--policy", default="", help='JSON over the policy, like {"performance": {"windows": 1}}.')
+@click.option("--policy", default="", help='JSON over the policy, like {"prediction": {"windows": 1}}.')
 @click.option("--monitor", default="", help='JSON over the drift monitor\'s document, like {"window": "3d"}.')
 @click.option("--schedule", default="", help='Cron of regime calendar, like "0 3 1 * *"; left out: declared.')
 @click.option("--trainer", default="", help="Candidate to train, or all; left out: the last winner.")

@@ -56,7 +56,7 @@ class BacktestConfig(dg.Config):
     monitor: str = Field(
         default="",
         description='JSON over the drift monitor\'s document, like {"window": "3d", "policy": '
-        '{"performance": {"windows": 1}}}: what would have come of another policy.',
+        '{"prediction": {"windows": 1}}}: what would have come of another policy.',
     )
     trainer: str = Field(
         default="",

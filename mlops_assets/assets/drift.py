@@ -133,7 +133,7 @@ class _Compared:
                 self.reference,
                 version=label,
                 manifest=self.answering.manifest,
-                test=DriftTest(declared.policy.false_alarm_rate, declared.min_rows),
+                test=DriftTest(declared.policy.levels(declared.window), declared.min_rows),
             )
             found.append(current.assessed)
             if current.assessed.judged:

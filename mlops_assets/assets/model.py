@@ -186,8 +186,10 @@ def drift_reference(
 
     ``training_set``: its training part as far back as the model was trained.
     """
+    import numpy as np
     import pandas as pd
 
+    from mlops_assets.evaluation.baseline import baseline_answer
     from mlops_assets.monitoring.reference import HeldOut, TrainingRows, make_reference
     from serve.scoring import scorer_from_bytes
 
@@ -202,9 +204,11 @@ def drift_reference(
         return frame[at].dt.floor("D").astype("int64").to_numpy() if at else None
 
     everything = pd.concat([training_set.train.frame, unseen.frame], ignore_index=True)
+    fitted = np.arange(len(everything)) < len(training_set.train.frame)
+    baseline = baseline_answer(declared.task, training_set.train.target, len(made.manifest.classes or ()))
     return make_reference(
-        TrainingRows(everything, made.manifest.features, days(everything)),
-        held_out=HeldOut(scores, unseen.target, days(unseen.frame)),
+        TrainingRows(everything, made.manifest.features, days(everything), fitted),
+        held_out=HeldOut(scores, unseen.target, days(unseen.frame), baseline),
         task=declared.task,
         classes=made.manifest.classes,
         window_days=monitor.window.total_seconds() / 86_400,

@@ -4,7 +4,7 @@ Belongs here: which versions and windows are measured, what the record shows of 
 the metrics and their uncertainty (``monitoring/performance.py``), the answers (``joined_answers.py``).
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
@@ -18,6 +18,7 @@ from mlops_assets.assets.measuring import reference_of
 from mlops_assets.assets.metadata import compact_json, image, markdown_table, number
 from mlops_assets.assets.monitored_model import MonitoredModel
 from mlops_assets.errors import RegistryError
+from mlops_assets.event_log.records import latest
 from mlops_assets.monitoring.labels import Watermark
 from mlops_assets.monitoring.windows import Window
 from mlops_assets.resources.clock import Clock
@@ -28,6 +29,7 @@ from serve.schema import ModelManifest
 
 if TYPE_CHECKING:
     from mlops_assets.monitoring.findings import WindowPerformance
+    from mlops_assets.monitoring.lasting_loss import WindowDays
     from mlops_assets.monitoring.reference import DriftReference
 
 
@@ -56,6 +58,8 @@ def performance_asset(group: str, monitored: MonitoredModel) -> dg.AssetsDefinit
         windows = monitored.windows(context.instance, now)
         task = monitored.model.declaration.task
         found: list[WindowPerformance] = []
+        before = latest(context.instance, monitored.key("performance"))
+        known_before = before.metadata if before else {}
         with monitored.answers(scratch, lake, now, declared.slices) as answers:
             for played in answers.played():
                 try:
@@ -65,9 +69,10 @@ def performance_asset(group: str, monitored: MonitoredModel) -> dg.AssetsDefinit
                     continue
                 classes = ModelManifest.model_validate(registered.manifest()).classes
                 measured = _Measured(monitored, answers, played, classes, reference_of(lake, registered))
-                found += [
+                of_version = [
                     measured.performance(window, now) for window in windows if window.end > played.first
                 ]
+                found += measured.with_lasting_loss(of_version, earlier_days(known_before, played.version))
             known = answering.manifest.classes if answering else None
             counts, losses = answers.counts(), answers.losses(task, known)
         return dg.MaterializeResult(
@@ -77,6 +82,7 @@ def performance_asset(group: str, monitored: MonitoredModel) -> dg.AssetsDefinit
                 "measured_at": now.isoformat(),
                 **_shown(found),
                 "windows": compact_json([one.to_dict() for one in found]),
+                "days": compact_json(judged_days(known_before, found)),
                 "losses": compact_json(losses),
             },
         )
@@ -110,16 +116,73 @@ class _Measured:
                 self.monitored.model.declaration.task,
                 self.classes,
                 Watermark(declared.labels.within, declared.labels.min_share, declared.min_rows),
-                declared.policy.false_alarm_rate,
+                declared.policy.level(declared.window),
                 self.reference.performance if self.reference else (),
                 declared.policy.performance.metric,
                 declared.slices,
+                self.reference.baseline if self.reference else (),
             ),
         )
         gap = self.answers.uncovered(played.version, window, shadow=is_shadow)
         if measured.status == "judged" and gap is not None:
-            return replace(measured, status="too_few", reason=gap, loss=None, loss_low=None)
+            return replace(
+                measured, status="too_few", reason=gap, loss=None, loss_low=None, below_baseline=None, days={}
+            )
         return measured
+
+    def with_lasting_loss(
+        self, windows: "list[WindowPerformance]", earlier: "Sequence[WindowDays]"
+    ) -> "list[WindowPerformance]":
+        """The windows of a version that callers were answered by, with the evidence that added up."""
+        from mlops_assets.monitoring.lasting_loss import LastingLossTest, with_lasting_loss
+
+        declared = self.monitored.monitor
+        if self.played.variant != "champion" or not windows:
+            return windows
+        test = LastingLossTest(
+            self.monitored.model.declaration.task,
+            self.reference.performance if self.reference else (),
+            declared.window,
+            declared.policy.false_alarms_per_year,
+        )
+        first = datetime.fromisoformat(windows[0].end)
+        past = [one for one in earlier if datetime.fromisoformat(one.end) < first]
+        return with_lasting_loss(windows, test, earlier=past)
+
+
+def judged_days(
+    metadata: Mapping[str, Any], found: "Sequence[WindowPerformance]"
+) -> dict[str, dict[str, dict[str, list[float]]]]:
+    """What each judged window's days say, by champion's version and end of window.
+
+    Windows that are measured no more stay as the record before (its ``metadata``) has them, so that evidence
+    adds up over the whole life of a version.
+    """
+    champions = [one for one in found if one.variant == "champion"]
+    kept: dict[str, dict[str, dict[str, list[float]]]] = {}
+    for version in dict.fromkeys(one.version for one in champions):
+        own = [one for one in champions if one.version == version]
+        first = min(datetime.fromisoformat(one.end) for one in own)
+        kept[version] = {
+            one.end: {metric: list(days) for metric, days in one.days.items()}
+            for one in earlier_days(metadata, version)
+            if datetime.fromisoformat(one.end) < first
+        }
+        for one in own:
+            if one.status == "judged":
+                kept[version][one.end] = {metric: list(days) for metric, days in one.days.items()}
+    return kept
+
+
+def earlier_days(metadata: Mapping[str, Any], version: str) -> "list[WindowDays]":
+    """The judged windows of a version that a record holds, oldest first."""
+    from mlops_assets.monitoring.lasting_loss import WindowDays
+
+    found = (metadata.get("days") or {}).get(version) or {}
+    return [
+        WindowDays(end, {metric: tuple(days) for metric, days in found[end].items()})
+        for end in sorted(found, key=datetime.fromisoformat)
+    ]
 
 
 def _shown(found: "Sequence[WindowPerformance]") -> dict[str, Any]:

@@ -43,6 +43,7 @@ from mlops_assets.monitoring.episodes import (
 from mlops_assets.monitoring.findings import WindowDrift, WindowPerformance
 from mlops_assets.monitoring.governor import AttemptOutcome, GovernorPolicy
 from mlops_assets.monitoring.labels import HAS_KEYS, LABEL, Watermark, label_state
+from mlops_assets.monitoring.lasting_loss import LastingLossTest, with_lasting_loss
 from mlops_assets.monitoring.performance import PerformanceTest, window_performance
 from mlops_assets.monitoring.policy import DataAge, DriftPolicy, DriftVerdict, drift_verdict
 from mlops_assets.monitoring.windows import Window, ended_windows, uncovered, window_of
@@ -526,9 +527,21 @@ class _RegimeRun:
         return drift_verdict(
             self.monitoring.policy,
             [served.drift[key] for key in sorted(served.drift)],
-            [served.performance[key] for key in sorted(served.performance)],
+            self._performance(),
+            held_out=timedelta(days=self.trainings.recipe.evaluation_window_days),
             data_age=DataAge(served.label, now - served.model.trained_until, limit, now),
         )
+
+    def _performance(self) -> list[WindowPerformance]:
+        """The windows of the version that answers, with the evidence that added up in them."""
+        served = self.served
+        test = LastingLossTest(
+            self.history.task,
+            self.trainings.reference(served.model).performance,
+            self.monitoring.window,
+            self.monitoring.policy.false_alarms_per_year,
+        )
+        return with_lasting_loss([served.performance[key] for key in sorted(served.performance)], test)
 
     def _delay(self, verdict: DriftVerdict, now: datetime) -> float | None:
         shown = [
@@ -581,7 +594,7 @@ class _RegimeRun:
                 None if waiting else target,
             ),
             version=served.label,
-            test=DriftTest(policy.false_alarm_rate, self.monitoring.min_rows),
+            test=DriftTest(policy.levels(self.monitoring.window), self.monitoring.min_rows),
         )
         served.performance[window.key] = window_performance(
             self._joined(part, scores, known),
@@ -593,9 +606,10 @@ class _RegimeRun:
                 history.task,
                 history.classes,
                 self.monitoring.watermark,
-                policy.false_alarm_rate,
+                policy.level(self.monitoring.window),
                 reference.performance,
                 policy.performance.metric,
+                baseline=reference.baseline,
             ),
         )
         if not waiting:

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mlops_assets.errors import DataError
+from mlops_assets.evaluation.baseline import baseline_answer
 from mlops_assets.evaluation.gate import GatePolicy, Verdict
 from mlops_assets.monitoring.reference import DriftReference, HeldOut, TrainingRows, make_reference
 from mlops_assets.training.candidates import Candidate
@@ -272,13 +273,17 @@ class Trainings:
             history, rows = self.history, np.sort(np.concatenate([model.trained, model.judged]))
             scores = self._score_rows(model, model.judged)
             target, groups = history.target[model.judged], history.days[model.judged]
+            baseline = baseline_answer(
+                history.task, history.target[model.trained], len(history.classes or ())
+            )
             self._references[model.digest] = make_reference(
                 TrainingRows(
                     history.frame.iloc[rows].reset_index(drop=True),
                     model.package.manifest.features,
                     history.days[rows],
+                    np.isin(rows, model.trained),
                 ),
-                held_out=HeldOut(scores, target, groups),
+                held_out=HeldOut(scores, target, groups, baseline),
                 task=history.task,
                 classes=history.classes,
                 window_days=self._window_days,

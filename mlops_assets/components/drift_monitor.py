@@ -49,7 +49,7 @@ class DriftMonitorComponent(DeclaredComponent[DriftMonitorDeclaration]):
           labels: {within: 3d, min_share: 0.8}
           policy:
             prediction: {action: open, windows: 2, of: 3}
-            performance: {action: open, windows: 2, of: 3}
+            performance: {action: open}
           governor: {cooldown: 7d, daily_budget: 2}
           retrain: {schedule: "0 3 1 * *"}
     """
@@ -141,6 +141,9 @@ def _told(watched: MonitoredModel, deployment: DeploymentDeclaration | None) -> 
         training_code=training_code(watched.model),
         approval=deployment.approval.mode if deployment else "auto",
         relaunch=declared.relaunch.relaunch().model_dump(mode="json"),
+        held_out_days=watched.model.declaration.evaluation_window_days
+        if watched.model.view.event_timestamp
+        else 0,
     )
 
 

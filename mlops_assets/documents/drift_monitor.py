@@ -18,7 +18,7 @@ from mlops_assets.documents._base import Declaration
 from mlops_assets.documents.fields import Duration, parse_duration
 from mlops_assets.monitoring.durations import duration_text
 from mlops_assets.monitoring.governor import GovernorPolicy
-from mlops_assets.monitoring.policy import DriftPolicy, SignalRule
+from mlops_assets.monitoring.policy import DriftPolicy
 from mlops_assets.monitoring.relaunch import RelaunchPolicy
 
 
@@ -149,8 +149,12 @@ class DriftMonitorDeclaration(Declaration):
     @model_validator(mode="after")
     def _windows_are_kept_long_enough(self) -> "DriftMonitorDeclaration":
         kept = self.windows_kept
-        for name in ("features", "labels", "prediction", "performance"):
-            rule: SignalRule = getattr(self.policy, name)
+        policy = self.policy
+        for name, rule in (
+            ("features", policy.features),
+            ("labels", policy.labels),
+            ("prediction", policy.prediction),
+        ):
             if rule.action != "ignore" and rule.of > kept:
                 raise ValueError(
                     f"policy.{name} asks the newest {rule.of} windows, and windows_kept is {kept}: so many "

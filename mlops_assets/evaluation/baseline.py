@@ -1,5 +1,7 @@
 """The baseline every model must beat: what one would say knowing only the training outcomes. Pure."""
 
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -13,10 +15,20 @@ def baseline_scores(task: Task, train_target: Array, rows: int, classes: int) ->
 
     Shape (rows,), or (rows, classes) for multiclass.
     """
+    return constant_scores(task, baseline_answer(task, train_target, classes), rows)
+
+
+def baseline_answer(task: Task, train_target: Array, classes: int) -> tuple[float, ...]:
+    """What the baseline says of every row: (base rate,), (mean,), or the share of each class."""
     if task == "multiclass":
-        shares = np.bincount(train_target.astype(np.int64), minlength=classes) / len(train_target)
-        return np.tile(shares, (rows, 1))
-    return np.full(rows, float(train_target.mean()))
+        counts = np.bincount(train_target.astype(np.int64), minlength=classes)
+        return tuple(float(share) for share in counts / len(train_target))
+    return (float(train_target.mean()),)
+
+
+def constant_scores(task: Task, answer: Sequence[float], rows: int) -> Array:
+    """The same answer for each of so many rows, as scores of the task."""
+    return np.tile(np.asarray(answer), (rows, 1)) if task == "multiclass" else np.full(rows, answer[0])
 
 
 def describe_baseline(task: Task, train_target: Array) -> str:

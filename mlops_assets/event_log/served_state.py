@@ -58,7 +58,8 @@ class Monitored:
     """What of a monitor's declaration says whether the served version is stale; plain values.
 
     ``training_code``: version of the code and declaration that would train the model now. ``approval``: who
-    approves. ``relaunch``: how what was lost is launched again, as JSON values.
+    approves. ``relaunch``: how what was lost is launched again, as JSON values. ``held_out_days``: how many
+    of the newest days a training leaves to the evaluation.
     """
 
     model: str
@@ -68,6 +69,7 @@ class Monitored:
     training_code: str
     approval: Mode = "auto"
     relaunch: Mapping[str, Any] = field(default_factory=dict)
+    held_out_days: int = 0
 
     @property
     def relaunch_policy(self) -> RelaunchPolicy:

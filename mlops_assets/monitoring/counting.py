@@ -31,7 +31,12 @@ class NumberCounts:
         self.rows = self.missing = self.infinite = 0
         self.lowest: float | None = None
         self.highest: float | None = None
-        self._edges = np.union1d(np.asarray(column.cuts), np.asarray(column.sample))
+        self._learned = column.learned
+        constant = column.learned.constant if column.learned else None
+        self._constant = np.asarray([] if constant is None else [constant], dtype=np.float64)
+        self._edges = np.union1d(
+            np.union1d(np.asarray(column.cuts), np.asarray(column.sample)), self._constant
+        )
         self._below = np.zeros(len(self._edges), dtype=np.int64)
         self._up_to = np.zeros(len(self._edges), dtype=np.int64)
 
@@ -55,6 +60,18 @@ class NumberCounts:
         """Rows with a value."""
         return self.rows - self.missing
 
+    @property
+    def unlearned(self) -> int | None:
+        """Rows with a value other than those the model was fitted to; None where those are not known."""
+        if self._learned is None:
+            return None
+        if self._learned.empty:
+            return self.there
+        if not len(self._constant):
+            return 0
+        below, up_to = self.around(self._constant)
+        return self.there - int(up_to[0] - below[0])
+
     def between(self, cuts: Floats) -> Counts:
         """As ``scores.counts_between``: how many values fall into each of the ``len(cuts) + 1`` bins."""
         ends = self._up_to[np.searchsorted(self._edges, cuts)]
@@ -74,6 +91,8 @@ class CategoryCounts:
         self.counts: Counts = np.zeros(len(column.categories) + 2, dtype=np.int64)
         self.others: list[str] = []
         self._categories = column.categories
+        self._learned = column.learned
+        self._unlearned = 0
 
     def add(self, values: Values) -> None:
         """Counts some of the column's values."""
@@ -82,6 +101,16 @@ class CategoryCounts:
         self.rows += len(codes)
         self.counts += category_counts(codes, len(self._categories))
         times = np.bincount(values.codes[values.codes >= 0], minlength=len(values.names))
+        if self._learned is not None and self._learned.categories is not None:
+            met = set(self._learned.categories)
+            self._unlearned += sum(
+                int(count) for name, count in zip(values.names, times, strict=True) if name not in met
+            )
         known = set(self._categories)
         new = {name for name, count in zip(values.names, times, strict=True) if count and name not in known}
         self.others = sorted(new.union(self.others))[:OTHERS_KEPT]
+
+    @property
+    def unlearned(self) -> int | None:
+        """Rows with a category that the model was not fitted to; None where those are not known."""
+        return None if self._learned is None else self._unlearned

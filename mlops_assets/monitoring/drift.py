@@ -5,7 +5,7 @@ about every odd column. Does not belong here: formulas (``detectors/``), thresho
 what follows from drift (``policy.py``).
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -52,18 +52,24 @@ class Answers:
 class DriftTest:
     """When a column has drifted.
 
-    ``level`` is the chance that a window like the reference shows drift in any column of a role; it is
-    divided by the number of deciding tests of that role (Bonferroni 1936). A window under ``min_rows`` rows
-    is not judged, and its labels are not while fewer rows than that have one. DataError for a level that is
-    not between 0 and 1.
+    ``levels``: by role, the chance that a window like the reference shows drift in any column of the role; it
+    is divided by the number of deciding tests of that role (Bonferroni 1936). A window under ``min_rows``
+    rows is not judged, and its labels are not while fewer rows than that have one. DataError for a level that
+    is not between 0 and 1.
     """
 
-    level: float
+    levels: Mapping[Role, float]
     min_rows: int
 
+    @classmethod
+    def at_level(cls, level: float, min_rows: int) -> "DriftTest":
+        """The same level for every role."""
+        return cls({"feature": level, "prediction": level, "label": level}, min_rows)
+
     def __post_init__(self) -> None:
-        if not 0 < self.level < 1:
-            raise DataError(f"the level is a probability between 0 and 1, not {self.level}")
+        for role, level in self.levels.items():
+            if not 0 < level < 1:
+                raise DataError(f"the level of {role}s is a probability between 0 and 1, not {level}")
 
     @property
     def rows_needed(self) -> int:
@@ -143,7 +149,7 @@ class WindowCounts:
         for one in self._reference.columns:
             counts = self._counted.get(one.column)
             if counts is not None:
-                found.append(_assessed(one, counts, test.level / tests[one.role], needed))
+                found.append(_assessed(one, counts, test.levels[one.role] / tests[one.role], needed))
             elif one.role == "feature":
                 found.append(_absent(one))
         return WindowDrift(
@@ -240,7 +246,7 @@ def _number(column: ColumnReference, counts: NumberCounts, level: float) -> Colu
     expected, sample = np.asarray(column.counts), np.asarray(column.sample)
     binned = np.append(counts.between(np.asarray(column.cuts)), missing)
     seen = Ordered(sample, *counts.around(distinct(sample)), counts.there)
-    return _scored(column, Compared(expected, binned, seen), rows, missing, level, notes)
+    return _scored(column, Compared(expected, binned, seen), counts, level, notes)
 
 
 def _category(column: ColumnReference, counts: CategoryCounts, level: float) -> ColumnDrift:
@@ -249,32 +255,51 @@ def _category(column: ColumnReference, counts: CategoryCounts, level: float) -> 
     if other:
         notes.append(_other_note(column, counts, other / rows))
     compared = Compared(np.asarray(column.counts), counts.counts)
-    return _scored(column, compared, rows, missing, level, notes)
+    return _scored(column, compared, counts, level, notes)
 
 
 def _scored(
     column: ColumnReference,
     compared: Compared,
-    rows: int,
-    missing: int,
+    counts: NumberCounts | CategoryCounts,
     level: float,
     notes: list[str],
 ) -> ColumnDrift:
-    scored = []
+    missing, scored = int(compared.window[-1]), []
     for detector in detectors(ordered=compared.ordered is not None):
         null = column.null(detector.name)
-        size = detector.rows_that_count(rows, missing, column.missing_share)
-        threshold = None if null is None else null.threshold(size, level)
+        size = detector.rows_that_count(counts.rows, missing, column.missing_share)
+        threshold = None if null is None else max(null.threshold(size, level), detector.smallest)
         scored.append(Score(detector.name, detector.score(compared), threshold))
     decided = [one.exceeded for one in scored if decides(one.statistic) and one.exceeded is not None]
+    unlearned = _unlearned_share(column, counts)
+    if unlearned:
+        notes.append(f"{unlearned:.1%} of the values are {_unknown_to_the_model(column)}")
     return ColumnDrift(
         column.column,
         column.role,
         scores=tuple(scored),
         drifted=any(decided) if decided else None,
-        missing_share=missing / rows,
+        missing_share=missing / counts.rows,
         note="; ".join(notes),
+        unlearned=unlearned,
     )
+
+
+def _unlearned_share(column: ColumnReference, counts: NumberCounts | CategoryCounts) -> float | None:
+    """Share of rows with a value that the model was not fitted to, beyond what is usual."""
+    if column.learned is None or counts.unlearned is None:
+        return None
+    return max(0.0, counts.unlearned / counts.rows - column.learned.usual)
+
+
+def _unknown_to_the_model(column: ColumnReference) -> str:
+    assert column.learned is not None
+    if column.learned.empty:
+        return "of a column that the model was trained without"
+    if column.learned.constant is not None:
+        return f"other than {column.learned.constant:g}, the only one that the model was trained on"
+    return "of categories that the model was not trained on"
 
 
 def _missing_notes(column: ColumnReference, share: float, nothing: bool) -> list[str]:

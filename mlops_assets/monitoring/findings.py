@@ -67,7 +67,9 @@ class ColumnDrift:
     """One column of one window against the reference.
 
     ``drifted`` is None when no deciding statistic is defined. ``missing_share`` is of the window's rows (0 to
-    1). ``note`` is a sentence about anything odd ("all values are missing"), empty otherwise.
+    1). ``note`` is a sentence about anything odd ("all values are missing"), empty otherwise. ``unlearned``:
+    share of the window's rows with a value that the model cannot have learned from; None where nobody noted
+    what it learned from.
     """
 
     column: str
@@ -76,6 +78,7 @@ class ColumnDrift:
     drifted: bool | None
     missing_share: float
     note: str = ""
+    unlearned: float | None = None
 
     def score(self, statistic: str) -> Score | None:
         """The score of that statistic; None when the column's kind has none."""
@@ -163,6 +166,14 @@ class WindowPerformance:
     metric on rows the model did not train on; ``loss`` how much worse than that, positive when worse whatever
     the metric's direction, and ``loss_low`` its one-sided lower bound at the policy's level. All of them are
     None unless ``status`` is "judged"; ``reason`` says why.
+
+    ``days``: by compared metric, what each day says of it, in order of time; a window of few days is one day.
+    ``below_baseline``: how much worse than the baseline the answers were at least, in the loss that
+    ``baseline`` tells of; above 0 it is proven. ``accumulated``: the evidence of a lasting loss that had
+    added up by the window's end, relative to what the declared rate of false alarms allows (1 and above: a
+    loss); ``accumulated_since``: the end of the oldest window that is needed for it, and ``accumulated_loss``
+    how much worse the days since are than those before, in the metric's units (None below 1);
+    ``accumulated_reason`` says it in words.
     """
 
     start: str
@@ -183,17 +194,26 @@ class WindowPerformance:
     loss: float | None = None
     loss_low: float | None = None
     slices: tuple[SliceLoss, ...] = ()
+    days: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
+    below_baseline: float | None = None
+    baseline: str = ""
+    accumulated: float | None = None
+    accumulated_since: str | None = None
+    accumulated_loss: float | None = None
+    accumulated_reason: str = ""
 
     def to_dict(self) -> dict[str, Any]:
         return {
             **_shallow(self),
             "metrics": dict(self.metrics),
+            "days": {metric: list(values) for metric, values in self.days.items()},
             "slices": [one.to_dict() for one in self.slices],
         }
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "WindowPerformance":
-        return _made(cls, values, slices=SliceLoss.from_dict)
+        days = {metric: tuple(found) for metric, found in (values.get("days") or {}).items()}
+        return _made(cls, {**values, "days": days}, slices=SliceLoss.from_dict)
 
 
 def _shallow(finding: Any) -> dict[str, Any]:

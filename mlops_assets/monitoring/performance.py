@@ -33,7 +33,15 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
 from mlops_assets.errors import DataError
-from mlops_assets.evaluation.jackknife import MIN_GROUPS, dealt, standard_error
+from mlops_assets.evaluation.baseline import constant_scores
+from mlops_assets.evaluation.jackknife import (
+    MIN_GROUPS,
+    dealt,
+    error_of,
+    pseudo_values,
+    standard_error,
+    without_each_group,
+)
 from mlops_assets.evaluation.metrics import Metric, metric_values, metrics_of
 from mlops_assets.evaluation.metrics import metric as metric_of
 from mlops_assets.monitoring.findings import SliceLoss, Variant, WindowPerformance
@@ -54,6 +62,9 @@ MONITORED: Mapping[Task, tuple[str, ...]] = {
 }
 """Metrics that are compared with the reference unless one is declared; without a loss the first is shown."""
 
+BASELINE_LOSS: Mapping[Task, str] = {"binary": "log_loss", "multiclass": "log_loss", "regression": "rmse"}
+"""The loss in which answers and baseline are compared on the same rows."""
+
 CONFIDENCE = 0.95
 MAX_SLICE_VALUES = 20
 MIN_SLICE_ROWS = 50
@@ -63,6 +74,7 @@ class PerformanceReference(BaseModel):
     """One metric on rows that the model was not trained on, which later windows are compared with.
 
     ``standard_error`` is the jackknife's over ``groups`` groups; None when there are too few of them.
+    ``days``: what each day says of the metric, in order of time; () where rows have no days.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -72,6 +84,7 @@ class PerformanceReference(BaseModel):
     standard_error: float | None
     groups: int
     rows: int
+    days: tuple[float, ...] = ()
 
 
 def performance_references(
@@ -92,6 +105,7 @@ def performance_references(
                     standard_error=estimate.error,
                     groups=estimate.groups,
                     rows=len(target),
+                    days=estimate.days,
                 )
             )
     return tuple(found)
@@ -104,7 +118,8 @@ class PerformanceTest:
     ``level``: the probability that ``loss_low`` lies above zero although nothing was lost; several metrics
     share it. ``metric`` None: ``MONITORED`` of the task, and the finding names the one whose loss is proven
     the most. ``references`` are those of the version; without one there is no loss. ``slices``: columns by
-    whose values the metric is shown too.
+    whose values the metric is shown too. ``baseline``: what the baseline of the version says of every row
+    (one number, or one per class); () where it is not known, and then nothing is compared with it.
     """
 
     task: Task
@@ -114,12 +129,19 @@ class PerformanceTest:
     references: Sequence[PerformanceReference] = ()
     metric: str | None = None
     slices: Sequence[str] = ()
+    baseline: Sequence[float] = ()
 
     @property
     def metrics(self) -> tuple[Metric, ...]:
         """The compared metrics; UnknownName for a metric that the task does not have."""
         names = MONITORED[self.task] if self.metric is None else (self.metric,)
         return tuple(metric_of(name, self.task) for name in names)
+
+    def below_baseline(self, target: Array, scores: Array, days: Days) -> "_BelowBaseline | None":
+        """How the answers compare with the baseline on these rows; None where that is not known."""
+        if not self.baseline:
+            return None
+        return _below_baseline(self.task, target, scores, days, self.baseline, self.level)
 
     def losses(self, target: Array, scores: Array, days: Days) -> "list[_Loss]":
         """The loss of each compared metric on these rows."""
@@ -183,10 +205,12 @@ def window_performance(
     losses = test.losses(target, scores, days)
     proven = [one for one in losses if one.low is not None and one.low > 0]
     shown = max(proven, key=lambda one: one.low or 0.0) if proven else losses[0]
-    own = shown.estimate
+    own, below = shown.estimate, test.below_baseline(target, scores, days)
     reach = None if own is None or own.error is None else own.error * _quantile(own.groups - 1)
     return finding(
-        f"{shown.in_words()}; {state.reason}",
+        "; ".join(
+            part for part in (shown.in_words(), below.in_words() if below else "", state.reason) if part
+        ),
         metrics=metric_values(task, target, scores),
         metric=shown.metric.name,
         value=None if own is None else own.value,
@@ -196,7 +220,54 @@ def window_performance(
         loss=shown.loss,
         loss_low=shown.low,
         slices=_slices(rows, test.slices, first, target, scores, days),
+        days={one.metric.name: one.estimate.days for one in losses if one.estimate},
+        below_baseline=below.low if below else None,
+        baseline=below.comparison if below else "",
     )
+
+
+# -- against the baseline ----------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _BelowBaseline:
+    """How much worse than the baseline the answers were, in a loss of both; ``low`` bounds it from below."""
+
+    metric: str
+    ours: float
+    baseline: float
+    low: float
+
+    @property
+    def comparison(self) -> str:
+        return f"{self.metric} {self.ours:.4f} against {self.baseline:.4f} of the baseline"
+
+    def in_words(self) -> str:
+        return f"{self.comparison}: worse by at least {self.low:.4f}" if self.low > 0 else ""
+
+
+def _below_baseline(
+    task: Task, target: Array, scores: Array, days: Days, baseline: Sequence[float], level: float
+) -> _BelowBaseline | None:
+    """Student's t on the differences of whole days; None where a loss is not defined or days are too few."""
+    metric = metric_of(BASELINE_LOSS[task], task)
+    constant = constant_scores(task, baseline, len(target))
+    ours, theirs = metric.value(target, scores), metric.value(target, constant)
+    if ours is None or theirs is None:
+        return None
+    groups = days if len(np.unique(days)) >= MIN_GROUPS else dealt(len(target))
+
+    def worse_by(kept: NDArray[np.bool_]) -> float | None:
+        parts = metric.value(target[kept], scores[kept]), metric.value(target[kept], constant[kept])
+        return None if parts[0] is None or parts[1] is None else parts[0] - parts[1]
+
+    error, count = standard_error(worse_by, groups)
+    if error is None:
+        return None
+    from scipy.stats import t
+
+    low = ours - theirs - float(t.ppf(1 - level, count - 1)) * error
+    return _BelowBaseline(metric.name, ours, theirs, low)
 
 
 # -- one metric --------------------------------------------------------------------------------------------
@@ -207,6 +278,7 @@ class _Estimate:
     value: float
     error: float | None
     groups: int
+    days: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -236,14 +308,25 @@ class _Loss:
 
 
 def _estimate(metric: Metric, target: Array, scores: Array, groups: Days | None) -> _Estimate | None:
-    """The metric with its standard error; None where it is not defined."""
-    value = metric.value(target, scores)
-    if value is None:
+    """The metric with its standard error and its days; None where it is not defined.
+
+    Days too few to be told apart are one day.
+    """
+    signed = metric.signed_value(target, scores)
+    if signed is None:
         return None
-    if groups is None or len(np.unique(groups)) < MIN_GROUPS:
-        groups = dealt(len(target))
-    error, count = standard_error(lambda kept: metric.value(target[kept], scores[kept]), groups)
-    return _Estimate(value, error, count)
+    value = abs(signed) if metric.two_sided else signed
+    by_day = groups is not None and len(np.unique(groups)) >= MIN_GROUPS
+    left_out, count = without_each_group(
+        lambda kept: metric.signed_value(target[kept], scores[kept]),
+        groups if groups is not None and by_day else dealt(len(target)),
+    )
+    days: tuple[float, ...] = () if groups is None else (signed,)
+    if left_out is None:
+        return _Estimate(value, None, count, () if by_day else days)
+    if by_day:
+        days = tuple(float(one) for one in pseudo_values(signed, left_out))
+    return _Estimate(value, error_of(np.abs(left_out) if metric.two_sided else left_out), count, days)
 
 
 def _loss(

@@ -5,10 +5,11 @@ measuring them (``drift.py``, ``performance.py``), whether a retrain may start (
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from itertools import pairwise
-from typing import TYPE_CHECKING, Literal
+from math import comb
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
@@ -19,36 +20,66 @@ if TYPE_CHECKING:
     from mlops_assets.monitoring.findings import Role, WindowDrift, WindowPerformance
 
 RuleAction = Literal["warn", "open", "ignore"]
+ProxyAction = Literal["warn", "open", "open_unlabelled", "ignore"]
 SignalAction = Literal["quiet", "warn", "open", "inconclusive"]
-SignalName = Literal["features", "labels", "prediction", "performance", "age"]
+SignalName = Literal["features", "labels", "prediction", "performance", "unlearned", "age"]
 
 SCORES_KEPT = 20
 LARGEST_SCORE = 1e9
 """A threshold of zero makes a score infinite, and JSON has no infinity."""
 
 
+LARGEST_LEVEL = 0.2
+"""However many false alarms are declared: what shows in every fifth window by chance tells nothing."""
+YEAR = timedelta(days=365)
+
+
 class _Document(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-class SignalRule(_Document):
-    """What a signal leads to, and how many of the newest judged windows have to show it."""
+class WindowsRule(_Document):
+    """How many of the newest judged windows have to show a signal."""
 
-    action: RuleAction = Field(
-        default="warn", description="warn: said and shown; open: opens an episode; ignore: nothing."
-    )
     windows: int = Field(default=2, ge=1, description="So many windows have to show it ...")
     of: int = Field(default=3, ge=1, le=52, description="... among so many of the newest judged ones.")
 
     @model_validator(mode="after")
-    def _can_agree(self) -> "SignalRule":
+    def _can_agree(self) -> Self:
         if self.windows > self.of:
             raise ValueError(f"windows {self.windows} of {self.of} can never agree: windows must be <= of")
         return self
 
+    def level(self, false_alarms_per_year: float, window: timedelta) -> float:
+        """The chance at which one window may show the signal, so that the rule has that rate.
 
-class PerformanceRule(SignalRule):
-    """The rule on labelled performance."""
+        The newest window shows it by chance, and so do ``windows - 1`` of the ``of - 1`` before it: in a year
+        of W windows that happens at most W · C(of - 1, windows - 1) · level^windows times.
+        """
+        ways = YEAR / window * comb(self.of - 1, self.windows - 1)
+        return min(float((false_alarms_per_year / ways) ** (1 / self.windows)), LARGEST_LEVEL)
+
+
+class SignalRule(WindowsRule):
+    """What a signal of so many windows leads to."""
+
+    action: RuleAction = Field(
+        default="warn", description="warn: said and shown; open: opens an episode; ignore: nothing."
+    )
+
+
+class PredictionRule(WindowsRule):
+    """What drifted predictions lead to."""
+
+    action: ProxyAction = Field(
+        default="open_unlabelled",
+        description="warn: said and shown; open: opens an episode; open_unlabelled: opens one unless "
+        "labels of the same window show that nothing was lost, and warns then; ignore: nothing.",
+    )
+
+
+class PerformanceRule(_Document):
+    """The rule on labelled performance. Its evidence adds up over days, so no windows have to agree."""
 
     action: RuleAction = Field(
         default="open", description="warn: said and shown; open: opens an episode; ignore: nothing."
@@ -58,9 +89,19 @@ class PerformanceRule(SignalRule):
         description="Metric that is held to the reference; default: skill for classes and rmse for numbers, "
         "together with bias.",
     )
-    min_loss: float = Field(
-        default=0.0, ge=0, description="Proven loss that is tolerated, in the metric's units."
-    )
+    min_loss: float = Field(default=0.0, ge=0, description="Loss that is tolerated, in the metric's units.")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _adds_up(cls, values: Any) -> Any:
+        if isinstance(values, Mapping):
+            for name in ("windows", "of"):
+                if name in values:
+                    raise ValueError(
+                        f"performance has no {name}: evidence adds up over days, and "
+                        "policy.false_alarms_per_year says how much is needed. Remove the field"
+                    )
+        return values
 
     @field_validator("metric")
     @classmethod
@@ -68,6 +109,22 @@ class PerformanceRule(SignalRule):
         if value is not None and value not in METRICS:
             raise ValueError(str(UnknownName("metric", value, METRICS)))
         return value
+
+
+class UnlearnedRule(_Document):
+    """The rule on values that the model cannot have learned from: its training rows held none of them."""
+
+    action: RuleAction = Field(
+        default="open",
+        description="warn: said and shown; open: opens an episode once there are enough rows to learn from; "
+        "ignore: nothing.",
+    )
+    min_share: float = Field(
+        default=0.05, gt=0, le=1, description="So much of a window's answers, in one column, is worth a word."
+    )
+    min_rows: int = Field(
+        default=500, ge=1, description="So many labelled answers with such values a retrain can learn from."
+    )
 
 
 class AgeRule(_Document):
@@ -83,18 +140,41 @@ class AgeRule(_Document):
 class DriftPolicy(_Document):
     """``policy:`` of a monitor in YAML."""
 
-    false_alarm_rate: float = Field(
-        default=0.01,
+    false_alarms_per_year: float = Field(
+        default=0.5,
         gt=0,
-        le=0.2,
-        description="Probability per window that a signal shows although nothing changed, over all columns "
-        "of its kind together.",
+        le=20,
+        description="So often a year, at most, each signal may show although nothing changed.",
     )
     features: SignalRule = SignalRule(action="warn")
     labels: SignalRule = SignalRule(action="warn")
-    prediction: SignalRule = SignalRule(action="open")
+    prediction: PredictionRule = PredictionRule()
     performance: PerformanceRule = PerformanceRule()
+    unlearned: UnlearnedRule = UnlearnedRule()
     age: AgeRule = AgeRule()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _rate_is_per_year(cls, values: Any) -> Any:
+        if isinstance(values, Mapping) and "false_alarm_rate" in values:
+            raise ValueError(
+                "false_alarm_rate was per window; declare false_alarms_per_year, which holds for each signal "
+                "whatever its windows (default 0.5)"
+            )
+        return values
+
+    def levels(self, window: timedelta) -> "dict[Role, float]":
+        """By role, the chance at which one window of that length may show drift."""
+        rules: dict[Role, WindowsRule] = {
+            "feature": self.features,
+            "label": self.labels,
+            "prediction": self.prediction,
+        }
+        return {role: rule.level(self.false_alarms_per_year, window) for role, rule in rules.items()}
+
+    def level(self, window: timedelta) -> float:
+        """The chance at which one window of that length may prove a loss by itself."""
+        return min(self.false_alarms_per_year / (YEAR / window), LARGEST_LEVEL)
 
 
 @dataclass(frozen=True)
@@ -150,12 +230,15 @@ def drift_verdict(
     performance: "Sequence[WindowPerformance]",
     *,
     data_age: DataAge | None = None,
+    held_out: timedelta = timedelta(0),
 ) -> DriftVerdict:
     """The verdict on windows of one version, oldest first, and on the age of its data where it is known.
 
-    A window that is not judged counts neither way. Of ``performance`` the champion's windows count. The
-    action is the strongest of the signals'; inconclusive only while every signal that could open an episode
-    is inconclusive. Raises DataError for windows of several versions, or not in order of time.
+    A window that is not judged counts neither way. Of ``performance`` the champion's windows count, with what
+    ``with_lasting_loss`` added to them. ``held_out``: how long the newest rows are kept out of training, so
+    that a retrain learns nothing from them. The action is the strongest of the signals'; inconclusive only
+    while every signal that could open an episode is inconclusive. Raises DataError for windows of several
+    versions, or not in order of time.
     """
     champion = [one for one in performance if one.variant == "champion"]
     versions = {one.version for one in drift} | {one.version for one in champion}
@@ -170,11 +253,14 @@ def drift_verdict(
         starts = [datetime.fromisoformat(one.start) for one in windows]
         if any(later <= earlier for earlier, later in pairwise(starts)):
             raise DataError("windows must be given once each, oldest first")
+    lost = _performance_signal(policy.performance, champion)
+    predictions = _drift_signal("prediction", policy.prediction, "prediction", drift)
     signals = (
         _drift_signal("features", policy.features, "feature", drift),
         _drift_signal("labels", policy.labels, "label", drift),
-        _drift_signal("prediction", policy.prediction, "prediction", drift),
-        _performance_signal(policy.performance, champion),
+        _beside_labels(predictions, policy, drift, champion),
+        lost,
+        _unlearned_signal(policy.unlearned, drift, champion, held_out),
         *([_age_signal(policy.age, data_age)] if data_age is not None else []),
     )
     action, reason = _together(policy, signals)
@@ -186,11 +272,11 @@ def _together(policy: DriftPolicy, signals: tuple[SignalState, ...]) -> tuple[Si
         found = [one.reason for one in signals if one.action == action]
         if found:
             return action, "; ".join(found)
-    rules: dict[str, SignalRule | AgeRule] = {one.name: getattr(policy, one.name) for one in signals}
+    rules: dict[str, Any] = {one.name: getattr(policy, one.name) for one in signals}
     asked = [one for one in signals if rules[one.name].action != "ignore"]
-    # Young data is no evidence against drift.
-    windowed = [one for one in asked if one.name != "age"]
-    deciding = [one for one in windowed if rules[one.name].action == "open"] or windowed
+    # Young data, and values that were all learned from, are no evidence against drift.
+    windowed = [one for one in asked if one.name not in ("age", "unlearned")]
+    deciding = [one for one in windowed if rules[one.name].action.startswith("open")] or windowed
     if not deciding:
         return "quiet", "every signal is ignored"
     if all(one.action == "inconclusive" for one in deciding):
@@ -209,7 +295,7 @@ class _Window:
 
 
 def _drift_signal(
-    name: SignalName, rule: SignalRule, role: "Role", drift: "Sequence[WindowDrift]"
+    name: SignalName, rule: SignalRule | PredictionRule, role: "Role", drift: "Sequence[WindowDrift]"
 ) -> SignalState:
     windows, scores = [], {}
     for window in drift:
@@ -233,17 +319,111 @@ def _drift_signal(
     return _signal(name, rule, what[role], windows, scores, unknown)
 
 
+def _beside_labels(
+    predictions: SignalState,
+    policy: DriftPolicy,
+    drift: "Sequence[WindowDrift]",
+    performance: "Sequence[WindowPerformance]",
+) -> SignalState:
+    """Drifted predictions in the light of labels: where those show no loss, the world moved and the model
+    with it. Labels that may still come are awaited.
+    """
+    showing = [one for one in drift if one.drifted("prediction")]
+    if predictions.action != "open" or policy.prediction.action != "open_unlabelled" or not showing:
+        return predictions
+    if policy.performance.action == "ignore" or not performance:
+        return predictions
+    labelled = {one.start: one for one in performance}.get(showing[-1].start)
+    if labelled is None or labelled.status == "waiting":
+        return replace(
+            predictions, action="inconclusive", reason=f"{predictions.reason}; labels are awaited to tell why"
+        )
+    if labelled.status == "judged" and labelled.loss is not None:
+        return replace(
+            predictions, action="warn", reason=f"{predictions.reason}; labels of these windows decide"
+        )
+    return replace(predictions, reason=f"{predictions.reason}; labels cannot tell: {labelled.reason}")
+
+
 def _performance_signal(rule: PerformanceRule, performance: "Sequence[WindowPerformance]") -> SignalState:
-    windows, scores, unknown = [], {}, "there are no windows"
-    for window in performance:
-        unknown = window.reason
-        if window.status != "judged" or window.loss_low is None:
-            continue
-        shows = window.loss_low > rule.min_loss
-        evidence = f"{window.metric} worse by {window.loss:.4f}, at least {window.loss_low:.4f}"
-        windows.append(_Window(window.end, shows, evidence))
-        scores = {} if window.value is None else {window.metric: _bounded(window.value)}
-    return _signal("performance", rule, "performance was lost", windows, scores, unknown)
+    judged = [one for one in performance if one.status == "judged"]
+    if not judged:
+        unknown = performance[-1].reason if performance else "there are no windows"
+        reason = "performance is ignored" if rule.action == "ignore" else f"no window is judged: {unknown}"
+        quiet: SignalAction = "quiet" if rule.action == "ignore" else "inconclusive"
+        return SignalState("performance", quiet, 0, 0, 1, 1, reason)
+    newest = judged[-1]
+    found = _losses(rule, newest)
+    scores = {} if newest.value is None else {newest.metric: _bounded(newest.value)}
+    action: SignalAction = "quiet"
+    if rule.action == "ignore":
+        reason = "performance is ignored"
+    elif found:
+        action, reason = rule.action, "; ".join(text for text, _ in found)
+    elif newest.accumulated is None and newest.below_baseline is None:
+        action, reason = "inconclusive", f"performance has nothing to be compared with: {newest.reason}"
+    else:
+        reason = f"performance holds: {newest.accumulated_reason or newest.reason}"
+    since = max((end for _, end in found), key=datetime.fromisoformat, default=None)
+    return SignalState(
+        "performance", action, int(bool(found)), len(judged), 1, 1, reason, scores, since if found else None
+    )
+
+
+def _losses(rule: PerformanceRule, newest: "WindowPerformance") -> list[tuple[str, str]]:
+    """What the newest judged window proves, each in words and with the end of the oldest window needed."""
+    found = []
+    if newest.below_baseline is not None and newest.below_baseline > 0:
+        proven = f"at least {newest.below_baseline:.4f} worse"
+        found.append((f"answers are worse than the baseline: {newest.baseline}, {proven}", newest.end))
+    lasting = newest.accumulated_loss is not None and newest.accumulated_loss > rule.min_loss
+    if lasting and newest.accumulated_since is not None:
+        found.append((f"performance fell: {newest.accumulated_reason}", newest.accumulated_since))
+    return found
+
+
+def _unlearned_signal(
+    rule: UnlearnedRule,
+    drift: "Sequence[WindowDrift]",
+    performance: "Sequence[WindowPerformance]",
+    held_out: timedelta,
+) -> SignalState:
+    """Columns of the newest judged window with values that the model was not trained on."""
+    judged = [one for one in drift if one.judged]
+    if rule.action == "ignore" or not judged:
+        reason = "unlearned is ignored" if rule.action == "ignore" else "no window is judged"
+        return SignalState("unlearned", "quiet", 0, len(judged), 1, 1, reason)
+    newest = judged[-1]
+    shares = {
+        one.column: one.unlearned for one in newest.of("feature") if (one.unlearned or 0.0) >= rule.min_share
+    }
+    if not shares:
+        return SignalState("unlearned", "quiet", 0, len(judged), 1, 1, "the model was trained on such values")
+    worst = max(shares, key=lambda name: shares[name] or 0.0)
+    until = datetime.fromisoformat(newest.end) - held_out
+    labelled = {one.start: one.share for one in performance if one.status == "judged"}
+    rows, since = 0.0, newest.end
+    for window in judged:
+        share = max(
+            (one.unlearned or 0.0 for one in window.of("feature") if one.column in shares), default=0.0
+        )
+        if share >= rule.min_share and datetime.fromisoformat(window.end) <= until:
+            rows += window.rows * share * labelled.get(window.start, 0.0)
+            if rows >= rule.min_rows:
+                since = window.end
+                break
+    columns = ", ".join(sorted(shares, key=lambda name: (-(shares[name] or 0.0), name))[:3])
+    more = f" and {len(shares) - 3} more" if len(shares) > 3 else ""
+    reason = (
+        f"the model cannot have learned from {columns}{more}: {shares[worst]:.0%} of the answers have "
+        f"values of {worst} that its training rows did not have"
+    )
+    enough = rows >= rule.min_rows
+    action: SignalAction = rule.action if enough else "warn"
+    if not enough:
+        reason += f"; {rows:,.0f} labelled answers to learn from, {rule.min_rows:,} are needed"
+    scores = {name: share for name, share in shares.items() if share is not None}
+    return SignalState("unlearned", action, 1, len(judged), 1, 1, reason, scores, since if enough else None)
 
 
 def _bounded(score: float) -> float:
@@ -270,7 +450,7 @@ def _age_signal(rule: AgeRule, found: DataAge) -> SignalState:
 
 def _signal(
     name: SignalName,
-    rule: SignalRule,
+    rule: SignalRule | PredictionRule,
     what: str,
     judged: list[_Window],
     scores: Mapping[str, float],
@@ -284,7 +464,9 @@ def _signal(
     if rule.action == "ignore":
         reason = f"{name} is ignored"
     elif len(showing) >= rule.windows:
-        action, since = rule.action, showing[-rule.windows].end
+        # Whether labels are there to tell is decided after this.
+        action = "open" if rule.action == "open_unlabelled" else rule.action
+        since = showing[-rule.windows].end
         reason = f"{counted} ({showing[-1].evidence})"
     elif len(showing) + rule.of - len(newest) >= rule.windows:
         action = "inconclusive"

@@ -46,6 +46,8 @@ ColumnKind = Literal["number", "category"]
 
 CATEGORIES = 50
 """Categories with a bin of their own; the others share one bin, with values that never occurred."""
+NOTED = 5_000
+"""With more categories than this, new ones are no news."""
 PREDICTION, PROBABILITY, LABEL = "prediction", "prediction_probability", "label"
 
 
@@ -55,12 +57,27 @@ class HeldOut:
 
     ``scores`` as ``serve.scoring`` gives them: (n,) for binary and regression, (n, classes) for multiclass.
     ``target`` (n,): class codes or numbers, as a training set holds them. ``groups`` (n,): day numbers; None
-    when rows are independent.
+    when rows are independent. ``baseline``: as ``evaluation.baseline.baseline_answer`` gives it of the rows
+    that the model was fitted to; () where it is not known.
     """
 
     scores: NDArray[np.float64]
     target: NDArray[np.float64]
     groups: NDArray[np.int64] | None = None
+    baseline: tuple[float, ...] = ()
+
+
+class Learned(Document):
+    """What one feature was in the rows that the model was fitted to: of other values it knows nothing."""
+
+    empty: bool = Field(default=False, description="There was no value.")
+    constant: float | None = Field(default=None, description="Number: the only value there was.")
+    categories: tuple[str, ...] | None = Field(
+        default=None, description=f"Category: every one that occurred; none noted beyond {NOTED:,}."
+    )
+    usual: float = Field(
+        default=0.0, description="Category: share of held-out rows whose category is not among them."
+    )
 
 
 class ColumnReference(Document):
@@ -80,6 +97,7 @@ class ColumnReference(Document):
         default=(), description="Number: all values ascending, or 2,000 quantiles."
     )
     nulls: tuple[NullDistribution, ...]
+    learned: Learned | None = Field(default=None, description="Feature: what the model could learn from.")
 
     @property
     def missing_share(self) -> float:
@@ -110,6 +128,10 @@ class DriftReference(Document):
     made_of: str = Field(description="What it was made of, in words.")
     columns: tuple[ColumnReference, ...]
     performance: tuple[PerformanceReference, ...] = ()
+    baseline: tuple[float, ...] = Field(
+        default=(),
+        description="What the baseline says of every row: base rate, mean, or share of each class.",
+    )
 
     def kinds(self) -> dict[str, ColumnKind]:
         """{column: "number" or "category"}, in order."""
@@ -246,12 +268,14 @@ class TrainingRows:
     """All rows (n) of a training set. ``features``: one column per spec, in any order.
 
     ``groups`` (n,): the day number of each row, because rows of one day vary together; None when rows are
-    independent.
+    independent. ``fitted`` (n,): which of the rows the model was fitted to; None: not known, and then nobody
+    notes what it learned from.
     """
 
     features: "pd.DataFrame"
     specs: Sequence[FeatureSpec]
     groups: NDArray[np.int64] | None = None
+    fitted: NDArray[np.bool_] | None = None
 
 
 def make_reference(
@@ -279,7 +303,7 @@ def make_reference(
             training.groups,
             window_days,
             seed,
-        )
+        ).model_copy(update={"learned": _learned(training, spec)})
         for spec in training.specs
     ]
     performance: tuple[PerformanceReference, ...] = ()
@@ -298,7 +322,27 @@ def make_reference(
         made_of=_made_of(training, held_out),
         columns=tuple(columns),
         performance=performance,
+        baseline=held_out.baseline if held_out is not None else (),
     )
+
+
+def _learned(training: TrainingRows, spec: FeatureSpec) -> Learned | None:
+    if training.fitted is None:
+        return None
+    kind, boolean = _kind(spec)
+    values = feature_values(spec.name, kind, training.features[spec.name], boolean=boolean)
+    if values.numbers is not None:
+        known = values.numbers[training.fitted]
+        known = known[~np.isnan(known)]
+        constant = float(known[0]) if len(known) and (known == known[0]).all() else None
+        return Learned(empty=not len(known), constant=constant)
+    assert values.codes is not None
+    codes, held_out = values.codes[training.fitted], values.codes[~training.fitted]
+    met = np.unique(codes[codes >= 0])
+    if len(met) > NOTED:
+        return Learned()
+    usual = float((~np.isin(held_out, met) & (held_out >= 0)).mean()) if len(held_out) else 0.0
+    return Learned(empty=not len(met), categories=tuple(values.names[code] for code in met), usual=usual)
 
 
 def _kind(spec: FeatureSpec) -> tuple[ColumnKind, bool]:

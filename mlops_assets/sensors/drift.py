@@ -229,7 +229,7 @@ def _acted(
 ) -> dg.SensorResult:
     """Every step that is due, carried out and told; nothing when the episodes changed meanwhile."""
     instance, declared, monitored = look.instance, look.declared, look.monitored
-    decision = decision_now(instance, look.found, declared, monitored.label_key, look.now)
+    decision = decision_now(instance, look.found, declared, monitored, look.now)
     before = episode_log(instance, declared.model)
     asked_for = asked_now(instance, declared.model)
     facts = loop_facts(look, before, asked_for)
@@ -276,7 +276,7 @@ def decision_now(
     instance: dg.DagsterInstance,
     found: Served | None,
     declared: DriftMonitorDeclaration,
-    label_key: dg.AssetKey,
+    monitored: Monitored,
     now: datetime,
 ) -> DriftVerdict:
     """The policy's decision on the windows that were measured last, of the version that answers."""
@@ -286,7 +286,7 @@ def decision_now(
     if (
         found is not None
         and until
-        and newest_data(instance, label_key) != found.version.tags.get(NEWEST_DATA)
+        and newest_data(instance, monitored.label_key) != found.version.tags.get(NEWEST_DATA)
     ):
         trained = datetime.fromisoformat(until)
         age = DataAge(found.label, now - trained, declared.max_data_age, now)
@@ -303,6 +303,7 @@ def decision_now(
         declared.policy,
         [one for one in drift if one.version == version],
         [one for one in performance if one.variant == "champion" and one.version == version],
+        held_out=timedelta(days=monitored.held_out_days),
         data_age=age,
     )
 

@@ -109,7 +109,7 @@ def test_what_cannot_be_replayed_is_said_in_a_sentence(shop: dg.Definitions, ins
         ({"since": "in March"}, "'in March' is no day"),
         ({"since": "2024-01-05"}, "no first model at 2024-01-05"),
         ({"trainer": "oracle"}, "Unknown candidate 'oracle'"),
-        ({"monitor": '{"policy": {"false_alarm_rate": 2}}'}, "policy.false_alarm_rate"),
+        ({"monitor": '{"policy": {"false_alarms_per_year": 200}}'}, "policy.false_alarms_per_year"),
     ):
         with pytest.raises(DataError, match=told):
             run_backtest(shop, instance, "shop", config)
@@ -215,17 +215,17 @@ def test_wrong_overrides_say_what_is_allowed() -> None:
     with pytest.raises(DeclarationError, match=r"windw: Extra inputs.*Fields of a drift monitor: model, "):
         overridden(MONITOR, '{"windw": "3d"}')
     with pytest.raises(DeclarationError, match="can never agree"):
-        overridden(MONITOR, '{"policy": {"performance": {"windows": 4}}}')
+        overridden(MONITOR, '{"policy": {"prediction": {"windows": 4}}}')
 
 
 def test_overrides_change_what_they_name_and_nothing_else() -> None:
     text = overrides(
-        '{"performance": {"windows": 1}}', '{"window": "3d", "policy": {"false_alarm_rate": 0.05}}'
+        '{"prediction": {"windows": 1}}', '{"window": "3d", "policy": {"false_alarms_per_year": 2}}'
     )
-    assert json.loads(text)["policy"] == {"false_alarm_rate": 0.05, "performance": {"windows": 1}}
+    assert json.loads(text)["policy"] == {"false_alarms_per_year": 2, "prediction": {"windows": 1}}
     changed = overridden(MONITOR, text)
-    assert changed.window == timedelta(days=3) and changed.policy.false_alarm_rate == 0.05
-    assert (changed.policy.performance.windows, changed.policy.performance.of) == (1, 3)
+    assert changed.window == timedelta(days=3) and changed.policy.false_alarms_per_year == 2
+    assert (changed.policy.prediction.windows, changed.policy.prediction.of) == (1, 3)
     assert changed.policy.performance.action == "open" and changed.governor == MONITOR.governor
     assert overridden(MONITOR, "") is MONITOR and overrides("", "") == ""
 

@@ -253,7 +253,7 @@ def test_drift_counted_on_the_way_is_drift_of_one_frame(logged: Logged, answers:
     reference = make_reference(
         TrainingRows(trained, SPECS), held_out=judged, task="multiclass", classes=CLASSES, window_days=1
     )
-    test = DriftTest(level=0.01, min_rows=20)
+    test = DriftTest.at_level(0.01, min_rows=20)
     for window in WINDOWS:
         rows = of(logged.whole(), "v9", window, shadow=False)
         scores = np.array([json.loads(text) for text in rows["scores"]])

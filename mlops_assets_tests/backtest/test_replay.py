@@ -391,7 +391,7 @@ def test_the_report_says_what_was_found(turned: Backtest) -> None:
     assert rows["never"]["retrains"] == "0" and rows["weekly"]["share of weekly's gain, roc_auc"] == "100%"
     assert rows["weekly, not gated"]["promoted"] == "13"
     assert [row["month"] for row in month_rows(turned)] == ["2024-02", "2024-03", "2024-04", "2024-05"]
-    assert retrain_rows(turned)[0]["opened because"].startswith("performance")
+    assert retrain_rows(turned)[0]["opened because"].startswith("answers are worse than the baseline")
     assert "of what weekly retraining gains over never in roc_auc" in conclusion(turned)
     assert backtest_plot(turned).startswith(b"\x89PNG")
 

@@ -225,7 +225,7 @@ def a_drift_detector(sandbox: DefsFolderSandbox, added: Added, tmp_path: Path) -
         window_of(datetime(2013, 4, 1, tzinfo=UTC), timedelta(days=7)),
         Answers(rows[:300]),
         version="v1",
-        test=DriftTest(level=0.01, min_rows=1),
+        test=DriftTest.at_level(0.01, min_rows=1),
     )
     [column] = window.columns
     score = column.score("growth")

@@ -25,7 +25,7 @@ from mlops_assets.documents.drift_monitor import DriftMonitorDeclaration, Retrai
 from mlops_assets.errors import MlopsError
 from mlops_assets.event_log.episode_records import episode_log
 from mlops_assets.event_log.records import Record, latest
-from mlops_assets.event_log.served_state import served
+from mlops_assets.event_log.served_state import Monitored, served
 from mlops_assets.monitoring.policy import AgeRule, DriftPolicy
 from mlops_assets.resources.alerts import Alerts
 from mlops_assets.resources.clock import Clock
@@ -85,7 +85,7 @@ attributes:
   labels: {within: 1d, min_share: 0.8}
   policy:
     prediction: {action: open, windows: 2, of: 3}
-    performance: {action: open, windows: 2, of: 3}
+    performance: {action: open}
   governor: {cooldown: 1d, daily_budget: 2, first_back_off: 1d}
   retrain: {schedule: "0 3 1 * *"}
 """
@@ -902,13 +902,13 @@ def test_old_data_opens_an_episode_only_where_newer_data_is_there(shop: Shop) ->
     declared = DriftMonitorDeclaration(
         model="shop", logs_since=FIRST_DAY.date(), policy=DriftPolicy(age=AgeRule(action="open"))
     )
-    label_key = asset_key("dataset", "shop")
+    monitored = Monitored("shop", "shop", "shop", 0.0, "")
     later = shop.now + 100 * DAY
     answers = served(shop.instance, shop.registry, model="shop", deployment="shop")
 
-    nothing_newer = decision_now(shop.instance, answers, declared, label_key, later)
+    nothing_newer = decision_now(shop.instance, answers, declared, monitored, later)
     shop.labels(visits(shop.now))
-    newer = decision_now(shop.instance, answers, declared, label_key, later)
+    newer = decision_now(shop.instance, answers, declared, monitored, later)
 
     assert (nothing_newer.action, newer.action) == ("inconclusive", "open")
     assert "days old, 45 are allowed" in newer.reason

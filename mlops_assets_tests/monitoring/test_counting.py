@@ -24,7 +24,7 @@ from serve.schema import FeatureSpec
 
 ROWS = 203
 WEEK = Window(datetime(2013, 4, 1, tzinfo=UTC), datetime(2013, 4, 8, tzinfo=UTC))
-TEST = DriftTest(level=0.01, min_rows=50)
+TEST = DriftTest.at_level(0.01, min_rows=50)
 
 
 def window(seed: int, rows: int) -> tuple[pd.DataFrame, np.ndarray, np.ndarray]:

@@ -70,7 +70,7 @@ def assessed(
 ) -> WindowDrift:
     week = Window(datetime(2013, 7, 1, tzinfo=UTC), datetime(2013, 7, 8, tzinfo=UTC))
     given = Answers(features, scores, target)
-    return assess_window(reference, week, given, version="v7", test=DriftTest(level, min_rows))
+    return assess_window(reference, week, given, version="v7", test=DriftTest.at_level(level, min_rows))
 
 
 def of(found: WindowDrift, name: str) -> ColumnDrift:
@@ -171,11 +171,15 @@ def test_a_column_that_became_constant_is_said(reference: DriftReference) -> Non
     assert column.note == "every value is 20"
 
 
-def test_a_constant_reference_drifts_with_the_first_other_value(reference: DriftReference) -> None:
+def test_a_constant_reference_drifts_with_values_that_matter_and_not_with_the_first_other_one(
+    reference: DriftReference,
+) -> None:
     same = of(assessed(reference, rows(500, 4)), "fixed")
     assert (same.drifted, same.severity) == (False, 0.0)
     frame = rows(500, 4)
     frame.loc[0, "fixed"] = 0.5
+    assert of(assessed(reference, frame), "fixed").drifted is False
+    frame.loc[:49, "fixed"] = 0.5
     assert of(assessed(reference, frame), "fixed").drifted is True
 
 

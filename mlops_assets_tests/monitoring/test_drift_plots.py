@@ -49,7 +49,7 @@ def window(reference: DriftReference, week: int, frame: pd.DataFrame) -> WindowD
         Window(start, start + timedelta(weeks=1)),
         Answers(frame),
         version="v1",
-        test=DriftTest(level=0.01, min_rows=100),
+        test=DriftTest.at_level(0.01, min_rows=100),
     )
 
 

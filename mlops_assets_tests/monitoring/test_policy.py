@@ -4,6 +4,7 @@ import json
 from dataclasses import asdict, replace
 from datetime import UTC, datetime, timedelta
 
+import numpy as np
 import pytest
 from pydantic import ValidationError
 
@@ -45,8 +46,10 @@ def drift(week: int, *drifted: Role, judged: bool = True, version: str = "v7") -
 
 
 def performance(
-    week: int, low: float | None, *, status: str = "judged", variant: str = "champion"
+    week: int, loss: float | None, *, status: str = "judged", variant: str = "champion"
 ) -> WindowPerformance:
+    """A window by whose end a ``loss`` had added up, if it is above 0; None: there is no reference."""
+    lost = loss is not None and loss > 0
     return WindowPerformance(
         *times(week),
         "v7",
@@ -58,8 +61,15 @@ def performance(
         reason="labels may come until Thursday" if status == "waiting" else "judged",
         metric="skill",
         value=0.08,
-        loss=0.03 if low is not None else None,
-        loss_low=low,
+        loss=0.03 if loss is not None else None,
+        loss_low=-0.1 if loss is not None else None,
+        days={"skill": (0.1, 0.06)},
+        accumulated=None if loss is None else 2.0 if lost else 0.1,
+        accumulated_since=times(week - 1)[1] if lost else None,
+        accumulated_loss=loss if lost else None,
+        accumulated_reason="skill is 0.0800 on the last 14 days"
+        if lost
+        else "evidence of a lasting loss: 10 %",
     )
 
 
@@ -72,6 +82,10 @@ def test_a_rule_that_can_never_agree_and_an_unknown_metric_are_refused() -> None
         SignalRule(windows=4, of=3)
     with pytest.raises(ValidationError, match="Unknown metric 'auc'"):
         PerformanceRule(metric="auc")
+    with pytest.raises(ValidationError, match="performance has no windows: evidence adds up"):
+        DriftPolicy.model_validate({"performance": {"windows": 2}})
+    with pytest.raises(ValidationError, match="declare false_alarms_per_year"):
+        DriftPolicy.model_validate({"false_alarm_rate": 0.01})
     with pytest.raises(ValidationError, match="Extra inputs"):
         DriftPolicy.model_validate({"prediction": {"metric": "skill"}})
 
@@ -131,11 +145,83 @@ def test_a_window_that_is_not_judged_counts_neither_way() -> None:
 def test_a_proven_loss_opens_whatever_the_inputs_do() -> None:
     found = drift_verdict(POLICY, [drift(0), drift(1)], [performance(0, 0.01), performance(1, 0.004)])
     assert found.action == "open"
-    assert found.reason == (
-        "performance was lost in 2 of 2 judged windows (skill worse by 0.0300, at least 0.0040)"
+    assert found.reason == "performance fell: skill is 0.0800 on the last 14 days"
+    assert found.evidence_since == times(0)[1]
+    state = next(one for one in found.signals if one.name == "performance")
+    assert state.scores == {"skill": 0.08} and (state.agreeing, state.judged, state.of) == (1, 2, 1)
+
+
+def test_one_window_worse_than_the_baseline_opens_whatever_the_reference_says() -> None:
+    hopeless = replace(
+        performance(1, 0.0),
+        below_baseline=0.12,
+        baseline="log_loss 1.4000 against 0.5300 of the baseline",
     )
-    state = found.signals[-1]
-    assert state.scores == {"skill": 0.08} and (state.agreeing, state.judged, state.of) == (2, 2, 3)
+    found = drift_verdict(POLICY, [], [performance(0, 0.0), hopeless])
+    assert found.action == "open" and found.evidence_since == times(1)[1]
+    assert found.reason == (
+        "answers are worse than the baseline: log_loss 1.4000 against 0.5300 of the baseline, at least "
+        "0.1200 worse"
+    )
+    recovered = drift_verdict(POLICY, [], [hopeless, performance(2, 0.0)])
+    assert action_of(recovered, "performance") == "quiet"
+
+
+def test_drifted_predictions_open_only_where_labels_cannot_tell() -> None:
+    drifted = [drift(0, "prediction"), drift(1, "prediction")]
+    told = [performance(0, 0.0), performance(1, 0.0)]
+    found = drift_verdict(POLICY, drifted, told)
+    assert found.action == "warn" and "labels of these windows decide" in found.reason
+    awaited = drift_verdict(POLICY, drifted, [told[0], performance(1, None, status="waiting")])
+    assert action_of(awaited, "prediction") == "inconclusive" and awaited.action != "open"
+    unlabelled = drift_verdict(POLICY, drifted, [told[0], performance(1, None, status="unlabelled")])
+    assert unlabelled.action == "open" and "labels cannot tell" in unlabelled.reason
+    eager = DriftPolicy.model_validate({"prediction": {"action": "open"}})
+    assert drift_verdict(eager, drifted, told).action == "open"
+
+
+def unlearned(week: int, share: float, rows: int = 1000) -> WindowDrift:
+    columns = (
+        ColumnDrift("z", "feature", (Score("psi", 0.0, 0.1),), False, 0.0, unlearned=share),
+        ColumnDrift("old", "feature", (Score("psi", 0.0, 0.1),), False, 0.0, unlearned=None),
+    )
+    return WindowDrift(*times(week), "v7", rows, True, "rows", columns)
+
+
+def test_values_the_model_cannot_have_learned_warn_until_there_is_something_to_learn_from() -> None:
+    rows = [unlearned(0, 0.0), unlearned(1, 0.3), unlearned(2, 0.3)]
+    first = drift_verdict(POLICY, rows[:2], [performance(1, 0.0)])
+    assert first.action == "warn" and first.evidence_since is None
+    assert first.reason == (
+        "the model cannot have learned from z: 30% of the answers have values of z that its training rows "
+        "did not have; 294 labelled answers to learn from, 500 are needed"
+    )
+    told = [performance(1, 0.0), performance(2, 0.0)]
+    assert drift_verdict(POLICY, rows, told).action == "open"
+    # Of the newest week a training learns nothing.
+    assert drift_verdict(POLICY, rows, told, held_out=timedelta(days=7)).action == "warn"
+    unlabelled = [performance(1, None, status="unlabelled"), performance(2, None, status="unlabelled")]
+    assert drift_verdict(POLICY, rows, unlabelled).action == "warn"
+
+
+def test_a_few_odd_values_are_no_news() -> None:
+    found = drift_verdict(POLICY, [unlearned(0, 0.04), unlearned(1, 0.04)], [])
+    assert action_of(found, "unlearned") == "quiet"
+
+
+@pytest.mark.parametrize(("windows", "of"), [(1, 1), (2, 3), (2, 4), (3, 3)])
+def test_a_rule_shows_by_chance_as_often_a_year_as_declared(windows: int, of: int) -> None:
+    random, years, rate = np.random.default_rng(1), 20_000, 0.25
+    level = SignalRule(windows=windows, of=of).level(rate, timedelta(days=7))
+    shows = random.random(round(years * 365 / 7)) < level
+    agreeing = np.convolve(shows, np.ones(of))[: len(shows)]
+    alarms = (shows & (agreeing >= windows)).sum()
+    assert 0.75 * rate <= alarms / years <= 1.05 * rate
+
+
+def test_the_level_of_a_window_follows_from_its_length() -> None:
+    assert POLICY.level(timedelta(days=7)) == pytest.approx(0.5 * 7 / 365)
+    assert POLICY.levels(timedelta(days=1))["prediction"] < POLICY.levels(timedelta(days=7))["prediction"]
 
 
 def test_a_loss_within_min_loss_or_without_a_bound_does_not_count() -> None:
@@ -157,7 +243,7 @@ def test_quiet_says_what_could_not_be_judged() -> None:
 
 
 def test_an_ignored_signal_leads_to_nothing() -> None:
-    policy = DriftPolicy(prediction=SignalRule(action="ignore"))
+    policy = DriftPolicy.model_validate({"prediction": {"action": "ignore"}})
     assert (
         drift_verdict(policy, [drift(week, "prediction") for week in range(3)], []).action == "inconclusive"
     )
@@ -171,8 +257,9 @@ def test_an_ignored_signal_leads_to_nothing() -> None:
 def test_the_evidence_counts_from_the_oldest_window_that_is_needed() -> None:
     found = drift_verdict(POLICY, [drift(week, "prediction") for week in range(3)], [])
     assert found.evidence_since == times(1)[1]
+    eager = DriftPolicy.model_validate({"prediction": {"action": "open"}})
     both = drift_verdict(
-        POLICY, [drift(week, "prediction") for week in range(3)], [performance(0, 0.1), performance(1, 0.1)]
+        eager, [drift(week, "prediction") for week in range(3)], [performance(0, 0.1), performance(1, 0.1)]
     )
     assert both.evidence_since == times(1)[1]
 

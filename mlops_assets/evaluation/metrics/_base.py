@@ -53,6 +53,10 @@ class Metric(ABC):
         found = self._value(_bounded(target), _bounded(scores))
         return found if found is not None and math.isfinite(found) else None
 
+    def signed_value(self, target: Array, scores: Array) -> float | None:
+        """The same with the side on which scores are wrong; no other than ``value`` where there is none."""
+        return self.value(target, scores)
+
     @abstractmethod
     def _value(self, target: Array, scores: Array) -> float | None:
         """The same of at least one row, with numbers that can be squared."""

@@ -18,5 +18,10 @@ class Bias(Metric):
     needs_probabilities: ClassVar[bool] = True
     two_sided: ClassVar[bool] = True
 
+    def signed_value(self, target: Array, scores: Array) -> float | None:
+        """Above zero where scores are too high."""
+        distance = self.value(target, scores)
+        return None if distance is None else math.copysign(distance, float(scores.mean() - target.mean()))
+
     def _value(self, target: Array, scores: Array) -> float | None:
         return abs(float(scores.mean()) - float(target.mean()))

@@ -90,6 +90,8 @@ class Detector(ABC):
     """Whether it decides about a column. One that does not is shown only, and costs the others no level."""
     needs_order: ClassVar[bool] = False
     """Whether it is for numbers only."""
+    smallest: ClassVar[float] = 0.0
+    """The smallest distance that matters: no threshold lies below it, however large a window is."""
 
     @abstractmethod
     def score(self, compared: Compared) -> float | None:

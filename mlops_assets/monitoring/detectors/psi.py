@@ -24,4 +24,6 @@ class Psi(BinnedDetector):
     """Decides, of numbers and of categories."""
 
     name: ClassVar[str] = "psi"
+    # Of normal values, a shift of an eighth of a standard deviation; conventionally 0.1 is a small change.
+    smallest: ClassVar[float] = 0.02
     divergence: ClassVar[Callable[[Counts, Counts], Floats]] = staticmethod(psi)

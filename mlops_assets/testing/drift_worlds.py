@@ -2,7 +2,7 @@
 
 Belongs here: histories drawn from a known relation of inputs and label, row by row, and what a model that
 learned the time before says. Does not belong here: how they are judged (``monitoring/``), how often a rule
-is right on them (``bench/worlds.py``).
+is right on them (``bench/drift.py``).
 
 Every world has days that differ: how strongly the label follows ``x`` is drawn anew each day. So the skill of
 one day lies about .4 from that of another while nothing changes, and no week proves a loss of .5 by itself.

@@ -1,8 +1,8 @@
 """A deployment as its users see it: assets, the sensor, a person's decisions, against real gateways.
 
 Belongs here: that deployment with its registry, cluster, instance and clock, as fixtures of pytest. Does not
-belong here: what it is asserted to do (tests). A test module, or the the tests that share it of a folder, imports the
-fixtures ``cluster``, ``serve_client``, ``empty_store``, ``steps`` and ``world`` by name; one that gives its
+belong here: what it is asserted to do (tests). A test module, or the fixtures of a folder of tests, imports
+``cluster``, ``serve_client``, ``empty_store``, ``steps`` and ``world`` by name; one that gives its
 own ``cluster`` and ``serve_client`` has the same world on another cluster.
 """
 

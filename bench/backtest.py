@@ -22,7 +22,7 @@ from rich.table import Table
 from bench.walk_forward import dataset, declarations
 from mlops_assets import environment
 from mlops_assets.assets.backtest import monitoring_of, overridden, recipe_of
-from mlops_assets.backtest.replay import Monitoring, ReplayedUseCase, regimes, replay
+from mlops_assets.backtest.replay import REGIMES, Monitoring, ReplayedUseCase, regimes, replay
 from mlops_assets.backtest.report import (
     backtest_plot,
     calendar_rows,
@@ -30,6 +30,7 @@ from mlops_assets.backtest.report import (
     conclusion,
     month_rows,
     retrain_rows,
+    trade_rows,
 )
 from mlops_assets.backtest.trainings import History, Recipe, RowKeys, make_history
 from mlops_assets.defs.flights.features import arrived_late, flight_features
@@ -42,8 +43,6 @@ from mlops_assets.features.view import compute
 from mlops_assets.training.training_set import LABEL
 
 ALL = ("never", "monthly", "four_weekly", "weekly", "weekly_ungated", "drift")
-CALENDAR = "calendar"
-"""It needs a schedule: ``--monitor '{"retrain": {"schedule": "0 3 1 * *"}}'``, where none is declared."""
 START, END = datetime(2013, 4, 1, tzinfo=UTC), datetime(2014, 1, 1, tzinfo=UTC)
 LABELS_AFTER = timedelta(days=1)
 """A day's outcomes arrive one day after its end, as in ``make loop``."""
@@ -103,9 +102,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Prints the comparison."""
     parser = argparse.ArgumentParser(prog="python -m bench.backtest", description=__doc__.split("\n")[0])
     parser.add_argument("--json", action="store_true", help="print JSON instead of tables")
-    parser.add_argument(
-        "--regime", action="append", choices=(*ALL, CALENDAR), help="only these (default: all)"
-    )
+    parser.add_argument("--regime", action="append", choices=tuple(REGIMES), help="only these (default: all)")
     parser.add_argument("--monitor", default="", help="JSON over the declared drift monitor")
     parser.add_argument("--plot", type=Path, help="write the plot here (PNG)")
     chosen = parser.parse_args(arguments)
@@ -127,6 +124,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         return
     for title, rows in (
         ("Regimes", comparison_rows(found)),
+        ("What the rate of false alarms trades", trade_rows(found)),
         ("Months", month_rows(found)),
         ("Retrains on drift", retrain_rows(found)),
         ("What the calendar asked for", calendar_rows(found)),

@@ -50,7 +50,8 @@ class BacktestConfig(dg.Config):
     until: str = Field(default="", description="The day after the last; empty: as far as outcomes are known.")
     regimes: list[str] = Field(
         default=[],
-        description="never, monthly, four_weekly, weekly, weekly_ungated, calendar, drift; none: never, "
+        description="never, monthly, four_weekly, weekly, weekly_ungated, calendar, drift, and drift at "
+        "another rate of false alarms per year: drift_0.2, drift_0.5, drift_1, drift_2. Empty: never, "
         "monthly, weekly, drift, and calendar where the monitor declares one.",
     )
     monitor: str = Field(
@@ -213,6 +214,7 @@ def backtest_metadata(found: "Backtest") -> dict[str, Any]:
         conclusion,
         month_rows,
         retrain_rows,
+        trade_rows,
     )
 
     return {
@@ -220,6 +222,7 @@ def backtest_metadata(found: "Backtest") -> dict[str, Any]:
         "comparison": dg.MetadataValue.md(markdown_table(comparison_rows(found))),
         "quality_over_time": image(backtest_plot(found)),
         "retrains": dg.MetadataValue.md(markdown_table(retrain_rows(found))),
+        "trade": dg.MetadataValue.md(markdown_table(trade_rows(found))),
         "calendar": dg.MetadataValue.md(markdown_table(calendar_rows(found))),
         "months": dg.MetadataValue.md(markdown_table(month_rows(found))),
         "first_model": found.first,

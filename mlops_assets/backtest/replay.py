@@ -73,12 +73,24 @@ class Regime:
     00:00 UTC; calendar: when the monitor's calendar asks and its governor grants.
 
     ``gated`` False: every retrained model answers, whatever its verdict at the gate.
+    ``false_alarms_per_year``: of a drift-triggered regime, in the place of the declared policy's.
     """
 
     name: str
     schedule: Schedule
     gated: bool = True
+    false_alarms_per_year: float | None = None
 
+    def policy(self, declared: DriftPolicy) -> DriftPolicy:
+        """The declared policy, with the regime's rate of false alarms where it has one."""
+        if self.false_alarms_per_year is None:
+            return declared
+        rate = {"false_alarms_per_year": self.false_alarms_per_year}
+        return DriftPolicy.model_validate({**declared.model_dump(), **rate})
+
+
+TRADED: Mapping[str, float] = {f"drift_{rate:g}": rate for rate in (0.2, 0.5, 1.0, 2.0)}
+"""Regimes that are drift at another rate of false alarms per year, to show what that setting trades."""
 
 REGIMES: Mapping[str, Regime] = {
     one.name: one
@@ -90,6 +102,7 @@ REGIMES: Mapping[str, Regime] = {
         Regime("weekly_ungated", "weekly", gated=False),
         Regime("calendar", "calendar"),
         Regime("drift", "drift"),
+        *(Regime(name, "drift", false_alarms_per_year=rate) for name, rate in TRADED.items()),
     )
 }
 DEFAULT_REGIMES = ("never", "monthly", "weekly", "drift")
@@ -381,7 +394,8 @@ class _RegimeRun:
 
     def __init__(self, regime: Regime, shared: _Shared) -> None:
         self.regime, self.history, self.trainings = regime, shared.history, shared.trainings
-        self.monitoring, self.report = shared.monitoring, shared.report
+        declared, self.report = shared.monitoring, shared.report
+        self.monitoring = replace(declared, policy=regime.policy(declared.policy))
         self.start, self.end = shared.start, shared.end
         self.served = _Served("v1", shared.first, shared.start)
         self.versions, self.challenger = 1, shared.first

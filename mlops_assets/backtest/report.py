@@ -8,7 +8,7 @@ Belongs here: table rows and PNG bytes of a backtest. Does not belong here: repl
 from datetime import datetime, timedelta
 from typing import Any
 
-from mlops_assets.backtest.replay import SHOWN, Backtest, RegimeReplay
+from mlops_assets.backtest.replay import REGIMES, SHOWN, TRADED, Backtest, RegimeReplay
 from mlops_assets.evaluation.drawing import COLOURS, FAINT, INK, blank, dress, legend, png
 from mlops_assets.evaluation.metrics import metric
 
@@ -29,7 +29,7 @@ def comparison_rows(found: Backtest) -> list[dict[str, str]]:
             "promoted": str(one.count("promoted")),
             "rejected": str(one.count("rejected")),
             "inconclusive": str(one.count("inconclusive")),
-            "episodes": str(len(one.episodes)) if one.regime == "drift" else "",
+            "episodes": str(len(one.episodes)) if _by_drift(one) else "",
             "median days to detect": "" if one.delay_days is None else f"{one.delay_days:.0f}",
             "mean data age, days": f"{one.data_age_days:.0f}",
         }
@@ -93,6 +93,31 @@ def calendar_rows(found: Backtest) -> list[dict[str, str]]:
 
 def _refusals(one: RegimeReplay) -> list[tuple[str, str]]:
     return [(at, reason) for at, action, reason in one.decisions if action == "refuse"]
+
+
+def trade_rows(found: Backtest) -> list[dict[str, str]]:
+    """What the rate of false alarms trades: one row per rate that was replayed, and one for never retraining.
+
+    Empty where no rate was replayed.
+    """
+    if not any(one.regime in TRADED for one in found.replays):
+        return []
+    return [
+        {
+            "false alarms per year": f"{TRADED[one.regime]:g}" if one.regime in TRADED else one.regime,
+            "episodes": str(len(one.episodes)),
+            "median days to detect": "" if one.delay_days is None else f"{one.delay_days:.0f}",
+            "retrains": str(len(one.retrains)),
+            "passed the gate": str(one.count("promoted")),
+            **{f"mean {name}": _number(one.mean(name)) for name in SHOWN[found.task]},
+        }
+        for one in found.replays
+        if one.regime in TRADED or one.regime == "never"
+    ]
+
+
+def _by_drift(one: RegimeReplay) -> bool:
+    return one.regime in REGIMES and REGIMES[one.regime].schedule == "drift"
 
 
 def conclusion(found: Backtest) -> str:
@@ -184,6 +209,8 @@ def _gains(one: RegimeReplay, never: RegimeReplay, name: str) -> list[float]:
 
 
 def _words(regime: str) -> str:
+    if regime in TRADED:
+        return f"drift, {TRADED[regime]:g} false alarms a year"
     return regime.replace("_ungated", ", not gated").replace("_", "-")
 
 

@@ -113,8 +113,18 @@ def _json_object(name: str, text: str) -> dict[str, Any]:
     return found
 
 
+def regimes_asked_for(names: Sequence[str], *, trade: bool) -> list[str]:
+    """The regimes to replay: the named ones, and with ``trade`` drift at several rates; none: the default.
+
+    With ``trade`` alone, never retraining stands beside them: what every rate is to be better than.
+    """
+    from mlops_assets.backtest.replay import TRADED
+
+    return [*(names or ["never"]), *TRADED] if trade else list(names)
+
+
 def print_backtest(found: "Backtest", run_id: str) -> None:
-    """The comparison, the months, the retrains of drift and of the calendar as tables."""
+    """The comparison, what a setting trades, the months, and the retrains of drift and calendar as tables."""
     from rich.console import Console
 
     from mlops_assets.backtest.report import (
@@ -123,11 +133,13 @@ def print_backtest(found: "Backtest", run_id: str) -> None:
         conclusion,
         month_rows,
         retrain_rows,
+        trade_rows,
     )
 
     console = Console()
     for title, rows in (
         ("Regimes", comparison_rows(found)),
+        ("What the rate of false alarms trades", trade_rows(found)),
         ("Months", month_rows(found)),
         ("Retrains on drift", retrain_rows(found)),
         ("What the calendar asked for", calendar_rows(found)),

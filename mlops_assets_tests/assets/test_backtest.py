@@ -18,7 +18,7 @@ from mlops_assets import instance as dagster_instance
 from mlops_assets.asset_keys import asset_key
 from mlops_assets.assets.backtest import monitoring_of, overridden, recipe_of
 from mlops_assets.backtest.trainings import Recipe, RowKeys, Trainings, make_history
-from mlops_assets.commands.backtesting import overrides, run_backtest
+from mlops_assets.commands.backtesting import overrides, regimes_asked_for, run_backtest
 from mlops_assets.documents.drift_monitor import DriftMonitorDeclaration
 from mlops_assets.documents.model import ModelDeclaration
 from mlops_assets.errors import DataError, DeclarationError, UnknownName
@@ -228,6 +228,14 @@ def test_overrides_change_what_they_name_and_nothing_else() -> None:
     assert (changed.policy.prediction.windows, changed.policy.prediction.of) == (1, 3)
     assert changed.policy.performance.action == "open" and changed.governor == MONITOR.governor
     assert overridden(MONITOR, "") is MONITOR and overrides("", "") == ""
+
+
+def test_the_trade_stands_beside_the_named_regimes_or_beside_never() -> None:
+    rates = ["drift_0.2", "drift_0.5", "drift_1", "drift_2"]
+    assert regimes_asked_for((), trade=True) == ["never", *rates]
+    assert regimes_asked_for(("weekly",), trade=True) == ["weekly", *rates]
+    assert regimes_asked_for(("weekly",), trade=False) == ["weekly"]
+    assert regimes_asked_for((), trade=False) == []
 
 
 def test_a_schedule_at_the_prompt_is_the_calendar_that_is_replayed() -> None:

@@ -11,6 +11,7 @@ import pandas as pd
 import pytest
 
 from mlops_assets.backtest.replay import (
+    TRADED,
     Backtest,
     Calendar,
     Monitoring,
@@ -26,6 +27,7 @@ from mlops_assets.backtest.report import (
     conclusion,
     month_rows,
     retrain_rows,
+    trade_rows,
 )
 from mlops_assets.backtest.trainings import History, Recipe, RowKeys, Trainings, make_history
 from mlops_assets.errors import DataError, UnknownName
@@ -60,13 +62,18 @@ RECIPE = Recipe(
 )
 
 
-def tables(*, days: int = 140, turns: bool = True, seed: int = 1) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Visits of ``days`` days and whether they bought; one in forty never says."""
+def tables(
+    *, days: int = 140, turns: bool = True, turned_to: float = -1.0, seed: int = 1
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Visits of ``days`` days and whether they bought; one in forty never says.
+
+    ``turned_to``: what the effect of age is multiplied by from the turn on.
+    """
     random = np.random.default_rng(seed)
     count = days * PER_DAY
     at = pd.Timestamp(FIRST) + pd.to_timedelta(np.sort(random.uniform(0, days * 1440, count)), unit="min")
     age, spent = random.normal(40, 10, count), random.exponential(30, count)
-    sign = np.where(turns & (at >= pd.Timestamp(TURN)), -1.0, 1.0)
+    sign = np.where(turns & (at >= pd.Timestamp(TURN)), turned_to, 1.0)
     chance = 1 / (1 + np.exp(-(sign * (age - 40) / 6 + (spent - 30) / 60)))
     visits = pd.DataFrame(
         {"visit": [f"v{number:06}" for number in range(count)], "at": at, "age": age, "spent": spent}
@@ -159,7 +166,8 @@ def test_a_first_model_needs_days_to_train_on_beside_those_it_is_judged_on() -> 
 
 def test_an_unknown_regime_is_named_with_the_known_ones() -> None:
     with pytest.raises(
-        UnknownName, match=r"'yearly'\. Allowed: calendar, drift, four_weekly, monthly, never, weekly"
+        UnknownName,
+        match=r"'yearly'\. Allowed: calendar, drift, drift_0\.2, drift_0\.5, drift_1, drift_2, four_w",
     ):
         regimes(["never", "yearly"])
 
@@ -285,6 +293,37 @@ def test_the_report_says_what_the_calendar_asked_for() -> None:
     ]
     assert found.monitoring["schedule"] == "0 3 1 * *"
     assert Backtest.from_dict(found.to_dict()) == found and calendar_rows(replace(found, replays=())) == []
+
+
+def test_what_the_rate_of_false_alarms_trades_is_one_table() -> None:
+    """Age counts for three quarters of what it did: enough to be seen, and not at once."""
+    history, said = history_of(*tables(days=200, turned_to=0.75)), []
+    found = replay(
+        ReplayedUseCase(history, RECIPE, MONITORING),
+        regimes(["never", *TRADED]),
+        start=START,
+        end=FIRST + timedelta(days=160),
+        report=said.append,
+    )
+    rows = trade_rows(found)
+    assert [row["false alarms per year"] for row in rows] == ["never", "0.2", "0.5", "1", "2"]
+    assert [row["retrains"] for row in rows] == [str(len(one.retrains)) for one in found.replays]
+    assert rows[0]["episodes"] == "0" and all(int(row["episodes"]) >= 1 for row in rows[1:])
+    delays = [int(row["median days to detect"]) for row in rows[1:]]
+    assert delays == sorted(delays, reverse=True) and delays[0] > delays[-1]
+    assert {row["regime"] for row in comparison_rows(found)} >= {"drift, 0.2 false alarms a year"}
+    # One training serves every rate that asks on the same day after the same change.
+    retrains = sum(len(one.retrains) for one in found.replays)
+    assert sum(line.startswith("trained ") for line in said) < 1 + retrains
+    assert trade_rows(replace(found, replays=found.replays[:1])) == []
+
+
+def test_a_traded_rate_takes_the_place_of_the_declared_one_and_nothing_else() -> None:
+    declared = DriftPolicy(age=AgeRule(action="open"))
+    assert regimes(["drift"])[0].policy(declared) is declared
+    for name, rate in TRADED.items():
+        policy = regimes([name])[0].policy(declared)
+        assert policy == DriftPolicy(age=AgeRule(action="open"), false_alarms_per_year=rate)
 
 
 def test_only_a_regime_without_a_gate_lets_everything_answer(turned: Backtest) -> None:

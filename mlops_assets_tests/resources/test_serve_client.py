@@ -63,9 +63,9 @@ def client(cluster: SmallCluster, tmp_path: Path) -> ServeClient:
 def test_a_request_reads_no_certificates_once_they_are_known(
     client: ServeClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    client.applications()
+    client.target.applications()
     monkeypatch.setattr(ssl, "create_default_context", lambda *_, **__: pytest.fail("read again"))
-    assert client.applications()
+    assert client.target.applications()
     assert client.evidence("flights").revision == 1
 
 

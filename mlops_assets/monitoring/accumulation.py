@@ -41,11 +41,15 @@ KEPT_STARTS = 13
 _GRID = np.linspace(-9.0, 9.0 + max(SHIFTS), 2_001)
 
 
+Capital = Mapping[int, float]
+"""What each followed start has, by the place of its window."""
+
+
 @dataclass(frozen=True)
 class AddedUp:
     """What had added up by the end of a window.
 
-    ``value``: the largest sum of a day of the window, 1 to be expected per start; ``since``: the place of the
+    ``value``: the sum on the window's best day, 1 to be expected per start; ``since``: the place of the
     newest window whose start, together with all later ones, brings the sum to the limit; None below it.
     """
 
@@ -61,56 +65,67 @@ def limit(windows_per_year: float, false_alarms_per_year: float) -> float:
 def accumulate(
     measures: Mapping[str, tuple[float, Floats, Sequence[Floats]]], limit: float
 ) -> list[tuple[AddedUp, Mapping[str, float]]]:
-    """Per window the evidence of all measures together, and that of each one alone (as ``value``).
+    """Per window the evidence of all measures together, and that of each one alone on the same day.
 
     ``measures``: by name the share of the capital (they add up to 1), the days before the first window, and
     the days of every window, higher is worse. A window without days of a measure adds nothing to it. All
-    measures have the same windows. Of fewer than two days before, nothing can be told: no evidence (0.0 plus
-    what later windows say of each other).
+    measures have the same windows. The first day of all has no day to be worse than, and proves nothing.
     """
-    paths = {name: (share, _path(before, windows)) for name, (share, before, windows) in measures.items()}
-    count = max((len(path) for _, path in paths.values()), default=0)
-    found: list[tuple[AddedUp, Mapping[str, float]]] = []
-    for place in range(count):
-        starts: dict[int, float] = {}
-        for share, path in paths.values():
-            for start, value in path[place].items():
-                starts[start] = starts.get(start, 0.0) + share * value
-        total, since = 0.0, None
-        for start in sorted(starts, reverse=True):
-            total += starts[start]
-            if since is None and total >= limit:
-                since = start
-        alone = {name: sum(path[place].values()) for name, (_, path) in paths.items()}
-        found.append((AddedUp(total, since), alone))
-    return found
+    shares = {name: share for name, (share, _, _) in measures.items()}
+    paths = {name: _path(before, windows) for name, (_, before, windows) in measures.items()}
+    count = max((len(path) for path in paths.values()), default=0)
+    return [
+        _added_up({name: path[place] for name, path in paths.items()}, shares, limit)
+        for place in range(count)
+    ]
 
 
-def _path(before: Floats, windows: Sequence[Floats]) -> list[dict[int, float]]:
-    """Per window the capital of each followed start (by place of its window), on the window's best day."""
+def _added_up(
+    paths: Mapping[str, Sequence[Capital]], shares: Mapping[str, float], limit: float
+) -> tuple[AddedUp, Mapping[str, float]]:
+    """What had added up on the best day of a window: the measures of one day, never the best of each."""
+    days = max(len(path) for path in paths.values())
+    # A measure with fewer days than others stays what it was after its last one.
+    by_day = [{name: path[min(day, len(path) - 1)] for name, path in paths.items()} for day in range(days)]
+    best = max(by_day, key=lambda day: sum(shares[name] * sum(held.values()) for name, held in day.items()))
+    starts: dict[int, float] = {}
+    for name, held in best.items():
+        for start, value in held.items():
+            starts[start] = starts.get(start, 0.0) + shares[name] * value
+    total, since = 0.0, None
+    for start in sorted(starts, reverse=True):
+        total += starts[start]
+        if since is None and total >= limit:
+            since = start
+    return AddedUp(total, since), {name: sum(held.values()) for name, held in best.items()}
+
+
+def _path(before: Floats, windows: Sequence[Floats]) -> list[list[Capital]]:
+    """Per window, what each followed start has after each day; of one without days, what it had before."""
     seen = sorted(float(one) for one in before)
     capital: dict[int, Floats] = {}
     age: dict[int, int] = {}
-    found = []
+    found: list[list[Capital]] = []
     for place, days in enumerate(windows):
-        best: dict[int, float] = {start: float(one.mean()) for start, one in capital.items()}
         if len(days):
             capital[place], age[place] = np.ones(len(SHIFTS)), 0
             for start in [one for one in capital if one <= place - KEPT_STARTS]:
                 del capital[start], age[start]
-            best = {}
+        after: list[Capital] = []
         for day in days:
-            rank = len(seen) - bisect_left(seen, float(day)) + 1
             count = len(seen) + 1
+            rank = count - bisect_left(seen, float(day))
             for start in capital:
                 capital[start] = capital[start] * _bet(count, age[start], rank)
                 age[start] += 1
             insort(seen, float(day))
-            now = {start: float(one.mean()) for start, one in capital.items()}
-            if sum(now.values()) >= sum(best.values()):
-                best = now
-        found.append(best)
+            after.append(_held(capital))
+        found.append(after or [_held(capital)])
     return found
+
+
+def _held(capital: Mapping[int, Floats]) -> Capital:
+    return {start: float(one.mean()) for start, one in capital.items()}
 
 
 def _bet(count: int, since: int, rank: int) -> Floats:

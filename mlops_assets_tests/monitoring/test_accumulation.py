@@ -96,6 +96,16 @@ def test_measures_share_the_capital() -> None:
     assert both[-1][1]["b"] > 50 > both[-1][1]["a"]
 
 
+def test_measures_are_added_up_on_the_same_day() -> None:
+    """The best day of each measure by itself would count evidence that was never there together."""
+    before = np.linspace(0.0, 1.0, 20)
+    early, late = np.array([2.0, 3.0, 0.1, 0.1]), np.array([0.5, 0.5, 2.0, 3.0])
+    ((total, alone),) = accumulate({"a": (0.5, before, [early]), "b": (0.5, before, [late])}, 50.0)
+    best = [accumulate({"m": (1.0, before, [days])}, 50.0)[0][0].value for days in (early, late)]
+    assert total.value == pytest.approx(0.5 * alone["a"] + 0.5 * alone["b"])
+    assert total.value < np.mean(best) - 1
+
+
 def test_a_window_without_days_adds_nothing() -> None:
     random = np.random.default_rng(7)
     before, days = random.normal(size=28), random.normal(size=28) + 1

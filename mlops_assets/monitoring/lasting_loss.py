@@ -21,11 +21,11 @@ from mlops_assets.evaluation.metrics import metric as metric_of
 from mlops_assets.monitoring.accumulation import AddedUp, accumulate, limit
 from mlops_assets.monitoring.findings import WindowPerformance
 from mlops_assets.monitoring.performance import PerformanceReference
+from mlops_assets.monitoring.windows import YEAR
 from serve.schema import Task
 
 Floats = NDArray[np.float64]
 
-YEAR = timedelta(days=365)
 DAY = timedelta(days=1)
 
 

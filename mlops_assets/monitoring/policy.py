@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 
 from mlops_assets.errors import DataError, UnknownName
 from mlops_assets.evaluation.metrics import METRICS
+from mlops_assets.monitoring.windows import YEAR
 
 if TYPE_CHECKING:
     from mlops_assets.monitoring.findings import Role, WindowDrift, WindowPerformance
@@ -31,7 +32,6 @@ LARGEST_SCORE = 1e9
 
 LARGEST_LEVEL = 0.2
 """However many false alarms are declared: what shows in every fifth window by chance tells nothing."""
-YEAR = timedelta(days=365)
 
 
 class _Document(BaseModel):

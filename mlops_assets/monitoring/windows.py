@@ -13,6 +13,8 @@ from datetime import UTC, datetime, timedelta
 
 ORIGIN = datetime(1970, 1, 5, tzinfo=UTC)
 """A Monday."""
+YEAR = timedelta(days=365)
+"""The time that rates of false alarms are per."""
 MIN_COVERAGE = 0.6
 """Share of a window that a version has to have answered in for the window to be judged."""
 

@@ -379,6 +379,11 @@ def test_quiet_days_open_nothing(shop: Shop, monkeypatch: pytest.MonkeyPatch) ->
     assert [window["judged"] for window in windows] == [True, True, True]
     judged = [one for one in shop.record("performance").metadata["windows"] if one["status"] == "judged"]
     assert judged and all(one["share"] == 1.0 for one in judged)
+    # Each is held against the baseline and against the days before it, which the record keeps.
+    assert all("of the baseline" in one["baseline"] and one["accumulated"] is not None for one in judged)
+    assert list(shop.record("performance").metadata["days"]["v1"]) == [one["end"] for one in judged]
+    features = [one for one in windows[-1]["columns"] if one["role"] == "feature"]
+    assert features and all(one["unlearned"] is not None for one in features)
     assert shop.staleness("model")[0] == "FRESH"
     assert shop.check("deployment", "served")[0]
     assert shop.alerts() == []

@@ -316,3 +316,57 @@ def test_a_number_without_any_value_in_training_has_a_finding_with_and_without_v
         score = of(found, "x").score("ks")
         assert score is not None and (score.value, score.threshold) == (None, None)
     assert of(with_some, "x").missing_share == 0.9
+
+
+def learned(train: pd.DataFrame, held_out: pd.DataFrame) -> DriftReference:
+    """The reference of a model that was fitted to ``train`` alone."""
+    both = pd.concat([train, held_out], ignore_index=True)
+    fitted = np.arange(len(both)) < len(train)
+    return make_reference(
+        TrainingRows(both, SPECS, None, fitted),
+        held_out=None,
+        task="binary",
+        classes=("no", "yes"),
+        window_days=7,
+    )
+
+
+def test_values_that_the_model_was_not_fitted_to_are_counted() -> None:
+    train = rows(2_000, 1).assign(amount=np.nan)
+    reference = learned(train, rows(500, 2).assign(fixed=2.0))
+    frame = rows(1_000, 3)
+    frame.loc[:299, "fixed"] = 2.0
+    frame.loc[:99, "amount"] = np.nan
+    frame.loc[:199, "shop"] = "east"
+
+    found = assessed(reference, frame)
+
+    assert {name: of(found, name).unlearned for name in ("amount", "fixed", "shop", "member")} == {
+        "amount": 0.9,
+        "fixed": 0.3,
+        "shop": 0.2,
+        "member": 0.0,
+    }
+    assert (
+        "30.0% of the values are other than 1, the only one that the model was trained on"
+        in of(found, "fixed").note
+    )
+    assert (
+        "90.0% of the values are of a column that the model was trained without" in of(found, "amount").note
+    )
+    assert "20.0% of the values are of categories that the model was not trained on" in of(found, "shop").note
+
+
+def test_as_many_new_categories_as_are_usual_are_no_news() -> None:
+    held_out = rows(1_000, 2)
+    held_out.loc[:99, "shop"] = [f"new {number}" for number in range(100)]
+    reference = learned(rows(2_000, 1), held_out)
+    for count, excess in ((100, 0.0), (250, 0.15)):
+        frame = rows(1_000, 3)
+        frame.loc[: count - 1, "shop"] = [f"newer {number}" for number in range(count)]
+        assert of(assessed(reference, frame), "shop").unlearned == pytest.approx(excess)
+
+
+def test_nothing_is_said_of_what_was_learned_where_nobody_noted_it(reference: DriftReference) -> None:
+    frame = rows(1_000, 3).assign(fixed=2.0)
+    assert all(one.unlearned is None for one in assessed(reference, frame).of("feature"))

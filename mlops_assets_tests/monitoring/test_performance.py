@@ -421,3 +421,44 @@ def test_an_endless_error_is_a_proven_loss() -> None:
     )
 
     assert found.status == "judged" and found.loss_low is not None and found.loss_low > 1e29
+
+
+def test_answers_worse_than_the_baseline_are_proven_so_and_better_ones_are_not() -> None:
+    good = flights(np.random.default_rng(11), 2_000)
+    hopeless = good.assign(score=1 - good["score"])
+    for frame, worse in ((good, False), (hopeless, True)):
+        found = judged(frame, baseline=(0.22,))
+        assert found.below_baseline is not None and (found.below_baseline > 0) is worse
+        assert ("worse by at least" in found.reason) is worse
+        assert found.baseline.startswith("log_loss ") and found.baseline.endswith(" of the baseline")
+    assert judged(hopeless).below_baseline is None
+
+
+@pytest.mark.parametrize(("spread", "worse"), [(0.5, False), (3.0, True)])
+def test_numbers_are_held_against_the_mean(spread: float, worse: bool) -> None:
+    random = np.random.default_rng(12)
+    label = random.normal(10.0, 1.0, size=1_400)
+    frame = flights(random, 1_400).assign(label=label, score=label + random.normal(0, spread, size=1_400))
+    found = judged(frame, task="regression", classes=None, baseline=(10.0,))
+    assert found.baseline.startswith("rmse ") and (found.below_baseline > 0) is worse  # type: ignore[operator]
+
+
+@pytest.mark.parametrize(("right", "worse"), [(0.8, False), (0.05, True)])
+def test_classes_are_held_against_their_shares(right: float, worse: bool) -> None:
+    random = np.random.default_rng(13)
+    names, codes = np.array(["a", "b", "c"]), random.integers(0, 3, size=1_400)
+    scores = np.full((1_400, 3), (1 - right) / 2)
+    scores[np.arange(1_400), codes] = right
+    frame = flights(random, 1_400).assign(label=names[codes], scores=list(scores))
+    found = judged(frame, task="multiclass", classes=tuple(names), baseline=(1 / 3, 1 / 3, 1 / 3))
+    assert found.baseline.endswith("against 1.0986 of the baseline")
+    assert (found.below_baseline > 0) is worse  # type: ignore[operator]
+
+
+def test_each_day_of_a_window_says_what_it_says_and_few_days_are_one() -> None:
+    week = judged(flights(np.random.default_rng(14), 1_400), references=REFERENCES)
+    assert {name: len(days) for name, days in week.days.items()} == {"skill": 7, "bias": 7}
+    assert np.mean(week.days["skill"]) == pytest.approx(week.metrics["skill"], abs=0.01)
+    day = judged(flights(np.random.default_rng(15), 1_400, days=1), references=REFERENCES)
+    assert day.days["skill"] == (day.metrics["skill"],)
+    assert {one.metric: len(one.days) for one in REFERENCES}["skill"] == 28

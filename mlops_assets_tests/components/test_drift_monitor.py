@@ -25,7 +25,7 @@ from mlops_assets.documents.drift_monitor import DriftMonitorDeclaration, Retrai
 from mlops_assets.errors import MlopsError
 from mlops_assets.event_log.episode_records import episode_log
 from mlops_assets.event_log.records import Record, latest
-from mlops_assets.event_log.served_state import Monitored, served
+from mlops_assets.event_log.served_state import MONITORED, Monitored, served
 from mlops_assets.monitoring.policy import AgeRule, DriftPolicy
 from mlops_assets.resources.alerts import Alerts
 from mlops_assets.resources.clock import Clock
@@ -384,6 +384,8 @@ def test_quiet_days_open_nothing(shop: Shop, monkeypatch: pytest.MonkeyPatch) ->
     assert list(shop.record("performance").metadata["days"]["v1"]) == [one["end"] for one in judged]
     features = [one for one in windows[-1]["columns"] if one["role"] == "feature"]
     assert features and all(one["unlearned"] is not None for one in features)
+    told = shop.definitions.resolve_asset_graph().get(asset_key("drift", "shop")).metadata[MONITORED]
+    assert Monitored(**told).held_out_days == 14
     assert shop.staleness("model")[0] == "FRESH"
     assert shop.check("deployment", "served")[0]
     assert shop.alerts() == []

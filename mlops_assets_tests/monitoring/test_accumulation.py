@@ -119,3 +119,14 @@ def test_a_window_without_days_adds_nothing() -> None:
 def test_there_is_no_evidence_without_days_before() -> None:
     first = evidence(np.empty(0), np.ones(7))[0]
     assert first.value == pytest.approx(1.0) and first.since is None
+
+
+def test_a_bad_day_among_days_that_are_bad_by_now_is_less_surprising() -> None:
+    fresh, later = accumulation._bet(40, 0, 1), accumulation._bet(40, 20, 1)
+    assert (later < fresh).all() and (later > 1).all()
+
+
+def test_only_the_newest_starts_are_followed() -> None:
+    random = np.random.default_rng(10)
+    path = accumulation._path(random.normal(size=14), weeks(random.normal(size=140)))
+    assert list(path[-1][-1]) == list(range(20 - accumulation.KEPT_STARTS, 20))

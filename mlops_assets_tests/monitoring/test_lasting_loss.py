@@ -11,7 +11,12 @@ from mlops_assets.monitoring.drift import Answers, DriftTest, assess_window
 from mlops_assets.monitoring.findings import WindowDrift, WindowPerformance
 from mlops_assets.monitoring.labels import Watermark
 from mlops_assets.monitoring.lasting_loss import LastingLossTest, WindowDays, with_lasting_loss
-from mlops_assets.monitoring.performance import PerformanceTest, performance_references, window_performance
+from mlops_assets.monitoring.performance import (
+    PerformanceReference,
+    PerformanceTest,
+    performance_references,
+    window_performance,
+)
 from mlops_assets.monitoring.policy import DriftPolicy, DriftVerdict, drift_verdict
 from mlops_assets.monitoring.reference import DriftReference, HeldOut, TrainingRows, make_reference
 from mlops_assets.monitoring.windows import Window
@@ -195,3 +200,18 @@ def test_an_unusual_rate_is_said_in_years() -> None:
     assert "evidence that chance gives at most once in 4 years" in last.accumulated_reason
     assert last.accumulated_loss == pytest.approx(0.4, abs=0.1)
     assert replace(last) == WindowPerformance.from_dict(last.to_dict())
+
+
+def test_a_window_under_a_day_is_not_compared_with_days() -> None:
+    (reference,) = (one for one in references_of_skill() if one.metric == "skill")
+    assert len(reference.days) == 14
+    for window, before in ((timedelta(hours=6), 0), (timedelta(days=1), 14), (WEEK, 14)):
+        assert len(LastingLossTest("binary", (reference,), window, 0.5).before("skill")) == before
+
+
+def references_of_skill() -> tuple[PerformanceReference, ...]:
+    random = np.random.default_rng(6)
+    scores, days = random.uniform(0.2, 0.8, size=14 * 96), np.repeat(np.arange(14), 96)
+    return performance_references(
+        "binary", (random.random(len(scores)) < scores).astype(np.float64), scores, days
+    )

@@ -11,8 +11,8 @@ A world begins with ``history_weeks`` weeks to train on; week 0 is the first tha
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,16 +34,6 @@ FOLLOWS, DIFFERS = 3.2, 2.0
 SAID = 1.85
 """How strongly the score of a model that learned all days follows ``x``."""
 CLASSES = ("no", "yes")
-
-
-@dataclass(frozen=True)
-class Day:
-    """One day's rows: features by name, and the strength and offset with which log-odds follow."""
-
-    week: float
-    x: Floats
-    log_odds: Floats
-    columns: Mapping[str, Floats]
 
 
 @dataclass(frozen=True)
@@ -79,11 +69,14 @@ class DriftWorld:
         """
         import pandas as pd
 
-        return pd.concat([self._day(random, day) for day in range(first, last)], ignore_index=True)
+        drawn = [self._day(random, day) for day in range(first, last)]
+        columns = {name: np.concatenate([one[name] for one in drawn]) for name in drawn[0]}
+        day, minute = columns["day"], pd.to_timedelta(columns.pop("minute"), unit="min")
+        at = pd.Timestamp(START) + pd.to_timedelta(day, unit="D") + minute
+        label = np.array(CLASSES, dtype=object)[columns.pop("label")]
+        return pd.DataFrame({**columns, "at": at, "label": label})
 
-    def _day(self, random: np.random.Generator, day: int) -> "pd.DataFrame":
-        import pandas as pd
-
+    def _day(self, random: np.random.Generator, day: int) -> dict[str, NDArray[Any]]:
         week = day / 7
         count = ROWS_A_DAY - (self.drops_a_row and day % 28 == 3)
         x = random.normal(size=count) + self.shift(week)
@@ -95,20 +88,18 @@ class DriftWorld:
             added = added[:count] if isinstance(added, np.ndarray) else added
         strength = self.follows(week) + DIFFERS * random.normal()
         chance = 1 / (1 + np.exp(-(strength * x + added)))
-        label = np.where(random.random(count) < chance, "yes", "no")
-        times = START + timedelta(days=day)
-        return pd.DataFrame(
-            {
-                "x": x,
-                "noise": random.normal(size=count),
-                **columns,
-                "at": pd.Timestamp(times) + pd.to_timedelta(np.arange(count) * 15, unit="min"),
-                "day": day,
-                "label": label.astype(object),
-                "row": day * 1_000 + np.arange(count),
-                "score": 1 / (1 + np.exp(-SAID * x)),
-            }
-        )
+        place = np.arange(count)
+        label = (random.random(count) < chance).astype(np.int64)
+        return {
+            "x": x,
+            "noise": random.normal(size=count),
+            **columns,
+            "minute": place * 15,
+            "day": np.full(count, day),
+            "label": label,
+            "row": day * 1_000 + place,
+            "score": 1 / (1 + np.exp(-SAID * x)),
+        }
 
 
 def _later(before: float, after: float) -> Callable[[float], float]:

@@ -1,13 +1,18 @@
 """How long drift scores take, how often a window without drift alarms, and how much drift is found how soon.
 
 Belongs here: worlds whose windows are drawn afresh, judged by the same functions as in production. Does not
-belong here: the formulas (``mlops_assets/monitoring``), the replay of real months (``bench/backtest.py``).
+belong here: the formulas (``mlops_assets/monitoring``), the replay of real months (``bench/backtest.py``),
+worlds that change while a model answers, and the rules of others on them (``bench/drift_worlds.py``).
 
-``python -m bench.drift`` prints tables, ``--json`` the same numbers; ``--part`` takes one of the three. About
-ten minutes on two cores. Three worlds have no drift: Gaussian columns; flights with their rows shuffled in
-time; and flights whose days are shuffled as wholes, so that a window has whole days in it as a real
-one has. A false episode is a window at which the default policy opens one that it did not want to open
-at the window before.
+``python -m bench.drift`` prints tables, ``--json`` the same numbers; ``--part`` takes one. Without it there
+are speed, false alarms and power, about ten minutes on two cores. ``--part worlds`` takes forty: ``--world
+M2`` takes one, ``--rules`` one side's rules, and ``--kept FOLDER`` keeps alarms there and measures nothing
+twice, so that it can be done in pieces. ``--part tuning`` gives the settings of others' rules, ``--part
+flights_year`` is a real year.
+
+Three worlds have no drift: Gaussian columns; flights with their rows shuffled in time; and flights whose days
+are shuffled as wholes, so that a window has whole days in it as a real one has. A false episode is a window
+at which the default policy opens one that it did not want to open at the window before.
 """
 
 import argparse
@@ -17,8 +22,9 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -54,6 +60,8 @@ START = datetime(2013, 1, 7, tzinfo=UTC)
 CLASSES = ("no", "yes")
 ROLES: tuple[Role, ...] = ("feature", "prediction", "label")
 AUC, LOWER_AUC = 0.74, 0.71
+RULES_COMPARED = ("worlds", "tuning", "flights_year")
+"""Parts that compare our rules with those of others."""
 BASE = -1.3
 """Log-odds of the Gaussian world's label where its signal is zero: about a quarter are positive."""
 
@@ -200,44 +208,51 @@ class Flights:
 # -- one stream of windows ---------------------------------------------------------------------------------
 
 
-def measured(reference: DriftReference, rows: Rows, number: int) -> tuple[WindowDrift, WindowPerformance]:
-    """Both findings of the window of that number."""
+def window_of_week(number: int) -> Window:
+    """The window of that number."""
+    start = START + timedelta(weeks=number)
+    return Window(start, start + timedelta(weeks=1))
+
+
+def drift_of(reference: DriftReference, rows: Rows, number: int) -> WindowDrift:
+    """How the columns of the window of that number differ from the reference."""
+    answers = Answers(rows.features, rows.scores, rows.target)
+    return assess_window(reference, window_of_week(number), answers, version="v1", test=TEST)
+
+
+def performance_of(
+    reference: DriftReference, rows: Rows, number: int, levels: Sequence[float]
+) -> list[WindowPerformance]:
+    """The labelled performance of the window of that number, at each of the levels."""
     import pandas as pd
 
-    start = START + timedelta(weeks=number)
-    window = Window(start, start + timedelta(weeks=1))
-    drift = assess_window(
-        reference,
-        window,
-        Answers(rows.features, rows.scores, rows.target),
-        version="v1",
-        test=TEST,
-    )
-    labels = np.array(CLASSES, dtype=object)[rows.target.astype(int)]
+    window = window_of_week(number)
     joined = pd.DataFrame(
         {
-            "at": pd.Timestamp(start) + pd.to_timedelta(rows.days, unit="D"),
+            "at": pd.Timestamp(window.start) + pd.to_timedelta(rows.days % WEEK, unit="D"),
             "score": rows.scores,
-            "label": labels,
+            "label": np.array(CLASSES, dtype=object)[rows.target.astype(int)],
             "has_keys": True,
         }
     )
-    performance = window_performance(
-        joined,
-        window,
-        version="v1",
-        variant="champion",
-        now=window.end + timedelta(weeks=1),
-        test=PerformanceTest(
-            "binary",
-            CLASSES,
-            Watermark(within=timedelta(days=3), min_rows=100),
-            POLICY.level(WINDOW),
-            reference.performance,
-            baseline=reference.baseline,
-        ),
-    )
-    return drift, performance
+    return [
+        window_performance(
+            joined,
+            window,
+            version="v1",
+            variant="champion",
+            now=window.end + timedelta(weeks=1),
+            test=PerformanceTest(
+                "binary",
+                CLASSES,
+                Watermark(within=timedelta(days=3), min_rows=100),
+                level,
+                reference.performance,
+                baseline=reference.baseline,
+            ),
+        )
+        for level in levels
+    ]
 
 
 @dataclass
@@ -256,9 +271,8 @@ class Seen:
         performance: list[WindowPerformance] = []
         was_open = False
         for number, rows in enumerate(windows):
-            found = measured(reference, rows, number)
-            drift.append(found[0])
-            performance.append(found[1])
+            drift.append(drift_of(reference, rows, number))
+            performance += performance_of(reference, rows, number, [POLICY.level(WINDOW)])
         test = LastingLossTest("binary", reference.performance, WINDOW, POLICY.false_alarms_per_year)
         performance = with_lasting_loss(performance, test)
         for place, one in enumerate(performance, 1):
@@ -441,15 +455,12 @@ def _told(name: str, value: Any) -> str:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Prints the tables."""
-    parser = argparse.ArgumentParser(prog="python -m bench.drift", description=__doc__.split("\n")[0])
-    parser.add_argument("--json", action="store_true", help="print JSON instead of tables")
-    parser.add_argument("--part", choices=("speed", "false_alarms", "power"), help="one of the three")
-    parser.add_argument("--windows", type=int, default=1_000, help="clean windows per world and size")
-    parser.add_argument("--runs", type=int, default=200, help="runs of three windows per drift and size")
-    parser.add_argument("--child", help=argparse.SUPPRESS)
-    chosen = parser.parse_args(arguments)
+    chosen = _parser().parse_args(arguments)
     if chosen.child:
         print(json.dumps(_child(chosen.child)))
+        return
+    if chosen.part in RULES_COMPARED:
+        _compare_rules(chosen)
         return
     parts: dict[str, Callable[[], list[dict[str, Any]]]] = {
         "speed": speed,
@@ -463,6 +474,45 @@ def main(arguments: Sequence[str] | None = None) -> None:
     console = Console()
     for table in tables(found):
         console.print(table)
+
+
+def _compare_rules(chosen: argparse.Namespace) -> None:
+    from bench import drift_worlds
+
+    titles = {"tuning": "False alarms a year on M6, by setting", "flights_year": "Flights, April to December"}
+    if chosen.part == "worlds":
+        sides = (chosen.rules,) if chosen.rules else ("ours", "peers")
+        names = chosen.world or tuple(drift_worlds.WORLDS)
+        rows = drift_worlds.worlds(names, chosen.runs, sides, chosen.kept)
+    elif chosen.part == "tuning":
+        rows = drift_worlds.tuning(chosen.runs)
+    else:
+        rows = drift_worlds.flights_year()
+    if chosen.json:
+        print(json.dumps(rows, indent=1, default=asdict))
+        return
+    console = Console()
+    for table in drift_worlds.tables(titles.get(chosen.part, ""), rows):
+        console.print(table)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m bench.drift", description=__doc__.split("\n")[0])
+    parser.add_argument("--json", action="store_true", help="print JSON instead of tables")
+    parser.add_argument(
+        "--part",
+        choices=("speed", "false_alarms", "power", *RULES_COMPARED),
+        help="one part (default: the first three)",
+    )
+    parser.add_argument("--windows", type=int, default=1_000, help="clean windows per world and size")
+    parser.add_argument(
+        "--runs", type=int, default=200, help="runs per drift and size, or per world; years of tuning"
+    )
+    parser.add_argument("--world", action="append", help="worlds: only these of M1 to M7")
+    parser.add_argument("--rules", choices=("ours", "peers"), help="worlds: one side's alone")
+    parser.add_argument("--kept", type=Path, help="worlds: folder of alarms, which are not measured again")
+    parser.add_argument("--child", help=argparse.SUPPRESS)
+    return parser
 
 
 if __name__ == "__main__":

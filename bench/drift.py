@@ -220,10 +220,20 @@ def drift_of(reference: DriftReference, rows: Rows, number: int) -> WindowDrift:
     return assess_window(reference, window_of_week(number), answers, version="v1", test=TEST)
 
 
-def performance_of(
-    reference: DriftReference, rows: Rows, number: int, levels: Sequence[float]
-) -> list[WindowPerformance]:
-    """The labelled performance of the window of that number, at each of the levels."""
+def test_of(reference: DriftReference, level: float) -> PerformanceTest:
+    """How performance is held against that reference."""
+    return PerformanceTest(
+        "binary",
+        CLASSES,
+        Watermark(within=timedelta(days=3), min_rows=100),
+        level,
+        reference.performance,
+        baseline=reference.baseline,
+    )
+
+
+def performance_of(test: PerformanceTest, rows: Rows, number: int) -> WindowPerformance:
+    """The labelled performance of the window of that number."""
     import pandas as pd
 
     window = window_of_week(number)
@@ -235,24 +245,9 @@ def performance_of(
             "has_keys": True,
         }
     )
-    return [
-        window_performance(
-            joined,
-            window,
-            version="v1",
-            variant="champion",
-            now=window.end + timedelta(weeks=1),
-            test=PerformanceTest(
-                "binary",
-                CLASSES,
-                Watermark(within=timedelta(days=3), min_rows=100),
-                level,
-                reference.performance,
-                baseline=reference.baseline,
-            ),
-        )
-        for level in levels
-    ]
+    return window_performance(
+        joined, window, version="v1", variant="champion", now=window.end + timedelta(weeks=1), test=test
+    )
 
 
 @dataclass
@@ -272,7 +267,7 @@ class Seen:
         was_open = False
         for number, rows in enumerate(windows):
             drift.append(drift_of(reference, rows, number))
-            performance += performance_of(reference, rows, number, [POLICY.level(WINDOW)])
+            performance.append(performance_of(test_of(reference, POLICY.level(WINDOW)), rows, number))
         test = LastingLossTest("binary", reference.performance, WINDOW, POLICY.false_alarms_per_year)
         performance = with_lasting_loss(performance, test)
         for place, one in enumerate(performance, 1):

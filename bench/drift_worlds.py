@@ -17,7 +17,7 @@ everything: read both columns. Delays are days from the change, of the runs in w
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, Literal
@@ -26,7 +26,7 @@ import numpy as np
 from numpy.typing import NDArray
 from rich.table import Table
 
-from bench.drift import CLASSES, WEEK, WINDOW, Flights, Rows, drift_of, performance_of
+from bench.drift import CLASSES, WEEK, WINDOW, Flights, Rows, drift_of, performance_of, test_of
 from bench.peers.detectors import (
     CUSUM_GRID,
     GRIDS,
@@ -135,28 +135,43 @@ def weeks_of(name: str) -> int:
 def our_alarms(given: Answered) -> Alarms:
     """Of our rules at several declared rates, and of the rule that stood before."""
     drift = [drift_of(given.reference, rows, number) for number, rows in enumerate(given.weeks)]
-    policies = [DriftPolicy(false_alarms_per_year=rate) for rate in RATES]
-    rule = WindowsRule(windows=2, of=3)
-    levels = [*(one.level(WINDOW) for one in policies), rule.level(RATES[0], WINDOW)]
-    by_week = [
-        performance_of(given.reference, rows, number, levels) for number, rows in enumerate(given.weeks)
-    ]
-    *ours, before = zip(*by_week, strict=True)
+    test = test_of(given.reference, DriftPolicy().level(WINDOW))
+    windows = [performance_of(test, rows, number) for number, rows in enumerate(given.weeks)]
     found: Alarms = {}
-    for policy, windows in zip(policies, ours, strict=True):
-        rate = policy.false_alarms_per_year
-        test = LastingLossTest("binary", given.reference.performance, WINDOW, rate)
-        performance = with_lasting_loss(windows, test)
-        if policy == policies[0]:
+    for rate in RATES:
+        policy = DriftPolicy(false_alarms_per_year=rate)
+        lasting = LastingLossTest("binary", given.reference.performance, WINDOW, rate)
+        performance = with_lasting_loss(_at_level(given, windows, policy.level(WINDOW)), lasting)
+        if policy == DriftPolicy():
             verdicts = _verdicts(policy, drift, performance, given.held_out)
             found[ALL_SIGNALS] = beginnings([one.action == "open" for one in verdicts])
         verdicts = _verdicts(policy, (), performance, given.held_out)
         found[f"ours, performance alone, rate {rate:g}"] = beginnings(
             [one.action == "open" for one in verdicts]
         )
-    shown = [one.loss_low is not None and one.loss_low > 0 for one in before]
+    return {**found, TWO_OF_THREE: _two_of_three(given)}
+
+
+def _at_level(given: Answered, windows: Sequence[WindowPerformance], level: float) -> list[WindowPerformance]:
+    """The windows as they are measured at that level, which only what one window proves depends on."""
+    test = test_of(given.reference, level)
+    below = [test.below_baseline(rows.target, rows.scores, rows.days) for rows in given.weeks]
+    return [
+        replace(window, below_baseline=one.low if one else None)
+        for window, one in zip(windows, below, strict=True)
+    ]
+
+
+def _two_of_three(given: Answered) -> list[float]:
+    """The rule that stood before: two of three windows prove a loss, at the level of the default rate."""
+    rule = WindowsRule(windows=2, of=3)
+    test = test_of(given.reference, rule.level(RATES[0], WINDOW))
+    shown = [
+        any(one.low is not None and one.low > 0 for one in test.losses(rows.target, rows.scores, rows.days))
+        for rows in given.weeks
+    ]
     agree = [sum(shown[max(0, end - rule.of) : end]) >= rule.windows for end in range(1, len(shown) + 1)]
-    return {**found, TWO_OF_THREE: beginnings(agree)}
+    return beginnings(agree)
 
 
 def _verdicts(

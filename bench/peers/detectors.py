@@ -78,9 +78,9 @@ TUNED: Mapping[str, Detector] = {
     "ADWIN, tuned": Detector("ADWIN", "errors", {"delta": 1e-20}, rises_only=True),
 }
 GRIDS: Mapping[str, tuple[str, tuple[float, ...]]] = {
-    "Page-Hinkley, tuned": ("threshold", (350, 400, 450, 500, 550, 600)),
-    "DDM, tuned": ("drift_threshold", (5, 5.5, 6, 6.5, 7, 8)),
-    "ADWIN, tuned": ("delta", (1e-16, 1e-18, 1e-20, 1e-22, 1e-24, 1e-26)),
+    "Page-Hinkley, tuned": ("threshold", (400, 450, 500, 550)),
+    "DDM, tuned": ("drift_threshold", (6, 6.5, 7, 8)),
+    "ADWIN, tuned": ("delta", (1e-18, 1e-20, 1e-22, 1e-24)),
 }
 """The setting that is tuned, and its values from the most sensitive on."""
 

@@ -18,17 +18,20 @@ from river import drift
 
 DETECTORS = {"ADWIN": drift.ADWIN, "DDM": drift.binary.DDM, "PageHinkley": drift.PageHinkley}
 
+CLOCK = 32
+"""ADWIN looks at its window once in so many numbers."""
+
 
 def alarms(rule: dict[str, Any], values: list[float]) -> list[int]:
     """Places at which the detector says that something changed; it starts anew by itself after each.
 
     ``rises_only``: of ADWIN, which does not say in which direction: an alarm counts where the mean of what it
-    keeps is higher than before.
+    keeps is higher than it was up to so many numbers before.
     """
     detector = DETECTORS[rule["detector"]](**rule["settings"])
     found, mean = [], 0.0
     for place, value in enumerate(values):
-        if rule["rises_only"]:
+        if rule["rises_only"] and place % CLOCK == 0:
             mean = detector.estimation
         detector.update(value)
         if detector.drift_detected and not (rule["rises_only"] and detector.estimation <= mean):

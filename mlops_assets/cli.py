@@ -255,8 +255,8 @@ def retrain_command(model: str, by: str, reason: str, override: bool) -> None:
     from mlops_assets.instance import running_instance
 
     with running_instance() as instance:
-        told = ask_for_retrain(_definitions(), instance, model, by=by, reason=reason, override=override)
-    click.echo(f"{told}. The sensor drift_{model} launches it.")
+        granted = ask_for_retrain(_definitions(), instance, model, by=by, reason=reason, override=override)
+    click.echo(f"{granted}. The sensor drift_{model} launches it.")
 
 
 @main.command("explain")
@@ -372,8 +372,8 @@ def _definitions() -> Any:
     # `status` shows what is missing; elsewhere it would stand between a person and the answer.
     logging.getLogger(use_cases.__name__).setLevel(logging.ERROR)
     # That parts of Dagster are young is known, and its version is pinned: nobody at the prompt can act on it.
-    for told in (dg.BetaWarning, dg.PreviewWarning, dg.SupersessionWarning):
-        warnings.simplefilter("ignore", told)
+    for category in (dg.BetaWarning, dg.PreviewWarning, dg.SupersessionWarning):
+        warnings.simplefilter("ignore", category)
     return defs()
 
 

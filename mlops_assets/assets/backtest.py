@@ -95,9 +95,9 @@ def overridden(declared: DriftMonitorDeclaration, text: str) -> DriftMonitorDecl
     try:
         return DriftMonitorDeclaration.model_validate(_laid_over(declared.model_dump(), changes))
     except ValidationError as error:
-        told = "; ".join(f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors())
+        problems = "; ".join(f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors())
         fields = ", ".join(DriftMonitorDeclaration.model_fields)
-        raise DeclarationError(f"{told}. Fields of a drift monitor: {fields}") from error
+        raise DeclarationError(f"{problems}. Fields of a drift monitor: {fields}") from error
 
 
 def _laid_over(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:

@@ -25,8 +25,8 @@ def code_version(
     ``fields`` names those that matter to the asset, where one document becomes several: a new gate must
     not make the training set stale.
     """
-    told = declaration.model_dump_json(exclude={"description"}, include=set(fields) if fields else None)
-    digest = hashlib.sha256(told.encode())
+    declared = declaration.model_dump_json(exclude={"description"}, include=set(fields) if fields else None)
+    digest = hashlib.sha256(declared.encode())
     for function in functions:
         digest.update(f"{function.__module__}.{function.__qualname__}".encode())
         digest.update(inspect.getsource(sys.modules[function.__module__]).encode())

@@ -22,7 +22,7 @@ from mlops_assets.assets.joined_answers import Current, JoinedAnswers, window_dr
 from mlops_assets.assets.measuring import MEASURED, MEASURED_TAG, reference_of
 from mlops_assets.assets.metadata import compact_json, image, markdown_table, number
 from mlops_assets.assets.monitored_model import MonitoredModel
-from mlops_assets.event_log.served_state import MONITORED, Monitored, Served
+from mlops_assets.event_log.served_state import MONITORED, MonitorSummary, ServedVersion
 from mlops_assets.monitoring.detectors import DETECTORS
 from mlops_assets.monitoring.drift import DriftTest
 from mlops_assets.monitoring.windows import Window
@@ -40,21 +40,21 @@ if TYPE_CHECKING:
 WORST_SHOWN = 15
 
 
-def drift_asset(group: str, monitored: MonitoredModel, told: Monitored) -> dg.AssetsDefinition:
-    """The measured drift of the version that answers. ``told``: what others read of the monitor here."""
+def drift_asset(group: str, monitored: MonitoredModel, summary: MonitorSummary) -> dg.AssetsDefinition:
+    """The measured drift of the version that answers. ``summary``: what others read of the monitor here."""
     declared = monitored.monitor
 
     @dg.asset(
         key=monitored.key("drift"),
         # Not of performance: an odd label must not blind it.
-        deps=[monitored.key("prediction_log"), told.label_key],
+        deps=[monitored.key("prediction_log"), summary.label_key],
         group_name=group,
         kinds={"drift", "evidently"},
         tags={**name_tags("drift", declared.model), AFTER_DEPLOYMENT: ""},
         description=f"Answers of {declared.served_by} against the training set of the version that gave "
         "them, by window, with thresholds calibrated on that training set.",
         code_version="1",
-        metadata={MONITORED: told.told()},
+        metadata={MONITORED: summary.to_dict()},
     )
     def drift(
         context: dg.AssetExecutionContext,
@@ -92,7 +92,7 @@ def drift_asset(group: str, monitored: MonitoredModel, told: Monitored) -> dg.As
     return drift
 
 
-def _nothing(model: str, answering: Served | None) -> str:
+def _nothing(model: str, answering: ServedVersion | None) -> str:
     if answering is None:
         return "nothing answers"
     return (
@@ -106,7 +106,7 @@ class _Compared:
     """The version that answers and its reference."""
 
     monitored: MonitoredModel
-    answering: Served
+    answering: ServedVersion
     reference: "DriftReference"
 
     def windows(
@@ -198,7 +198,7 @@ class _Compared:
 def _rows(found: "Sequence[WindowDrift]") -> list[dict[str, str]]:
     """Newest first."""
 
-    def told(one: "WindowDrift", role: Any) -> str:
+    def in_words(one: "WindowDrift", role: Any) -> str:
         drifted = [column.column for column in one.of(role) if column.drifted]
         return {None: "not judged", False: "no", True: ", ".join(drifted[:5])}[one.drifted(role)] + (
             f" and {len(drifted) - 5} more" if len(drifted) > 5 else ""
@@ -209,9 +209,9 @@ def _rows(found: "Sequence[WindowDrift]") -> list[dict[str, str]]:
             "window": f"{one.start[:10]} to {one.end[:10]}",
             "version": one.version,
             "rows": f"{one.rows:,}",
-            "prediction": told(one, "prediction"),
-            "label": told(one, "label"),
-            "features": told(one, "feature"),
+            "prediction": in_words(one, "prediction"),
+            "label": in_words(one, "label"),
+            "features": in_words(one, "feature"),
             "note": "" if one.judged else one.reason,
         }
         for one in reversed(found)
@@ -239,7 +239,7 @@ def _column_rows(one: "WindowDrift") -> list[dict[str, str]]:
 
 
 def _report_link(
-    registry: ModelRegistry, answering: Served, newest: Current, page: bytes
+    registry: ModelRegistry, answering: ServedVersion, newest: Current, page: bytes
 ) -> dict[str, dg.MetadataValue[Any]]:
     """Keeps Evidently's page with the run that trained the version: MLflow's UI shows it."""
     name = f"drift/{newest.assessed.start[:10]}_{newest.assessed.end[:10]}.html"

@@ -152,12 +152,12 @@ def make_evaluation(
     registry.set_tags(
         name, challenger.version, {"gate": verdict.outcome, "gate_reason": verdict.reason[:4_000]}
     )
-    # A first model is alerted about to nobody: it replaces none, and whoever builds it sees the verdict.
-    # That a challenger is still undecided on a day's rows more is no news either.
+    # A first model replaces none, and whoever builds it sees the verdict. A challenger that one more day of
+    # rows leaves undecided is no news either.
     rejected = (
         champion if verdict.outcome == "reject" or (verdict.outcome != "promote" and look == 1) else None
     )
-    told = (
+    alerted = (
         {"alert": alerts.send(_rejection(verdict, challenger, rejected, context.run.run_id))}
         if rejected
         else {}
@@ -176,7 +176,7 @@ def make_evaluation(
             "measurements": dg.MetadataValue.md(markdown_table(_rule_rows(verdict))),
             "slices": dg.MetadataValue.md(markdown_table(found.slice_rows())),
             **{plot: image(png) for plot, png in found.plots.items()},
-            **told,
+            **alerted,
             **link("mlflow_model", registry.version_url(name, challenger.version)),
         },
         check_results=[_gate_check(model, verdict, challenger)],

@@ -66,9 +66,9 @@ def read_until(instance: dg.DagsterInstance, log_key: dg.AssetKey) -> datetime |
     newest = dg.AssetRecordsFilter(asset_key=log_key, asset_partitions=[max(days)])
     for record in instance.fetch_materializations(newest, limit=1).records:
         event = record.asset_materialization
-        told = event.metadata.get(READ_UNTIL) if event else None
-        if told is not None:
-            return datetime.fromisoformat(str(told.value))
+        until = event.metadata.get(READ_UNTIL) if event else None
+        if until is not None:
+            return datetime.fromisoformat(str(until.value))
     return None
 
 

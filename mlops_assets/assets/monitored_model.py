@@ -18,7 +18,7 @@ from mlops_assets.assets.declared_model import DeclaredModel
 from mlops_assets.assets.joined_answers import Compacted, JoinedAnswers, labels_of
 from mlops_assets.assets.measuring import complete_until, first_day, kept_windows
 from mlops_assets.documents.drift_monitor import DriftMonitorDeclaration
-from mlops_assets.event_log.served_state import Served, served
+from mlops_assets.event_log.served_state import ServedVersion, served_version
 from mlops_assets.monitoring.windows import Window
 from mlops_assets.resources.lake import Lake
 from mlops_assets.resources.model_registry import ModelRegistry
@@ -36,9 +36,9 @@ class MonitoredModel:
         """The key of an asset of this monitor."""
         return asset_key(kind, self.monitor.model)
 
-    def served(self, instance: dg.DagsterInstance, registry: ModelRegistry) -> Served | None:
+    def served(self, instance: dg.DagsterInstance, registry: ModelRegistry) -> ServedVersion | None:
         """The version that answers, or None."""
-        return served(instance, registry, model=self.monitor.model, deployment=self.monitor.served_by)
+        return served_version(instance, registry, model=self.monitor.model, deployment=self.monitor.served_by)
 
     def windows(self, instance: dg.DagsterInstance, now: datetime) -> list[Window]:
         """The kept windows of which every answer is in the compacted log."""

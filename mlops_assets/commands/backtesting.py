@@ -79,8 +79,8 @@ def run_backtest(
     )
     if not result.success:
         failures = [event.step_failure_data for event in result.all_events if event.is_step_failure]
-        told = next((one.user_failure_data.description for one in failures if one.user_failure_data), None)
-        raise DataError(told or f"the backtest failed: see run {result.run_id}")
+        reason = next((one.user_failure_data.description for one in failures if one.user_failure_data), None)
+        raise DataError(reason or f"the backtest failed: see run {result.run_id}")
     record = latest(instance, key)
     assert record is not None
     return Backtest.from_dict(record.metadata[REPORT]), str(result.run_id)

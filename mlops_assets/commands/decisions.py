@@ -16,9 +16,10 @@ from mlops_assets.asset_names import Kind, asset_name
 from mlops_assets.deploying.retiring import Declared, orphaned
 from mlops_assets.documents.missing import missing_in
 from mlops_assets.errors import ApprovalError, DeploymentError, MlopsError, UnknownName
-from mlops_assets.event_log.episode_records import asked, asked_now, episode_log, newest_answer, noted
+from mlops_assets.event_log.episode_records import episode_changed, episode_log
 from mlops_assets.event_log.no_drift import no_drift_evaluation
 from mlops_assets.event_log.records import Record, latest
+from mlops_assets.event_log.retrain_requests import newest_ruling, pending_retrain, retrain_requested
 from mlops_assets.event_log.run_owner import OWNER_TAG, end_lost, this_process
 from mlops_assets.monitoring.episodes import ManualRetrain, close
 from mlops_assets.sensors.orphans import JOB, run_config
@@ -93,7 +94,8 @@ def close_episode(
     if log.open is None:
         raise MlopsError(f"{model}: no drift episode is open")
     closed = close(log, by=by, reason=reason, now=now)
-    for event in (noted(model, closed, f"closed by {by}: {reason}"), no_drift_evaluation(model, closed)):
+    changed = episode_changed(model, closed, f"closed by {by}: {reason}")
+    for event in (changed, no_drift_evaluation(model, closed)):
         instance.report_runless_asset_event(event)
     return log.open.number
 
@@ -117,9 +119,9 @@ def ask_for_retrain(
     _key(definitions, "drift", model, "model with a drift monitor")
     if not by.strip() or not reason.strip():
         raise MlopsError(f"{model}: a request needs a name and a reason: --by NAME --reason TEXT")
-    instance.report_runless_asset_event(asked(model, ManualRetrain(by, reason, override)))
+    instance.report_runless_asset_event(retrain_requested(model, ManualRetrain(by, reason, override)))
     waited = 0.0
-    while asked_now(instance, model) is not None:
+    while pending_retrain(instance, model) is not None:
         if waited >= wait_s:
             raise MlopsError(
                 f"{model}: nobody answered within {wait_s:g} s. The request stands, and the sensor "
@@ -127,11 +129,11 @@ def ask_for_retrain(
             )
         sleep(ASKED_EVERY_S)
         waited += ASKED_EVERY_S
-    answer = newest_answer(instance, model)
-    assert answer is not None
-    if answer.ruling == "refused":
-        raise MlopsError(answer.reason)
-    return answer.reason
+    ruling = newest_ruling(instance, model)
+    assert ruling is not None
+    if ruling.state == "refused":
+        raise MlopsError(ruling.reason)
+    return ruling.reason
 
 
 def retire(
@@ -205,8 +207,8 @@ def _carry_out(
     )
     if not result.success:
         failures = [event.step_failure_data for event in result.all_events if event.is_step_failure]
-        told = next((f.user_failure_data.description for f in failures if f.user_failure_data), None)
+        reason = next((f.user_failure_data.description for f in failures if f.user_failure_data), None)
         raise error(
-            told or str(failures[0].error.message if failures and failures[0].error else "run failed")
+            reason or str(failures[0].error.message if failures and failures[0].error else "run failed")
         )
     return str(result.run_id)

@@ -269,8 +269,8 @@ class _Trace:
             ]
         number = version.removeprefix("v")
         if not number.isdigit():
-            told = f"version {version!r} is not v and a number, as registered versions are"
-            return [Link(what, False, told)]
+            why = f"version {version!r} is not v and a number, as registered versions are"
+            return [Link(what, False, why)]
         try:
             registered = self._registry.version(model, int(number))
         except RegistryError as error:
@@ -311,11 +311,11 @@ class _Trace:
             }
             for one in reversed(matching[:-1])
         ]
-        told = ", ".join(f"{name} {value}" for name, value in shown.items() if value is not None)
+        facts = ", ".join(f"{name} {value}" for name, value in shown.items() if value is not None)
         return Link(
             what,
             True,
-            f"{asset} revision {revision}, {event.made}" + (f": {told}" if told else ""),
+            f"{asset} revision {revision}, {event.made}" + (f": {facts}" if facts else ""),
             {
                 "revision": revision,
                 **shown,
@@ -403,11 +403,11 @@ class _Trace:
             )
         elif version.digest:
             count = sum(1 for _ in self._events(asset))
-            told = f"none of {count} materialisations of {asset} has data version {version.digest[:12]}"
-            made = Link("model", False, told)
+            why = f"none of {count} materialisations of {asset} has data version {version.digest[:12]}"
+            made = Link("model", False, why)
         else:
-            told = "the registered version carries no digest, so no materialisation can be told to be its own"
-            made = Link("model", False, told)
+            why = "the registered version carries no digest, so no materialisation can be told to be its own"
+            made = Link("model", False, why)
         run_id = version.tags.get("dagster_run_id") or (trained.run_id if trained else "")
         return [made, self._dagster_run(run_id, asset)]
 
@@ -417,8 +417,8 @@ class _Trace:
             return Link(what, False, f"neither the registered version nor {asset} names a run")
         run = self._instance.get_run_by_id(run_id)
         if run is None:
-            told = f"run {run_id} is recorded, but this Dagster instance does not hold it"
-            return Link(what, False, told, {"run_id": run_id})
+            why = f"run {run_id} is recorded, but this Dagster instance does not hold it"
+            return Link(what, False, why, {"run_id": run_id})
         tags = {name: value for name, value in run.tags.items() if not name.startswith(".dagster")}
         return Link(
             what,
@@ -456,8 +456,8 @@ class _Trace:
             )
         elif wanted:
             count = sum(1 for _ in self._events(asset))
-            told = f"none of {count} materialisations of {asset} has data version {wanted[:12]}"
-            link = Link(what, False, told, {"version": wanted})
+            why = f"none of {count} materialisations of {asset} has data version {wanted[:12]}"
+            link = Link(what, False, why, {"version": wanted})
         else:
             link = Link(
                 what, False, f"neither the registered version nor {asset_name('model', model)} names one"
@@ -531,16 +531,16 @@ class _Trace:
         before = [event for event in events if event.timestamp <= at.timestamp()]
         if not before:
             later = f"; one was given later, at {_time(events[-1].timestamp)}" if events else ""
-            told = f"no materialisation of {asset} before the answer approves version {version}{later}"
-            return Link(what, False, told)
+            why = f"no materialisation of {asset} before the answer approves version {version}{later}"
+            return Link(what, False, why)
         event = before[0]
         bound = dict(event.metadata.get("bound_to") or {}).get(asset_name("model", model))
         if digest and bound is not None and bound != digest:
-            told = (
+            why = (
                 f"{asset} for version {version}, {event.made}, is bound to content {bound[:12]}; the "
                 f"registered version holds {digest[:12]}"
             )
-            return Link(what, False, told)
+            return Link(what, False, why)
         shown = ("decision", "approver", "reason", "mode", "bound_to")
         return Link(
             what,

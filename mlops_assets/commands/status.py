@@ -18,9 +18,10 @@ from mlops_assets.deploying.retiring import Declared, orphaned
 from mlops_assets.documents.missing import MissingDocument, missing_in
 from mlops_assets.errors import ClusterUnreachable
 from mlops_assets.event_log.approvals import newest_decision
-from mlops_assets.event_log.episode_records import asked_now, episode_log, newest_answer
+from mlops_assets.event_log.episode_records import episode_log
 from mlops_assets.event_log.records import current_versions, latest
-from mlops_assets.event_log.served_state import MONITORED, Monitored, served_now
+from mlops_assets.event_log.retrain_requests import newest_ruling, pending_retrain
+from mlops_assets.event_log.served_state import MONITORED, MonitorSummary, served_now
 from mlops_assets.event_log.successor import lost_approval_now
 from mlops_assets.resources.model_registry import ModelRegistry
 from mlops_assets.resources.serve_client import ServeClient
@@ -227,8 +228,8 @@ def _approval(
     graph: Any, instance: dg.DagsterInstance, model: str, clock: Callable[[], float]
 ) -> dict[str, str]:
     """granted, rejected, pending (something upstream changed since), lost (nobody answered), or none."""
-    monitored = _monitored(graph, model)
-    lost = lost_approval_now(instance, monitored, clock) if monitored else None
+    monitor = _monitor(graph, model)
+    lost = lost_approval_now(instance, monitor, clock) if monitor else None
     if lost is not None:
         version, ruled = lost
         to_do = f". To do: mlops approve {model} --by NAME --reason TEXT" * (ruled.choice == "give_up")
@@ -261,22 +262,22 @@ def _rollout(instance: dg.DagsterInstance, deployment: str | None) -> dict[str, 
     record = latest(instance, asset_key("deployment", deployment)) if deployment else None
     if record is None:
         return {"phase": "none", "reason": "never deployed"}
-    told = record.metadata
+    act = record.metadata
     names = ("phase", "action", "step", "target", "reason", "by", "revision", "placement", "withdrawn")
-    return {name: told[name] for name in names if name in told}
+    return {name: act[name] for name in names if name in act}
 
 
 def _served(
     graph: Any, instance: dg.DagsterInstance, registry: ModelRegistry, model: str, now: datetime
 ) -> dict[str, Any]:
     """Whether what answers is stale and why, and how old its data is; by the model's monitor."""
-    monitored = _monitored(graph, model)
-    if monitored is None:
+    monitor = _monitor(graph, model)
+    if monitor is None:
         return {"stale": None, "reason": "no DriftMonitorComponent is declared for this model"}
-    found, staleness = served_now(instance, registry, monitored, now=now)
+    answering, staleness = served_now(instance, registry, monitor, now=now)
     age = staleness.data_age
     return {
-        "version": found.label if found else None,
+        "version": answering.label if answering else None,
         "stale": staleness.stale,
         "causes": {cause.kind: cause.reason for cause in staleness.causes},
         "reason": staleness.reason,
@@ -284,11 +285,11 @@ def _served(
     }
 
 
-def _monitored(graph: Any, model: str) -> Monitored | None:
+def _monitor(graph: Any, model: str) -> MonitorSummary | None:
     """What the model's monitor declares; None without one."""
     key = asset_key("drift", model)
     known = key in graph.materializable_asset_keys
-    return Monitored(**graph.get(key).metadata[MONITORED]) if known else None
+    return MonitorSummary(**graph.get(key).metadata[MONITORED]) if known else None
 
 
 def _episode(instance: dg.DagsterInstance, model: str) -> dict[str, Any]:
@@ -299,13 +300,13 @@ def _episode(instance: dg.DagsterInstance, model: str) -> dict[str, Any]:
 
 def _request(instance: dg.DagsterInstance, model: str) -> dict[str, Any]:
     """The newest retrain that was asked for: waiting, granted or refused; empty without one."""
-    waiting = asked_now(instance, model)
-    if waiting is not None:
-        ask = waiting.ask
-        reason = f"{ask.who} asked for a retrain ({ask.reason}); the sensor drift_{model} answers"
+    pending = pending_retrain(instance, model)
+    if pending is not None:
+        request = pending.request
+        reason = f"{request.who} asked for a retrain ({request.reason}); the sensor drift_{model} answers"
         return {"state": "waiting", "reason": reason, "at": None}
-    answer = newest_answer(instance, model)
-    return {"state": answer.ruling, "reason": answer.reason, "at": answer.at} if answer else {}
+    ruling = newest_ruling(instance, model)
+    return {"state": ruling.state, "reason": ruling.reason, "at": ruling.at} if ruling else {}
 
 
 def print_status(status: Status) -> None:
@@ -338,8 +339,8 @@ def print_status(status: Status) -> None:
 
 def _answering(one: UndeclaredStatus) -> str:
     known = one.answers["status"] == "answers"
-    told = f"{one.answers['stable']} answers" if known else one.answers["status"]
-    return f"{told} at {one.endpoint}; nothing trains it or watches it"
+    state = f"{one.answers['stable']} answers" if known else one.answers["status"]
+    return f"{state} at {one.endpoint}; nothing trains it or watches it"
 
 
 def _assets_with(one: MissingDocument, missing: Sequence[MissingDocument]) -> list[str]:
@@ -396,15 +397,15 @@ def _print_models(statuses: Sequence[ModelStatus], console: "Console") -> None:
 
 def _rollout_line(rollout: dict[str, Any]) -> str:
     step = f", step {rollout['step']}" if rollout.get("step") else ""
-    told = f"{rollout['phase']}{step}: {rollout['reason']}"
+    state = f"{rollout['phase']}{step}: {rollout['reason']}"
     withdrawn = "; ".join(f"{version} ({why})" for version, why in (rollout.get("withdrawn") or {}).items())
-    return f"{told}; withdrawn: {withdrawn}" if withdrawn else told
+    return f"{state}; withdrawn: {withdrawn}" if withdrawn else state
 
 
 def _served_line(served: dict[str, Any]) -> str:
     age = served.get("data_age_days")
-    told = {None: "not known", False: "fresh", True: "STALE"}[served["stale"]]
-    return f"{told}: {served['reason']}" + (f"; its data is {age:g} days old" if age is not None else "")
+    state = {None: "not known", False: "fresh", True: "STALE"}[served["stale"]]
+    return f"{state}: {served['reason']}" + (f"; its data is {age:g} days old" if age is not None else "")
 
 
 def _episode_line(episode: dict[str, Any]) -> str:

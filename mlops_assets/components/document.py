@@ -136,8 +136,8 @@ def _raised(error: BaseException) -> str:
         return f"{shown(Path(error.filename or '?'))}:{error.lineno}: {type(error).__name__}: {error.msg}"
     frames = traceback.extract_tb(error.__traceback__)
     last = next((f for f in reversed(frames) if not f.filename.startswith("<frozen")), None)
-    told = f"{type(error).__name__}: {error}"
-    return f"{shown(Path(last.filename))}:{last.lineno}: {told}" if last else told
+    text = f"{type(error).__name__}: {error}"
+    return f"{shown(Path(last.filename))}:{last.lineno}: {text}" if last else text
 
 
 def named(value: Any, field: str) -> Iterator[tuple[tuple[str | int, ...], str]]:

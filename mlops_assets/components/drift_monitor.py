@@ -2,8 +2,8 @@
 
 Belongs here: which assets, checks, sensors and schedule a document becomes, and refusing one that its model
 or deployment rules out. Does not belong here: the assets (``assets/prediction_log.py``,
-``assets/performance.py``, ``assets/drift.py``, ``assets/backtest.py``), the sensors (``sensors/drift.py``),
-arithmetic and decisions (``monitoring/``).
+``assets/performance.py``, ``assets/drift.py``, ``assets/backtest.py``), the sensors
+(``sensors/measuring.py``, ``sensors/drift.py``), arithmetic and decisions (``monitoring/``).
 """
 
 import time
@@ -30,8 +30,9 @@ from mlops_assets.documents.drift_monitor import DriftMonitorDeclaration
 from mlops_assets.errors import DeclarationError, UnknownName
 from mlops_assets.event_log.episode_records import requests_key, signal_key
 from mlops_assets.event_log.no_drift import no_drift_check
-from mlops_assets.event_log.served_state import Monitored, served_check
-from mlops_assets.sensors.drift import drift_sensor, measure_sensor
+from mlops_assets.event_log.served_state import MonitorSummary, served_check
+from mlops_assets.sensors.drift import drift_sensor
+from mlops_assets.sensors.measuring import measure_sensor
 from mlops_assets.sensors.retrain_calendar import retrain_schedule
 
 
@@ -79,12 +80,12 @@ class DriftMonitorComponent(DeclaredComponent[DriftMonitorDeclaration]):
         folder = context.path if context.path.is_dir() else context.path.parent
         group, declared = folder.name, self.declaration
         deployment = self._deployment(context)
-        watched = self._watched(context, deployment)
-        told = _told(watched, deployment)
+        monitored = self._monitored(context, deployment)
+        summary = _summary(monitored, deployment)
         log, performance, drift = (
             prediction_log_asset(group, declared),
-            performance_asset(group, watched),
-            drift_asset(group, watched, told),
+            performance_asset(group, monitored),
+            drift_asset(group, monitored, summary),
         )
         return dg.Definitions(
             assets=[
@@ -92,21 +93,21 @@ class DriftMonitorComponent(DeclaredComponent[DriftMonitorDeclaration]):
                 log,
                 performance,
                 drift,
-                backtest_asset(group, watched),
+                backtest_asset(group, monitored),
             ],
-            asset_checks=[no_drift_check(declared.model), served_check(told)],
+            asset_checks=[no_drift_check(declared.model), served_check(summary)],
             sensors=[
                 measure_sensor(
                     declared,
-                    label_key=watched.model.outcomes.key,
+                    label_key=monitored.model.outcomes.key,
                     measured=[log.key, performance.key, drift.key],
                 ),
-                drift_sensor(declared, told, clock=self.clock),
+                drift_sensor(declared, summary, clock=self.clock),
             ],
             schedules=[retrain_schedule(declared, declared.retrain)] if declared.retrain else [],
         )
 
-    def _watched(
+    def _monitored(
         self, context: dg.ComponentLoadContext, deployment: DeploymentDeclaration | None
     ) -> MonitoredModel:
         """The model and this monitor of it; DeclarationError where they contradict each other."""
@@ -131,18 +132,18 @@ class DriftMonitorComponent(DeclaredComponent[DriftMonitorDeclaration]):
         return next((one for one in declared if one.name == self.declaration.served_by), None)
 
 
-def _told(watched: MonitoredModel, deployment: DeploymentDeclaration | None) -> Monitored:
-    declared = watched.monitor
-    return Monitored(
+def _summary(monitored: MonitoredModel, deployment: DeploymentDeclaration | None) -> MonitorSummary:
+    declared = monitored.monitor
+    return MonitorSummary(
         model=declared.model,
         deployment=declared.served_by,
-        label_dataset=watched.model.declaration.label.dataset,
+        label_dataset=monitored.model.declaration.label.dataset,
         max_data_age_s=declared.max_data_age.total_seconds(),
-        training_code=training_code(watched.model),
+        training_code=training_code(monitored.model),
         approval=deployment.approval.mode if deployment else "auto",
         relaunch=declared.relaunch.relaunch().model_dump(mode="json"),
-        held_out_days=watched.model.declaration.evaluation_window_days
-        if watched.model.view.event_timestamp
+        held_out_days=monitored.model.declaration.evaluation_window_days
+        if monitored.model.view.event_timestamp
         else 0,
     )
 

@@ -86,8 +86,8 @@ class ReadDocument:
         return self._declared.needs(self.attributes) if self._declared else []
 
     @property
-    def told(self) -> str:
-        """What it is, for people: ``ModelComponent flights``."""
+    def title(self) -> str:
+        """Its kind and name: ``ModelComponent flights``."""
         kind = self.component.__name__ if self.component else "document"
         name = self.attributes.get("name") or self.attributes.get("model")
         return f"{kind} {name}" if isinstance(name, str) else kind

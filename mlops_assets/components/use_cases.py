@@ -48,13 +48,17 @@ def load_use_cases(
         if not found:
             break
         missing |= found
-    told = _with_lineage(documents, missing)
+    complete = _with_lineage(documents, missing)
     platform = [missing[one].problem for one in missing if one.of_platform]
-    if platform or (strict and told):
-        raise DeclarationError("\n".join(platform or [one.problem for one in told if not one.because]))
-    for one in told:
+    if platform or (strict and complete):
+        raise DeclarationError("\n".join(platform or [one.problem for one in complete if not one.because]))
+    for one in complete:
         logger.warning("%s is missing: %s", one.what, one.problem)
-    parts = [fresh.build_defs(), *([beside] if beside else []), *([placeholders(told)] if told else [])]
+    parts = [
+        fresh.build_defs(),
+        *([beside] if beside else []),
+        *([placeholders(complete)] if complete else []),
+    ]
     return dg.Definitions.merge(*parts)
 
 
@@ -63,11 +67,11 @@ def _with_lineage(
 ) -> list[MissingDocument]:
     """What is missing, causes before what falls with them, with those assets they name that there are."""
     there = {asset_name(*made) for one in documents for made in one.makes}
-    told = []
+    complete = []
     for document, one in missing.items():
         upstream = dict.fromkeys(asset_name(*need.asset) for need in document.needs)
-        told.append(replace(one, upstream=tuple(key for key in upstream if key in there)))
-    return sorted(told, key=lambda one: (bool(one.because), one.where))
+        complete.append(replace(one, upstream=tuple(key for key in upstream if key in there)))
+    return sorted(complete, key=lambda one: (bool(one.because), one.where))
 
 
 def placeholders(missing: Sequence[MissingDocument]) -> dg.Definitions:
@@ -124,7 +128,7 @@ class _Round:
         self._found[document] = self._known[document] = MissingDocument(
             where=document.where,
             use_case=document.use_case,
-            what=document.told,
+            what=document.title,
             problem=problem,
             because=because,
             # What another document makes in its stead is not missing.
@@ -218,8 +222,10 @@ class _Round:
         self, document: ReadDocument, lost: Mapping[dg.AssetKey, MissingDocument]
     ) -> tuple[str, str] | None:
         """Why a document cannot stand, and which other is to blame ("" for none); None when it can."""
-        # One that does not even tell what it is may have been meant.
-        unknown = {one.attributes.get("name"): told for one, told in self._known.items() if not one.makes}
+        # A document whose kind cannot be read may have been meant.
+        unknown = {
+            one.attributes.get("name"): missing for one, missing in self._known.items() if not one.makes
+        }
         for need in document.needs:
             culprit = lost.get(need.key)
             if culprit is None and need.asset not in self._made(need.asset.kind):
@@ -260,7 +266,7 @@ class _Round:
     def _built(self, document: ReadDocument) -> dg.Definitions:
         try:
             return self._tree.build_defs(document.loc)
-        except Exception:  # noqa: BLE001 (told where documents are built)
+        except Exception:  # noqa: BLE001 (its error is reported where documents are built)
             return dg.Definitions()
 
 

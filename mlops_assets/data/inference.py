@@ -334,8 +334,8 @@ def infer_question(rows: InferredRows, label: str, task: Task | None = None) -> 
         guesses.append(Guess(f"{classes[1]} is the positive class", why, "classes of the model"))
     features, left_out = _features(rows, answer)
     guesses += left_out
-    time, told = _event_time(rows)
-    guesses += told
+    time, guessed = _event_time(rows)
+    guesses += guessed
     days = rows.column(time).days if time else 0
     return Question(
         label=answer.name,

@@ -80,19 +80,19 @@ def _training_windows(model: "ModelDeclaration", view: "FeatureViewDeclaration")
     found, bound = [], model.training_window_days
     for number, candidate in enumerate(model.candidates):
         days = [one for one in candidate.training_window or () if one is not None]
-        told = ""
+        problem = ""
         if days and view.event_timestamp is None:
-            told = (
+            problem = (
                 f"training_window counts days of event time, and feature view {view.name!r} declares no "
                 "event_timestamp: declare one there, or leave it out"
             )
         elif days and bound is not None and max(days) >= bound:
-            told = (
+            problem = (
                 f"training window {max(days)}d is not shorter than training_window_days {bound}, which the "
                 "whole training set goes back: write all, or a shorter one"
             )
-        if told:
-            found.append(Contradiction(("candidates", number, "training_window"), told))
+        if problem:
+            found.append(Contradiction(("candidates", number, "training_window"), problem))
     return found
 
 
@@ -163,17 +163,17 @@ def of_monitor(
 def _unread(monitor: "DriftMonitorDeclaration", deployment: "DeploymentDeclaration") -> list[Contradiction]:
     at = ("deployment",) if monitor.deployment is not None else ("model",)
     if deployment.model != monitor.model:
-        told = (
+        problem = (
             f"deployment {deployment.name!r} serves model {deployment.model!r}: its answers say nothing "
             f"about {monitor.model!r}. Name a deployment of that model, or monitor {deployment.model!r}"
         )
-        return [Contradiction(at, told)]
+        return [Contradiction(at, problem)]
     if not deployment.prediction_log:
-        told = (
+        problem = (
             f"deployment {deployment.name!r} says prediction_log: false, so there are no answers to measure. "
             "Let it log them, or remove this monitor"
         )
-        return [Contradiction(at, told)]
+        return [Contradiction(at, problem)]
     return []
 
 
@@ -184,21 +184,21 @@ def _age(
     if view.event_timestamp is None:
         asked = "max_data_age" in monitor.model_fields_set or monitor.policy.age.action == "open"
         at = ("max_data_age",) if "max_data_age" in monitor.model_fields_set else ("policy", "age")
-        told = (
+        problem = (
             f"feature view {view.name!r} declares no event_timestamp, so nobody knows how old the training "
             "rows are: declare one there, or leave max_data_age and policy.age out"
         )
-        return [Contradiction(at, told)] if asked else []
+        return [Contradiction(at, problem)] if asked else []
     # The newest rows are kept from training: the gate judges on them.
     youngest = (model.evaluation_window_days - 1) * DAY
     if monitor.max_data_age > youngest:
         return []
-    told = (
+    problem = (
         f"max_data_age is {monitor.max_data_age / DAY:g} days, and model {model.name!r} keeps the newest "
         f"{model.evaluation_window_days} days from training (evaluation_window_days): every model would be "
         "stale from its first day on. Declare a longer max_data_age or a shorter evaluation window"
     )
-    return [Contradiction(("max_data_age",), told)]
+    return [Contradiction(("max_data_age",), problem)]
 
 
 def _unknown_features(

@@ -1,6 +1,6 @@
 """Documents that cannot be loaded, as the graph tells of them.
 
-Belongs here: what is told of a missing document and reading it from loaded definitions. Does not belong here:
+Belongs here: the facts of a missing document and reading it from loaded definitions. Does not belong here:
 finding out why (``components/use_cases.py``).
 """
 
@@ -50,8 +50,8 @@ def missing_in(graph: Any) -> list[MissingDocument]:
     for node in graph.asset_nodes:
         value = node.metadata.get(MISSING)
         if value is not None:
-            told = value.value
-            lists = {name: tuple(told[name]) for name in ("assets", "upstream")}
-            one = MissingDocument(**{**told, **lists})
+            kept = value.value
+            lists = {name: tuple(kept[name]) for name in ("assets", "upstream")}
+            one = MissingDocument(**{**kept, **lists})
             found[one.where, one.what] = one
     return sorted(found.values(), key=lambda one: (bool(one.because), one.where))

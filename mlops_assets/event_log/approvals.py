@@ -15,8 +15,8 @@ def newest_decision(instance: dg.DagsterInstance, approval_key: dg.AssetKey) -> 
     record = latest(instance, approval_key)
     for observed in instance.fetch_observations(approval_key, limit=1).records:
         event = observed.asset_observation
-        told = {name: value.value for name, value in event.metadata.items()} if event else {}
+        metadata = {name: value.value for name, value in event.metadata.items()} if event else {}
         newer = record is None or observed.timestamp > record.timestamp
-        if newer and told.get("decision") == "reject":
-            return approval_of(told)
+        if newer and metadata.get("decision") == "reject":
+            return approval_of(metadata)
     return approval_of(record.metadata if record else None)

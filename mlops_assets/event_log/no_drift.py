@@ -35,11 +35,11 @@ def no_drift_result(log: EpisodeLog) -> dict[str, Any]:
     episode = drift.open
     if episode is None:
         last = drift.newest
-        told = f"; episode {last.number} was closed: {last.close_reason}" if last else ""
+        ended = f"; episode {last.number} was closed: {last.close_reason}" if last else ""
         return {
             "passed": True,
             "severity": dg.AssetCheckSeverity.WARN,
-            "description": f"No drift episode is open{told}",
+            "description": f"No drift episode is open{ended}",
         }
     return {
         "passed": False,
@@ -55,6 +55,6 @@ def no_drift_result(log: EpisodeLog) -> dict[str, Any]:
 
 
 def no_drift_evaluation(model: str, log: EpisodeLog) -> dg.AssetCheckEvaluation:
-    """The same as an event that needs no run."""
+    """The check ``no_drift`` as an event that needs no run."""
     key = asset_key("model", model)
     return dg.AssetCheckEvaluation(asset_key=key, check_name=NO_DRIFT, **no_drift_result(log))

@@ -1,7 +1,7 @@
-"""What is true of the version that really answers: is it stale, why, how old is its data.
+"""The version that answers: whether it is stale, why, and how old its data is.
 
-Belongs here: collecting the facts from the event log and the registry, the check ``served``. Does not belong
-here: the judgement on them (``monitoring/served.py``), acting on it (``sensors/drift.py``).
+Belongs here: reading the facts from the event log and the registry, the check ``served``. Does not belong
+here: the judgement on them (``monitoring/served.py``), what follows from it (``sensors/drift.py``).
 """
 
 from collections.abc import Mapping
@@ -26,36 +26,35 @@ CHECK = "served"
 TRAINED_UNTIL, TRAINING_CODE = "trained_until", "training_code"
 """Tags of a registered version."""
 MONITORED = "mlops/monitored"
-"""Metadata key of ``<model>_drift``: what ``Monitored.told`` gives."""
+"""Metadata key of ``<model>_drift``: its ``MonitorSummary`` as plain values."""
 
 
 @dataclass(frozen=True)
-class Served:
-    """The version that answers, since when (Unix seconds), and its manifest."""
+class ServedVersion:
+    """The version that answers, and its manifest."""
 
     version: RegisteredVersion
     manifest: ModelManifest
-    since: float
 
     @property
     def label(self) -> str:
         return f"v{self.version.version}"
 
 
-def served(
+def served_version(
     instance: dg.DagsterInstance, registry: ModelRegistry, *, model: str, deployment: str
-) -> Served | None:
+) -> ServedVersion | None:
     """The version that answers as stable by the last recorded act of the deployment, or None."""
     record = latest(instance, asset_key("deployment", deployment))
     if record is None or not record.metadata.get("stable"):
         return None
     version = registry.version(model, int(str(record.metadata["stable"]).removeprefix("v")))
-    return Served(version, ModelManifest.model_validate(version.manifest()), record.timestamp)
+    return ServedVersion(version, ModelManifest.model_validate(version.manifest()))
 
 
 @dataclass(frozen=True)
-class Monitored:
-    """What of a monitor's declaration says whether the served version is stale; plain values.
+class MonitorSummary:
+    """What others read of a monitor's declaration without its document: sensors, checks, ``mlops status``.
 
     ``training_code``: version of the code and declaration that would train the model now. ``approval``: who
     approves. ``relaunch``: how what was lost is launched again, as JSON values. ``held_out_days``: how many
@@ -88,66 +87,66 @@ class Monitored:
         """The check ``served`` on the deployment."""
         return dg.AssetCheckKey(self.deployment_key, CHECK)
 
-    def told(self) -> dict[str, Any]:
-        """Plain values; ``Monitored(**told)`` is this again."""
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values; ``MonitorSummary(**values)`` is this again."""
         return asdict(self)
 
 
 def served_now(
-    instance: dg.DagsterInstance, registry: ModelRegistry, monitored: Monitored, *, now: datetime
-) -> tuple[Served | None, Staleness]:
+    instance: dg.DagsterInstance, registry: ModelRegistry, monitor: MonitorSummary, *, now: datetime
+) -> tuple[ServedVersion | None, Staleness]:
     """The version that answers by the last recorded act, and the judgement on it at ``now`` (data time)."""
-    found = served(instance, registry, model=monitored.model, deployment=monitored.deployment)
-    episodes = episode_log(instance, monitored.model)
-    return found, staleness_of(instance, monitored, found, now=now, episodes=episodes)
+    answering = served_version(instance, registry, model=monitor.model, deployment=monitor.deployment)
+    episodes = episode_log(instance, monitor.model)
+    return answering, staleness_of(instance, monitor, answering, now=now, episodes=episodes)
 
 
 def staleness_of(
     instance: dg.DagsterInstance,
-    monitored: Monitored,
-    found: Served | None,
+    monitor: MonitorSummary,
+    answering: ServedVersion | None,
     *,
     now: datetime,
     episodes: EpisodeLog,
 ) -> Staleness:
-    """The judgement at ``now`` (data time) on what ``served`` found."""
-    record = latest(instance, monitored.deployment_key)
-    told = record.metadata if record else {}
-    withdrawn = dict(told.get("withdrawn") or {})
-    went_back = str(told.get("action")) in ("rollback", "abort") or bool(withdrawn)
-    tags = found.version.tags if found else {}
+    """The judgement at ``now`` (data time) on the version that answers."""
+    record = latest(instance, monitor.deployment_key)
+    act = record.metadata if record else {}
+    withdrawn = dict(act.get("withdrawn") or {})
+    went_back = str(act.get("action")) in ("rollback", "abort") or bool(withdrawn)
+    tags = answering.version.tags if answering else {}
     facts = ServedFacts(
-        version=found.label if found else None,
+        version=answering.label if answering else None,
         episodes=episodes,
         data_until=_instant(tags.get(TRAINED_UNTIL)),
-        newest_data=_instant(newest_data(instance, monitored.label_key)),
-        max_data_age=timedelta(seconds=monitored.max_data_age_s),
+        newest_data=_instant(newest_data(instance, monitor.label_key)),
+        max_data_age=timedelta(seconds=monitor.max_data_age_s),
         trained_code=tags.get(TRAINING_CODE),
-        declared_code=monitored.training_code,
-        newest_stable=_newest_stable(instance, monitored.deployment_key, found),
-        rollback_reason=str(told.get("reason", "")) if went_back else "",
+        declared_code=monitor.training_code,
+        newest_stable=_newest_stable(instance, monitor.deployment_key, answering),
+        rollback_reason=str(act.get("reason", "")) if went_back else "",
     )
     return served_staleness(facts, now)
 
 
-def served_check(monitored: Monitored) -> dg.AssetChecksDefinition:
+def served_check(monitor: MonitorSummary) -> dg.AssetChecksDefinition:
     """The check ``served`` on ``<name>_deployment``: what answers is not stale."""
 
     @dg.asset_check(
-        asset=monitored.deployment_key,
+        asset=monitor.deployment_key,
         name=CHECK,
         description="What answers is not stale: no drift, no data or code it lacks, not rolled back.",
     )
     def check(
         context: dg.AssetCheckExecutionContext, model_registry: ModelRegistry, clock: Clock
     ) -> dg.AssetCheckResult:
-        found, staleness = served_now(context.instance, model_registry, monitored, now=clock.now())
-        return dg.AssetCheckResult(**served_result(found, staleness))
+        answering, staleness = served_now(context.instance, model_registry, monitor, now=clock.now())
+        return dg.AssetCheckResult(**served_result(answering, staleness))
 
     return check
 
 
-def served_result(found: Served | None, staleness: Staleness) -> dict[str, Any]:
+def served_result(answering: ServedVersion | None, staleness: Staleness) -> dict[str, Any]:
     """Passed, severity, description and metadata of the check."""
     age = staleness.data_age
     return {
@@ -155,7 +154,7 @@ def served_result(found: Served | None, staleness: Staleness) -> dict[str, Any]:
         "severity": dg.AssetCheckSeverity.WARN,
         "description": staleness.reason,
         "metadata": {
-            "version": found.label if found else "none",
+            "version": answering.label if answering else "none",
             "causes": dg.MetadataValue.json({cause.kind: cause.reason for cause in staleness.causes}),
             "data_age_days": round(age.total_seconds() / 86_400, 2) if age is not None else "not known",
         },
@@ -163,18 +162,20 @@ def served_result(found: Served | None, staleness: Staleness) -> dict[str, Any]:
 
 
 def served_evaluation(
-    monitored: Monitored, found: Served | None, staleness: Staleness
+    monitor: MonitorSummary, answering: ServedVersion | None, staleness: Staleness
 ) -> dg.AssetCheckEvaluation:
-    """The same as an event that needs no run."""
-    key, result = monitored.check_key, served_result(found, staleness)
+    """The check ``served`` as an event that needs no run."""
+    key, result = monitor.check_key, served_result(answering, staleness)
     return dg.AssetCheckEvaluation(asset_key=key.asset_key, check_name=key.name, **result)
 
 
-def _newest_stable(instance: dg.DagsterInstance, key: dg.AssetKey, found: Served | None) -> str | None:
+def _newest_stable(
+    instance: dg.DagsterInstance, key: dg.AssetKey, answering: ServedVersion | None
+) -> str | None:
     """The highest version that ever answered as stable."""
-    if found is None:
+    if answering is None:
         return None
-    known = {found.version.version}
+    known = {answering.version.version}
     for event in instance.fetch_materializations(key, limit=200).records:
         made = event.asset_materialization
         stable = made.metadata.get("stable") if made else None

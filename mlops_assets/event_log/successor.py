@@ -1,7 +1,7 @@
 """A version that passed the gate and does not answer yet, and what became of its approval.
 
 Belongs here: reading both from the event log and the runs. Does not belong here: whether a lost approval
-is launched again (``monitoring/``), launching it (``sensors/drift.py``), giving one
+is launched again (``monitoring/``), launching it (``sensors/drift_actions.py``), giving one
 (``assets/approval.py``).
 """
 
@@ -16,7 +16,7 @@ from mlops_assets.asset_names import Kind
 from mlops_assets.event_log.approvals import newest_decision
 from mlops_assets.event_log.records import current_versions, latest
 from mlops_assets.event_log.runs import LAUNCHED_BY_TAG, UNFINISHED, unfinished_run
-from mlops_assets.event_log.served_state import Monitored
+from mlops_assets.event_log.served_state import MonitorSummary
 from mlops_assets.monitoring.episodes import LoopFacts, lost_approval
 from mlops_assets.monitoring.relaunch import Launch, NextLaunch, launched_for
 
@@ -41,30 +41,30 @@ class Successor:
     unapproved: bool
 
 
-def successor_of(instance: dg.DagsterInstance, monitored: Monitored, now: float) -> Successor | None:
+def successor_of(instance: dg.DagsterInstance, monitor: MonitorSummary, now: float) -> Successor | None:
     """The version that passed the gate, was neither rejected nor withdrawn, and is not stable; None without.
 
     ``now``: real time, Unix seconds.
     """
-    model = monitored.model
+    model = monitor.model
     evaluated = latest(instance, asset_key("evaluation", model))
     # One that somebody reported by hand has no outcome, and is none.
     if evaluated is None or evaluated.metadata.get("outcome") != "promote":
         return None
-    deployed = latest(instance, monitored.deployment_key)
-    told = deployed.metadata if deployed else {}
+    deployed = latest(instance, monitor.deployment_key)
+    act = deployed.metadata if deployed else {}
     version = f"v{int(evaluated.metadata['model_version'])}"
     approval_key = asset_key("approval", model)
     bound = [asset_key(kind, model) for kind in BOUND]
     decided = newest_decision(instance, approval_key)
     is_bound = decided is not None and dict(decided.bound_to) == current_versions(instance, bound)
     rejected = is_bound and decided is not None and decided.decision == "reject"
-    stable = str(told.get("stable") or "")
-    if version == stable or version in (told.get("withdrawn") or {}) or rejected:
+    stable = str(act.get("stable") or "")
+    if version == stable or version in (act.get("withdrawn") or {}) or rejected:
         return None
     unapproved = (
         not is_bound
-        and monitored.approval == "auto"
+        and monitor.approval == "auto"
         and now - evaluated.timestamp > APPROVAL_GRACE_S
         and unfinished_run(instance, approval_key) is None
     )
@@ -97,23 +97,23 @@ def launches_of(instance: dg.DagsterInstance, model: str) -> tuple[Launch, ...]:
 
 
 def lost_approval_now(
-    instance: dg.DagsterInstance, monitored: Monitored, clock: Callable[[], float]
+    instance: dg.DagsterInstance, monitor: MonitorSummary, clock: Callable[[], float]
 ) -> tuple[str, NextLaunch] | None:
     """The version whose approval was lost, and whether it is launched again; None when none is lost."""
     now = clock()
-    in_flight = retraining_run(instance, monitored.model)
-    found = successor_of(instance, monitored, now)
+    in_flight = retraining_run(instance, monitor.model)
+    found = successor_of(instance, monitor, now)
     if found is None or not found.unapproved:
         return None
     facts = LoopFacts(
         served=None,
         in_flight=in_flight,
-        launches=launches_of(instance, monitored.model),
+        launches=launches_of(instance, monitor.model),
         unapproved=found.version,
         unapproved_since=found.passed_at,
         real_now=_time(now),
     )
-    ruled = lost_approval(facts, monitored.relaunch_policy)
+    ruled = lost_approval(facts, monitor.relaunch_policy)
     return (found.version, ruled) if ruled is not None else None
 
 

@@ -71,8 +71,8 @@ class PlannedRun:
         return {"dagster/asset_partition_range_start": first, "dagster/asset_partition_range_end": last}
 
     @property
-    def told(self) -> dict[str, Any]:
-        """The run as facts for whoever shows it."""
+    def facts(self) -> dict[str, Any]:
+        """The run as plain values, for the line that ``emit`` writes."""
         return {
             "assets": [key.to_user_string() for key in self.assets],
             "partitions": list(self.partitions or ()),
@@ -260,7 +260,7 @@ def _build(
             continue
         run = _less(planned, parents, without, emit)
         if run is not None:
-            emit("run", title=f"run {number} of {len(runs)}", **run.told)
+            emit("run", title=f"run {number} of {len(runs)}", **run.facts)
             without |= _execute(definitions, instance, run, emit)
 
 
@@ -315,8 +315,8 @@ def _tell_missing(missing: Sequence[MissingDocument], emit: Emit) -> None:
         with_it = [
             each.what for each in missing if each.because == one.where and each.use_case == one.use_case
         ]
-        told = {"use_case": one.use_case, "what": one.what, "problem": one.problem, "command": one.command}
-        emit("missing", **told, with_it=with_it)
+        facts = {"use_case": one.use_case, "what": one.what, "problem": one.problem, "command": one.command}
+        emit("missing", **facts, with_it=with_it)
 
 
 def _end_lost_runs(instance: dg.DagsterInstance) -> None:
@@ -386,8 +386,8 @@ def _execute(
             waiting.append(key)
             emit("pending", model=approvals[key], reason=message)
         elif message is not None:
-            name, told = key.to_user_string(), checks.get(key, message)
-            reasons[key] = told if told.startswith(name) else f"{name}: {told}"
+            name, reason = key.to_user_string(), checks.get(key, message)
+            reasons[key] = reason if reason.startswith(name) else f"{name}: {reason}"
             emit("lost", use_case=run.use_case, reason=reasons[key], run_id=run_id)
     if not failures:
         emit("lost", use_case=run.use_case, reason="the run failed before its first step", run_id=run_id)
@@ -510,11 +510,11 @@ def _message(event: dg.DagsterEvent) -> str:
     if own is not None and own.description:
         return own.description
     error = event.step_failure_data.error
-    told = []
+    messages = []
     while error is not None:
-        told.append(error.message.strip())
+        messages.append(error.message.strip())
         error = error.cause
-    return told[-1] if told else (event.message or "failed")
+    return messages[-1] if messages else (event.message or "failed")
 
 
 @contextmanager

@@ -131,14 +131,14 @@ def end_marked(
 
     New ones are looked for until none is left: a dying parent may just have started another.
     """
-    told: dict[ProcessIdentity, str] = {}
+    lines: dict[ProcessIdentity, str] = {}
     deadline = clock() + patience_s
     while remaining := marked(name, value):
         for process in remaining:
-            if process not in told:
-                told[process] = command_line(process)
+            if process not in lines:
+                lines[process] = command_line(process)
                 end(process, signal.SIGTERM)
             if clock() > deadline:
                 end(process, signal.SIGKILL)
         sleep(0.1)
-    return list(told.values())
+    return list(lines.values())

@@ -72,8 +72,8 @@ def up(settings: StackSettings, console: Console) -> int:
             shown = _shown(settings, built)
             _print_summary(settings, built, shown, console)
             record.write(layout, "ready", list(shown), built.lacks)
-            told = "Up, but for what is said above." if built.lacks else "Up."
-            console.print(f"\n{told} Ctrl-C stops everything." if console.is_terminal else f"\n{told}")
+            state = "Up, but for what is said above." if built.lacks else "Up."
+            console.print(f"\n{state} Ctrl-C stops everything." if console.is_terminal else f"\n{state}")
             with stopping_is_wanted():
                 _watch(supervisor)
             # Somebody may have completed it meanwhile.
@@ -123,8 +123,8 @@ def up_detached(settings: StackSettings, console: Console) -> int:
                 background.terminate()
                 background.wait()
                 raise
-    told = f"\nRunning in the background (pid {background.pid}, log {log}). Stop it with: make down"
-    console.print(told, markup=False, highlight=False, soft_wrap=True)
+    line = f"\nRunning in the background (pid {background.pid}, log {log}). Stop it with: make down"
+    console.print(line, markup=False, highlight=False, soft_wrap=True)
     return INCOMPLETE if owner is not None and owner.lacks else 0
 
 
@@ -349,44 +349,46 @@ class _GraphBuilder:
         process.wait()
         self._lines.put(None)
 
-    def _show(self, told: dict[str, Any]) -> None:
+    def _show(self, facts: dict[str, Any]) -> None:
         display = self._display
-        match told["kind"]:
+        match facts["kind"]:
             case "declared":
                 self.definitions_loaded = True
             case "complete":
                 self.complete = True
             case "run":
-                parts = f" {told['partitions'][0]} to {told['partitions'][1]}" if told["partitions"] else ""
-                run = f"{told['title']}: {told['use_case']}, {len(told['assets'])} assets{parts}"
-                self._building = told["use_case"]
-                display.note(f"materialising {', '.join(told['assets'])}{parts}")
+                partitions = facts["partitions"]
+                parts = f" {partitions[0]} to {partitions[1]}" if partitions else ""
+                run = f"{facts['title']}: {facts['use_case']}, {len(facts['assets'])} assets{parts}"
+                self._building = facts["use_case"]
+                display.note(f"materialising {', '.join(facts['assets'])}{parts}")
                 display.advance(GRAPH, done=0, total=1, detail=run)
             case "steps":
-                detail = told["current"] or ("starting" if told["done"] == 0 else "finishing")
-                display.advance(GRAPH, done=told["done"], total=told["total"], detail=detail)
+                detail = facts["current"] or ("starting" if facts["done"] == 0 else "finishing")
+                display.advance(GRAPH, done=facts["done"], total=facts["total"], detail=detail)
             case "restoring":
                 display.advance(GRAPH, done=0, total=1, detail="bringing the deployed models back")
             case "note":
-                display.advance(GRAPH, done=0, total=1, detail=told["line"])
+                display.advance(GRAPH, done=0, total=1, detail=facts["line"])
             case "pending":
-                display.note(f"{asset_name('approval', told['model'])} waits for a person: {told['reason']}")
+                approval = asset_name("approval", facts["model"])
+                display.note(f"{approval} waits for a person: {facts['reason']}")
             case "missing":
-                with_it = f"\nwith it: {', '.join(told['with_it'])}" if told["with_it"] else ""
-                self._lose(told["use_case"], f"{told['problem']}{with_it}", told["command"])
+                with_it = f"\nwith it: {', '.join(facts['with_it'])}" if facts["with_it"] else ""
+                self._lose(facts["use_case"], f"{facts['problem']}{with_it}", facts["command"])
             case "lost":
-                run_id = told["run_id"]
+                run_id = facts["run_id"]
                 page = f"\nrun {run_id[:8]}: {self._settings.dagster_url}/runs/{run_id}" if run_id else ""
-                self._lose(told["use_case"], f"{told['reason']}{page}")
+                self._lose(facts["use_case"], f"{facts['reason']}{page}")
             case "orphan":
-                orphan = Orphan(told["deployment"], told["use_case"], told["retired"])
+                orphan = Orphan(facts["deployment"], facts["use_case"], facts["retired"])
                 self._orphans[orphan.deployment] = orphan
             case "done":
-                self.deployed = list(told["deployed"])
+                self.deployed = list(facts["deployed"])
                 display.finish(GRAPH, f"deployed: {', '.join(self.deployed) or 'nothing'}")
             case "failed":
                 raise StackError(
-                    f"the graph could not be built: {told['reason']}\nThe whole log: {self._log}"
+                    f"the graph could not be built: {facts['reason']}\nThe whole log: {self._log}"
                 )
 
 

@@ -84,13 +84,13 @@ class ServeClient(dg.ConfigurableResource):  # type: ignore[type-arg]
                 alive = [report for report in reports.values() if report.age_s < SILENT_AFTER_S]
                 if len(alive) >= replicas and all(report.revision == revision for report in alive):
                     return answer
-                told = f"replicas report {[report.revision for report in alive]}"
+                state = f"replicas report {[report.revision for report in alive]}"
             else:
-                told = f"its last answer: HTTP {status} {json.dumps(answer)}"
+                state = f"its last answer: HTTP {status} {json.dumps(answer)}"
             if clock() - start > self.deadline_s:
                 raise DeploymentError(
                     f"{name} does not run revision {revision} with weights {weights} on {replicas} gateway "
-                    f"replicas after {self.deadline_s:.0f} s; {told}"
+                    f"replicas after {self.deadline_s:.0f} s; {state}"
                 )
             sleep(0.2)
 

@@ -333,7 +333,7 @@ class _Room:
     def in_words(self, need: _Need) -> str:
         node, facts = self._node, []
         if need.gpus:
-            facts.append(self._gpus_told())
+            facts.append(self._gpus_in_words())
         facts.append(f"{max(self._cpus, 0) / _WHOLE:g} of {node.cpus:g} CPU free")
         if (free := self._memory_free()) is None:
             facts.append("memory not measured")
@@ -344,7 +344,7 @@ class _Room:
             )
         return f"{node.name} has room for {self.places(need)} ({', '.join(facts)})"
 
-    def _gpus_told(self) -> str:
+    def _gpus_in_words(self) -> str:
         node = self._node
         if not node.gpus:
             return "0 GPU"

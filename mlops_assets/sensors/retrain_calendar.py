@@ -1,8 +1,8 @@
 """The calendar of a drift monitor: at the declared moments it asks the governor for a retrain.
 
-Belongs here: turning a tick of the schedule into one request. Does not belong here: the answer to it
+Belongs here: turning a tick of the schedule into one request. Does not belong here: the ruling on it
 (``monitoring/episodes.py``, carried out by the sensor of ``sensors/drift.py``), the form of a request
-(``event_log/episode_records.py``).
+(``event_log/retrain_requests.py``).
 
 A tick launches nothing. What it asks for passes the limits that drift and a person's request pass.
 """
@@ -12,9 +12,9 @@ from datetime import UTC, datetime
 import dagster as dg
 
 from mlops_assets.documents.drift_monitor import DriftMonitorDeclaration, RetrainCalendar
-from mlops_assets.event_log.episode_records import asked, asked_by_calendar_for
+from mlops_assets.event_log.retrain_requests import asked_by_calendar_for, retrain_requested
 from mlops_assets.monitoring.episodes import asked_by_calendar
-from mlops_assets.sensors.drift import chain_keys
+from mlops_assets.sensors.drift_actions import chain_keys
 
 
 def retrain_schedule(declared: DriftMonitorDeclaration, calendar: RetrainCalendar) -> dg.ScheduleDefinition:
@@ -44,5 +44,5 @@ def ask_governor(instance: dg.DagsterInstance, model: str, calendar: RetrainCale
     request = asked_by_calendar(calendar.schedule, due)
     if asked_by_calendar_for(instance, model) == request.due:
         return f"the retrain of {request.due} has been asked for"
-    instance.report_runless_asset_event(asked(model, request))
+    instance.report_runless_asset_event(retrain_requested(model, request))
     return f"the governor is asked for a retrain; the sensor drift_{model} answers"

@@ -65,8 +65,8 @@ class Hosted(LocalVersion):
         self.args = args
 
     async def info(self, *, timeout_s: float) -> Document:
-        told = await super().info(timeout_s=timeout_s)
-        return {**told, "package_uri": self.args["package_uri"], "storage_options": {}}
+        info = await super().info(timeout_s=timeout_s)
+        return {**info, "package_uri": self.args["package_uri"], "storage_options": {}}
 
 
 class SmallCluster(Versions):

@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 
 from mlops_assets.asset_keys import asset_key
-from mlops_assets.event_log.episode_records import opened
+from mlops_assets.event_log.episode_records import episode_opened
 from mlops_assets.event_log.records import Record, latest
 from mlops_assets.monitoring.episodes import EpisodeLog, open_episode
 from mlops_assets.resources.alerts import Alerts
@@ -149,7 +149,7 @@ def test_after_a_change_a_version_of_what_is_true_now_passes_the_gate(
     log = open_episode(
         EpisodeLog(), version="v1", reason="performance was lost", now=SHOWN, changed_by=SHOWN.isoformat()
     )
-    shop.instance.report_runless_asset_event(opened("shop", log, {}))
+    shop.instance.report_runless_asset_event(episode_opened("shop", log, {}))
     shop.retrains()
 
     made, competed = shop.record("model"), shop.record("candidates")

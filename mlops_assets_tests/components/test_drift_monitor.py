@@ -25,7 +25,7 @@ from mlops_assets.documents.drift_monitor import DriftMonitorDeclaration, Retrai
 from mlops_assets.errors import MlopsError
 from mlops_assets.event_log.episode_records import episode_log
 from mlops_assets.event_log.records import Record, latest
-from mlops_assets.event_log.served_state import MONITORED, Monitored, served
+from mlops_assets.event_log.served_state import MONITORED, MonitorSummary, served_version
 from mlops_assets.monitoring.policy import AgeRule, DriftPolicy
 from mlops_assets.resources.alerts import Alerts
 from mlops_assets.resources.clock import Clock
@@ -35,7 +35,7 @@ from mlops_assets.resources.lake import Lake
 from mlops_assets.resources.model_registry import CHAMPION, ModelRegistry
 from mlops_assets.resources.scratch import Scratch
 from mlops_assets.resources.serve_client import ServeClient
-from mlops_assets.sensors.drift import decision_now
+from mlops_assets.sensors.drift import drift_verdict_now
 from mlops_assets.sensors.retrain_calendar import ask_governor
 from mlops_assets.testing.instances import continued
 from serve.inference_log import Answered, PredictionLog
@@ -384,8 +384,8 @@ def test_quiet_days_open_nothing(shop: Shop, monkeypatch: pytest.MonkeyPatch) ->
     assert list(shop.record("performance").metadata["days"]["v1"]) == [one["end"] for one in judged]
     features = [one for one in windows[-1]["columns"] if one["role"] == "feature"]
     assert features and all(one["unlearned"] is not None for one in features)
-    told = shop.definitions.resolve_asset_graph().get(asset_key("drift", "shop")).metadata[MONITORED]
-    assert Monitored(**told).held_out_days == 14
+    summary = shop.definitions.resolve_asset_graph().get(asset_key("drift", "shop")).metadata[MONITORED]
+    assert MonitorSummary(**summary).held_out_days == 14
     assert shop.staleness("model")[0] == "FRESH"
     assert shop.check("deployment", "served")[0]
     assert shop.alerts() == []
@@ -909,13 +909,13 @@ def test_old_data_opens_an_episode_only_where_newer_data_is_there(shop: Shop) ->
     declared = DriftMonitorDeclaration(
         model="shop", logs_since=FIRST_DAY.date(), policy=DriftPolicy(age=AgeRule(action="open"))
     )
-    monitored = Monitored("shop", "shop", "shop", 0.0, "")
+    monitor = MonitorSummary("shop", "shop", "shop", 0.0, "")
     later = shop.now + 100 * DAY
-    answers = served(shop.instance, shop.registry, model="shop", deployment="shop")
+    answers = served_version(shop.instance, shop.registry, model="shop", deployment="shop")
 
-    nothing_newer = decision_now(shop.instance, answers, declared, monitored, later)
+    nothing_newer = drift_verdict_now(shop.instance, answers, declared, monitor, later)
     shop.labels(visits(shop.now))
-    newer = decision_now(shop.instance, answers, declared, monitored, later)
+    newer = drift_verdict_now(shop.instance, answers, declared, monitor, later)
 
     assert (nothing_newer.action, newer.action) == ("inconclusive", "open")
     assert "days old, 45 are allowed" in newer.reason

@@ -7,7 +7,7 @@ import dagster as dg
 import pytest
 
 from mlops_assets.documents.drift_monitor import DriftMonitorDeclaration
-from mlops_assets.event_log.episode_records import asked, asked_now, refused
+from mlops_assets.event_log.retrain_requests import pending_retrain, retrain_refused, retrain_requested
 from mlops_assets.monitoring.episodes import ManualRetrain
 from mlops_assets.sensors.retrain_calendar import retrain_schedule
 
@@ -48,28 +48,28 @@ def test_the_schedule_is_on_from_the_start_and_keeps_its_zone() -> None:
 
 def test_a_tick_asks_without_override_and_names_its_moment(instance: dg.DagsterInstance) -> None:
     assert tick(instance, DUE).endswith("the sensor drift_shop answers")
-    waiting = asked_now(instance, "shop")
-    assert waiting is not None
-    assert waiting.ask == ManualRetrain(
+    pending = pending_retrain(instance, "shop")
+    assert pending is not None
+    assert pending.request == ManualRetrain(
         "schedule", "the calendar asks: 0 3 1 * *", False, "2024-02-01T03:00:00+00:00"
     )
 
 
 def test_a_tick_that_is_evaluated_twice_asks_once(instance: dg.DagsterInstance) -> None:
     tick(instance, DUE)
-    waiting = asked_now(instance, "shop")
-    assert waiting is not None
-    instance.report_runless_asset_event(refused("shop", waiting, "refused, nothing is newer"))
+    pending = pending_retrain(instance, "shop")
+    assert pending is not None
+    instance.report_runless_asset_event(retrain_refused("shop", pending, "refused, nothing is newer"))
 
     assert tick(instance, DUE) == "the retrain of 2024-02-01T03:00:00+00:00 has been asked for"
-    assert asked_now(instance, "shop") is None
+    assert pending_retrain(instance, "shop") is None
     tick(instance, datetime(2024, 3, 1, 3, tzinfo=UTC))
-    assert asked_now(instance, "shop") is not None
+    assert pending_retrain(instance, "shop") is not None
 
 
 def test_a_person_who_waits_is_answered_before_the_calendar(instance: dg.DagsterInstance) -> None:
     ana = ManualRetrain("ana", "prices")
-    instance.report_runless_asset_event(asked("shop", ana))
+    instance.report_runless_asset_event(retrain_requested("shop", ana))
     tick(instance, DUE)
-    waiting = asked_now(instance, "shop")
-    assert waiting is not None and waiting.ask == ana
+    pending = pending_retrain(instance, "shop")
+    assert pending is not None and pending.request == ana

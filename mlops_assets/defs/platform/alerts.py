@@ -1,11 +1,11 @@
-"""The sensors that tell people about freshness and about the platform's own health.
+"""The sensors that alert people of freshness and of the platform's own health.
 
-Belongs here: asking Dagster's instance and the gateways, remembering in the cursor what was told, handing
-alerts over. Does not belong here: what is news (``watching.py`` beside this file), delivering it
-(``mlops_assets/resources/alerts/``), rollouts and drift, whose sensors tell of themselves.
+Belongs here: asking Dagster's instance and the gateways, keeping in the cursor what people were alerted of,
+sending alerts. Does not belong here: what is news (``health_news.py`` beside this file), delivering it
+(``mlops_assets/resources/alerts/``), rollouts and drift, whose sensors send their own.
 
-An alert goes out before the cursor is saved. A tick that dies in between tells it again, and the port knows
-that it is the same news. Each of the two sensors watches the other: one that fails cannot say so.
+An alert is sent before the cursor is saved. A tick that dies in between sends it again, and the resource
+``alerts`` drops the second. Each of the two sensors watches the other: one that fails cannot say so.
 """
 
 import json
@@ -22,18 +22,18 @@ from dagster._core.storage.tags import WILL_RETRY_TAG
 
 from mlops_assets import environment
 from mlops_assets.asset_keys import KIND_TAG, NAME_TAG, asset_key, assets_of
-from mlops_assets.defs.platform.watching import (
+from mlops_assets.defs.platform.health_news import (
     FAILED_TICKS,
     FailedRun,
     Freshness,
+    KnownLog,
     LogState,
-    LogTold,
     SensorTicks,
     document_news,
-    duration,
     failed_run_news,
     freshness_news,
     log_news,
+    rounded_duration,
     sensor_news,
 )
 from mlops_assets.documents.missing import CHECK, MissingDocument, missing_in
@@ -44,7 +44,7 @@ from mlops_assets.event_log.runs import LAUNCHED_BY_TAG
 from mlops_assets.event_log.successor import MONITOR_TAG
 from mlops_assets.resources.alerts import Alert, Alerts
 from mlops_assets.resources.serve_client import ServeClient
-from mlops_assets.sensors.drift import MEASURING
+from mlops_assets.sensors.measuring import MEASURING
 
 INTERVAL_S = 60
 FIRST_LOOK_BACK_S = 86_400.0
@@ -59,7 +59,7 @@ AGGREGATOR = "mlops_referee_reachable"
 
 @dataclass
 class FreshnessCursor:
-    """``failing``: since when, by asset; ``sensors``: those that were told to be failing."""
+    """``failing``: since when, by asset; ``sensors``: the failing ones that people were alerted of."""
 
     failing: dict[str, float] = field(default_factory=dict)
     sensors: list[str] = field(default_factory=list)
@@ -71,26 +71,26 @@ class FreshnessCursor:
 
 @dataclass
 class HealthCursor:
-    """What was told; ``runs_until`` is when the newest failed run that was looked at changed last."""
+    """What people were alerted of; ``runs_until``: when the newest failed run that was read changed last."""
 
     sensors: list[str] = field(default_factory=list)
     documents: list[str] = field(default_factory=list)
     checked: list[str] = field(default_factory=list)
-    logs: dict[str, LogTold] = field(default_factory=dict)
+    logs: dict[str, KnownLog] = field(default_factory=dict)
     runs_until: float | None = None
 
     @staticmethod
     def read(text: str | None) -> "HealthCursor":
-        told = json.loads(text) if text else {}
-        logs = {name: LogTold(**seen) for name, seen in told.pop("logs", {}).items()}
-        return HealthCursor(**told, logs=logs)
+        kept = json.loads(text) if text else {}
+        logs = {name: KnownLog(**seen) for name, seen in kept.pop("logs", {}).items()}
+        return HealthCursor(**kept, logs=logs)
 
 
 @dg.sensor(
     name="freshness_alerts",
     minimum_interval_seconds=INTERVAL_S,
     default_status=dg.DefaultSensorStatus.RUNNING,
-    description="Tells when an asset is no longer fresh and when it is again.",
+    description="Alerts when an asset is no longer fresh and when it is again.",
 )
 def freshness_alerts(context: dg.SensorEvaluationContext, alerts: Alerts) -> dg.SensorResult:
     """Alerts of freshness, and of ``health_alerts`` failing."""
@@ -114,10 +114,10 @@ def freshness_alerts(context: dg.SensorEvaluationContext, alerts: Alerts) -> dg.
 def health_alerts(
     context: dg.SensorEvaluationContext, alerts: Alerts, serve_client: ServeClient
 ) -> dg.SensorResult:
-    """Alerts of everything else that nobody would notice, and of ``freshness_alerts`` failing."""
+    """Alerts of what nobody would notice else, and of ``freshness_alerts`` failing."""
     cursor = HealthCursor.read(context.cursor)
     repository = _repository(context)
-    # This sensor's own failures are told by the other one.
+    # The other sensor alerts of this one's failures.
     names = {sensor.name for sensor in repository.sensor_defs} - {"health_alerts"}
     news, cursor.sensors = sensor_news(cursor.sensors, sensor_ticks(context.instance, names))
     models = {key: name for name, key in assets_of(repository.asset_graph, "model").items()}
@@ -145,9 +145,9 @@ def sensors() -> dg.Definitions:
 
 
 def failed_checks(
-    told: Collection[str], missing: Sequence[MissingDocument]
+    known: Collection[str], missing: Sequence[MissingDocument]
 ) -> tuple[list[AssetCheckEvaluation], list[str]]:
-    """The failed check of each placeholder that was not told before, and those told, for the next look."""
+    """The failed check of each placeholder with a problem that is not ``known``; the problems of all."""
     problems = {key: one.problem for one in missing for key in one.assets}
     evaluations = [
         AssetCheckEvaluation(
@@ -158,7 +158,7 @@ def failed_checks(
             description=problem,
         )
         for key, problem in problems.items()
-        if f"{key}: {problem}" not in told
+        if f"{key}: {problem}" not in known
     ]
     return evaluations, [f"{key}: {problem}" for key, problem in problems.items()]
 
@@ -190,8 +190,8 @@ def freshness_states(instance: dg.DagsterInstance, graph: Any) -> dict[str, Fres
 def _promise(policy: Any) -> str:
     """The demand of a policy, in words."""
     if hasattr(policy, "fail_window"):
-        return f"its policy allows {duration(policy.fail_window.to_timedelta().total_seconds())}"
-    before = duration(policy.lower_bound_delta.total_seconds())
+        return f"its policy allows {rounded_duration(policy.fail_window.to_timedelta().total_seconds())}"
+    before = rounded_duration(policy.lower_bound_delta.total_seconds())
     return f"its policy wants it at most {before} before {policy.deadline_cron!r} ({policy.timezone})"
 
 
@@ -300,7 +300,7 @@ def _failed_run(instance: dg.DagsterInstance, run: dg.DagsterRun, model: str, la
         launched_by=launched_by,
         step=step,
         error=error,
-        judged=any(_refused(checks) for checks in _checks(instance, run.run_id, model)),
+        gate_refused=any(_refused(checks) for checks in _checks(instance, run.run_id, model)),
         url=f"http://127.0.0.1:{environment.DAGSTER_PORT.read()}/runs/{run.run_id}",
     )
 

@@ -56,8 +56,8 @@ class Alert:
     @property
     def fingerprint(self) -> str:
         """16 hexadecimal digits of kind, subject, version and ``dedupe``."""
-        told = json.dumps([self.kind, self.subject, self.version, self.dedupe])
-        return hashlib.sha256(told.encode()).hexdigest()[:16]
+        identity = json.dumps([self.kind, self.subject, self.version, self.dedupe])
+        return hashlib.sha256(identity.encode()).hexdigest()[:16]
 
     def text(self) -> str:
         """One message for people; what Slack and its kin show."""

@@ -46,7 +46,7 @@ class AlertLog:
         start = max(0, size - TAIL_BYTES)
         self._stream.seek(start)
         lines = self._stream.read(size - start).split(b"\n")
-        return [told for line in (lines[1:] if start else lines) if (told := _told(line)) is not None]
+        return [entry for line in (lines[1:] if start else lines) if (entry := _entry(line)) is not None]
 
     def write(self, line: dict[str, Any]) -> None:
         size = self._stream.seek(0, 2)
@@ -59,13 +59,13 @@ class AlertLog:
         self._stream.flush()
 
 
-def _told(line: bytes) -> dict[str, Any] | None:
+def _entry(line: bytes) -> dict[str, Any] | None:
     """One line of the log; None for what is not one, as the half line of a process that died."""
     try:
-        told = json.loads(line)
+        entry = json.loads(line)
     except ValueError:
         return None
-    return told if isinstance(told, dict) and "delivery" in told and "id" in told else None
+    return entry if isinstance(entry, dict) and "delivery" in entry and "id" in entry else None
 
 
 def last_told(

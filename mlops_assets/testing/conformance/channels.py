@@ -86,5 +86,5 @@ class ChannelConformance:
         self, receiver: Receiver, caplog: pytest.LogCaptureFixture
     ) -> None:
         receiver.fails(1)
-        told = repr((self.deliver(), self.channel.from_environment(), caplog.text))
-        assert receiver.secrets and not any(secret in told for secret in receiver.secrets)
+        said = repr((self.deliver(), self.channel.from_environment(), caplog.text))
+        assert receiver.secrets and not any(secret in said for secret in receiver.secrets)

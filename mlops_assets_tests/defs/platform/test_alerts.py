@@ -25,7 +25,8 @@ from mlops_assets.defs.platform import alerts as module
 from mlops_assets.defs.platform.alerts import freshness_alerts, health_alerts
 from mlops_assets.documents.drift_monitor import DriftMonitorDeclaration
 from mlops_assets.documents.missing import MissingDocument
-from mlops_assets.event_log.episode_records import granted, noted
+from mlops_assets.event_log.episode_records import episode_changed
+from mlops_assets.event_log.retrain_requests import retrain_granted
 from mlops_assets.monitoring.episodes import (
     EpisodeLog,
     LoopAction,
@@ -36,7 +37,7 @@ from mlops_assets.monitoring.episodes import (
 )
 from mlops_assets.resources.alerts import Alerts, signature
 from mlops_assets.resources.serve_client import ServeClient
-from mlops_assets.sensors.drift import _alert
+from mlops_assets.sensors.drift_actions import episode_alert
 from mlops_assets.testing.webhook import Webhook, webhook
 from serve.metrics import GatewayMetrics, exposition
 
@@ -372,12 +373,14 @@ FAILED = record_outcome(GRANTED, "failed", reason="no rows", ended_at=AT)
 def test_the_failure_of_a_granted_retrain_is_told_once_over_both_sensors(
     instance: dg.DagsterInstance, hook: Webhook, tick: Tick, tmp_path: Path
 ) -> None:
-    instance.report_runless_asset_event(granted("flights", GRANTED, "drift"))
+    instance.report_runless_asset_event(retrain_granted("flights", GRANTED, "drift"))
     chain_run(instance)
     declared = DriftMonitorDeclaration(model="flights", logs_since=AT.date())
-    drift = _alert(declared, LoopAction("outcome", "episode-1.1 failed", FAILED, 1, 1), "retrain_failed")
+    drift = episode_alert(
+        declared, LoopAction("outcome", "episode-1.1 failed", FAILED, 1, 1), "retrain_failed"
+    )
     Alerts(log_file=str(tmp_path / "alerts.jsonl")).send(drift)
-    instance.report_runless_asset_event(noted("flights", FAILED, "episode-1.1 failed"))
+    instance.report_runless_asset_event(episode_changed("flights", FAILED, "episode-1.1 failed"))
 
     said = tick(health_alerts).skip_reason
 
@@ -388,7 +391,7 @@ def test_the_failure_of_a_granted_retrain_is_told_once_over_both_sensors(
 def test_the_failure_of_a_granted_retrain_is_told_while_the_drift_sensor_is_not_ticking(
     instance: dg.DagsterInstance, hook: Webhook, tick: Tick
 ) -> None:
-    instance.report_runless_asset_event(granted("flights", GRANTED, "drift"))
+    instance.report_runless_asset_event(retrain_granted("flights", GRANTED, "drift"))
     chain_run(instance)
     tick(health_alerts)
     (alert,) = told(hook)
@@ -399,10 +402,10 @@ def test_the_failure_of_a_granted_retrain_is_told_while_the_drift_sensor_is_not_
     "before",
     [
         [],
-        [granted("flights", GRANTED, "drift"), noted("flights", FAILED, "failed")],
+        [retrain_granted("flights", GRANTED, "drift"), episode_changed("flights", FAILED, "failed")],
         [
-            granted("flights", GRANTED, "drift"),
-            noted("flights", close(GRANTED, by="ana", reason="over", now=AT), "over"),
+            retrain_granted("flights", GRANTED, "drift"),
+            episode_changed("flights", close(GRANTED, by="ana", reason="over", now=AT), "over"),
         ],
     ],
     ids=["never granted", "failed before", "closed by a person"],
@@ -420,7 +423,7 @@ def test_the_failure_of_a_chain_that_no_attempt_waits_for_is_told_as_that_run(
 
 
 def test_a_model_alone_that_failed_is_not_the_attempt(instance: dg.DagsterInstance) -> None:
-    instance.report_runless_asset_event(granted("flights", GRANTED, "drift"))
+    instance.report_runless_asset_event(retrain_granted("flights", GRANTED, "drift"))
     retrain(instance, training=True, mlops__launched_by="automation")
     (run,) = module.failed_runs(instance, None, models=MODELS, now=NOW)[0]
     assert run.attempt == ""

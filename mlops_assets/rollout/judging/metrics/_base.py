@@ -40,17 +40,17 @@ class Unit:
     """How a quantity is declared (its number times ``scale``) and how it is put into words."""
 
     scale: float = 1.0
-    told_scale: float = 1.0
+    shown_scale: float = 1.0
     suffix: str = ""
     digits: int = 2
 
     def in_words(self, value: float) -> str:
-        return f"{value * self.told_scale:.{self.digits}f}{self.suffix}"
+        return f"{value * self.shown_scale:.{self.digits}f}{self.suffix}"
 
 
-POINTS = Unit(told_scale=100.0, suffix=" points")
-PERCENT = Unit(told_scale=100.0, suffix=" %")
-MILLISECONDS = Unit(scale=1000.0, told_scale=1000.0, suffix=" ms", digits=1)
+POINTS = Unit(shown_scale=100.0, suffix=" points")
+PERCENT = Unit(shown_scale=100.0, suffix=" %")
+MILLISECONDS = Unit(scale=1000.0, shown_scale=1000.0, suffix=" ms", digits=1)
 TIMES = Unit(suffix=" times")
 PLAIN = Unit(digits=4)
 

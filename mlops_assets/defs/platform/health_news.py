@@ -1,12 +1,12 @@
-"""What is news about the platform's health: plain values in, alerts and what was told out.
+"""What is news about the platform's health: plain values in, alerts and the memory of them out.
 
 Belongs here: when a state of freshness, a sensor, a prediction log, a failed run or a document that cannot be
-loaded is worth an alert, and its words. Does not belong here: asking Dagster and the gateways (``alerts.py``
-beside this file), delivering (``mlops_assets/resources/alerts/``), drift and episodes
+loaded is worth an alert, and the alert's words. Does not belong here: asking Dagster and the gateways
+(``alerts.py`` beside this file), delivering (``mlops_assets/resources/alerts/``), drift and episodes
 (``mlops_assets/monitoring/``).
 
-Every function takes what was told before and gives what is told now. That memory only spares people a
-message: losing it tells a standing trouble once more, and forgets no new one.
+Every function takes what the last tick left as ``known``, and gives what this one leaves. That memory only
+spares people a message: without it a standing problem is alerted of once more, and no new one is missed.
 """
 
 from collections.abc import Collection, Mapping, Sequence
@@ -18,13 +18,13 @@ from mlops_assets.documents.missing import MissingDocument
 from mlops_assets.resources.alerts import Alert
 
 FAILED_TICKS = 3
-"""One failed tick is an accident (a restarted code server); so many in a row are a state."""
+"""One failed tick is an accident (a restarted code server); so many in a row are an outage."""
 ERROR_LENGTH = 500
 
 
 @dataclass(frozen=True)
 class Freshness:
-    """An asset's freshness as Dagster's daemon judged it: PASS, WARN, FAIL, UNKNOWN or NOT_APPLICABLE.
+    """An asset's freshness as Dagster's daemon gate_refused it: PASS, WARN, FAIL, UNKNOWN or NOT_APPLICABLE.
 
     ``since`` is when that state began, ``materialised_at`` the newest materialisation (None: not asked, or
     never); both Unix seconds. ``policy`` says in words what the asset promises, ``command`` what renews it.
@@ -49,10 +49,10 @@ class SensorTicks:
 
 @dataclass(frozen=True)
 class LogState:
-    """What the gateways of one deployment say about their prediction log.
+    """The prediction log of one deployment, as its gateways report it.
 
-    ``dropped`` is the sum over replicas since they started, None when not all of them were heard; ``problem``
-    is why an answering replica cannot write, None when it can. ``unreadable`` says why nothing is known.
+    ``dropped``: rows that all replicas dropped since they started, None when not all of them were heard.
+    ``problem``: why an answering replica cannot write, None when it can. ``unreadable``: why none is known.
     """
 
     dropped: int | None
@@ -61,8 +61,8 @@ class LogState:
 
 
 @dataclass(frozen=True)
-class LogTold:
-    """What was seen of one log at the last look."""
+class KnownLog:
+    """The state of one log at the last tick."""
 
     dropped: int = 0
     problem: str | None = None
@@ -70,9 +70,9 @@ class LogTold:
 
 @dataclass(frozen=True)
 class FailedRun:
-    """A run that was to make ``<model>_model`` anew by itself, or to measure it, and failed.
+    """A failed run that a sensor or automation launched to make a model anew, or to measure it.
 
-    ``judged``: its gate gave a verdict other than promote, which is an answer and told as one. ``attempt``:
+    ``gate_refused``: it failed at the gate, whose verdict other than promote is a result. ``attempt``: the
     episode and number of the granted retrain that waited for this run ("1.2"), with the ``version`` that the
     episode is on; empty when none did.
     """
@@ -82,7 +82,7 @@ class FailedRun:
     launched_by: str
     step: str
     error: str
-    judged: bool
+    gate_refused: bool
     url: str
     measuring: bool = False
     version: str = ""
@@ -90,29 +90,29 @@ class FailedRun:
 
 
 def freshness_news(
-    told: Mapping[str, float], states: Mapping[str, Freshness]
+    known: Mapping[str, float], states: Mapping[str, Freshness]
 ) -> tuple[list[Alert], dict[str, float]]:
-    """Alerts of the transitions to and from FAIL, and the failing assets with since when, as told next time.
+    """Alerts of the transitions to and from FAIL; {failing asset: since when}.
 
-    An asset whose state is no longer known or that is gone is forgotten without a word: that is no recovery.
+    An asset that is gone, or whose state is no longer known, is forgotten: that is no recovery.
     """
     alerts, failing = [], {}
     for asset, now in sorted(states.items()):
         if now.state == "FAIL":
             failing[asset] = now.since
-            if told.get(asset) != now.since:
+            if known.get(asset) != now.since:
                 alerts.append(_late(asset, now))
-        elif now.state in ("PASS", "WARN") and asset in told:
-            alerts.append(_fresh_again(asset, told[asset], now))
+        elif now.state in ("PASS", "WARN") and asset in known:
+            alerts.append(_fresh_again(asset, known[asset], now))
     return alerts, failing
 
 
 def _late(asset: str, now: Freshness) -> Alert:
-    last = f"last made {moment(now.materialised_at)}" if now.materialised_at else "never made"
+    last = f"last made {utc_minute(now.materialised_at)}" if now.materialised_at else "never made"
     return Alert(
         kind="freshness_failed",
         subject=asset,
-        summary=f"not fresh since {moment(now.since)}: {last}, and {now.policy}",
+        summary=f"not fresh since {utc_minute(now.since)}: {last}, and {now.policy}",
         command=now.command,
         evidence={"state": now.state, "since": now.since, "materialised_at": now.materialised_at},
         dedupe=f"{now.since:.3f}",
@@ -123,7 +123,8 @@ def _fresh_again(asset: str, late_since: float, now: Freshness) -> Alert:
     return Alert(
         kind="freshness_recovered",
         subject=asset,
-        summary=f"fresh again since {moment(now.since)}, after {duration(now.since - late_since)}",
+        summary=f"fresh again since {utc_minute(now.since)}, after "
+        f"{rounded_duration(now.since - late_since)}",
         command="nothing; mlops status shows it",
         evidence={"state": now.state, "since": now.since, "failed_since": late_since},
         dedupe=f"{late_since:.3f}",
@@ -131,23 +132,23 @@ def _fresh_again(asset: str, late_since: float, now: Freshness) -> Alert:
 
 
 def sensor_news(
-    told: Collection[str], sensors: Sequence[SensorTicks], *, ticks: int = FAILED_TICKS
+    known: Collection[str], sensors: Sequence[SensorTicks], *, ticks: int = FAILED_TICKS
 ) -> tuple[list[Alert], list[str]]:
-    """An alert when the newest ``ticks`` ticks of a sensor all failed, and the sensors that are failing.
+    """An alert for each sensor whose newest ``ticks`` ticks all failed; the sensors that are failing.
 
-    One success ends it; a sensor with fewer ticks than that is not judged.
+    One success ends the failing; a sensor with fewer ticks is not gate_refused.
     """
     alerts, failing = [], []
     for one in sensors:
         if len(one.failed) < ticks or not all(one.failed[:ticks]):
             continue
         failing.append(one.sensor)
-        if one.sensor not in told:
+        if one.sensor not in known:
             alerts.append(
                 Alert(
                     kind="sensor_failing",
                     subject=f"sensors/{one.sensor}",
-                    summary=f"its last {ticks} ticks failed, the newest at {moment(one.newest_at)}: "
+                    summary=f"its last {ticks} ticks failed, the newest at {utc_minute(one.newest_at)}: "
                     f"{_short(one.error)}",
                     command=f"dagster sensor preview {one.sensor} shows the error; nothing it watches is "
                     "acted on until it is gone",
@@ -158,16 +159,16 @@ def sensor_news(
 
 
 def log_news(
-    told: Mapping[str, LogTold], logs: Mapping[str, LogState]
-) -> tuple[list[Alert], dict[str, LogTold]]:
-    """Alerts about rows that were dropped since the last look, and about logs that cannot be written.
+    known: Mapping[str, KnownLog], logs: Mapping[str, LogState]
+) -> tuple[list[Alert], dict[str, KnownLog]]:
+    """Alerts of rows that were dropped since the last tick, and of logs that cannot be written.
 
-    A count below the last one comes from new replicas, and all of it is new. A problem is told when two looks
-    in a row find one, for a write that fails once is tried again. What was not heard leaves the memory alone.
+    A count below the last one comes from new replicas, and all of it is new. A problem is alerted of when two
+    ticks in a row find one, because a failed write is tried again. A log that was not heard keeps its memory.
     """
-    alerts, seen = [], dict(told)
+    alerts, seen = [], dict(known)
     for deployment, now in sorted(logs.items()):
-        before = told.get(deployment, LogTold())
+        before = known.get(deployment, KnownLog())
         if now.unreadable is not None:
             alerts.append(_log_alert(deployment, "unreadable", f"nobody can tell: {now.unreadable}", now))
             continue
@@ -180,7 +181,7 @@ def log_news(
         elif now.problem and before.problem:
             waiting = f"answers wait in memory and cannot be written{why}"
             alerts.append(_log_alert(deployment, "problem", waiting, now))
-        seen[deployment] = LogTold(dropped, now.problem)
+        seen[deployment] = KnownLog(dropped, now.problem)
     return alerts, seen
 
 
@@ -190,7 +191,7 @@ def _log_alert(deployment: str, what: str, summary: str, now: LogState) -> Alert
         subject=asset_name("prediction_log", deployment),
         summary=summary,
         command=f"GET /{deployment}/ready says the problem; see that MLOPS_PREDICTION_LOG_URI can be written "
-        "fast enough. Windows with lost rows are judged on the rest",
+        "fast enough. Windows with lost rows are gate_refused on the rest",
         evidence={"dropped": now.dropped, "problem": now.problem, "unreadable": now.unreadable},
         dedupe=what,
     )
@@ -199,12 +200,14 @@ def _log_alert(deployment: str, what: str, summary: str, now: LogState) -> Alert
 def failed_run_news(runs: Sequence[FailedRun]) -> list[Alert]:
     """One alert per failed run; a verdict of the gate is no failure.
 
-    The failure of an attempt is the very news that the drift sensor has when it notes the outcome: alike in
-    kind, subject, version and dedupe, so the port tells it once, whichever sensor is first. Measuring is
-    tried again and again, so its failures are one piece of news for each step that fails.
+    The drift sensor alerts of a failed attempt too, with the same kind, subject, version and dedupe: people
+    get the alert of whichever sensor is first. Measuring is tried again and again, so its failures are one
+    alert for each step that fails.
     """
     return [
-        _measuring_failed(one) if one.measuring else _retrain_failed(one) for one in runs if not one.judged
+        _measuring_failed(one) if one.measuring else _retrain_failed(one)
+        for one in runs
+        if not one.gate_refused
     ]
 
 
@@ -237,10 +240,13 @@ def _where_and_why(one: FailedRun) -> str:
     return f"failed{f' at {one.step}' if one.step else ''}: {_short(one.error)}"
 
 
-def document_news(told: Collection[str], missing: Sequence[MissingDocument]) -> tuple[list[Alert], list[str]]:
-    """An alert for each document that cannot be loaded, and the problems as told next time.
+def document_news(
+    known: Collection[str], missing: Sequence[MissingDocument]
+) -> tuple[list[Alert], list[str]]:
+    """An alert for each document that cannot be loaded; the problems of all that cannot.
 
-    What is missing only because of it stands in the same alert. Another problem of the same document is news.
+    Documents that are missing only because of it stand in the same alert. Another problem of the same
+    document is news.
     """
     own = [one for one in missing if not one.because]
     alerts = [
@@ -253,7 +259,7 @@ def document_news(told: Collection[str], missing: Sequence[MissingDocument]) -> 
             dedupe=_problem(one),
         )
         for one in own
-        if _problem(one) not in told
+        if _problem(one) not in known
     ]
     return alerts, [_problem(one) for one in own]
 
@@ -267,18 +273,18 @@ def _with_it(one: MissingDocument, missing: Sequence[MissingDocument]) -> str:
     return f"; with it {', '.join(fallen)}" if fallen else ""
 
 
-def moment(at: float) -> str:
-    """A time for people."""
+def utc_minute(at: float) -> str:
+    """A time (Unix seconds) to the minute, in UTC."""
     return f"{datetime.fromtimestamp(at, UTC):%Y-%m-%d %H:%M} UTC"
 
 
-def duration(seconds: float) -> str:
-    """A length of time for people, in its largest sensible unit."""
+def rounded_duration(seconds: float) -> str:
+    """A length of time in words, rounded to minutes, hours or days."""
     if seconds < 3_600:
         return f"{max(seconds, 0) / 60:.0f} min"
     return f"{seconds / 3_600:.0f} h" if seconds < 2 * 86_400 else f"{seconds / 86_400:.0f} days"
 
 
 def _short(error: str) -> str:
-    told = " ".join(error.split()) or "no error was recorded"
-    return told if len(told) <= ERROR_LENGTH else f"{told[:ERROR_LENGTH]}..."
+    text = " ".join(error.split()) or "no error was recorded"
+    return text if len(text) <= ERROR_LENGTH else f"{text[:ERROR_LENGTH]}..."

@@ -7,23 +7,23 @@ from typing import Any
 import pytest
 
 from mlops_assets.asset_names import asset_name
-from mlops_assets.defs.platform.watching import (
+from mlops_assets.defs.platform.health_news import (
     FailedRun,
     Freshness,
+    KnownLog,
     LogState,
-    LogTold,
     SensorTicks,
     document_news,
-    duration,
     failed_run_news,
     freshness_news,
     log_news,
+    rounded_duration,
     sensor_news,
 )
 from mlops_assets.documents.drift_monitor import DriftMonitorDeclaration
 from mlops_assets.documents.missing import MissingDocument
 from mlops_assets.monitoring.episodes import EpisodeLog, LoopAction, grant, open_episode
-from mlops_assets.sensors.drift import _alert
+from mlops_assets.sensors.drift_actions import episode_alert
 
 SINCE = 1_700_000_000.0
 AT = datetime(2013, 6, 3, tzinfo=UTC)
@@ -118,20 +118,20 @@ def test_a_very_long_error_is_cut() -> None:
 
 
 def test_rows_dropped_since_the_last_look_are_told_with_their_number() -> None:
-    (alert,), told = log_news({"flights": LogTold(100)}, {"flights": LogState(1_340, "OSError: full")})
+    (alert,), told = log_news({"flights": KnownLog(100)}, {"flights": LogState(1_340, "OSError: full")})
     assert alert.kind == "log_drops" and alert.subject == "flights_prediction_log"
     assert alert.summary == "1,240 rows were dropped from the log (OSError: full)"
-    assert told == {"flights": LogTold(1_340, "OSError: full")}
-    assert log_news(told, {"flights": LogState(1_340, None)}) == ([], {"flights": LogTold(1_340, None)})
+    assert told == {"flights": KnownLog(1_340, "OSError: full")}
+    assert log_news(told, {"flights": LogState(1_340, None)}) == ([], {"flights": KnownLog(1_340, None)})
 
 
 def test_a_smaller_count_is_of_new_replicas() -> None:
-    (alert,), told = log_news({"flights": LogTold(100)}, {"flights": LogState(1, None)})
+    (alert,), told = log_news({"flights": KnownLog(100)}, {"flights": LogState(1, None)})
     assert alert.summary == "1 row was dropped from the log"
-    assert told == {"flights": LogTold(1)}
-    assert log_news({"flights": LogTold(100)}, {"flights": LogState(0, None)}) == (
+    assert told == {"flights": KnownLog(1)}
+    assert log_news({"flights": KnownLog(100)}, {"flights": LogState(0, None)}) == (
         [],
-        {"flights": LogTold(0)},
+        {"flights": KnownLog(0)},
     )
 
 
@@ -144,21 +144,21 @@ def test_a_problem_is_told_when_it_stays() -> None:
 
 
 def test_drops_and_problems_are_different_news() -> None:
-    before = {"flights": LogTold(0, "full")}
+    before = {"flights": KnownLog(0, "full")}
     (drops,), _ = log_news(before, {"flights": LogState(5, "full")})
     (problem,), _ = log_news(before, {"flights": LogState(0, "full")})
     assert drops.fingerprint != problem.fingerprint
 
 
 def test_a_count_of_one_replica_alone_says_nothing_and_forgets_nothing() -> None:
-    assert log_news({"flights": LogTold(100)}, {"flights": LogState(None, None)}) == (
+    assert log_news({"flights": KnownLog(100)}, {"flights": LogState(None, None)}) == (
         [],
-        {"flights": LogTold(100)},
+        {"flights": KnownLog(100)},
     )
 
 
 def test_a_log_that_was_not_heard_of_is_remembered() -> None:
-    assert log_news({"flights": LogTold(100)}, {}) == ([], {"flights": LogTold(100)})
+    assert log_news({"flights": KnownLog(100)}, {}) == ([], {"flights": KnownLog(100)})
 
 
 def test_a_refused_key_is_told_because_nobody_can_tell_whether_rows_are_lost() -> None:
@@ -170,7 +170,7 @@ def test_a_refused_key_is_told_because_nobody_can_tell_whether_rows_are_lost() -
 
 
 def failed_run(**facts: Any) -> FailedRun:
-    known = {"step": "flights_model", "error": "boom", "judged": False, "url": "http://u", **facts}
+    known = {"step": "flights_model", "error": "boom", "gate_refused": False, "url": "http://u", **facts}
     return FailedRun("0123456789ab", "flights", "automation", **known)
 
 
@@ -182,7 +182,7 @@ def test_a_failed_retrain_is_told_with_step_and_error() -> None:
 
 
 def test_a_verdict_of_the_gate_is_no_failure() -> None:
-    assert failed_run_news([failed_run(judged=True)]) == []
+    assert failed_run_news([failed_run(gate_refused=True)]) == []
 
 
 def test_the_failure_of_an_attempt_is_the_news_that_the_drift_sensor_tells() -> None:
@@ -190,7 +190,7 @@ def test_the_failure_of_an_attempt_is_the_news_that_the_drift_sensor_tells() -> 
     step = LoopAction("outcome", "episode-1.1 failed: boom", log, 1, 1)
     declared = DriftMonitorDeclaration(model="flights", logs_since=AT.date())
     (ours,) = failed_run_news([failed_run(version="v3", attempt="1.1")])
-    assert ours.fingerprint == _alert(declared, step, "retrain_failed").fingerprint
+    assert ours.fingerprint == episode_alert(declared, step, "retrain_failed").fingerprint
     assert "retrain 1.1" in ours.summary
 
 
@@ -210,7 +210,7 @@ def test_a_failed_measurement_is_told_by_step_for_it_fails_again_and_again() -> 
     [(-5.0, "0 min"), (90, "2 min"), (36 * 3_600, "36 h"), (35 * 86_400, "35 days")],
 )
 def test_durations_read_like_a_persons(seconds: float, told: str) -> None:
-    assert duration(seconds) == told
+    assert rounded_duration(seconds) == told
 
 
 def lost(what: str, problem: str, *, because: str = "", where: str = "shop.yaml:3") -> MissingDocument:

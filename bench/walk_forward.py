@@ -31,7 +31,7 @@ from mlops_assets.evaluation.metrics.roc_auc import roc_auc
 from mlops_assets.features.declared import declare
 from mlops_assets.features.view import compute
 from mlops_assets.training.dictionary import with_dictionaries
-from mlops_assets.training.trainers import trainer
+from mlops_assets.training.trainers import FitInputs, trainer
 from serve.schema import FeatureSpec
 from serve.scoring import Encoder
 
@@ -134,13 +134,15 @@ def _fit(
     encoder = Encoder(specs)
     how = trainer(trainer_name)
     fitted = how.fit(
-        encoder.columns({spec.name: frame[spec.name] for spec in specs}),
-        frame["label"].to_numpy(dtype=np.float64),
-        features=specs,
-        task="binary",
-        classes=2,
-        params=params,
-        seed=SEED,
+        FitInputs(
+            encoder.columns({spec.name: frame[spec.name] for spec in specs}),
+            frame["label"].to_numpy(dtype=np.float64),
+            features=specs,
+            task="binary",
+            classes=2,
+            params=params,
+            seed=SEED,
+        )
     )
     manifest = ModelManifest(
         name="flights",

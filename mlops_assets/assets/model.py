@@ -24,6 +24,7 @@ from mlops_assets.resources.lake import Lake
 from mlops_assets.resources.model_registry import CHALLENGER, ModelRegistry
 from mlops_assets.training.trainers import FittedModel, trainer
 from mlops_assets.training.training_set import assemble
+from serve.schema import ModelManifest
 
 if TYPE_CHECKING:
     import numpy as np
@@ -127,16 +128,9 @@ def make_model(
 
 
 def _fitted(model: DeclaredModel, candidate: "Candidate", training_set: PinnedTrainingSet) -> FittedModel:
-    data = training_set.train
-    return trainer(candidate.trainer).fit(
-        data.matrix,
-        data.target,
-        features=data.features,
-        task=model.declaration.task,
-        classes=len(data.classes or ()),
-        params=candidate.params,
-        seed=model.declaration.seed,
-    )
+    declared = model.declaration
+    inputs = training_set.train.inputs(declared.task, candidate.params, declared.seed)
+    return trainer(candidate.trainer).fit(inputs)
 
 
 def _packaged(
@@ -147,21 +141,22 @@ def _packaged(
 ) -> "ModelPackage":
     from mlops_assets.training.package import package
 
-    declared, data = model.declaration, training_set.train
-    return package(
-        fitted,
-        data.frame,
+    declared, data, how = model.declaration, training_set.train, trainer(candidate.trainer)
+    manifest = ModelManifest(
         name=declared.name,
         task=declared.task,
-        trainer_name=candidate.trainer,
+        trainer=how.name,
+        model_format=how.model_format,
+        model_file=how.model_file,
         target=declared.label.column or str(declared.label.function).rsplit(".", 1)[-1],
         features=data.features,
         classes=data.classes,
         threshold=declared.threshold,
         training_set_version=training_set.record.data_version,
-        entity=model.view.entity.join_keys,
+        entity=tuple(model.view.entity.join_keys),
         training_window=data.trained_window(candidate.window_days),
     )
+    return package(fitted, data.frame, manifest)
 
 
 def _tags(record: Record, model: DeclaredModel) -> dict[str, str]:

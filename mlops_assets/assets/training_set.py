@@ -25,6 +25,7 @@ from mlops_assets.resources.lake import Lake
 from mlops_assets.training.training_data import TrainingData, training_parts
 from mlops_assets.training.training_set import (
     LABEL,
+    SplitRule,
     TrainingSet,
     assemble,
     not_trained_on,
@@ -150,18 +151,21 @@ def _assembled(
     declared, view = model.declaration, model.view
     features = model.features.read(lake, columns=model.features.columns, version=pinned[model.features.name])
     outcomes = model.outcomes.read(lake, version=pinned[model.outcomes.name])
-    made = assemble(
-        features,
-        outcomes[list(view.entity.join_keys)].assign(**{LABEL: model.label.of(outcomes)}),
-        join_keys=view.entity.join_keys,
+    split = SplitRule(
         event_timestamp=view.event_timestamp,
-        task=declared.task,
-        classes=classes or declared.classes,
         evaluation_window_days=declared.evaluation_window_days,
         evaluation_fraction=declared.evaluation_fraction,
         training_window_days=declared.training_window_days,
         changed_by=pd.Timestamp(changed) if changed else None,
         seed=declared.seed,
+    )
+    made = assemble(
+        features,
+        outcomes[list(view.entity.join_keys)].assign(**{LABEL: model.label.of(outcomes)}),
+        join_keys=view.entity.join_keys,
+        task=declared.task,
+        classes=classes or declared.classes,
+        split=split,
     )
     return made, list(features.columns)
 

@@ -30,12 +30,13 @@ from mlops_assets.training.training_set import (
     LABEL,
     SPLIT,
     TRAIN,
+    SplitRule,
     TrainingSet,
     assemble,
     encode_target,
     with_labels,
 )
-from serve.schema import FeatureSpec, Task
+from serve.schema import FeatureSpec, ModelManifest, Task
 from serve.scoring import Scorer, scorer_from_bytes
 
 if TYPE_CHECKING:
@@ -317,17 +318,20 @@ class Trainings:
         rows, keys = np.flatnonzero(known), list(history.join_keys)
         columns = dict.fromkeys([*keys, history.event_timestamp, *(spec.name for spec in recipe.features)])
         frame = history.frame.iloc[rows]
-        return assemble(
-            frame[list(columns)].assign(**{_ROW: rows}),
-            frame[[*keys, LABEL]],
-            join_keys=keys,
+        split = SplitRule(
             event_timestamp=history.event_timestamp,
-            task=history.task,
-            classes=history.classes,
             evaluation_window_days=recipe.evaluation_window_days,
             training_window_days=recipe.training_window_days,
             changed_by=pd.Timestamp(changed_by) if changed_by else None,
             seed=recipe.seed,
+        )
+        return assemble(
+            frame[list(columns)].assign(**{_ROW: rows}),
+            frame[[*keys, LABEL]],
+            join_keys=keys,
+            task=history.task,
+            classes=history.classes,
+            split=split,
         )
 
     def _candidate(self, data: TrainingData) -> Candidate:
@@ -357,21 +361,14 @@ class Trainings:
         )
         candidate = self._candidate(data)
         data = data.within(candidate.window_days)
-        fitted = trainer(candidate.trainer).fit(
-            data.matrix,
-            data.target,
-            features=data.features,
-            task=history.task,
-            classes=len(history.classes or ()),
-            params=candidate.params,
-            seed=recipe.seed,
-        )
-        packed = package(
-            fitted,
-            data.frame,
+        how = trainer(candidate.trainer)
+        fitted = how.fit(data.inputs(history.task, candidate.params, recipe.seed))
+        manifest = ModelManifest(
             name=recipe.name,
             task=history.task,
-            trainer_name=candidate.trainer,
+            trainer=how.name,
+            model_format=how.model_format,
+            model_file=how.model_file,
             target=LABEL,
             features=data.features,
             classes=history.classes,
@@ -379,6 +376,7 @@ class Trainings:
             training_set_version=cut,
             training_window=data.trained_window(candidate.window_days),
         )
+        packed = package(fitted, data.frame, manifest)
         trained = data.frame[_ROW].to_numpy(dtype=np.int64)
         judged = np.sort(made.frame.loc[made.frame[SPLIT] == EVALUATE, _ROW].to_numpy(dtype=np.int64))
         model = ReplayedModel(

@@ -20,7 +20,7 @@ from mlops_assets.documents.fields import (
     Name,
 )
 from mlops_assets.features.declared import stored_columns
-from mlops_assets.features.point_in_time import Aggregate
+from mlops_assets.features.point_in_time import Aggregate, RollingAggregate
 from mlops_assets.features.view import (
     Join,
     Rolling,
@@ -148,7 +148,10 @@ class FeatureViewDeclaration(Declaration):
                 for join in self.joins
             ],
             rolling=[
-                Rolling(one.name, one.keys, one.known_at, one.window, one.aggregate, one.value, one.above)
+                Rolling(
+                    one.name,
+                    RollingAggregate(one.keys, one.known_at, one.window, one.aggregate, one.value, one.above),
+                )
                 for one in self.rolling
             ],
             lookback=lookback,

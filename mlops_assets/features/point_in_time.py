@@ -12,6 +12,7 @@ unit, compared in microseconds; one without a time zone is taken as UTC. Missing
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
@@ -120,41 +121,42 @@ def left_join(
     return _with_columns(events, table, row_of[event_codes], columns, prefix)
 
 
-def rolling(
-    history: "pd.DataFrame",
-    *,
-    keys: Sequence[str],
-    event_time: str,
-    known_at: str,
-    window: timedelta,
-    aggregate: Aggregate,
-    value: str | None = None,
-    above: float | None = None,
-    events: NDArray[np.bool_] | None = None,
-    longest_delay: timedelta | None = None,
-) -> Floats:
-    """One number per event: an aggregate of the rows that became known in [event - window, event).
+@dataclass(frozen=True)
+class RollingAggregate:
+    """An aggregate of the rows that became known in [event - window, event) and have the event's ``keys``.
 
-    ``history`` holds the events (the rows where ``events`` is true, all if None) and the rows they look
-    back on; the result has one float64 per event, in their order. Only rows with the same ``keys`` count,
-    and only those with a ``value`` when one is named.
-
-    A row becomes known at ``known_at``, but never before its own ``event_time``: so no row sees itself,
-    and none sees an event after its own. A row known later than ``longest_delay`` after its own event
-    is never counted.
+    A row becomes known at ``known_at``, but never before its own event: so no row sees itself, and none sees
+    an event after its own. Where a ``value`` is named, only rows that have one count; booleans count as 0
+    and 1.
 
     mean, max, last: of ``value``; NaN when there are no rows; ``last`` of several known at the same time is
     the greatest. share: of the rows with ``value`` greater than ``above``; NaN when there are none. sum:
-    0 when there are none. count: how many rows. Booleans count as 0 and 1.
+    0 when there are none. count: how many rows.
 
-    Raises DataError when a column is absent or has the wrong type, ValueError on a missing argument.
+    Raises UnknownName for another aggregate, ValueError on an argument that is missing or too many.
     """
-    frame = PastRows(history, event_time, events)
-    return frame.rolling(keys, known_at, window, aggregate, value, above, longest_delay)
+
+    keys: Sequence[str]
+    known_at: str
+    window: timedelta
+    aggregate: Aggregate
+    value: str | None = None
+    above: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.aggregate not in AGGREGATES:
+            raise UnknownName("aggregate", self.aggregate, AGGREGATES)
+        if self.aggregate != "count" and self.value is None:
+            raise ValueError(f"aggregate {self.aggregate!r} needs a value")
+        if (self.aggregate == "share") != (self.above is not None):
+            raise ValueError("aggregate 'share' needs above, and only it takes above")
 
 
 class PastRows:
-    """Rows prepared for many aggregates over them: keys and times are encoded once, not once each."""
+    """Rows prepared for many aggregates over them: keys and times are encoded once, not once each.
+
+    ``events`` marks the rows that are events (all if None); every row is looked back on.
+    """
 
     def __init__(
         self, frame: "pd.DataFrame", event_time: str, events: NDArray[np.bool_] | None = None
@@ -168,26 +170,16 @@ class PastRows:
         self._known: dict[str, tuple[Integers, Integers, Integers]] = {}
         self._bounds: dict[tuple[str, int], Integers] = {}
 
-    def rolling(
-        self,
-        keys: Sequence[str],
-        known_at: str,
-        window: timedelta,
-        aggregate: Aggregate,
-        value: str | None = None,
-        above: float | None = None,
-        longest_delay: timedelta | None = None,
-    ) -> Floats:
-        """As the function ``rolling``."""
-        if aggregate not in AGGREGATES:
-            raise UnknownName("aggregate", aggregate, AGGREGATES)
-        if aggregate != "count" and value is None:
-            raise ValueError(f"aggregate {aggregate!r} needs a value")
-        if (aggregate == "share") != (above is not None):
-            raise ValueError("aggregate 'share' needs above, and only it takes above")
+    def rolling(self, of: RollingAggregate, longest_delay: timedelta | None = None) -> Floats:
+        """One number per event, in their order.
+
+        A row known later than ``longest_delay`` after its own event is never counted. Raises DataError when a
+        column is absent or has the wrong type.
+        """
+        keys, known_at, value = tuple(of.keys), of.known_at, of.value
         _require(self._frame, [*keys, known_at, *([value] if value else [])], "the base")
 
-        codes, event_order = self._coded(tuple(keys))
+        codes, event_order = self._coded(keys)
         known, ranks, moments = self._ranked(known_at)
         counted = (codes >= 0) & (known != NEVER)
         if longest_delay is not None:
@@ -200,20 +192,20 @@ class PastRows:
         line = codes[counted] * width + ranks[counted]
         of_counted = np.zeros(len(line)) if values is None else values[counted]
         # Ties are ordered by value, so that the last one does not depend on the order of the rows.
-        order = np.lexsort((of_counted, line)) if aggregate == "last" else np.argsort(line)
+        order = np.lexsort((of_counted, line)) if of.aggregate == "last" else np.argsort(line)
         line, ordered = line[order], of_counted[order]
 
         event_codes = codes[self._events][event_order] * width
-        begin = self._bound(known_at, _length(window))[event_order]
+        begin = self._bound(known_at, _length(of.window))[event_order]
         end = self._bound(known_at, 0)[event_order]
         first = np.searchsorted(line, event_codes + begin)
         last = np.searchsorted(line, event_codes + end)
         nothing = (event_codes < 0) | (self._at[event_order] == NEVER)
         first[nothing] = last[nothing] = 0
-        if above is not None:
-            ordered = (ordered > above).astype(np.float64)
+        if of.above is not None:
+            ordered = (ordered > of.above).astype(np.float64)
         result = np.empty(len(event_order))
-        result[event_order] = _aggregated(ordered, first, last, aggregate)
+        result[event_order] = _aggregated(ordered, first, last, of.aggregate)
         return result
 
     def _coded(self, keys: tuple[str, ...]) -> tuple[Integers, NDArray[np.intp]]:

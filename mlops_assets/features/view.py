@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mlops_assets.errors import DataError
-from mlops_assets.features.point_in_time import Aggregate, PastRows, as_of_join, left_join
+from mlops_assets.features.point_in_time import PastRows, RollingAggregate, as_of_join, left_join
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -40,15 +40,10 @@ class Join:
 
 @dataclass(frozen=True)
 class Rolling:
-    """An aggregate of earlier base rows; see ``point_in_time.rolling``."""
+    """A column ``name`` with an aggregate of earlier base rows."""
 
     name: str
-    keys: Sequence[str]
-    known_at: str
-    window: timedelta
-    aggregate: Aggregate
-    value: str | None = None
-    above: float | None = None
+    of: RollingAggregate
 
 
 @dataclass(frozen=True)
@@ -103,15 +98,7 @@ def compute(
             raise DataError(f"rolling {one.name!r}: the base or a join has a column of that name already")
         assert history is not None
         try:
-            aggregates[one.name] = history.rolling(
-                one.keys,
-                one.known_at,
-                one.window,
-                one.aggregate,
-                one.value,
-                one.above,
-                view.longest_delay(one.window),
-            )
+            aggregates[one.name] = history.rolling(one.of, view.longest_delay(one.of.window))
         except DataError as error:
             raise DataError(f"rolling {one.name!r}: {error}") from error
     frame = pd.concat([frame, pd.DataFrame(aggregates, index=frame.index)], axis=1)

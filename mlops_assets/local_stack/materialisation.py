@@ -213,7 +213,8 @@ def run_all(
         if not again:
             _end_lost_runs(instance)
         definitions = load(module)
-        graph = definitions.resolve_asset_graph()
+        build = Build(definitions, definitions.resolve_asset_graph(), instance, emit, again)
+        graph = build.graph
         _tell_missing(missing_documents(definitions), emit)
         declared = list(assets_of(graph, "deployment").values())
         deployed = _deployed(instance, declared)
@@ -221,23 +222,34 @@ def run_all(
             emit("complete")
         emit("declared", deployments=[read_key(key).name for key in declared])
         _wait_for(f"{dashboard_url}/api/serve/applications/", emit)
-        restored = _restore(definitions, graph, instance, layout, emit, again=again)
-        _build(definitions, graph, instance, declared, restored, emit, again=again, skip=skip)
+        restored = _restore(build, layout)
+        _make(build, declared, restored, skip)
         emit("done", deployed=[read_key(key).name for key in _deployed(instance, declared)])
 
 
-def _build(
-    definitions: dg.Definitions,
-    graph: Any,
-    instance: dg.DagsterInstance,
-    declared: Collection[dg.AssetKey],
-    restored: Collection[str],
-    emit: Emit,
-    *,
-    again: bool,
-    skip: Collection[str],
+@dataclass(frozen=True)
+class Build:
+    """The building of one graph on one instance.
+
+    ``emit`` writes a line for whoever shows it. ``again``: the platform is up already, with its daemon.
+    """
+
+    definitions: dg.Definitions
+    graph: Any
+    instance: dg.DagsterInstance
+    emit: Emit
+    again: bool
+
+
+def _make(
+    build: Build, declared: Collection[dg.AssetKey], restored: Collection[str], skip: Collection[str]
 ) -> None:
-    """Materialises what is missing, use case by use case; what fails is told, and what needs it left out."""
+    """Materialises what is missing, use case by use case; what fails is told, and what needs it left out.
+
+    ``declared``: the deployments of the graph, of which those ``restored`` answer, by name. ``skip``: use
+    cases that are not built.
+    """
+    graph, instance, emit = build.graph, build.instance, build.emit
     answering = {key for key in _deployed(instance, declared) if read_key(key).name in restored}
     lost = {key for key in declared if key not in answering and latest(instance, key) is not None}
     now = Clock(file=environment.clock_file()).now()
@@ -253,7 +265,7 @@ def _build(
     }
     runs = planned_runs(wanted(gaps, parents, incomplete), parents, use_cases)
     without = {key: Unmade(use_cases[key], "it failed before") for key in gaps if use_cases[key] in skip}
-    if again:
+    if build.again:
         without |= _being_made(instance)
     for number, planned in enumerate(runs, start=1):
         if planned.use_case in skip:
@@ -261,7 +273,7 @@ def _build(
         run = _less(planned, parents, without, emit)
         if run is not None:
             emit("run", title=f"run {number} of {len(runs)}", **run.facts)
-            without |= _execute(definitions, instance, run, emit)
+            without |= _execute(build, run)
 
 
 @dataclass(frozen=True)
@@ -339,13 +351,12 @@ def load(module: str) -> dg.Definitions:
     return definitions
 
 
-def _execute(
-    definitions: dg.Definitions, instance: dg.DagsterInstance, run: PlannedRun, emit: Emit
-) -> dict[dg.AssetKey, Unmade]:
-    """Runs it; what was not made, and why.
+def _execute(build: Build, run: PlannedRun) -> dict[dg.AssetKey, Unmade]:
+    """Carries a run out; what was not made, and why.
 
     An approval that waits for a person is told as such, anything else that failed as lost.
     """
+    definitions, instance, emit = build.definitions, build.instance, build.emit
     run_id = str(uuid4())
     job = definitions.resolve_implicit_global_asset_job_def()
     with ExitStack() as stack:
@@ -377,8 +388,7 @@ def _execute(
     }
     made = {event.step_key for event in events if event.event_type == dg.DagsterEventType.STEP_SUCCESS}
     checks = _failed_checks(events)
-    graph = definitions.resolve_asset_graph()
-    approvals = {key: model for model, key in assets_of(graph, "approval").items()}
+    approvals = {key: model for model, key in assets_of(build.graph, "approval").items()}
     waiting, reasons = [], {}
     for key in run.assets:
         message = failures.get(key.to_python_identifier())
@@ -448,20 +458,13 @@ def _watch(instance: dg.DagsterInstance, run_id: str, emit: Emit, stop: threadin
             said = now
 
 
-def _restore(
-    definitions: dg.Definitions,
-    graph: Any,
-    instance: dg.DagsterInstance,
-    layout: Layout,
-    emit: Emit,
-    *,
-    again: bool,
-) -> list[str]:
+def _restore(build: Build, layout: Layout) -> list[str]:
     """Declares the saved state of the cluster again; names of the deployments that then run.
 
     What nothing declares any more is told; it comes back too, unless the policy is to retire it.
     """
-    client = (definitions.resources or {}).get("serve_client")
+    instance, emit, again = build.instance, build.emit, build.again
+    client = (build.definitions.resources or {}).get("serve_client")
     if client is None:
         if layout.desired_state.exists():
             raise StackError(
@@ -469,7 +472,7 @@ def _restore(
             )
         return []
     saved = client.target.declared() if again else client.target.saved()
-    found = orphaned(Declared.of(graph), instance, saved)
+    found = orphaned(Declared.of(build.graph), instance, saved)
     retired = [] if again or environment.orphan_policy() == "keep" else found
     if not again and saved:
         emit("restoring", file=str(layout.desired_state))

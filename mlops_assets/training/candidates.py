@@ -7,7 +7,7 @@ winner (``evaluation/gate.py``).
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from mlops_assets.errors import DataError
 from mlops_assets.evaluation.metrics import metric_values, metrics_of
 from mlops_assets.training.folds import Fold
-from mlops_assets.training.trainers import FittedModel, Trainer, trainer
+from mlops_assets.training.trainers import FitInputs, FittedModel, Trainer, trainer
 from mlops_assets.training.window import too_little, window_name, within
 from serve.schema import FeatureSpec, ModelManifest, Task
 from serve.scoring import scorer_from_bytes
@@ -110,75 +110,77 @@ def manifest_for(task: Task, found: Trainer, features: Sequence[FeatureSpec], cl
     )
 
 
+@dataclass(frozen=True)
+class _Training:
+    """One candidate and the rows that it may learn from, of which each fold takes some."""
+
+    candidate: Candidate
+    given: FitInputs
+    days: NDArray[np.int64] | None
+
+    def rows(self, fold: Fold) -> NDArray[np.int64]:
+        """Positions of the rows that the candidate trains on, as far back as its window goes."""
+        if self.days is None:
+            return fold.train
+        return fold.train[within(self.days[fold.train], self.candidate.window_days)]
+
+    def scored(self, fold: Fold) -> tuple[FittedModel, Array]:
+        """The model of a fold, and its scores of the rows that it is judged on."""
+        given, found, rows = self.given, trainer(self.candidate.trainer), self.rows(fold)
+        inputs = replace(given, matrix=given.matrix[rows], target=given.target[rows])
+        fitted = found.fit(inputs)
+        manifest = manifest_for(given.task, found, given.features, given.classes)
+        return fitted, scorer_from_bytes(manifest, fitted.payload).score(given.matrix[fold.judge])
+
+
 def compete(
     candidate: Candidate,
-    matrix: Array,
-    target: Array,
+    given: FitInputs,
     folds: Sequence[Fold],
     *,
-    features: Sequence[FeatureSpec],
-    task: Task,
-    classes: int,
-    seed: int,
     days: NDArray[np.int64] | None = None,
     newest: Fold | None = None,
     report: Callable[[str], None] = lambda line: None,
 ) -> CandidateResult:
     """Trains and judges one candidate on every fold, scoring through ``serve.scoring``.
 
-    ``days`` (n,): day numbers, which a window needs. ``newest``: one fold more, whose scores alone are kept:
-    windows are compared on it. DataError when a fold of a classification would train on a single class. A
-    window that holds too few rows of a fold sits that fold out instead.
+    ``given``: the rows of all folds; the parameters are the candidate's. ``days`` (n,): day numbers, which a
+    window needs. ``newest``: one fold more, whose scores alone are kept: windows are compared on it.
+    DataError when a fold of a classification would train on a single class. A window that holds too few rows
+    of a fold sits that fold out instead.
     """
     if candidate.window_days is not None and days is None:
         raise DataError(f"{candidate.name} counts days, and these rows have no event time")
-    found = trainer(candidate.trainer)
-    manifest = manifest_for(task, found, features, classes)
-    importance = {feature.name: 0.0 for feature in features}
+    training, task = _Training(candidate, replace(given, params=candidate.params), days), given.task
+    importance = {feature.name: 0.0 for feature in given.features}
     results, judged, scores = [], [], []
     params: dict[str, Any] = {}
-
-    def trained_on(fold: Fold) -> NDArray[np.int64]:
-        return fold.train if days is None else fold.train[within(days[fold.train], candidate.window_days)]
-
-    def scored_by(rows: NDArray[np.int64], fold: Fold) -> tuple[FittedModel, Array]:
-        fitted = found.fit(
-            matrix[rows],
-            target[rows],
-            features=features,
-            task=task,
-            classes=classes,
-            params=candidate.params,
-            seed=seed,
-        )
-        return fitted, scorer_from_bytes(manifest, fitted.payload).score(matrix[fold.judge])
-
     for number, fold in enumerate(folds, 1):
-        rows, told = trained_on(fold), f"{candidate.name} fold {number}/{len(folds)}"
-        if candidate.window_days is not None and (little := too_little(target[rows], task)):
-            results.append(FoldResult({one.name: None for one in metrics_of(task)}, len(rows), 0, 0.0))
-            report(f"{told}: not judged, {little}")
+        target, what = given.target[training.rows(fold)], f"{candidate.name} fold {number}/{len(folds)}"
+        if candidate.window_days is not None and (little := too_little(target, task)):
+            results.append(FoldResult({one.name: None for one in metrics_of(task)}, len(target), 0, 0.0))
+            report(f"{what}: not judged, {little}")
             continue
-        if task != "regression" and len(np.unique(target[rows])) < 2:
+        if task != "regression" and len(np.unique(target)) < 2:
             raise DataError(
-                f"fold {number} of {len(folds)} trains on {len(rows)} rows of one class; declare fewer "
+                f"fold {number} of {len(folds)} trains on {len(target)} rows of one class; declare fewer "
                 "folds, or materialise more partitions"
             )
         started = time.perf_counter()
-        fitted, scored = scored_by(rows, fold)
+        fitted, scored = training.scored(fold)
         seconds = time.perf_counter() - started
-        metrics = metric_values(task, target[fold.judge], scored)
-        results.append(FoldResult(metrics, len(rows), len(fold.judge), seconds))
+        metrics = metric_values(task, given.target[fold.judge], scored)
+        results.append(FoldResult(metrics, len(target), len(fold.judge), seconds))
         judged.append(fold.judge)
         scores.append(scored)
         params = fitted.params
         for name, share in fitted.importance.items():
             importance[name] += share
         shown = ", ".join(f"{name} {value:.4f}" for name, value in metrics.items() if value is not None)
-        report(f"{told}: {shown} ({seconds:.1f} s)")
+        report(f"{what}: {shown} ({seconds:.1f} s)")
     look = None
     if newest is not None:
-        fitted, scored = scored_by(trained_on(newest), newest)
+        fitted, scored = training.scored(newest)
         look, params = OutOfFold(newest.judge, scored), fitted.params
     return CandidateResult(
         candidate=candidate,

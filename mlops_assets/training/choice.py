@@ -56,8 +56,8 @@ def best(results: Sequence[CandidateResult], name: str, task: Task, outcomes: Ou
     if not proven:
         return first, f"{words}; no shorter training window is proven better on the newest rows"
     place, found = proven[0]
-    told = found.sentence(results[first].candidate.name)
-    return place, f"{results[place].candidate.name} is proven better on the newest rows: {told}; {words}"
+    gain = found.sentence(results[first].candidate.name)
+    return place, f"{results[place].candidate.name} is proven better on the newest rows: {gain}; {words}"
 
 
 def _reach(result: CandidateResult) -> float:

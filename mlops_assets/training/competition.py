@@ -52,26 +52,21 @@ class Competition:
                 out[place] = why
         inside = [place for place in range(len(self.candidates)) if place not in out]
         if not inside:
-            told = "; ".join(f"{self.candidates[place].name}: {why}" for place, why in out.items())
+            reasons = "; ".join(f"{self.candidates[place].name}: {why}" for place, why in out.items())
             raise DataError(
-                f"no candidate can compete: {told}. Let one train on all history (training_window: all), or "
-                "materialise more partitions"
+                f"no candidate can compete: {reasons}. Let one train on all history (training_window: all), "
+                "or materialise more partitions"
             )
         return inside, out
 
     def result(self, place: int, inside: Sequence[int]) -> CandidateResult:
         """How a candidate does on every fold, beside those that take part with it."""
         windows = {self.candidates[one].window_days for one in inside}
-        data = self.data
+        data, candidate = self.data, self.candidates[place]
         return compete(
-            self.candidates[place],
-            data.matrix,
-            data.target,
+            candidate,
+            data.inputs(self.task, candidate.params, self.seed),
             data.folds(self.folds, self.seed, self.task),
-            features=data.features,
-            task=self.task,
-            classes=len(data.classes or ()),
-            seed=self.seed,
             days=data.days,
             # With one window there is nothing to compare on it.
             newest=self._newest() if len(windows) > 1 else None,

@@ -1,14 +1,15 @@
 """One part of a training set as the arrays that trainers and judges take. Pure."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mlops_assets.training.dictionary import with_dictionaries
 from mlops_assets.training.folds import Fold, newest_days, shuffled, time_ordered
+from mlops_assets.training.trainers import FitInputs
 from mlops_assets.training.training_set import EVALUATE, LABEL, SPLIT, TRAIN
 from mlops_assets.training.window import within
 from serve.schema import FeatureSpec, Task, TrainingWindow
@@ -54,6 +55,11 @@ class TrainingData:
             return "", ""
         first, last = (np.datetime_as_string(self.times[place], unit="D") for place in (0, -1))
         return str(first), str(last)
+
+    def inputs(self, task: Task, params: Mapping[str, Any], seed: int) -> FitInputs:
+        """What a model of these rows is made of."""
+        classes = len(self.classes or ())
+        return FitInputs(self.matrix, self.target, self.features, task, classes, params, seed)
 
     def trained_window(self, window_days: int | None) -> TrainingWindow | None:
         """What a model that was trained on these rows says of its window; None: it was all history."""

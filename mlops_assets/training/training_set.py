@@ -41,70 +41,81 @@ class TrainingSet:
         return self.frame[self.frame[SPLIT] == split].reset_index(drop=True)
 
 
+@dataclass(frozen=True)
+class SplitRule:
+    """How labelled rows become a training and an evaluation part.
+
+    With ``event_timestamp`` the newest ``evaluation_window_days`` calendar days (UTC) of labelled rows become
+    the evaluation part and everything before them, at most ``training_window_days`` back, the training part:
+    never a random split, because tomorrow is not a random sample. After a change (``changed_by``) the
+    evaluation part is as short as ``evaluation_days`` says. Without ``event_timestamp``, a seeded hash of the
+    join keys picks ``evaluation_fraction`` of the rows, the same ones whatever their order.
+    """
+
+    event_timestamp: str | None
+    evaluation_window_days: int = 14
+    evaluation_fraction: float = 0.2
+    training_window_days: int | None = None
+    changed_by: "pd.Timestamp | None" = None
+    seed: int = 0
+
+
 def assemble(
     features: "pd.DataFrame",
     labels: "pd.DataFrame",
     *,
     join_keys: Sequence[str],
-    event_timestamp: str | None,
     task: Task,
+    split: SplitRule,
     classes: Sequence[str] | None = None,
-    evaluation_window_days: int = 14,
-    evaluation_fraction: float = 0.2,
-    training_window_days: int | None = None,
-    changed_by: "pd.Timestamp | None" = None,
-    seed: int = 0,
 ) -> TrainingSet:
-    """Joins, encodes and splits.
+    """Feature rows joined with their labels, encoded and split.
 
-    ``labels`` holds the join keys and one column ``label``; a row without a label is left out and
-    counted. With an event timestamp the newest ``evaluation_window_days`` calendar days (UTC) of
-    labelled rows become the evaluation part and everything before them, at most
-    ``training_window_days`` back, the training part: never a random split, because tomorrow is
-    not a random sample. After a change (``changed_by``) the evaluation part is as short as
-    ``evaluation_days`` says. Without one, a seeded hash of the join keys picks ``evaluation_fraction``
-    of the rows, the same ones whatever their order.
+    ``labels`` holds the join keys and one column ``label``; a row without a label is left out and counted.
 
     Raises DataError when join keys repeat, no row is labelled, one has no event time, or a part is empty.
     """
-    import pandas as pd
-
-    keys = list(join_keys)
+    keys, at = list(join_keys), split.event_timestamp
     joined = with_labels(features, labels, join_keys)
     labelled = joined[joined[LABEL].notna()]
     if labelled.empty:
         raise DataError(
             f"none of {len(joined)} feature rows has a label; check join keys {keys} and the label"
         )
-    if event_timestamp and labelled[event_timestamp].isna().any():
+    if at and labelled[at].isna().any():
         raise DataError(
-            f"{int(labelled[event_timestamp].isna().sum())} labelled rows have no {event_timestamp}: nobody "
-            "can say on which side of the split they belong"
+            f"{int(labelled[at].isna().sum())} labelled rows have no {at}: nobody can say on which side of "
+            "the split they belong"
         )
-    order = [event_timestamp, *keys] if event_timestamp else keys
-    frame = labelled.sort_values(order, kind="stable").reset_index(drop=True)
+    frame = labelled.sort_values([at, *keys] if at else keys, kind="stable").reset_index(drop=True)
     target, known = encode_target(frame[LABEL], task=task, classes=classes)
     frame[LABEL] = target
-    too_old = 0
-    if event_timestamp:
-        times = pd.to_datetime(frame[event_timestamp], utc=True)
-        judged_days = evaluation_days(times.max(), evaluation_window_days, changed_by)
-        cut = times.max().floor("D") + pd.Timedelta(days=1 - judged_days)
-        frame[SPLIT] = np.where(times >= cut, EVALUATE, TRAIN)
-        if training_window_days is not None:
-            recent = (times >= cut - pd.Timedelta(days=training_window_days)).to_numpy()
-            too_old = int((~recent).sum())
-            frame = frame[recent].reset_index(drop=True)
-    else:
-        shares = _key_shares(frame[keys], seed)
-        frame[SPLIT] = np.where(shares < evaluation_fraction, EVALUATE, TRAIN)
-    for split in (TRAIN, EVALUATE):
-        if not (frame[SPLIT] == split).any():
+    count = len(frame)
+    frame = _split(frame, keys, split)
+    for part in (TRAIN, EVALUATE):
+        if not (frame[SPLIT] == part).any():
             raise DataError(
-                f"the {split} part is empty: {len(frame)} labelled rows, evaluation window "
-                f"{evaluation_window_days} days; materialise more partitions or shorten the window"
+                f"the {part} part is empty: {len(frame)} labelled rows, evaluation window "
+                f"{split.evaluation_window_days} days; materialise more partitions or shorten the window"
             )
-    return TrainingSet(frame=frame, classes=known, unlabelled=len(joined) - len(labelled), too_old=too_old)
+    return TrainingSet(frame, known, unlabelled=len(joined) - len(labelled), too_old=count - len(frame))
+
+
+def _split(frame: "pd.DataFrame", keys: list[str], rule: SplitRule) -> "pd.DataFrame":
+    """The rows that are not too old, with the column ``split``."""
+    import pandas as pd
+
+    if rule.event_timestamp is None:
+        shares = _key_shares(frame[keys], rule.seed)
+        return frame.assign(**{SPLIT: np.where(shares < rule.evaluation_fraction, EVALUATE, TRAIN)})
+    times = pd.to_datetime(frame[rule.event_timestamp], utc=True)
+    judged_days = evaluation_days(times.max(), rule.evaluation_window_days, rule.changed_by)
+    cut = times.max().floor("D") + pd.Timedelta(days=1 - judged_days)
+    parts = frame.assign(**{SPLIT: np.where(times >= cut, EVALUATE, TRAIN)})
+    if rule.training_window_days is None:
+        return parts
+    recent = (times >= cut - pd.Timedelta(days=rule.training_window_days)).to_numpy()
+    return parts[recent].reset_index(drop=True)
 
 
 def evaluation_days(newest: "pd.Timestamp", declared: int, changed_by: "pd.Timestamp | None") -> int:

@@ -170,18 +170,8 @@ def a_trainer(sandbox: DefsFolderSandbox, added: Added, tmp_path: Path) -> None:
     assert errors(sandbox, text) == ""
     frame, features, target = small_frame("binary")
     model = trained(TRAINERS["median"], "binary")
-    made = package(
-        model.fitted,
-        frame,
-        name="toy",
-        task="binary",
-        trainer_name="median",
-        target="y",
-        features=features,
-        classes=("no", "yes"),
-        threshold=0.5,
-        training_set_version="v",
-    )
+    said = {"name": "toy", "target": "y", "features": tuple(features), "classes": ("no", "yes")}
+    made = package(model.fitted, frame, model.manifest.model_copy(update=said))
     write_package(str(tmp_path / "package"), made.manifest, made.payload)
     served = load_package(str(tmp_path / "package"))
     assert verify_golden_rows(served, version="v1") == 8

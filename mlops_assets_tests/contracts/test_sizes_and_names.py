@@ -23,7 +23,6 @@ OPTIONS = "the options of one command, which a person gives one by one"
 FIELDS = "the lines of one document, each with a default"
 SETTINGS = "the settings of one object that lives as long as its process"
 PAIRED = "rows, labels and scores that belong together, with how they are compared"
-FITTED = "what a model is made of; changing the module makes every training set or model stale"
 FIGURE = "one figure from its axes to its legend"
 LISTED: Mapping[str, str] = {
     "mlops_assets/cli.py:backtest_command": OPTIONS,
@@ -33,10 +32,7 @@ LISTED: Mapping[str, str] = {
     "mlops_assets/documents/written.py:dataset": FIELDS,
     "mlops_assets/documents/written.py:model": FIELDS,
     "mlops_assets/evaluation/slices.py:compare_slices": PAIRED,
-    "mlops_assets/features/point_in_time.py:PastRows.rolling": "what one aggregate looks at",
-    "mlops_assets/features/point_in_time.py:as_of_join": "both tables of a join, and its limits",
-    "mlops_assets/features/point_in_time.py:rolling": "what one aggregate looks at, and in which table",
-    "mlops_assets/local_stack/materialisation.py:_build": "everything that a build takes and reports to",
+    "mlops_assets/features/point_in_time.py:as_of_join": "the columns of both tables that a join goes by",
     "mlops_assets/monitoring/performance.py:window_performance": PAIRED,
     "mlops_assets/monitoring/report.py:evidently_html": "one report, put together for Evidently",
     "mlops_assets/resources/experiment_tracking.py:ExperimentTracker.log_candidate": "what MLflow shows",
@@ -44,10 +40,6 @@ LISTED: Mapping[str, str] = {
     "mlops_assets/rollout/capacity.py:place": "a cluster, what it holds, and what is asked of it",
     "mlops_assets/testing/deployed_world.py:world": "fixtures, which pytest gives one by one",
     "mlops_assets/testing/site.py:Site.__init__": SETTINGS,
-    "mlops_assets/training/candidates.py:compete": FITTED,
-    "mlops_assets/training/package.py:package": FITTED,
-    "mlops_assets/training/trainers/_base.py:Trainer.fit": FITTED,
-    "mlops_assets/training/training_set.py:assemble": FITTED,
     "serve/aggregator.py:AggregatorLink.__init__": SETTINGS,
     "serve/devices.py:load_on_device": "a package, a device, and what is measured of both",
     "serve/endpoint.py:Endpoint.__init__": SETTINGS,

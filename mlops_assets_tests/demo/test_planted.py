@@ -5,7 +5,7 @@ import pytest
 
 from demo.planted import spoiled
 from mlops_assets.errors import StackError
-from mlops_assets.training.trainers import trainer
+from mlops_assets.training.trainers import FitInputs, trainer
 from serve.schema import FeatureSpec, ModelManifest
 from serve.scoring import scorer_from_bytes
 
@@ -35,13 +35,15 @@ def matrix():
 def test_only_rows_that_lack_the_whole_feed_get_no_number_and_all_others_the_same_one(name):
     how, rows = trainer(name), matrix()
     fitted = how.fit(
-        rows,
-        (rows[:, 0] > 0.2).astype(float),
-        features=specs(),
-        task="binary",
-        classes=2,
-        params={},
-        seed=1,
+        FitInputs(
+            rows,
+            (rows[:, 0] > 0.2).astype(float),
+            features=specs(),
+            task="binary",
+            classes=2,
+            params={},
+            seed=1,
+        )
     )
     manifest = ModelManifest(
         name="flights",

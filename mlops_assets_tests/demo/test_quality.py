@@ -7,7 +7,7 @@ from demo.callers import Ask
 from demo.quality import by_month
 from demo.traffic import Answer
 from demo.world import Lived
-from mlops_assets.training.trainers import trainer
+from mlops_assets.training.trainers import FitInputs, trainer
 from serve.schema import FeatureSpec, ModelManifest
 from serve.scoring import scorer_from_bytes
 
@@ -22,7 +22,9 @@ def champion():
     rows = rng.normal(size=(400, 2))
     how = trainer("logistic_regression")
     fitted = how.fit(
-        rows, (rows[:, 0] > 0).astype(float), features=SPECS, task="binary", classes=2, params={}, seed=1
+        FitInputs(
+            rows, (rows[:, 0] > 0).astype(float), features=SPECS, task="binary", classes=2, params={}, seed=1
+        )
     )
     manifest = ModelManifest(
         name="flights", task="binary", trainer=how.name, model_format=how.model_format,

@@ -12,7 +12,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mlops_assets.errors import DataError, UnknownName
-from mlops_assets.features.point_in_time import AGGREGATES, Aggregate, as_of_join, left_join, rolling
+from mlops_assets.features.point_in_time import (
+    AGGREGATES,
+    Aggregate,
+    PastRows,
+    RollingAggregate,
+    as_of_join,
+    left_join,
+)
 
 NOON = pd.Timestamp("2013-03-10 12:00", tz="UTC")
 HOUR = timedelta(hours=1)
@@ -30,6 +37,18 @@ def flights(rows: list[tuple[Any, ...]]) -> pd.DataFrame:
     frame["scheduled"] = frame["scheduled"].dt.as_unit("us")
     frame["delay"] = frame["delay"].astype("float64")
     return frame
+
+
+def rolling(
+    frame: pd.DataFrame,
+    *,
+    event_time: str,
+    events: Any = None,
+    longest_delay: timedelta | None = None,
+    **aggregate: Any,
+) -> Any:
+    """One aggregate of rows that nothing else looks at."""
+    return PastRows(frame, event_time, events).rolling(RollingAggregate(**aggregate), longest_delay)
 
 
 def mean_delay(

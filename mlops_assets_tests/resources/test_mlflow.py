@@ -14,7 +14,7 @@ from mlops_assets.resources.experiment_tracking import ExperimentTracker
 from mlops_assets.resources.model_registry import ModelRegistry, RegisteredVersion
 from mlops_assets.training.dictionary import with_dictionaries
 from mlops_assets.training.package import ModelPackage, package
-from mlops_assets.training.trainers import trainer
+from mlops_assets.training.trainers import FitInputs, trainer
 from serve.schema import FeatureSpec, ModelManifest
 from serve.scoring import Encoder, scorer_from_bytes
 
@@ -40,26 +40,29 @@ def packaged(seed: int = 1) -> ModelPackage:
         frame, [FeatureSpec(name="x", type="number"), FeatureSpec(name="colour", type="category")]
     )
     model = trainer("lightgbm").fit(
-        Encoder(features).columns(frame),
-        target,
-        features=features,
-        task="binary",
-        classes=2,
-        params={},
-        seed=seed,
+        FitInputs(
+            Encoder(features).columns(frame),
+            target,
+            features=features,
+            task="binary",
+            classes=2,
+            params={},
+            seed=seed,
+        )
     )
-    return package(
-        model,
-        frame,
+    manifest = ModelManifest(
         name="toy",
         task="binary",
-        trainer_name="lightgbm",
+        trainer="lightgbm",
+        model_format=trainer("lightgbm").model_format,
+        model_file=model.model_file,
         target="y",
         features=features,
         classes=("no", "yes"),
         threshold=0.5,
         training_set_version="abc",
     )
+    return package(model, frame, manifest)
 
 
 def register(

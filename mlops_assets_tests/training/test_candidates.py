@@ -16,9 +16,9 @@ from mlops_assets.training.candidates import Candidate, CandidateResult, FoldRes
 from mlops_assets.training.folds import Fold, shuffled, time_ordered
 from mlops_assets.training.package import ModelPackage, package
 from mlops_assets.training.plots import candidates_plot, importance_plot, training_set_plot
-from mlops_assets.training.trainers import TRAINERS, trainer
-from mlops_assets.training.training_set import assemble
-from serve.schema import FeatureSpec, Task
+from mlops_assets.training.trainers import TRAINERS, FitInputs, trainer
+from mlops_assets.training.training_set import SplitRule, assemble
+from serve.schema import FeatureSpec, ModelManifest, Task
 from serve.scoring import Encoder, scorer_from_bytes
 
 PNG = b"\x89PNG\r\n\x1a\n"
@@ -37,13 +37,8 @@ def run(name: str, task: Task, lines: list[str] | None = None) -> tuple[Candidat
     folds = shuffled(target, 3, seed=1, stratified=task != "regression")
     return compete(
         Candidate(name),
-        Encoder(features).columns(frame),
-        target,
+        FitInputs(Encoder(features).columns(frame), target, features, task, classes, {}, seed=1),
         folds,
-        features=features,
-        task=task,
-        classes=classes,
-        seed=1,
         report=lines.append if lines is not None else lambda line: None,
     ), target
 
@@ -74,13 +69,8 @@ def test_the_scores_are_out_of_fold() -> None:
     features = [FeatureSpec(name="x", type="number")]
     found = compete(
         Candidate("random_forest", {"min_data_in_leaf": 1}),
-        random.normal(size=(600, 1)),
-        target,
+        FitInputs(random.normal(size=(600, 1)), target, features, "binary", 2, {}, seed=1),
         shuffled(target, 3, seed=1, stratified=True),
-        features=features,
-        task="binary",
-        classes=2,
-        seed=1,
     )
     assert found.mean("roc_auc") == pytest.approx(0.5, abs=0.07)
 
@@ -89,16 +79,12 @@ def test_the_scores_are_out_of_fold() -> None:
 def test_a_fold_that_trains_on_one_class_is_named(name: str) -> None:
     times = np.datetime64("2024-01-01") + np.arange(40) * np.timedelta64(1, "D")
     target = (np.arange(40) > 30).astype(float)
+    features = [FeatureSpec(name="x", type="number")]
     with pytest.raises(DataError, match="fold 1 of 3 trains on 10 rows of one class"):
         compete(
             Candidate(name),
-            np.arange(40.0)[:, None],
-            target,
+            FitInputs(np.arange(40.0)[:, None], target, features, "binary", 2, {}, seed=1),
             time_ordered(times, 3),
-            features=[FeatureSpec(name="x", type="number")],
-            task="binary",
-            classes=2,
-            seed=1,
         )
 
 
@@ -106,26 +92,30 @@ def packaged(name: str, task: Task, seed: int = 1) -> tuple[ModelPackage, pd.Dat
     frame, features, target = small_frame(task)
     classes = CLASSES[task]
     fitted = trainer(name).fit(
-        Encoder(features).columns(frame),
-        target,
-        features=features,
-        task=task,
-        classes=classes,
-        params={},
-        seed=seed,
+        FitInputs(
+            Encoder(features).columns(frame),
+            target,
+            features=features,
+            task=task,
+            classes=classes,
+            params={},
+            seed=seed,
+        )
     )
-    return package(
-        fitted,
-        frame,
+    how = trainer(name)
+    manifest = ModelManifest(
         name="toy",
         task=task,
-        trainer_name=name,
+        trainer=name,
+        model_format=how.model_format,
+        model_file=how.model_file,
         target="y",
-        features=features,
+        features=tuple(features),
         classes=tuple("abc"[:classes]) or None,
         threshold=0.5,
         training_set_version="v",
-    ), frame
+    )
+    return package(fitted, frame, manifest), frame
 
 
 @pytest.mark.parametrize(("name", "task"), CASES)
@@ -168,13 +158,15 @@ def digests() -> str:
         hashlib.sha256(
             trainer(name)
             .fit(
-                matrix,
-                target,
-                features=features,
-                task="binary",
-                classes=2,
-                seed=1,
-                params={"num_rounds": few[name]} if name in few else {},
+                FitInputs(
+                    matrix,
+                    target,
+                    features=features,
+                    task="binary",
+                    classes=2,
+                    seed=1,
+                    params={"num_rounds": few[name]} if name in few else {},
+                )
             )
             .payload
         ).hexdigest()
@@ -204,14 +196,14 @@ def test_training_is_drawn_with_and_without_time() -> None:
     keys = pd.DataFrame({"id": range(200)})
     labels = keys.assign(label=np.arange(200) % 2 == 0)
     at = pd.date_range("2024-01-01", periods=200, freq="12h", tz="UTC")
-    timed = assemble(keys.assign(at=at), labels, join_keys=["id"], event_timestamp="at", task="binary")
+    timed = assemble(keys.assign(at=at), labels, join_keys=["id"], task="binary", split=SplitRule("at"))
     classes = assemble(
-        keys, keys.assign(label=list("abcd" * 50)), join_keys=["id"], event_timestamp=None, task="multiclass"
+        keys, keys.assign(label=list("abcd" * 50)), join_keys=["id"], task="multiclass", split=SplitRule(None)
     )
     numbers = assemble(
-        keys, keys.assign(label=np.arange(200.0)), join_keys=["id"], event_timestamp=None, task="regression"
+        keys, keys.assign(label=np.arange(200.0)), join_keys=["id"], task="regression", split=SplitRule(None)
     )
-    same = assemble(keys, keys.assign(label=1e17), join_keys=["id"], event_timestamp=None, task="regression")
+    same = assemble(keys, keys.assign(label=1e17), join_keys=["id"], task="regression", split=SplitRule(None))
     drawn = [
         training_set_plot(same, None, "regression"),
         training_set_plot(timed, "at", "binary"),
@@ -231,13 +223,8 @@ def test_folds_are_given_not_made() -> None:
     fold = Fold(np.arange(0, 120), np.arange(120, 150))
     found = compete(
         Candidate("lightgbm"),
-        Encoder(features).columns(frame),
-        target,
+        FitInputs(Encoder(features).columns(frame), target, features, "binary", 2, {}, seed=1),
         [fold],
-        features=features,
-        task="binary",
-        classes=2,
-        seed=1,
     )
     assert found.folds[0].train_rows == 120 and found.folds[0].judge_rows == 30
     assert found.folds[0].metrics["roc_auc"] is None  # iris ends in one class

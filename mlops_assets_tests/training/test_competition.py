@@ -8,7 +8,7 @@ from mlops_assets.documents.model import ModelDeclaration
 from mlops_assets.errors import DataError
 from mlops_assets.training.candidates import Candidate
 from mlops_assets.training.competition import Competition, won
-from mlops_assets.training.trainers import trainer
+from mlops_assets.training.trainers import FitInputs, trainer
 from mlops_assets.training.training_data import TrainingData, training_data
 from mlops_assets.training.training_set import LABEL, SPLIT, TRAIN
 from serve.schema import FeatureSpec
@@ -84,10 +84,10 @@ def test_the_final_fit_is_cut_likewise_and_is_the_same_every_time() -> None:
         data = part(80).within(window_days)
         return (
             trainer("lightgbm")
-            .fit(
+            .fit(FitInputs(
                 data.matrix, data.target, features=data.features, task="binary", classes=2,
                 params={"num_rounds": 5}, seed=7,
-            )
+            ))
             .payload
         )  # fmt: skip
 

@@ -7,6 +7,7 @@ from mlops_assets.training.training_set import (
     EVALUATE,
     SPLIT,
     TRAIN,
+    SplitRule,
     assemble,
     encode_target,
     evaluation_days,
@@ -23,13 +24,12 @@ def rows(days: int = 20, per_day: int = 3) -> tuple[pd.DataFrame, pd.DataFrame]:
 
 
 def build(features: pd.DataFrame, labels: pd.DataFrame, **changes: object) -> object:
-    settings: dict[str, object] = {
-        "join_keys": ["id"],
-        "event_timestamp": "at",
-        "task": "binary",
-        "evaluation_window_days": 5,
-    }
-    return assemble(features, labels, **{**settings, **changes})  # type: ignore[arg-type]
+    """A split by time, unless ``changes`` say otherwise; they are fields of its rule, or arguments."""
+    rule: dict[str, object] = {"event_timestamp": "at", "evaluation_window_days": 5}
+    given: dict[str, object] = {"join_keys": ["id"], "task": "binary"}
+    for name, value in changes.items():
+        (rule if name in SplitRule.__dataclass_fields__ else given)[name] = value
+    return assemble(features, labels, split=SplitRule(**rule), **given)  # type: ignore[arg-type]
 
 
 def test_the_newest_days_are_evaluated_and_never_trained_on() -> None:

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from mlops_assets.training.candidates import manifest_for
 from mlops_assets.training.dictionary import with_dictionaries
-from mlops_assets.training.trainers import FittedModel, Trainer
+from mlops_assets.training.trainers import FitInputs, FittedModel, Trainer
 from serve.schema import FeatureSpec, ModelManifest, Task
 from serve.scoring import Encoder, Scorer, scorer_from_bytes
 
@@ -71,12 +71,14 @@ def small_model(trainer: type[Trainer], task: Task) -> SmallModel:
 def trained(trainer: type[Trainer], task: Task) -> SmallModel:
     table, made = small_table(task), trainer()
     fitted = made.fit(
-        table.matrix,
-        table.target,
-        features=table.features,
-        task=task,
-        classes=CLASSES[task],
-        params={},
-        seed=1,
+        FitInputs(
+            table.matrix,
+            table.target,
+            features=table.features,
+            task=task,
+            classes=CLASSES[task],
+            params={},
+            seed=1,
+        )
     )
     return SmallModel(fitted, manifest_for(task, made, table.features, CLASSES[task]), table)

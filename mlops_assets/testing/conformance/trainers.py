@@ -14,7 +14,7 @@ from mlops_assets.errors import DataError, DeclarationError
 from mlops_assets.evaluation.baseline import baseline_scores
 from mlops_assets.evaluation.metrics import SELECTING, metric
 from mlops_assets.testing.conformance.small_tables import CLASSES, small_model, small_table, trained
-from mlops_assets.training.trainers import Trainer
+from mlops_assets.training.trainers import FitInputs, Trainer
 from serve.schema import Task
 from serve.scoring import FORMATS
 
@@ -62,13 +62,15 @@ class TrainerConformance:
         table = small_table(task)
         seen = table.target != 1
         fitted = trainer().fit(
-            table.matrix[seen],
-            table.target[seen],
-            features=table.features,
-            task=task,
-            classes=3,
-            params={},
-            seed=1,
+            FitInputs(
+                table.matrix[seen],
+                table.target[seen],
+                features=table.features,
+                task=task,
+                classes=3,
+                params={},
+                seed=1,
+            )
         )
         scores = FORMATS[trainer.model_format](small_model(trainer, task).manifest, fitted.payload).score(
             table.matrix[seen]
@@ -103,11 +105,13 @@ class TrainerConformance:
         matrix[3:5, 1] = np.inf
         with pytest.raises(DataError, match=f"feature {table.features[1].name!r} holds 2 infinite values"):
             trainer().fit(
-                matrix,
-                table.target,
-                features=table.features,
-                task=task,
-                classes=CLASSES[task],
-                params={},
-                seed=1,
+                FitInputs(
+                    matrix,
+                    table.target,
+                    features=table.features,
+                    task=task,
+                    classes=CLASSES[task],
+                    params={},
+                    seed=1,
+                )
             )

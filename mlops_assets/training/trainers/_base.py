@@ -6,7 +6,7 @@ beside this one) or scoring (``serve/scoring.py`` scores the bytes that a traine
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import numpy as np
@@ -49,7 +49,7 @@ class FitInputs:
     """What one model is made of.
 
     ``matrix`` (n, features): NaN is missing, categories are codes; ``target`` (n,); ``classes``: 2 for
-    binary, 0 for regression; ``params``: every parameter of the trainer.
+    binary, 0 for regression; ``params``: what YAML changes of the trainer's defaults.
     """
 
     matrix: Array
@@ -98,36 +98,29 @@ class Trainer(ABC):
                 f"trainer {self.name!r} does not do task {task!r}; it does {', '.join(sorted(self.tasks))}"
             )
 
-    def fit(
-        self,
-        matrix: Array,
-        target: Array,
-        *,
-        features: Sequence[FeatureSpec],
-        task: Task,
-        classes: int,
-        params: Mapping[str, Any],
-        seed: int,
-    ) -> FittedModel:
-        """Trains on ``matrix`` (n, features; NaN is missing, categories are codes) and ``target`` (n,).
+    def fit(self, given: FitInputs) -> FittedModel:
+        """The model of these inputs.
 
-        ``classes`` is the number of classes (2 for binary, 0 for regression). DataError names a feature
-        with infinite values: the libraries each do something else with them, none says so.
+        DataError names a feature with infinite values: the libraries each do something else with them, none
+        says so. DeclarationError names a parameter that the trainer does not have.
         """
-        self.require_task(task)
-        for position, feature in enumerate(features):
-            infinite = int(np.isinf(matrix[:, position]).sum())
+        self.require_task(given.task)
+        for position, feature in enumerate(given.features):
+            infinite = int(np.isinf(given.matrix[:, position]).sum())
             if infinite:
                 raise DataError(
                     f"feature {feature.name!r} holds {infinite} infinite values; make them missing in the "
                     "feature view's transform"
                 )
-        chosen = self.parameters(params)
-        payload, importance = self._fit(FitInputs(matrix, target, features, task, classes, chosen, seed))
+        chosen = self.parameters(given.params)
+        payload, importance = self._fit(replace(given, params=chosen))
         total = sum(importance.values())
         shares = {name: (value / total if total > 0 else 0.0) for name, value in importance.items()}
         return FittedModel(payload, self.model_file, shares, chosen)
 
     @abstractmethod
     def _fit(self, given: FitInputs) -> tuple[bytes, dict[str, float]]:
-        """The bytes of the native format, and importance per feature (any non-negative scale)."""
+        """The bytes of the native format, and importance per feature (any non-negative scale).
+
+        ``given.params`` holds every parameter of the trainer.
+        """

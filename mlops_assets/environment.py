@@ -150,7 +150,7 @@ def own_ray_token_file() -> Path:
 
 
 def ray_token() -> str:
-    """What the Ray at ``ray_dashboard_url`` wants to hear; empty when nobody said. Show it to nobody else."""
+    """The token that the Ray at ``ray_dashboard_url`` asks for; empty when none is set. A secret."""
     token = RAY_TOKEN.read()
     if token:
         return token

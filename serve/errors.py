@@ -294,7 +294,7 @@ class TimedOut(ApiError):
 
 
 class NoAggregator(ApiError):
-    """What all gateway replicas shall know together cannot be told: the aggregator is away."""
+    """The aggregator is away, so the gateway replicas cannot be told anything together."""
 
     status = 503
     code = "no_referee"

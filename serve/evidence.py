@@ -161,7 +161,7 @@ class Collector:
         counts.latency[bisect_left(LATENCY_BOUNDS_S, seconds)] += 1
 
     def lost(self, version: str) -> None:
-        """It stopped answering (a replica of it died); the request itself counts as answered or failed."""
+        """Counts an outage of the version (a replica died); the request counts as answered or failed."""
         self._version(version).losses += 1
 
     def shadow_answered(

@@ -267,7 +267,7 @@ def _range(feature: FeatureSpec) -> str:
 
 
 def _entity_schema(manifest: ModelManifest) -> dict[str, Any]:
-    """Of the join keys of one row; {} for a model that takes none."""
+    """The schema of the join keys of one row; {} for a model that takes none."""
     if not manifest.entity:
         return {}
     key = {

@@ -490,7 +490,7 @@ class Traffic:
 
 
 def failure_reason(error: Exception) -> Reason | None:
-    """What a version is to blame for; None for what it is not (a full queue)."""
+    """The reason of a failure that a version is to blame for; None for any other (a full queue)."""
     if isinstance(error, VersionOverloaded):
         return None
     if isinstance(error, TimeoutError):

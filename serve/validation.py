@@ -191,7 +191,7 @@ def request_entities(document: dict[str, Any], validator: RowValidator) -> list[
 
 
 def _envelope_problems(document: dict[str, Any], names: tuple[str, ...]) -> Problems:
-    """Of the body around the rows; the first of ``names`` holds them and must be there."""
+    """The problems of the body around the rows; the first of ``names`` holds them and must be there."""
     payload = names[0]
     found: Problems = [] if payload in document else [{"field": payload, "reason": "is missing"}]
     found += _unit_problems(document)

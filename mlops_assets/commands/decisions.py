@@ -92,7 +92,7 @@ def close_episode(
     _key(definitions, "drift", model, "model with a drift monitor")
     log = episode_log(instance, model)
     if log.open is None:
-        raise MlopsError(f"{model}: no drift episode is open")
+        raise MlopsError(f"{model}: no drift episode is open. The last ones: mlops status")
     closed = close(log, by=by, reason=reason, now=now)
     changed = episode_changed(model, closed, f"closed by {by}: {reason}")
     for event in (changed, no_drift_evaluation(model, closed)):

@@ -243,7 +243,7 @@ def _document(
 
 
 def _unknown_type(name: object, source: ValueAndSourcePositionTree) -> str:
-    """Of a type that the platform would have, if it were one; "" for any other."""
+    """The problem of a type that lies where the platform's are and is none of them; "" for any other."""
     if not isinstance(name, str) or not name.startswith(f"{COMPONENTS}.") or _component(name) is not None:
         return ""
     position, _ = source.source_position_tree.lookup_closest_and_path(["type"], None)

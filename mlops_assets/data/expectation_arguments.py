@@ -50,7 +50,7 @@ class Arguments:
 
 
 def _rows(arguments: Arguments) -> Arguments:
-    """Of an expectation that judges rows: a share of them may be enough."""
+    """The arguments of an expectation that judges rows: a share of them may be enough."""
     return Arguments(**{**vars(arguments), "optional": (*arguments.optional, "mostly")})
 
 

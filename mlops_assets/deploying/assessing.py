@@ -105,7 +105,7 @@ def labelled_losses(instance: dg.DagsterInstance, model: str) -> Mapping[str, An
 
 
 def _quality(losses: Mapping[str, Any] | None, routing: Routing, mark: RolloutMark) -> QualityEvidence | None:
-    """Of the routing in force alone: each step starts from zero."""
+    """The evidence of quality under the routing in force alone: each step starts from zero."""
     from mlops_assets.monitoring.losses import quality_evidence
 
     return quality_evidence(losses, routing.revision, mark.target, routing.stable) if losses else None

@@ -136,7 +136,8 @@ class Executor:
         if (found.revision if found else None) != (expected.revision if expected else None):
             raise DeploymentError(
                 f"{self.name} moved from revision {expected.revision if expected else 'none'} to "
-                f"{found.revision if found else 'none'} meanwhile; nothing was declared"
+                f"{found.revision if found else 'none'} meanwhile; nothing was declared. "
+                "See mlops status, and decide anew"
             )
         gateway = desired_state.gateway_application(self.gateway_args, routing)
         host, port = self.client.target.http_options()
@@ -147,7 +148,7 @@ class Executor:
     # -- parts of an act -----------------------------------------------------------------------------
 
     def _now(self, on: Standing, routing: Routing | None) -> Standing:
-        """How it stands once the routing is declared."""
+        """What the next act is decided on, once the routing is declared."""
         return replace(on, routing=routing, evidence=self.evidence(routing))
 
     def _in_its_place(self, act: Act, on: Standing) -> Done:

@@ -92,7 +92,7 @@ class RollingOut:
             now_at = "nothing" if routing is None else f"revision {routing.revision}"
             raise DeploymentError(
                 f"{self.name}: {order.action} was decided on revision {order.revision}, the deployment is at "
-                f"{now_at} by now; nothing was changed"
+                f"{now_at} by now; nothing was changed. See mlops status, and decide anew"
             )
         if routing is None or (last is not None and routing.revision == last):
             return None

@@ -76,7 +76,7 @@ def of_model(model: "ModelDeclaration", view: "FeatureViewDeclaration") -> list[
 
 
 def _training_windows(model: "ModelDeclaration", view: "FeatureViewDeclaration") -> list[Contradiction]:
-    """Of training windows that count days of no time, or that never leave a row out."""
+    """The contradictions of training windows that count days of no time, or never leave a row out."""
     found, bound = [], model.training_window_days
     for number, candidate in enumerate(model.candidates):
         days = [one for one in candidate.training_window or () if one is not None]
@@ -180,7 +180,7 @@ def _unread(monitor: "DriftMonitorDeclaration", deployment: "DeploymentDeclarati
 def _age(
     monitor: "DriftMonitorDeclaration", model: "ModelDeclaration", view: "FeatureViewDeclaration"
 ) -> list[Contradiction]:
-    """Of data that has no age, or that is too old from the first day on."""
+    """The contradiction of data that has no age, or that is too old from the first day on."""
     if view.event_timestamp is None:
         asked = "max_data_age" in monitor.model_fields_set or monitor.policy.age.action == "open"
         at = ("max_data_age",) if "max_data_age" in monitor.model_fields_set else ("policy", "age")

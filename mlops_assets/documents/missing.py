@@ -45,7 +45,7 @@ def missing_documents(definitions: dg.Definitions) -> list[MissingDocument]:
 
 
 def missing_in(graph: Any) -> list[MissingDocument]:
-    """The same of an asset graph."""
+    """What is missing in an asset graph, causes before what falls with them."""
     found = {}
     for node in graph.asset_nodes:
         value = node.metadata.get(MISSING)

@@ -53,12 +53,12 @@ class Display:
         self._say(f"{name} …{f' {detail}' if detail else ''}")
 
     def advance(self, name: str, *, done: int, total: int, detail: str = "") -> None:
-        """It is ``done`` of ``total`` parts far; ``detail`` is what happens now."""
+        """Shows a line as ``done`` of ``total`` parts far; ``detail`` is what happens now."""
         self._progress.update(self._tasks[name], completed=done, total=total, detail=detail)
         self._say(f"{name} {done}/{total}{f' {detail}' if detail else ''}")
 
     def finish(self, name: str, detail: str = "") -> None:
-        """It ended well."""
+        """Shows that a line ended well."""
         task = self._tasks[name]
         total = next(entry.total for entry in self._progress.tasks if entry.id == task) or 1
         self._progress.update(task, completed=total, detail=detail)

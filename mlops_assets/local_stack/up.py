@@ -284,11 +284,11 @@ class _GraphBuilder:
         self._display.begin(GRAPH, detail="loading the definitions")
 
     def built(self) -> Built:
-        """What it came to, once it is ``deployed``."""
+        """What the start came to, once the graph is ``deployed``."""
         return Built(list(self.deployed or ()), self._lacks, list(self._orphans.values()))
 
     def poll(self) -> None:
-        """Shows what was told since the last call; StackError when it failed or ended without a word."""
+        """Shows what the child wrote since the last call; StackError when it failed or wrote no result."""
         while True:
             try:
                 line = self._lines.get_nowait()
@@ -451,7 +451,7 @@ def stop_on_signals() -> Iterator[None]:
 
 @contextmanager
 def stopping_is_wanted() -> Iterator[None]:
-    """Once everything is up, being told to stop is the way to end."""
+    """Ends the block without an error when it is asked to stop, which is how a running platform ends."""
     try:
         yield
     except StopRequested:

@@ -103,7 +103,10 @@ def retire(on: Standing, order: Order) -> Act:
     """Only stable is left; the version before is no longer kept warm."""
     routing = _some(on)
     if under_way(routing):
-        raise DeploymentError(f"{on.deployment}: a rollout is under way; nothing is retired meanwhile")
+        raise DeploymentError(
+            f"{on.deployment}: a rollout is under way; nothing is retired meanwhile. "
+            "Promote or abort it first"
+        )
     mark = _mark(on, order, "retire", routing.stable, order.reason).model_copy(update={"previous": None})
     return _asked(act_of(transitions.retired(routing, on.settings, mark), on), order)
 

@@ -33,7 +33,7 @@ class Listener:
 
     @property
     def host(self) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
-        """Of TCP and UDP: the address; that of IPv4 where an IPv6 socket is bound to one."""
+        """The address of a TCP or UDP socket; that of IPv4 where an IPv6 socket is bound to one."""
         address = ipaddress.ip_address(self.address)
         return getattr(address, "ipv4_mapped", None) or address
 

@@ -118,6 +118,13 @@ class _Training:
     given: FitInputs
     days: NDArray[np.int64] | None
 
+    def __post_init__(self) -> None:
+        if self.candidate.window_days is not None and self.days is None:
+            raise DataError(
+                f"{self.candidate.name} counts days, and these rows have no event time; declare one, or "
+                "training_window: all"
+            )
+
     def rows(self, fold: Fold) -> NDArray[np.int64]:
         """Positions of the rows that the candidate trains on, as far back as its window goes."""
         if self.days is None:
@@ -149,8 +156,6 @@ def compete(
     DataError when a fold of a classification would train on a single class. A window that holds too few rows
     of a fold sits that fold out instead.
     """
-    if candidate.window_days is not None and days is None:
-        raise DataError(f"{candidate.name} counts days, and these rows have no event time")
     training, task = _Training(candidate, replace(given, params=candidate.params), days), given.task
     importance = {feature.name: 0.0 for feature in given.features}
     results, judged, scores = [], [], []

@@ -33,7 +33,8 @@ def time_ordered(times: NDArray[np.datetime64], folds: int) -> list[Fold]:
     distinct = np.unique(days)
     if len(distinct) < folds + 1:
         raise DataError(
-            f"{folds} time-ordered folds need at least {folds + 1} days, there are {len(distinct)}"
+            f"{folds} time-ordered folds need at least {folds + 1} days, there are {len(distinct)}; "
+            "declare fewer folds, or materialise more partitions"
         )
     starts = [distinct[round(len(distinct) * k / (folds + 1))] for k in range(1, folds + 1)]
     ends = [*starts[1:], distinct[-1] + np.timedelta64(1, "D")]
@@ -59,7 +60,10 @@ def shuffled(target: NDArray[np.float64], folds: int, *, seed: int, stratified: 
     """Seeded folds for rows without a time; ``stratified`` keeps the class shares. At least two folds."""
     folds = max(folds, 2)
     if len(target) < 2 * folds:
-        raise DataError(f"{folds} folds need at least {2 * folds} rows, there are {len(target)}")
+        raise DataError(
+            f"{folds} folds need at least {2 * folds} rows, there are {len(target)}; declare fewer folds, or "
+            "materialise more partitions"
+        )
     order = np.random.default_rng(seed).permutation(len(target))
     if stratified:
         order = order[np.argsort(target[order], kind="stable")]

@@ -84,8 +84,8 @@ def assemble(
         )
     if at and labelled[at].isna().any():
         raise DataError(
-            f"{int(labelled[at].isna().sum())} labelled rows have no {at}: nobody can say on which side of "
-            "the split they belong"
+            f"{int(labelled[at].isna().sum())} labelled rows have no {at}, so nobody can say on which side "
+            "of the split they belong; give them a time, or quarantine them"
         )
     frame = labelled.sort_values([at, *keys] if at else keys, kind="stable").reset_index(drop=True)
     target, known = encode_target(frame[LABEL], task=task, classes=classes)
@@ -211,7 +211,10 @@ def encode_target(
     codes = np.asarray(labels.map(code_of), dtype=np.float64)
     fits = len(names) == 2 if task == "binary" else len(names) >= 3
     if not fits:
-        raise DataError(f"task {task} does not fit {len(names)} classes {list(names)}")
+        raise DataError(
+            f"task {task} does not fit {len(names)} classes {list(names)}: binary has two, multiclass "
+            "three or more"
+        )
     return codes, names
 
 

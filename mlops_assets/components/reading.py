@@ -134,12 +134,13 @@ def problem_of(error: BaseException, where: str) -> str:
 
 
 def _invalid(error: Any, where: str) -> str:
-    """A field that pydantic refuses; Dagster has put the position into the last part of its path."""
+    """The problem of a field that pydantic refuses; Dagster puts its position behind its path."""
     path, _, place = str(error["loc"][0] if error["loc"] else "").partition(" at ")
     file, _, line = place.rpartition(":")
     at = f"{shown(Path(file))}:{line}" if file else where
     name = path.removeprefix("attributes").removeprefix(".")
-    return f"{at}: {name}: {error['msg']}" if name else f"{at}: {error['msg']}"
+    said = error["msg"].removeprefix("Value error, ")
+    return f"{at}: {name}: {said}" if name else f"{at}: {said}"
 
 
 def _context(tree: ComponentTree, path: Path) -> ComponentDeclLoadContext:

@@ -1,4 +1,4 @@
-"""Deployments that no document declares any more: told once, and retired by the policy or by a person.
+"""Deployments that no document declares any more: one alert each; the policy or a person retires them.
 
 Belongs here: the sensor that finds them and the job that takes one out of service. Does not belong here:
 what an orphan is (``rollout/orphans.py``), its record (``deploying/retiring.py``), a person's command
@@ -37,15 +37,15 @@ class Retirement(dg.Config):
 
 
 @dataclass
-class Cursor:
-    """Since when each orphan is one (Unix seconds), and which were told."""
+class OrphanCursor:
+    """Since when each orphan is one (Unix seconds); ``told``: those that people were alerted of."""
 
     since: dict[str, float] = field(default_factory=dict)
     told: list[str] = field(default_factory=list)
 
     @staticmethod
-    def read(text: str | None) -> "Cursor":
-        return Cursor(**json.loads(text)) if text else Cursor()
+    def read(text: str | None) -> "OrphanCursor":
+        return OrphanCursor(**json.loads(text)) if text else OrphanCursor()
 
 
 def orphan_watch(graph: Any) -> dg.Definitions:
@@ -91,7 +91,7 @@ def _sensor(declared: Declared, job: dg.JobDefinition) -> dg.SensorDefinition:
     def watch(
         context: dg.SensorEvaluationContext, serve_client: ServeClient, alerts: Alerts
     ) -> dg.SensorResult:
-        cursor = Cursor.read(context.cursor)
+        cursor = OrphanCursor.read(context.cursor)
         try:
             applications = serve_client.target.declared()
         except ClusterUnreachable as error:

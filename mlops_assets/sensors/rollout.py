@@ -38,7 +38,7 @@ APPROVAL_GRACE_S = 60.0
 
 
 @dataclass(frozen=True)
-class Cursor:
+class RolloutCursor:
     """What was measured under one revision: enough to record every measurement once."""
 
     revision: int = -1
@@ -47,8 +47,8 @@ class Cursor:
     failed_at: int = 0
 
     @staticmethod
-    def read(text: str | None) -> "Cursor":
-        return Cursor(**json.loads(text)) if text else Cursor()
+    def read(text: str | None) -> "RolloutCursor":
+        return RolloutCursor(**json.loads(text)) if text else RolloutCursor()
 
     def failures(self) -> Failures:
         return Failures(self.revision, self.failed, self.failed_at)
@@ -113,7 +113,7 @@ def rollout_sensor(
         wait_s = back_off(instance, {ROLLOUT_TAG: name, LAUNCHED_BY_TAG: SENSOR}, now)
         if wait_s > 0:
             return dg.SensorResult(skip_reason=f"the last act failed; the next try is in {wait_s:.0f} s")
-        cursor = Cursor.read(context.cursor)
+        cursor = RolloutCursor.read(context.cursor)
         try:
             due, looked = _looked(scope, instance, serve_client, cursor, now)
         except ClusterUnreachable as error:
@@ -129,7 +129,7 @@ def rollout_sensor(
 
 
 def _looked(
-    scope: RolloutScope, instance: dg.DagsterInstance, client: ServeClient, cursor: Cursor, now: float
+    scope: RolloutScope, instance: dg.DagsterInstance, client: ServeClient, cursor: RolloutCursor, now: float
 ) -> tuple[RunToLaunch, Assessment | None]:
     """The act to launch; what was seen of the rollout under way, where that was looked at."""
     known = recorded(latest(instance, scope.key))
@@ -186,8 +186,8 @@ def _approved(scope: RolloutScope, instance: dg.DagsterInstance, now: float) -> 
 
 
 def _measurements(
-    scope: RolloutScope, looked: Assessment | None, cursor: Cursor
-) -> tuple[list[dg.AssetObservation], Cursor]:
+    scope: RolloutScope, looked: Assessment | None, cursor: RolloutCursor
+) -> tuple[list[dg.AssetObservation], RolloutCursor]:
     """One observation per new measurement: at every further ``min_requests`` requests, or labels of them,
     and at every failed one.
     """
@@ -198,11 +198,13 @@ def _measurements(
     if mark is None or mark.step >= len(scope.plan.steps):
         return [], cursor
     failures = looked.failures
-    before = cursor if cursor.revision == routing.revision else Cursor(routing.revision)
+    before = cursor if cursor.revision == routing.revision else RolloutCursor(routing.revision)
     every = max(1, scope.plan.steps[mark.step].min_requests)
     samples = looked.due.samples
     measured = samples // every + labels_of(looked.judgement) // every
-    after = Cursor(routing.revision, max(measured, before.measured), failures.count, failures.at_samples)
+    after = RolloutCursor(
+        routing.revision, max(measured, before.measured), failures.count, failures.at_samples
+    )
     if measured <= before.measured and failures.count <= before.failed:
         return [], after
     judgement = looked.judgement
@@ -240,5 +242,5 @@ def _request(key: dg.AssetKey, name: str, due: RunToLaunch) -> dg.RunRequest:
     )
 
 
-def _text(cursor: Cursor) -> str:
+def _text(cursor: RolloutCursor) -> str:
     return json.dumps(asdict(cursor))

@@ -14,6 +14,7 @@ from mlops_assets.definitions import with_platform_policy
 from mlops_assets.defs.platform.resources import resources
 from mlops_assets.documents.dataset import DatasetDeclaration
 from mlops_assets.documents.model import ModelDeclaration
+from mlops_assets.errors import DeclarationError
 from mlops_assets_tests.behaviour.use_case_page import DOCUMENTS, FRAGMENTS, IRIS, OF_MODELS, PAGE
 
 
@@ -28,6 +29,18 @@ def test_all_documents_of_the_page_load_together() -> None:
     graph = definitions.resolve_asset_graph()
     made: tuple[Kind, ...] = ("dataset", "features", "model", "approval", "deployment", "drift")
     assert all(graph.has(asset_key(kind, "iris")) for kind in made)
+
+
+def test_a_mistake_is_named_as_the_page_says() -> None:
+    wrong = IRIS.replace("{trainer: lightgbm,", "{trainer: lgbm,")
+    (shown,) = re.findall(r"^mlops_assets/(defs/iris/defs\.yaml:\d+: .*)$", PAGE, re.MULTILINE)
+    with create_defs_folder_sandbox() as sandbox:
+        folder = sandbox.defs_folder_path / "iris"
+        folder.mkdir()
+        (folder / "defs.yaml").write_text(wrong, encoding="utf-8")
+        with sandbox.build_component_tree() as tree, pytest.raises(DeclarationError) as refused:
+            load_use_cases(tree, beside=resources(), strict=True)
+    assert str(refused.value).endswith(shown)
 
 
 @pytest.mark.parametrize("fragment", FRAGMENTS)

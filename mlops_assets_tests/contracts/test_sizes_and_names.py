@@ -14,9 +14,7 @@ ROOT = Path(__file__).parents[2]
 FILES = [file for folder in ("mlops_assets", "serve") for file in sorted((ROOT / folder).rglob("*.py"))]
 MOST_LINES, MOST_PARAMETERS = 60, 6
 
-SAME_NAME: Mapping[str, str] = {
-    "Cursor": "what a sensor keeps between two ticks: each has its own, which nothing else uses",
-}
+SAME_NAME: Mapping[str, str] = {}
 """Names that several classes have, and of what. Best none."""
 
 OPTIONS = "the options of one command, which a person gives one by one"

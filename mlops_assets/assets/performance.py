@@ -144,6 +144,7 @@ class _Measured:
             self.reference.performance if self.reference else (),
             declared.window,
             declared.policy.false_alarms_per_year,
+            declared.policy.performance.metric,
         )
         first = datetime.fromisoformat(windows[0].end)
         past = [one for one in earlier if datetime.fromisoformat(one.end) < first]

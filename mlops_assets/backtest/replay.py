@@ -554,6 +554,7 @@ class _RegimeRun:
             self.trainings.reference(served.model).performance,
             self.monitoring.window,
             self.monitoring.policy.false_alarms_per_year,
+            self.monitoring.policy.performance.metric,
         )
         return with_lasting_loss([served.performance[key] for key in sorted(served.performance)], test)
 

@@ -1,12 +1,12 @@
 """Whether a version is worse than it was, by all of its judged days together. Pure.
 
-Belongs here: what the days of several windows and metrics say together, in words and numbers. Does not belong
-here: a window by itself (``performance.py``), the detector (``accumulation.py``), what follows
-(``policy.py``).
+Belongs here: what the days of several windows and measures say together, in words and numbers. Does not
+belong here: a window by itself (``performance.py``), the measures (``day_measures.py``), the detector
+(``accumulation.py``), what follows (``policy.py``).
 
-Days are compared with those before them and with the days that the version was evaluated on. A metric that is
-wrong on either side (bias) is watched on both, each with half of the metric's share, and never for coming
-nearer to zero: the evaluated days are moved to zero where zero is worse than they were.
+Days are compared with those before them and with the days that the version was evaluated on. A measure that
+is wrong on either side (level) is watched on both, each with half of the measure's share, and never for
+coming nearer to zero: the evaluated days are moved to zero where zero is worse than they were.
 """
 
 from collections.abc import Mapping, Sequence
@@ -17,8 +17,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mlops_assets.evaluation.metrics import metric as metric_of
 from mlops_assets.monitoring.accumulation import AddedUp, accumulate, limit
+from mlops_assets.monitoring.day_measures import DayMeasure, day_measures
 from mlops_assets.monitoring.findings import WindowPerformance
 from mlops_assets.monitoring.performance import PerformanceReference
 from mlops_assets.monitoring.windows import YEAR
@@ -31,7 +31,7 @@ DAY = timedelta(days=1)
 
 @dataclass(frozen=True)
 class WindowDays:
-    """The days of a judged window: by metric, what each one says. ``end``: ISO 8601, with a zone."""
+    """The days of a judged window: by measure, what each one says. ``end``: ISO 8601, with a zone."""
 
     end: str
     days: Mapping[str, tuple[float, ...]]
@@ -41,23 +41,25 @@ class WindowDays:
 class LastingLossTest:
     """How the days of a version are held against the days before them.
 
-    ``references``: of the version's metrics on the days that it was evaluated on. ``window``: the length of
-    its windows. ``false_alarms_per_year``: so many are to be expected at most.
+    ``references``: of the version's measures on the days that it was evaluated on. ``window``: the length of
+    its windows. ``false_alarms_per_year``: so many are to be expected at most. ``metric``: the declared one;
+    None: the measures of the task.
     """
 
     task: Task
     references: Sequence[PerformanceReference]
     window: timedelta
     false_alarms_per_year: float
+    metric: str | None = None
 
     @property
     def limit(self) -> float:
         """What the evidence has to reach."""
         return limit(YEAR / self.window, self.false_alarms_per_year)
 
-    def before(self, metric: str) -> Floats:
+    def before(self, measure: str) -> Floats:
         """The evaluated days; none for windows under a day, of which a day is no measure."""
-        found = next((one for one in self.references if one.metric == metric), None)
+        found = next((one for one in self.references if one.metric == measure), None)
         return np.asarray(found.days if found is not None and self.window >= DAY else (), dtype=np.float64)
 
 
@@ -71,21 +73,19 @@ def with_lasting_loss(
     """
     judged = [one for one in windows if one.status == "judged" and any(one.days.values())]
     every = [*earlier, *(WindowDays(one.end, one.days) for one in judged)]
-    measures = _measures(every, test)
-    if not measures:
+    sides = _sides(every, test)
+    if not sides:
         return list(windows)
-    paths = accumulate({name: one.bet for name, one in measures.items()}, test.limit)
-    found = {
-        one.end: _in_words(every, place, paths[place], measures, test) for place, one in enumerate(every)
-    }
+    paths = accumulate({name: one.bet for name, one in sides.items()}, test.limit)
+    found = {one.end: _in_words(every, place, paths[place], sides, test) for place, one in enumerate(every)}
     return [replace(one, **found[one.end]) if one in judged else one for one in windows]
 
 
 @dataclass(frozen=True)
-class _Measure:
-    """One side of one metric: higher is worse."""
+class _Side:
+    """One side of one measure: higher is worse."""
 
-    metric: str
+    measure: DayMeasure
     sign: float
     share: float
     before: Floats
@@ -96,26 +96,30 @@ class _Measure:
         return self.share, self.before, self.windows
 
     def loss(self, since: int, until: int) -> tuple[float, float, int]:
-        """(mean before, mean from window ``since`` to ``until``, days in those), in the metric's units."""
+        """(mean before, mean from window ``since`` to ``until``, days in those), in the measure's units."""
         old = np.concatenate([self.before, *self.windows[:since]])
         new = np.concatenate(self.windows[since : until + 1])
         was = float(old.mean()) if len(old) else float("nan")
         return self.sign * was, self.sign * float(new.mean()) if len(new) else float("nan"), len(new)
 
 
-def _measures(windows: Sequence[WindowDays], test: LastingLossTest) -> dict[str, _Measure]:
-    names = sorted({name for one in windows for name, days in one.days.items() if days})
+def _sides(windows: Sequence[WindowDays], test: LastingLossTest) -> dict[str, _Side]:
+    """By name, the sides of the measures of which any window has days."""
+    there = {
+        one: share
+        for one, share in day_measures(test.task, test.metric).items()
+        if any(window.days.get(one.name) for window in windows)
+    }
     found = {}
-    for name in names:
-        metric = metric_of(name, test.task)
-        sides = (1.0, -1.0) if metric.two_sided else (-1.0 if metric.greater_is_better else 1.0,)
-        for sign in sides:
-            before = sign * test.before(name)
-            if metric.two_sided and len(before):
+    for measure, share in there.items():
+        signs = (1.0, -1.0) if measure.two_sided else (1.0 if measure.higher_is_worse else -1.0,)
+        for sign in signs:
+            before = sign * test.before(measure.name)
+            if measure.two_sided and len(before):
                 before = before + max(0.0, -float(before.mean()))
-            days = [sign * np.asarray(one.days.get(name, ()), dtype=np.float64) for one in windows]
-            key = f"{name} {'up' if sign > 0 else 'down'}"
-            found[key] = _Measure(name, sign, 1 / len(names) / len(sides), before, days)
+            days = [sign * np.asarray(one.days.get(measure.name, ()), dtype=np.float64) for one in windows]
+            own = share / sum(there.values()) / len(signs)
+            found[f"{measure.name} {'up' if sign > 0 else 'down'}"] = _Side(measure, sign, own, before, days)
     return found
 
 
@@ -123,7 +127,7 @@ def _in_words(
     windows: Sequence[WindowDays],
     place: int,
     found: tuple[AddedUp, Mapping[str, float]],
-    measures: Mapping[str, _Measure],
+    sides: Mapping[str, _Side],
     test: LastingLossTest,
 ) -> dict[str, Any]:
     total, alone = found
@@ -133,16 +137,15 @@ def _in_words(
             "accumulated": reached,
             "accumulated_reason": f"evidence of a lasting loss: {reached:.0%} of what an episode needs",
         }
-    strongest = measures[max(alone, key=lambda name: measures[name].share * alone[name])]
-    two_sided = metric_of(strongest.metric, test.task).two_sided
+    strongest = sides[max(alone, key=lambda name: sides[name].share * alone[name])]
     was, now, days = strongest.loss(total.since, place)
     years = 1 / test.false_alarms_per_year
     return {
         "accumulated": reached,
         "accumulated_since": windows[total.since].end,
-        "accumulated_loss": abs(now) - abs(was) if two_sided else abs(now - was),
+        "accumulated_loss": abs(now) - abs(was) if strongest.measure.two_sided else abs(now - was),
         "accumulated_reason": (
-            f"{strongest.metric} is {now:.4f} on the last {days} days and was {was:.4f} before: "
-            f"{reached:.1f} times the evidence that chance gives at most once in {years:g} years"
+            f"{strongest.measure.in_words(now, was, days)}: {reached:.1f} times the evidence that chance "
+            f"gives at most once in {years:g} years"
         ),
     }

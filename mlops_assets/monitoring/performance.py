@@ -14,8 +14,8 @@ in the noise of skill. So by default two metrics are compared, each at half the 
 (the level of answers). For numbers ``rmse`` and ``bias``; for several classes ``skill``.
 
 Skill is not free of the base rate: for equal knowledge it is .008 lower at 13 % than at 22 %, which a large
-window can take for a loss (``min_loss: 0.01`` tolerates it). A week that is hard for every model is a loss
-to all of these metrics: only the gate, which judges two models on the same rows, can tell the two apart.
+window can take for a loss. A week that is hard for every model is a loss to all of these metrics. So windows
+show them, and what evidence of a lasting loss is made of is free of both (``day_measures.py``).
 
 Intervals leave out whole days (``evaluation/jackknife.py``), because rows of one day share what happened that
 day. A window of fewer than 5 days has too few for that: its rows are dealt into groups, which takes them as
@@ -44,6 +44,7 @@ from mlops_assets.evaluation.jackknife import (
 )
 from mlops_assets.evaluation.metrics import Metric, metric_values, metrics_of
 from mlops_assets.evaluation.metrics import metric as metric_of
+from mlops_assets.monitoring.day_measures import DayMeasure, OfMetric, day_measures
 from mlops_assets.monitoring.findings import SliceLoss, Variant, WindowPerformance
 from mlops_assets.monitoring.labels import AMBIGUOUS, HAS_KEYS, LABEL, Watermark, label_codes, label_state
 from mlops_assets.monitoring.windows import Window
@@ -88,19 +89,22 @@ class PerformanceReference(BaseModel):
 
 
 def performance_references(
-    task: Task, target: Array, scores: Array, groups: Days | None
+    task: Task, target: Array, scores: Array, groups: Days | None, baseline: Sequence[float] = ()
 ) -> tuple[PerformanceReference, ...]:
-    """One reference per metric of the task that is defined on these rows; () for no rows.
+    """One reference per metric of the task, and per measure of a day; () for no rows.
 
-    ``groups``: day numbers of the rows, which vary together; None: rows are independent.
+    Each is there when it is defined on these rows. ``groups``: day numbers of the rows, which vary together;
+    None: rows are independent. ``baseline``: what the baseline answers; () where it is not known.
     """
     found = []
-    for metric in metrics_of(task):
-        estimate = _estimate(metric, target, scores, groups)
+    measures: dict[str, DayMeasure] = {one.name: OfMetric(one) for one in metrics_of(task)}
+    measures |= {one.name: one for one in day_measures(task, None, baseline)}
+    for name, measure in measures.items():
+        estimate = _estimate(measure, target, scores, groups)
         if estimate is not None:
             found.append(
                 PerformanceReference(
-                    metric=metric.name,
+                    metric=name,
                     value=estimate.value,
                     standard_error=estimate.error,
                     groups=estimate.groups,
@@ -142,6 +146,12 @@ class PerformanceTest:
         if not self.baseline:
             return None
         return _below_baseline(self.task, target, scores, days, self.baseline, self.level)
+
+    def days(self, target: Array, scores: Array, days: Days) -> dict[str, tuple[float, ...]]:
+        """What each day of these rows says, by measure, in order of time."""
+        measures = day_measures(self.task, self.metric, self.baseline)
+        found = {one.name: _estimate(one, target, scores, days) for one in measures}
+        return {name: estimate.days for name, estimate in found.items() if estimate is not None}
 
     def losses(self, target: Array, scores: Array, days: Days) -> "list[_Loss]":
         """The loss of each compared metric on these rows."""
@@ -220,7 +230,7 @@ def window_performance(
         loss=shown.loss,
         loss_low=shown.low,
         slices=_slices(rows, test.slices, first, target, scores, days),
-        days={one.metric.name: one.estimate.days for one in losses if one.estimate},
+        days=test.days(target, scores, days),
         below_baseline=below.low if below else None,
         baseline=below.comparison if below else "",
     )
@@ -307,18 +317,18 @@ class _Loss:
         return f"{versus}, {worse}: {bound} is proven at level {self.level:g}"
 
 
-def _estimate(metric: Metric, target: Array, scores: Array, groups: Days | None) -> _Estimate | None:
-    """The metric with its standard error and its days; None where it is not defined.
+def _estimate(measure: DayMeasure, target: Array, scores: Array, groups: Days | None) -> _Estimate | None:
+    """The measure with its standard error and its days; None where it is not defined.
 
     Days too few to be told apart are one day.
     """
-    signed = metric.signed_value(target, scores)
+    signed = measure.value(target, scores)
     if signed is None:
         return None
-    value = abs(signed) if metric.two_sided else signed
+    value = abs(signed) if measure.two_sided else signed
     by_day = groups is not None and len(np.unique(groups)) >= MIN_GROUPS
     left_out, count = without_each_group(
-        lambda kept: metric.signed_value(target[kept], scores[kept]),
+        lambda kept: measure.value(target[kept], scores[kept]),
         groups if groups is not None and by_day else dealt(len(target)),
     )
     days: tuple[float, ...] = () if groups is None else (signed,)
@@ -326,7 +336,7 @@ def _estimate(metric: Metric, target: Array, scores: Array, groups: Days | None)
         return _Estimate(value, None, count, () if by_day else days)
     if by_day:
         days = tuple(float(one) for one in pseudo_values(signed, left_out))
-    return _Estimate(value, error_of(np.abs(left_out) if metric.two_sided else left_out), count, days)
+    return _Estimate(value, error_of(np.abs(left_out) if measure.two_sided else left_out), count, days)
 
 
 def _loss(
@@ -338,7 +348,7 @@ def _loss(
     level: float,
 ) -> _Loss:
     """Welch's t (1947) on the two jackknife errors, degrees of freedom by Satterthwaite (1946)."""
-    own = _estimate(metric, target, scores, days)
+    own = _estimate(OfMetric(metric), target, scores, days)
     if own is None or reference is None:
         return _Loss(metric, own, reference, None, None, level)
     loss = reference.value - own.value if metric.greater_is_better else own.value - reference.value
@@ -383,7 +393,7 @@ def _slices(
                 chosen.append((name, str(values[position]), codes == position))
     found = []
     for name, value, own in chosen:
-        estimate = _estimate(metric, target[own], scores[own], days[own])
+        estimate = _estimate(OfMetric(metric), target[own], scores[own], days[own])
         reach = None
         if estimate is not None and estimate.error is not None:
             reach = estimate.error * _quantile(estimate.groups - 1, 1 - (1 - CONFIDENCE) / len(chosen))

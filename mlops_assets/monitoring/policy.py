@@ -86,10 +86,12 @@ class PerformanceRule(_Document):
     )
     metric: str | None = Field(
         default=None,
-        description="Metric that is held to the reference; default: skill for classes and rmse for numbers, "
-        "together with bias.",
+        description="Metric whose days are held to those before; default: for classes the skill that answers "
+        "promise and do not keep, and their level; for numbers rmse and bias.",
     )
-    min_loss: float = Field(default=0.0, ge=0, description="Loss that is tolerated, in the metric's units.")
+    min_loss: float = Field(
+        default=0.0, ge=0, description="Loss that is tolerated, in the units of what shows it."
+    )
 
     @model_validator(mode="before")
     @classmethod
@@ -362,6 +364,10 @@ def _performance_signal(rule: PerformanceRule, performance: "Sequence[WindowPerf
         action, reason = rule.action, "; ".join(text for text, _ in found)
     elif newest.accumulated is None and newest.below_baseline is None:
         action, reason = "inconclusive", f"performance has nothing to be compared with: {newest.reason}"
+    elif newest.loss_low is not None and newest.loss_low > rule.min_loss:
+        # A season of harder rows looks the same, so it takes more than one window to open an episode.
+        action = "warn"
+        reason = f"performance fell in the newest window alone: {newest.reason}; {newest.accumulated_reason}"
     else:
         reason = f"performance holds: {newest.accumulated_reason or newest.reason}"
     since = max((end for _, end in found), key=datetime.fromisoformat, default=None)

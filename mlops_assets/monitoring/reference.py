@@ -313,7 +313,9 @@ def make_reference(
             label_values(task, classes, held_out.target),
         ]
         columns += [_column(values, held_out.groups, window_days, seed) for values in answers]
-        performance = performance_references(task, held_out.target, held_out.scores, held_out.groups)
+        performance = performance_references(
+            task, held_out.target, held_out.scores, held_out.groups, held_out.baseline
+        )
     return DriftReference(
         task=task,
         classes=tuple(classes) if classes is not None else None,

@@ -105,7 +105,8 @@ def test_m1_worse_than_the_base_rate_opens_in_the_first_window() -> None:
     found = verdicts("M1", weeks=9)
     assert opened(found) == 9
     assert found[8].reason.startswith("answers are worse than the baseline: log_loss ")
-    assert "performance fell: skill is -" in found[8].reason
+    assert "performance fell: skill is 1." in found[8].reason
+    assert " below what the answers promise on the last 7 days and was 0." in found[8].reason
 
 
 def test_m2_a_loss_that_no_week_proves_opens_within_four() -> None:
@@ -132,7 +133,7 @@ def test_m4_columns_that_are_fixed_by_construction_never_drift() -> None:
 
 @pytest.mark.parametrize("name", ["M5", "M6"])
 def test_m5_and_m6_open_nothing_where_nothing_is_lost(name: str) -> None:
-    found = verdicts(name, 2, 20)
+    found = verdicts(name, 3, 20)
     assert opened(found) is None
     assert ("warn" in {one.action for one in found}) == (name == "M5")
 
@@ -150,7 +151,7 @@ def test_a_version_that_comes_nearer_to_zero_bias_lost_nothing() -> None:
     references = performance_references("binary", off, scores, days)
     bias = next(one for one in references if one.metric == "bias")
     assert np.mean(bias.days) == pytest.approx(0.2, abs=0.05)
-    test = LastingLossTest("binary", references, WEEK, 0.5)
+    test = LastingLossTest("binary", references, WEEK, 0.5, "bias")
     right = random.normal(0.0, 0.05, size=(8, 7))
     windows = [judged(week, bias=tuple(right[week])) for week in range(8)]
     assert max(one.accumulated or 0.0 for one in with_lasting_loss(windows, test)) < 1
@@ -179,7 +180,7 @@ def test_days_of_windows_that_are_measured_no_more_still_count() -> None:
     values = random.normal(0.3, 0.1, size=(12, 7))
     values[8:] -= 0.2
     windows = [judged(week, skill=tuple(values[week])) for week in range(12)]
-    test = LastingLossTest("binary", (), WEEK, 0.5)
+    test = LastingLossTest("binary", (), WEEK, 0.5, "skill")
     whole = with_lasting_loss(windows, test)
     earlier = [WindowDays(one.end, one.days) for one in windows[:6]]
     assert with_lasting_loss(windows[6:], test, earlier=earlier) == whole[6:]
@@ -188,7 +189,7 @@ def test_days_of_windows_that_are_measured_no_more_still_count() -> None:
 
 def test_a_window_that_is_not_judged_adds_nothing() -> None:
     windows = [judged(0, skill=(0.1,) * 7), judged(1, status="waiting"), judged(2, skill=(0.1,) * 7)]
-    found = with_lasting_loss(windows, LastingLossTest("binary", (), WEEK, 0.5))
+    found = with_lasting_loss(windows, LastingLossTest("binary", (), WEEK, 0.5, "skill"))
     assert found[1] == windows[1] and found[2].accumulated is not None
 
 
@@ -196,7 +197,7 @@ def test_an_unusual_rate_is_said_in_years() -> None:
     random = np.random.default_rng(5)
     windows = [judged(week, skill=tuple(random.normal(0.5, 0.1, size=7))) for week in range(4)]
     windows += [judged(week, skill=tuple(random.normal(0.1, 0.1, size=7))) for week in range(4, 6)]
-    last = with_lasting_loss(windows, LastingLossTest("binary", (), WEEK, 0.25))[-1]
+    last = with_lasting_loss(windows, LastingLossTest("binary", (), WEEK, 0.25, "skill"))[-1]
     assert "evidence that chance gives at most once in 4 years" in last.accumulated_reason
     assert last.accumulated_loss == pytest.approx(0.4, abs=0.1)
     assert replace(last) == WindowPerformance.from_dict(last.to_dict())

@@ -151,6 +151,19 @@ def test_a_proven_loss_opens_whatever_the_inputs_do() -> None:
     assert state.scores == {"skill": 0.08} and (state.agreeing, state.judged, state.of) == (1, 2, 1)
 
 
+def test_a_loss_that_only_the_newest_window_proves_warns() -> None:
+    """Its rows may be harder than those of the evaluation."""
+    hard = replace(performance(1, 0.0), loss_low=0.02, reason="skill 0.08 against 0.11")
+    found = drift_verdict(POLICY, [drift(0), drift(1)], [performance(0, 0.0), hard])
+    assert found.action == "warn"
+    assert found.reason == (
+        "performance fell in the newest window alone: skill 0.08 against 0.11; "
+        "evidence of a lasting loss: 10 %"
+    )
+    tolerant = DriftPolicy.model_validate({"performance": {"min_loss": 0.05}})
+    assert drift_verdict(tolerant, [drift(0), drift(1)], [performance(0, 0.0), hard]).action == "quiet"
+
+
 def test_one_window_worse_than_the_baseline_opens_whatever_the_reference_says() -> None:
     hopeless = replace(
         performance(1, 0.0),

@@ -6,8 +6,8 @@ import sys
 HEAVY = (
     "evidently", "great_expectations", "mlflow", "feast", "torch", "ray", "lightgbm", "xgboost", "sklearn",
     "scipy", "pandas", "pyarrow", "duckdb", "deltalake", "matplotlib", "dagster_mlflow",
+    "dagster_aws", "boto3",
 )  # fmt: skip
-# dagster-aws and boto3 are not among them: Dagster itself loads every package that offers components.
 
 
 def test_loading_the_definitions_imports_nothing_heavy() -> None:

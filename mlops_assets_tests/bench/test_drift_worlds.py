@@ -80,7 +80,8 @@ def test_both_sides_find_a_model_that_is_worse_than_the_base_rate() -> None:
     found = our_alarms(given) | peer_alarms([given.stream()])[0]
     assert len(found) == 13
     late = {rule: [time for time in times if 56 < time <= 70] for rule, times in found.items()}
-    assert all(late.values()), late
+    # Made as quiet as the others, CUSUM takes longer than that.
+    assert [rule for rule, times in late.items() if not times] == ["CUSUM, tuned"]
     assert found[ALL_SIGNALS] == [63.0]
 
 

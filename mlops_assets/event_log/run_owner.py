@@ -1,4 +1,4 @@
-"""Which process carries a run that no daemon watches, and what becomes of the run when it is gone.
+"""Which process carries a run, and what becomes of the run when it is gone.
 
 Belongs here: naming a process so that it cannot be mistaken for a later one, and ending runs without one.
 Does not belong here: launching runs (``commands/decisions.py``), deciding what is due (``rollout/plan.py``).
@@ -18,13 +18,18 @@ OWNER_TAG = "mlops/process"
 
 def this_process() -> str:
     """``host:pid:start`` of the calling process; the start time keeps a reused pid apart."""
-    return f"{socket.gethostname()}:{os.getpid()}:{_started(str(os.getpid()))}"
+    return process_name(os.getpid())
+
+
+def process_name(pid: int) -> str:
+    """``host:pid:start`` of a process of this host; one that has ended has no start."""
+    return f"{socket.gethostname()}:{pid}:{_started(str(pid))}"
 
 
 def is_gone(owner: str) -> bool:
     """Whether the process is known to have ended. One on another host is never known to have."""
     host, pid, started = owner.rsplit(":", 2)
-    return host == socket.gethostname() and _started(pid) != started
+    return host == socket.gethostname() and (not started or _started(pid) != started)
 
 
 def end_lost(instance: dg.DagsterInstance, run: dg.DagsterRun) -> bool:
@@ -32,7 +37,10 @@ def end_lost(instance: dg.DagsterInstance, run: dg.DagsterRun) -> bool:
     owner = run.tags.get(OWNER_TAG)
     if owner is None or not is_gone(owner):
         return False
-    end(instance, run, f"its process ({owner}) has ended")
+    # It may have ended well between the look at the run and the look at its process.
+    now = instance.get_run_by_id(run.run_id)
+    if now is None or not now.is_finished:
+        end(instance, run, f"its process ({owner}) has ended")
     return True
 
 

@@ -1,5 +1,7 @@
 """What the rollout sensor and the monitors ask of Dagster's runs, on a real instance."""
 
+import subprocess
+
 import dagster as dg
 import pytest
 
@@ -56,3 +58,27 @@ def test_the_search_goes_on_behind_runs_whose_process_is_gone(
     assert unfinished_run(instance, KEY) == started
     ended = instance.get_runs(filters=dg.RunsFilter(run_ids=lost))
     assert {one.status for one in ended} == {dg.DagsterRunStatus.FAILURE}
+
+
+def test_a_run_that_ended_well_between_two_looks_is_not_lost(
+    instance: dg.DagsterInstance, job: dg.JobDefinition
+) -> None:
+    gone = run_owner.this_process().rsplit(":", 1)[0] + ":1"
+    run_id = run(instance, job, KEY, "STARTED", mlops__process=gone)
+    seen = instance.get_run_by_id(run_id)
+    assert seen is not None
+    instance.report_dagster_event(
+        dg.DagsterEvent(dg.DagsterEventType.RUN_SUCCESS.value, job.name), run_id=run_id
+    )
+
+    assert run_owner.end_lost(instance, seen)
+
+    now = instance.get_run_by_id(run_id)
+    assert now is not None and now.status == dg.DagsterRunStatus.SUCCESS
+
+
+def test_a_process_that_had_ended_when_it_was_named_is_gone() -> None:
+    ended = subprocess.Popen(["true"])
+    ended.wait()
+    assert run_owner.is_gone(run_owner.process_name(ended.pid))
+    assert not run_owner.is_gone(run_owner.this_process())

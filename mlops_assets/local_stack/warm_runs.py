@@ -40,7 +40,8 @@ IMPORTED = (
     "pandas", "pyarrow.dataset", "deltalake", "duckdb", "scipy.stats", "matplotlib.figure", "mlflow",
     "sklearn.linear_model", "lightgbm", "xgboost", "evidently",
 )  # fmt: skip
-"""What takes most of the start of a run. None of them starts a thread when it is imported."""
+"""What takes most of the start of a run. The threads that these start, OpenBLAS's and jemalloc's, come
+through a fork by handlers of their own; a thread in Python would not."""
 OWN_PACKAGES = ("mlops_assets", "serve")
 
 
@@ -175,6 +176,11 @@ def main(imported: Sequence[str]) -> int:
         os.dup2(2, 1)
         for name in imported:
             importlib.import_module(name)
+        if threading.active_count() > 1:
+            names = ", ".join(sorted(one.name for one in threading.enumerate()))
+            raise StackError(
+                f"nothing can be forked beside threads ({names}); look for what started them in IMPORTED"
+            )
         # Whoever launched does not wait for runs: the kernel takes them away when they end.
         signal.signal(signal.SIGCHLD, signal.SIG_IGN)
         while line := sys.stdin.readline():

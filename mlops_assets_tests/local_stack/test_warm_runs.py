@@ -72,6 +72,12 @@ def test_a_run_finds_everything_imported_and_all_runs_have_one_parent(instance: 
     assert told[0].endswith("Evidently imported True")
 
 
+def test_two_runs_at_once_use_the_threads_of_every_library(instance: dg.DagsterInstance) -> None:
+    runs = [launched(instance, forked.computing) for _ in range(2)]
+    until(lambda: all(run_of(instance, one).is_finished for one in runs))
+    assert {run_of(instance, one).status for one in runs} == {dg.DagsterRunStatus.SUCCESS}
+
+
 def test_a_run_under_way_is_healthy_and_can_be_cancelled(
     instance: dg.DagsterInstance, launcher: WarmRunLauncher
 ) -> None:

@@ -52,7 +52,7 @@ from serve.schema import Task
 if TYPE_CHECKING:
     import pandas as pd
 
-Schedule = Literal["never", "monthly", "four_weekly", "weekly", "calendar", "drift"]
+Schedule = Literal["never", "monthly", "four_weekly", "weekly", "calendar", "moments", "drift"]
 
 SHOWN: Mapping[Task, tuple[str, ...]] = {
     "binary": ("roc_auc", "log_loss"),
@@ -70,7 +70,8 @@ class Regime:
     """A rule for when to retrain.
 
     ``schedule`` monthly: the first of a month, weekly: Mondays, four_weekly: every fourth Monday, all at
-    00:00 UTC; calendar: when the monitor's calendar asks and its governor grants.
+    00:00 UTC; calendar: when the monitor's calendar asks and its governor grants; moments: at ``moments``,
+    with a zone, those that lie in the time that is replayed.
 
     ``gated`` False: every retrained model answers, whatever its verdict at the gate.
     ``false_alarms_per_year``: of a drift-triggered regime, in the place of the declared policy's.
@@ -80,6 +81,7 @@ class Regime:
     schedule: Schedule
     gated: bool = True
     false_alarms_per_year: float | None = None
+    moments: tuple[datetime, ...] = ()
 
     def policy(self, declared: DriftPolicy) -> DriftPolicy:
         """The declared policy, with the regime's rate of false alarms where it has one."""
@@ -161,7 +163,7 @@ class Period:
 class Retrain:
     """One retrain: its time, the version it made, the gate's verdict, and the newest row that was known.
 
-    ``looks``: how often the version was judged; ``judged_at``: when last.
+    ``looks``: how often the version was judged; ``judged_at``: when last; ``digest``: of its model.
     """
 
     at: str
@@ -172,6 +174,7 @@ class Retrain:
     episode: int | None = None
     looks: int = 1
     judged_at: str = ""
+    digest: str = ""
 
 
 @dataclass(frozen=True)
@@ -304,14 +307,16 @@ def replay(
     *,
     start: datetime,
     end: datetime,
+    trainings: Trainings | None = None,
     report: Callable[[str], None] = lambda line: None,
 ) -> Backtest:
     """Every chosen regime from ``start`` to ``end`` (exclusive, both with a zone).
 
     The first model is made of what was known at ``start`` and answers from there on, whatever its verdict at
-    the gate. ``report`` takes one line per training, retrain and episode. Raises DataError when ``end`` is
-    not after ``start``, when no row lies between, when too little is known at ``start``, or for regime
-    calendar without a calendar.
+    the gate. ``trainings``: those of another replay of the same use case, so that no model is made twice.
+    ``report`` takes one line per training, retrain and episode. Raises DataError when ``end`` is not after
+    ``start``, when no row lies between, when too little is known at ``start``, for regime calendar without a
+    calendar, or for trainings of another history.
     """
     history, monitoring = use_case.history, use_case.monitoring
     rows = history.between(start, end)
@@ -327,7 +332,10 @@ def replay(
             'document, or name one: --schedule "0 3 1 * *"'
         )
     window_days = monitoring.window / timedelta(days=1)
-    trainings = Trainings(history, use_case.recipe, window_days=window_days, report=report)
+    if trainings is None:
+        trainings = Trainings(history, use_case.recipe, window_days=window_days, report=report)
+    elif trainings.history is not history or trainings.recipe != use_case.recipe:
+        raise DataError("the trainings are of another use case: share those of one history and one recipe")
     try:
         first = trainings.at(start)
     except DataError as error:
@@ -378,6 +386,8 @@ class _Served:
     performance: dict[str, WindowPerformance] = field(default_factory=dict)
     measured: set[str] = field(default_factory=set)
     """Windows that will not change any more, because no label of theirs is waited for."""
+    evidence: list[WindowPerformance] | None = None
+    """``performance`` with what added up; None since a window was measured."""
 
 
 _NO_POLICY = DriftVerdict("quiet", "the calendar decides alone", None)
@@ -410,6 +420,10 @@ class _RegimeRun:
     def run(self) -> RegimeReplay:
         if self.regime.schedule == "calendar":
             self._run_calendar()
+        elif self.regime.schedule == "moments":
+            for now in sorted(self.regime.moments):
+                if self.start < now < self.end:
+                    self._retrain(now, None)
         else:
             self._run_days()
         self._answered_until(self.end)
@@ -453,7 +467,16 @@ class _RegimeRun:
                 self.served = _Served(label, challenger, now)
         at = now.isoformat()
         self.retrains.append(
-            Retrain(at, label, outcome, reason, challenger.data_until.isoformat(), episode, judged_at=at)
+            Retrain(
+                at,
+                label,
+                outcome,
+                reason,
+                challenger.data_until.isoformat(),
+                episode,
+                judged_at=at,
+                digest=challenger.digest,
+            )
         )
         self.report(f"{self.regime.name} {now:%Y-%m-%d}: {label} {outcome}")
         return outcome
@@ -549,6 +572,8 @@ class _RegimeRun:
     def _performance(self) -> list[WindowPerformance]:
         """The windows of the version that answers, with the evidence that added up in them."""
         served = self.served
+        if served.evidence is not None:
+            return served.evidence
         test = LastingLossTest(
             self.history.task,
             self.trainings.reference(served.model).performance,
@@ -556,7 +581,9 @@ class _RegimeRun:
             self.monitoring.policy.false_alarms_per_year,
             self.monitoring.policy.performance.metric,
         )
-        return with_lasting_loss([served.performance[key] for key in sorted(served.performance)], test)
+        windows = [served.performance[key] for key in sorted(served.performance)]
+        served.evidence = with_lasting_loss(windows, test)
+        return served.evidence
 
     def _delay(self, verdict: DriftVerdict, now: datetime) -> float | None:
         shown = [
@@ -611,6 +638,7 @@ class _RegimeRun:
             version=served.label,
             test=DriftTest(policy.levels(self.monitoring.window), self.monitoring.min_rows),
         )
+        served.evidence = None
         served.performance[window.key] = window_performance(
             self._joined(part, scores, known),
             window,

@@ -215,6 +215,16 @@ class Trainings:
             self._models[cut] = self._train(known, cut, changed_by)
         return self._models[cut]
 
+    def made(self, digest: str) -> ReplayedModel:
+        """The model of that digest; DataError when none was trained here."""
+        found = next((one for one in self._models.values() if one.digest == digest), None)
+        if found is None:
+            raise DataError(
+                f"no model {digest} among the {len(self._models)} that were trained; "
+                "ask the trainings that the replay was given"
+            )
+        return found
+
     def verdict(
         self,
         challenger: ReplayedModel,

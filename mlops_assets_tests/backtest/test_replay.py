@@ -15,6 +15,7 @@ from mlops_assets.backtest.replay import (
     Backtest,
     Calendar,
     Monitoring,
+    Regime,
     RegimeReplay,
     ReplayedUseCase,
     regimes,
@@ -293,6 +294,33 @@ def test_the_report_says_what_the_calendar_asked_for() -> None:
     ]
     assert found.monitoring["schedule"] == "0 3 1 * *"
     assert Backtest.from_dict(found.to_dict()) == found and calendar_rows(replace(found, replays=())) == []
+
+
+def test_a_regime_retrains_at_the_moments_that_it_is_given_and_shares_models() -> None:
+    history, said = history_of(*tables()), []
+    use_case, end = ReplayedUseCase(history, RECIPE, MONITORING), FIRST + timedelta(days=140)
+    trainings = Trainings(history, RECIPE, window_days=7, report=said.append)
+    days = (130, 100, 42, 150)
+    given = Regime("given", "moments", moments=tuple(FIRST + timedelta(days=day) for day in days))
+    found = replay(use_case, [given], start=START, end=end, trainings=trainings).replays[0]
+    # Neither the start, of which the first model is, nor what is behind the end.
+    assert [day_of(one.at) for one in found.retrains] == [100, 130]
+    assert [trainings.made(one.digest).data_until.isoformat() for one in found.retrains] == [
+        one.data_until for one in found.retrains
+    ]
+    assert len(said) == 3
+    again = replay(use_case, [given], start=START, end=end, trainings=trainings).replays[0]
+    assert again == found and len(said) == 3
+
+
+def test_trainings_of_another_history_are_refused_and_models_that_were_not_made() -> None:
+    history = history_of(*tables(days=60))
+    trainings = Trainings(history_of(*tables(days=60)), RECIPE, window_days=7)
+    use_case = ReplayedUseCase(history, RECIPE, MONITORING)
+    with pytest.raises(DataError, match="of another use case: share those of one history and one recipe"):
+        replay(use_case, regimes(["never"]), start=START, end=FIRST + timedelta(days=60), trainings=trainings)
+    with pytest.raises(DataError, match="no model f00 among the 0 that were trained"):
+        trainings.made("f00")
 
 
 def test_what_the_rate_of_false_alarms_trades_is_one_table() -> None:

@@ -148,6 +148,7 @@ class Watch:
 
         self._assets = tuple(assets)
         self._known: dict[Identity, Event] = {}
+        self._last: tuple[tuple[Event, ...], dict[str, Staleness]] | None = None
         # One connection each, and no proxy of the environment: everything here is local.
         self._dagster = httpx.Client(base_url=dagster_url, timeout=TIMEOUT_S, trust_env=False)
         self._endpoint = httpx.Client(base_url=endpoint_url, timeout=TIMEOUT_S, trust_env=False)
@@ -159,11 +160,15 @@ class Watch:
         self._dagster.close()
         self._endpoint.close()
 
-    def look(self, *, staleness: bool = True) -> Reading:
+    def look(self) -> Reading:
         """Everything at once; StackError when Dagster refuses the question."""
+        events = self._events()
+        # Nothing turns stale or fresh without an event, and the question is the dearest of all.
+        if self._last is None or self._last[0] != events:
+            self._last = events, self._staleness()
         return Reading(
-            events=self._events(),
-            staleness=self._staleness() if staleness else {},
+            events=events,
+            staleness=self._last[1],
             runs=self._runs(),
             endpoint=self._ready(),
             served_stale=self._served_stale(),

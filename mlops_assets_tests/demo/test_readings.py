@@ -145,3 +145,21 @@ def test_a_webserver_that_is_gone_is_an_error():
         pytest.raises(StackError, match="did not answer 3 times"),
     ):
         watch.look()
+
+
+def test_staleness_is_asked_again_when_something_happened(platform):
+    asked = []
+    answer = platform.graphql
+
+    def graphql(query, variables):
+        asked.append("staleStatus" in query)
+        return answer(query, variables)
+
+    platform.graphql = graphql
+    with Watch(platform.url, f"{platform.url}/flights", ASSETS) as watch:
+        first, second = watch.look(), watch.look()
+        assert first.staleness == second.staleness != {}
+        assert sum(asked) == 1
+        platform.made.append(2)
+        watch.look()
+        assert sum(asked) == 2

@@ -18,7 +18,6 @@ from mlops_assets.event_log.records import latest
 from mlops_assets.testing.deployed_world import (
     DeployedWorld,
     cluster,
-    empty_store,
     serve_client,
     start_v2,
     steps,
@@ -26,7 +25,7 @@ from mlops_assets.testing.deployed_world import (
     world,
 )
 
-__all__ = ["cluster", "empty_store", "serve_client", "steps", "world"]
+__all__ = ["cluster", "serve_client", "steps", "world"]
 
 
 def at_the_prompt(monkeypatch: pytest.MonkeyPatch, running: Any, definitions: dg.Definitions) -> None:

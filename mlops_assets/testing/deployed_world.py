@@ -2,8 +2,8 @@
 
 Belongs here: that deployment with its registry, cluster, instance and clock, as fixtures of pytest. Does not
 belong here: what it is asserted to do (tests). A test module, or the fixtures of a folder of tests, imports
-``cluster``, ``serve_client``, ``empty_store``, ``steps`` and ``world`` by name; one that gives its
-own ``cluster`` and ``serve_client`` has the same world on another cluster.
+``cluster``, ``serve_client``, ``steps`` and ``world`` by name; one that gives its own ``cluster`` and
+``serve_client`` has the same world on another cluster.
 """
 
 import json
@@ -71,15 +71,6 @@ def serve_client(cluster: SmallCluster, tmp_path: Path) -> ServeClient:
         state_file=str(tmp_path / "desired_state.json"),
         deadline_s=15,
     )
-
-
-@pytest.fixture(scope="session")
-def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An MLflow store with its tables; making them takes seconds."""
-    path = tmp_path_factory.mktemp("mlflow") / "mlflow.db"
-    client = ModelRegistry(tracking_uri=f"sqlite:///{path}").client()
-    client.create_registered_model("flights")
-    return path
 
 
 class DeployedWorld:
@@ -290,15 +281,16 @@ def world(
     cluster: SmallCluster,
     serve_client: ServeClient,
     tmp_path: Path,
-    empty_store: Path,
+    empty_mlflow: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> Iterator[DeployedWorld]:
     """v1 answers everything; the deployment declares a shadow step, 20 % and 100 %."""
     holder: list[DeployedWorld] = []
-    shutil.copy(empty_store, tmp_path / "mlflow.db")
+    shutil.copy(empty_mlflow, tmp_path / "mlflow.db")
     monkeypatch.setattr(DeploymentComponent, "clock", staticmethod(lambda: holder[0].now))
     made = DeployedWorld(load(YAML + steps), instance, cluster, serve_client, tmp_path)
     holder.append(made)
+    made.registry.client().create_registered_model("flights")
     made.approve(0)
     first = made.run()
     assert first.success, why_failed(first)

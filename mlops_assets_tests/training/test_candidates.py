@@ -1,6 +1,7 @@
 """Candidates on the same folds, and the package that comes of one."""
 
 import hashlib
+import os
 import subprocess
 import sys
 
@@ -180,7 +181,7 @@ def test_fresh_processes_with_one_and_two_threads_give_the_same_bytes() -> None:
     told = {
         subprocess.run(
             [sys.executable, "-c", code],
-            env={"OMP_NUM_THREADS": threads, "PATH": ""},
+            env={**os.environ, "OMP_NUM_THREADS": threads},
             check=True,
             capture_output=True,
             text=True,

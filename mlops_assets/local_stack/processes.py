@@ -52,6 +52,8 @@ SERVE_SWITCHES: Mapping[str, str] = {
     # Notices a dead proxy within seconds instead of half a minute.
     "RAY_SERVE_PROXY_HEALTH_CHECK_PERIOD_S": "1",
     "RAY_SERVE_PROXY_HEALTH_CHECK_TIMEOUT_S": "3",
+    # Ray gives its workers niceness 15: a replica would answer once a build leaves it a core.
+    "RAY_worker_niceness": "0",
     # Do not wait half a minute for a node that is going away anyway.
     "RAY_SERVE_HAPROXY_HARD_STOP_AFTER_S": "5",
 }

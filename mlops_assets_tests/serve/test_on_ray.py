@@ -94,6 +94,12 @@ def test_a_served_score_is_the_offline_score_to_the_bit(site: httpx.Client) -> N
         assert (answer.headers["x-model-version"], answer.headers["x-variant"]) == ("v1", "stable")
 
 
+def test_a_replica_gives_way_to_nobody(site: httpx.Client, ray_cluster: RayCluster) -> None:
+    pids = {*ray_cluster.pids("flights")["Gateway"], *ray_cluster.pids("flights--v1")["Model"]}
+    own = os.getpriority(os.PRIO_PROCESS, 0)
+    assert {pid: os.getpriority(os.PRIO_PROCESS, pid) for pid in pids} == dict.fromkeys(pids, own)
+
+
 def test_every_endpoint_answers_under_the_prefix(site: httpx.Client) -> None:
     rows = [{**ROW, "distance": float(value)} for value in range(100)]
     assert len(site.post("/batch-predict", json={"instances": rows}).json()["predictions"]) == 100

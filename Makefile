@@ -1,7 +1,7 @@
 # The commands of the project. A bare machine needs make and Python 3.11 or 3.12 with venv.
 
 .DEFAULT_GOAL := help
-.PHONY: help up down loop test check bench env lock
+.PHONY: help up down loop test tests-without-ray tests-with-ray check check-types check-the-rest bench env lock
 SHELL := /bin/sh
 
 # The first Python that fits; PYTHON=/path/to/python chooses another.
@@ -37,23 +37,36 @@ down: ## Stop everything that `make up` started
 loop: env ## The whole loop on a virtual clock, as a story (FULL=1: April to December, KEEP=1: stays up)
 	@exec $(BIN)/python -m demo $(if $(filter-out 0,$(FULL)),--full) $(if $(filter-out 0,$(KEEP)),--keep)
 
-# Tests of a real Ray use all cores by themselves, so they follow one after the other when the rest is done.
+# Tests of a real Ray mostly wait, so they run beside the others: in one process, because they share a cluster.
 test: env ## All tests, those without Ray on every core (ARGS="..." goes to pytest instead)
 ifdef ARGS
 	@exec $(BIN)/python -m pytest $(ARGS)
 else
-	@$(BIN)/python -m pytest -m "not ray" --numprocesses=auto --dist=loadfile
-	@exec $(BIN)/python -m pytest -m ray
+	@$(MAKE) --no-print-directory --jobs=2 --keep-going tests-without-ray tests-with-ray; status=$$?; cat $(VENV)/ray.log; exit $$status
 endif
 
+tests-without-ray:
+	@exec $(BIN)/python -m pytest -m "not ray" --numprocesses=auto --dist=loadfile
+
+# Shown when all is done, so that the lines of the two do not mix.
+tests-with-ray:
+	@echo "What runs on a real Ray is written to $(VENV)/ray.log and shown at the end."
+	@exec $(BIN)/python -m pytest -m ray >$(VENV)/ray.log 2>&1
+
+# Types take as long as all the rest.
 check: env ## ruff, format, types, import contracts, declarations, text rules
+	@$(MAKE) --no-print-directory --jobs=2 --keep-going check-types check-the-rest
+	@echo "All checks passed."
+
+check-types:
+	@echo "mypy" && $(BIN)/mypy --no-error-summary
+
+check-the-rest:
 	@echo "ruff check" && $(BIN)/ruff check --quiet
 	@echo "ruff format --check" && $(BIN)/ruff format --check --quiet
-	@echo "mypy" && $(BIN)/mypy --no-error-summary
 	@echo "import contracts" && $(BIN)/lint-imports --no-cache >$(VENV)/contracts.log || { cat $(VENV)/contracts.log; exit 1; }
 	@echo "declarations" && DAGSTER_HOME= $(BIN)/dg check defs --no-check-yaml >$(VENV)/declarations.log 2>&1 || { cat $(VENV)/declarations.log; exit 1; }
 	@echo "text" && sh .ci/text
-	@echo "All checks passed."
 
 bench: env ## The benchmarks, as a table
 	@exec $(BIN)/python -m bench

@@ -192,7 +192,8 @@ def evaluate(
     theirs = _scores(champion.scorer, rows.frame) if champion else None
     unseen = rows.after(champion.trained_until if champion else "")
     slices = comparing.slices(baseline if theirs is None else theirs, unseen)
-    binary = rows.task == "binary"
+    # A hundred draws: only where a limit asks for them.
+    calibrated = rows.task == "binary" and policy.max_calibration_error is not None
     verdict = verdict_on(
         policy,
         GateEvidence(
@@ -202,8 +203,10 @@ def evaluate(
             champion=None if theirs is None else comparing.against(theirs, unseen),
             champion_is=champion.name if champion else "",
             same_as_champion=champion is not None and champion.same,
-            calibration_error=expected_calibration_error(rows.target, comparing.scores) if binary else None,
-            calibration_noise=calibration_noise(comparing.scores) if binary else 0.0,
+            calibration_error=expected_calibration_error(rows.target, comparing.scores)
+            if calibrated
+            else None,
+            calibration_noise=calibration_noise(comparing.scores) if calibrated else 0.0,
             slices=slices,
         ),
     )

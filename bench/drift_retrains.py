@@ -227,7 +227,8 @@ def _year(world: DriftWorld, found: RegimeReplay, trainings: Trainings) -> Year:
         found.regime,
         _mean_loss(found, 0),
         None if changed is None else _mean_loss(found, changed),
-        len(found.episodes),
+        # A retrain that was asked for, by the age of the data too, is an episode of its own and has no delay.
+        sum(one.delay_days is not None for one in found.episodes),
         attempts,
         None if changed is None else near_after(attempts, 7.0 * changed),
     )

@@ -207,21 +207,29 @@ def alarms_of(name: str, runs: Sequence[int], whose: WhoseRules) -> list[Alarms]
 
 
 def measured(name: str, runs: int, whose: WhoseRules, kept: Path | None) -> list[Alarms]:
-    """The same on every core; from the folder where it was measured before."""
-    file = None if kept is None else kept / f"{name}_{whose}_{runs}.json"
-    if file is not None and file.exists():
-        return json.loads(file.read_text())
-    parts = [range(first, min(first + AT_ONCE, runs)) for first in range(0, runs, AT_ONCE)]
+    """The same on every core; from the folder what was measured before."""
+    parts = _parts(runs)
     with ProcessPoolExecutor(WORKERS) as pool:
-        found = [
-            one
-            for part in pool.map(alarms_of, [name] * len(parts), parts, [whose] * len(parts))
-            for one in part
-        ]
-    if file is not None:
+        found = pool.map(_measured, [name] * len(parts), parts, [whose] * len(parts), [kept] * len(parts))
+        return [one for part in found for one in part]
+
+
+def _parts(runs: int) -> list[range]:
+    return [range(first, min(first + AT_ONCE, runs)) for first in range(0, runs, AT_ONCE)]
+
+
+def _measured(name: str, runs: range, whose: WhoseRules, kept: Path | None) -> list[Alarms]:
+    if kept is None:
+        return alarms_of(name, runs, whose)
+    file = kept / f"{name}_{whose}_{runs.start}_to_{runs.stop}.json"
+    if not file.exists():
+        found = alarms_of(name, runs, whose)
         file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(json.dumps(found))
-    return found
+        # Whole or not at all: a run in pieces may end in the middle of one.
+        unfinished = file.with_suffix(".unfinished")
+        unfinished.write_text(json.dumps(found))
+        unfinished.rename(file)
+    return json.loads(file.read_text())
 
 
 # -- counting ----------------------------------------------------------------------------------------------
@@ -322,9 +330,8 @@ def worlds(
 
 def tuning(runs: int) -> list[dict[str, Any]]:
     """False alarms a year of each setting in the grids, on years of M6 that nothing else uses."""
-    parts = [range(first, min(first + AT_ONCE, runs)) for first in range(0, runs, AT_ONCE)]
     with ProcessPoolExecutor(WORKERS) as pool:
-        found = [one for part in pool.map(_tuning, parts) for one in part]
+        found = [one for part in pool.map(_tuning, _parts(runs)) for one in part]
     return [
         {
             "rule": rule,

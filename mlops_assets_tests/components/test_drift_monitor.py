@@ -299,11 +299,9 @@ class Shop:
 
 
 @pytest.fixture(scope="module")
-def opened_shop(
-    tmp_path_factory: pytest.TempPathFactory, empty_mlflow: Path
-) -> Iterator[tuple[Path, dg.DagsterInstance]]:
-    """A folder in which v1 was trained on 30 days, and its Dagster instance; training takes seconds."""
-    folder = tmp_path_factory.mktemp("shop")
+def opened_shop(tmp_path_factory: pytest.TempPathFactory, empty_mlflow: Path) -> Iterator[Shop]:
+    """v1, trained on 30 days, answers; it is day 31. Training takes seconds."""
+    folder = tmp_path_factory.mktemp("opened")
     shutil.copy(empty_mlflow, folder / "mlflow.db")
     with definitions_of(folder) as definitions, dg.DagsterInstance.ephemeral() as instance:
         made = Shop(definitions, instance, folder)
@@ -311,7 +309,17 @@ def opened_shop(
         done = made.run(*CHAIN)
         assert done.success, [event.message for event in done.all_events if event.is_step_failure]
         made.deployed(1)
-        yield folder, instance
+        made.at(FIRST_DAY + 30 * DAY)
+        yield made
+
+
+@pytest.fixture(scope="module")
+def measured_shop(opened_shop: Shop, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shop]:
+    """Then three days of older visitors were answered and measured; nobody looked at it yet."""
+    with going_on(opened_shop, tmp_path_factory.mktemp("measured") / "shop") as made:
+        live(made, 30, 3, older=1.0)
+        made.measure()
+        yield made
 
 
 @contextlib.contextmanager
@@ -328,16 +336,28 @@ def definitions_of(folder: Path, declared: str = YAML) -> Iterator[dg.Definition
                 yield loaded
 
 
-@pytest.fixture
-def shop(opened_shop: tuple[Path, dg.DagsterInstance], tmp_path: Path) -> Iterator[Shop]:
-    """v1, trained on 30 days, answers; it is day 31."""
-    folder, (opened, prepared) = tmp_path / "shop", opened_shop
-    shutil.copytree(opened, folder)
-    with definitions_of(folder) as definitions, continued(prepared) as instance:
+@contextlib.contextmanager
+def going_on(prepared: Shop, folder: Path) -> Iterator[Shop]:
+    """A shop of its own in ``folder`` that begins where another one is, which stays as it is."""
+    shutil.copytree(prepared.folder, folder)
+    with definitions_of(folder) as definitions, continued(prepared.instance) as instance:
         made = Shop(definitions, instance, folder)
-        made.raw = pd.read_csv(folder / "raw.csv", parse_dates=["at"])
-        made.at(FIRST_DAY + 30 * DAY)
+        made.raw, made.cursors = prepared.raw, dict(prepared.cursors)
+        made.at(prepared.now)
         yield made
+
+
+@pytest.fixture
+def shop(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Shop]:
+    """v1, trained on 30 days, answers; it is day 31. A test that ``begins`` later has another one."""
+    prepared = request.getfixturevalue(getattr(request, "param", "opened_shop"))
+    with going_on(prepared, tmp_path / "shop") as made:
+        yield made
+
+
+def begins(prepared: str) -> pytest.MarkDecorator:
+    """The test's shop is as it is in that fixture."""
+    return pytest.mark.parametrize("shop", [prepared], indirect=True)
 
 
 def live(shop: Shop, first: int, count: int, *, labelled: bool = True, **how: Any) -> None:
@@ -393,10 +413,8 @@ def test_quiet_days_open_nothing(shop: Shop, monkeypatch: pytest.MonkeyPatch) ->
     assert not shop.tick("measure_shop").run_requests
 
 
+@begins("measured_shop")
 def test_drift_opens_one_episode_and_the_model_is_stale_with_it_as_the_cause(shop: Shop) -> None:
-    live(shop, 30, 3, older=1.0)
-    shop.measure()
-
     result = shop.tick("drift_shop")
 
     assert shop.version("drift_signal") == "episode-1"
@@ -414,11 +432,10 @@ def test_drift_opens_one_episode_and_the_model_is_stale_with_it_as_the_cause(sho
     assert not again.asset_events and shop.version("retrain_request") == "episode-1.1"
 
 
+@begins("measured_shop")
 def test_a_passed_gate_closes_the_episode_and_the_model_is_fresh(
     shop: Shop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    live(shop, 30, 3, older=1.0)
-    shop.measure()
     shop.tick("drift_shop")
 
     read, reads = calls_of("read", Lake, monkeypatch), {}
@@ -476,9 +493,8 @@ def test_an_undecided_candidate_is_judged_again_on_newer_data_and_only_then_one_
     assert shop.version("drift_signal") == "episode-1"
 
 
+@begins("measured_shop")
 def test_a_request_that_nobody_read_is_launched_once(shop: Shop) -> None:
-    live(shop, 30, 3, older=1.0)
-    shop.measure()
     shop.tick("drift_shop")
     shop.wait(600)
 
@@ -491,9 +507,8 @@ def test_a_request_that_nobody_read_is_launched_once(shop: Shop) -> None:
     assert again.run_key == request.run_key  # Dagster carries a run key out once.
 
 
+@begins("measured_shop")
 def test_a_failed_run_is_told_and_tried_again(shop: Shop) -> None:
-    live(shop, 30, 3, older=1.0)
-    shop.measure()
     shop.tick("drift_shop")
     shop.raw_file.write_text("visit,at,age,spent,bought\n")
     broken = shop.lake.uri
@@ -511,9 +526,8 @@ def test_a_failed_run_is_told_and_tried_again(shop: Shop) -> None:
     assert shop.version("retrain_request") == "episode-1.2"
 
 
+@begins("measured_shop")
 def test_a_person_closes_an_episode(shop: Shop) -> None:
-    live(shop, 30, 3, older=1.0)
-    shop.measure()
     shop.tick("drift_shop")
 
     number = close_episode(
@@ -606,9 +620,8 @@ def test_a_version_without_a_reference_says_so(shop: Shop, monkeypatch: pytest.M
     assert not shop.tick("drift_shop").run_requests and shop.version("drift_signal") == ""
 
 
+@begins("measured_shop")
 def test_an_answer_goes_back_to_the_episode_that_retrained_its_model(shop: Shop) -> None:
-    live(shop, 30, 3, older=1.0)
-    shop.measure()
     shop.tick("drift_shop")
     shop.retrain()
     shop.deployed(2)
@@ -753,9 +766,8 @@ def test_a_request_that_nobody_answers_stands_and_says_so(shop: Shop) -> None:
         ask_for_retrain(shop.definitions, shop.instance, "shop", by=" ", reason="prices")
 
 
+@begins("measured_shop")
 def test_a_successor_whose_approval_is_rejected_is_none(shop: Shop) -> None:
-    live(shop, 30, 3, older=1.0)
-    shop.measure()
     shop.tick("drift_shop")
     shop.retrain()
     shop.tick("drift_shop")
@@ -872,9 +884,8 @@ def test_a_label_that_the_model_never_heard_of_is_no_label(shop: Shop) -> None:
     assert drift["judged"]
 
 
+@begins("measured_shop")
 def test_an_evaluation_reported_by_hand_is_none(shop: Shop) -> None:
-    live(shop, 30, 3, older=1.0)
-    shop.measure()
     shop.instance.report_runless_asset_event(dg.AssetMaterialization(asset_key("evaluation", "shop")))
 
     shop.tick("drift_shop")
@@ -882,9 +893,8 @@ def test_an_evaluation_reported_by_hand_is_none(shop: Shop) -> None:
     assert shop.version("drift_signal") == "episode-1"
 
 
+@begins("measured_shop")
 def test_the_rejection_of_one_version_is_not_that_of_the_next(shop: Shop) -> None:
-    live(shop, 30, 3, older=1.0)
-    shop.measure()
     shop.tick("drift_shop")
     shop.retrain()
     shop.tick("drift_shop")

@@ -182,7 +182,7 @@ class ReplayedEpisode:
     """An episode and its delay.
 
     ``delay_days``: from the start of the first window that it was opened on (or of the version's answers,
-    when that was later) to the opening.
+    when that was later) to the opening. ``asked_by``: as in ``Episode``; "" for drift.
     """
 
     number: int
@@ -192,6 +192,7 @@ class ReplayedEpisode:
     reason: str
     attempts: int
     delay_days: float | None
+    asked_by: str = ""
 
 
 @dataclass(frozen=True)
@@ -219,6 +220,11 @@ class RegimeReplay:
     def count(self, outcome: AttemptOutcome) -> int:
         """Retrains with that outcome."""
         return sum(one.outcome == outcome for one in self.retrains)
+
+    @property
+    def of_drift(self) -> tuple[ReplayedEpisode, ...]:
+        """The episodes that drift opened; the others are retrains that were asked for."""
+        return tuple(one for one in self.episodes if not one.asked_by)
 
     @property
     def delay_days(self) -> float | None:
@@ -415,6 +421,7 @@ class _RegimeRun:
         self.delays: dict[int, float | None] = {}
         self.decisions: list[tuple[str, str, str]] = []
         self.newest_signals: tuple[object, ...] = ()
+        self._rules = LoopRules(declared.governor, refresh_after=declared.max_data_age)
         self.facts = LoopFacts(served="v1", served_data=shared.first.data_until.isoformat())
 
     def run(self) -> RegimeReplay:
@@ -523,7 +530,7 @@ class _RegimeRun:
                 data=self._newest_data(now),
                 served_data=self.served.model.data_until.isoformat(),
             )
-            action = next_action(self.log, verdict, facts, LoopRules(self.monitoring.governor), now)
+            action = next_action(self.log, verdict, facts, self._rules, now)
             self.log = action.log
             if action.kind in ("wait", "reconcile"):
                 return
@@ -720,6 +727,7 @@ class _RegimeRun:
                     reason=one.reason,
                     attempts=len(one.attempts),
                     delay_days=self.delays.get(one.number),
+                    asked_by=one.asked_by,
                 )
                 for one in self.log.episodes
             ),

@@ -29,7 +29,7 @@ def comparison_rows(found: Backtest) -> list[dict[str, str]]:
             "promoted": str(one.count("promoted")),
             "rejected": str(one.count("rejected")),
             "inconclusive": str(one.count("inconclusive")),
-            "episodes": str(len(one.episodes)) if _by_drift(one) else "",
+            "episodes": str(len(one.of_drift)) if _by_drift(one) else "",
             "median days to detect": "" if one.delay_days is None else f"{one.delay_days:.0f}",
             "mean data age, days": f"{one.data_age_days:.0f}",
         }
@@ -105,7 +105,7 @@ def trade_rows(found: Backtest) -> list[dict[str, str]]:
     return [
         {
             "false alarms per year": f"{TRADED[one.regime]:g}" if one.regime in TRADED else one.regime,
-            "episodes": str(len(one.episodes)),
+            "episodes": str(len(one.of_drift)),
             "median days to detect": "" if one.delay_days is None else f"{one.delay_days:.0f}",
             "retrains": str(len(one.retrains)),
             "passed the gate": str(one.count("promoted")),
@@ -134,7 +134,7 @@ def conclusion(found: Backtest) -> str:
     )
     return (
         f"From {found.start[:10]} to {found.end[:10]} retraining on drift {reached}, with "
-        f"{len(one.retrains)} retrains in {len(one.episodes)} episodes"
+        f"{len(one.retrains)} retrains in {len(one.of_drift)} episodes"
     )
 
 

@@ -23,6 +23,8 @@ from mlops_assets.monitoring.relaunch import Launch, NextLaunch, RelaunchPolicy,
 KEPT_EPISODES = 50
 LOST_AFTER = 10
 """So many times the grace without any run, and the attempt counts as failed."""
+REFRESH = "refresh"
+"""``asked_by`` of a retrain that nobody asked for and nothing but the age of the data is the reason of."""
 GATE = "gate"
 """``closed_by`` of an episode that ended because a candidate passed the gate."""
 
@@ -89,7 +91,8 @@ def asked_by_calendar(schedule: str, due: datetime) -> ManualRetrain:
 class Episode:
     """One episode on ``version``. Open while ``closed_at`` is None.
 
-    ``asked_by``: who asked for its one retrain, which ends it; "" for an episode of drift.
+    ``asked_by``: who asked for its one retrain, which ends it (``REFRESH`` for nobody); "" for an episode of
+    drift.
     ``changed_by``: a time by which what was learned was no longer true, where labels have proven that.
     """
 
@@ -136,7 +139,7 @@ class EpisodeLog:
 
     @property
     def of_drift(self) -> "EpisodeLog":
-        """The log without the episodes that a person asked for."""
+        """The log without retrains that were asked for, by a person, a calendar or the age of the data."""
         return EpisodeLog(tuple(one for one in self.episodes if not one.asked_by))
 
     @property
@@ -223,6 +226,9 @@ class LoopFacts:
 class LoopRules:
     """The limits that the next action keeps to.
 
+    ``refresh_after``: the age of data past which the policy asks for a routine retrain, and how long none was
+    granted before one.
+
     ``grace``: how long, in real time, automation may take to start a run for a grant before a reconciling run
     is launched; ten times that without any run, and the attempt has failed. ``relaunch``: how often, and
     after which pauses, a run is launched for what automation lost.
@@ -231,6 +237,7 @@ class LoopRules:
     governor: GovernorPolicy
     relaunch: RelaunchPolicy = field(default_factory=RelaunchPolicy)
     grace: timedelta = timedelta(minutes=2)
+    refresh_after: timedelta = timedelta(days=45)
 
 
 @dataclass(frozen=True)
@@ -334,8 +341,10 @@ def next_action(
     episode, whoever asked for it, unless it is the episode's own version once more. A lost approval is
     launched again before anything else that is due, until ``lost_approval`` gives up.
 
-    A manual retrain passes the same governor: it is granted as an attempt of the open episode, or as an
-    episode of its own, or refused. Only an explicit override lifts limits, and none lifts one at a time.
+    Old data alone asks for a routine retrain: an episode of its own that is no drift, with one attempt, when
+    none was granted for as long as the data may be old. A manual retrain passes the same governor: it is
+    granted as an attempt of the open episode, or as an episode of its own, or refused. Only an explicit
+    override lifts limits, and none lifts one at a time.
     """
     lost = lost_approval(facts, rules.relaunch)
     if lost is not None and lost.choice == "launch":
@@ -350,7 +359,7 @@ def next_action(
     if episode is None:
         if facts.asked is not None:
             return _answer(log, facts.asked, facts, rules.governor, now)
-        return _without_episode(log, verdict, facts, now)
+        return _without_episode(log, verdict, facts, rules, now)
     attempt = episode.attempts[-1] if episode.attempts else None
     if attempt is not None and attempt.outcome == "running":
         found = _running(log, episode, attempt, facts, rules, now)
@@ -418,7 +427,10 @@ def _ended(
         by, reason = GATE, passed
     elif episode.asked_by:
         became = attempt.outcome if attempt else "not made"
-        by, reason = episode.asked_by, f"the retrain that {episode.asked_by} asked for was {became}"
+        what = (
+            "routine retrain" if episode.asked_by == REFRESH else f"retrain that {episode.asked_by} asked for"
+        )
+        by, reason = episode.asked_by, f"the {what} was {became}"
         reason = f"{reason}: {attempt.reason}" if attempt and attempt.reason else reason
     else:
         return None
@@ -515,7 +527,9 @@ def version_number(version: str) -> int | None:
     return int(version[1:]) if version[:1] == "v" and version[1:].isdecimal() else None
 
 
-def _without_episode(log: EpisodeLog, verdict: DriftVerdict, facts: LoopFacts, now: datetime) -> LoopAction:
+def _without_episode(
+    log: EpisodeLog, verdict: DriftVerdict, facts: LoopFacts, rules: LoopRules, now: datetime
+) -> LoopAction:
     def wait(why: str) -> LoopAction:
         return LoopAction("wait", why, log)
 
@@ -528,7 +542,7 @@ def _without_episode(log: EpisodeLog, verdict: DriftVerdict, facts: LoopFacts, n
         if unread and not _launches(facts, what):
             why = f"{last.data_version} ended, but the newest model was made before it was opened"
             return _reconcile(log, facts, what, why)
-    if verdict.action != "open":
+    if verdict.action not in ("open", "refresh"):
         return wait(f"{verdict.action}: {verdict.reason}")
     if facts.served is None:
         return wait("nothing answers")
@@ -538,6 +552,8 @@ def _without_episode(log: EpisodeLog, verdict: DriftVerdict, facts: LoopFacts, n
         return wait(f"{facts.successor} passed the gate and is on its way: {verdict.reason}")
     if facts.in_flight is not None:
         return wait(f"run {facts.in_flight} is under way and may bring a successor: {verdict.reason}")
+    if verdict.action == "refresh":
+        return _refresh(log, verdict, facts, rules, now)
     if last is not None and last.closed_by not in (None, GATE) and last.version == facts.served:
         since = verdict.evidence_since
         if since is None or datetime.fromisoformat(since) <= _time(last.closed_at):
@@ -553,6 +569,28 @@ def _without_episode(log: EpisodeLog, verdict: DriftVerdict, facts: LoopFacts, n
     return LoopAction(
         "open", f"episode {made.number} opens on {facts.served}: {verdict.reason}", after, made.number
     )
+
+
+def _refresh(
+    log: EpisodeLog, verdict: DriftVerdict, facts: LoopFacts, rules: LoopRules, now: datetime
+) -> LoopAction:
+    """The grant of a routine retrain, which is an episode of its own and no drift; or why it waits."""
+    number = log.newest.number + 1 if log.newest is not None else 1
+    permitted = permit(rules.governor, log.grants, episode=number, in_flight=None, now=now)
+    granted = max((one.granted_at for one in log.grants if one.granted_at <= now), default=None)
+    due = now if granted is None else granted + rules.refresh_after
+    waits = _unknown_data(facts) or _used_before(log, facts)
+    next_at = max(due, permitted.next_at or due)
+    if not waits and due > now:
+        before = _text(due - rules.refresh_after)
+        waits = f"the last retrain was granted at {before}, the next is due {_text(due)}"
+    if waits or not permitted.allowed:
+        why = f"{verdict.action}: {verdict.reason}; {waits or permitted.reason}"
+        return LoopAction("wait", why, log, next_at=next_at if next_at > now else None)
+    assert facts.served is not None and facts.data is not None
+    reason = f"routine: {verdict.reason}"
+    log = open_episode(log, version=facts.served, reason=reason, now=now, asked_by=REFRESH)
+    return _granted(grant(log, data=facts.data, now=now, asked_by=REFRESH), f"{facts.served}: {reason}")
 
 
 def _running(

@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 
 RuleAction = Literal["warn", "open", "ignore"]
 ProxyAction = Literal["warn", "open", "open_unlabelled", "ignore"]
-SignalAction = Literal["quiet", "warn", "open", "inconclusive"]
+AgeAction = Literal["refresh", "warn", "open", "ignore"]
+SignalAction = Literal["quiet", "warn", "refresh", "open", "inconclusive"]
 SignalName = Literal["features", "labels", "prediction", "performance", "unlearned", "age"]
 
 SCORES_KEPT = 20
@@ -132,10 +133,11 @@ class UnlearnedRule(_Document):
 class AgeRule(_Document):
     """The rule on the age of the data that the served version was trained on."""
 
-    action: RuleAction = Field(
-        default="warn",
-        description="Past the monitor's max_data_age. warn: said and shown; open: opens an episode, so that "
-        "the model is retrained at least that often; ignore: nothing.",
+    action: AgeAction = Field(
+        default="refresh",
+        description="Past the monitor's max_data_age. refresh: a retrain is granted, unless one was within "
+        "that time, and no episode opens; warn: said and shown; open: opens an episode, which retrains until "
+        "a candidate passes the gate; ignore: nothing.",
     )
 
 
@@ -270,7 +272,7 @@ def drift_verdict(
 
 
 def _together(policy: DriftPolicy, signals: tuple[SignalState, ...]) -> tuple[SignalAction, str]:
-    for action in ("open", "warn"):
+    for action in ("open", "refresh", "warn"):
         found = [one.reason for one in signals if one.action == action]
         if found:
             return action, "; ".join(found)

@@ -203,7 +203,11 @@ def _due_actions(
     now: datetime,
 ) -> Iterator[LoopAction]:
     """The actions that are due now, one after the other; the last one may be to wait."""
-    rules = LoopRules(declared.governor.governor(), declared.relaunch.relaunch())
+    rules = LoopRules(
+        declared.governor.governor(),
+        declared.relaunch.relaunch(),
+        refresh_after=declared.max_data_age,
+    )
     for _ in range(MOST_ACTIONS):
         action = next_action(log, verdict, facts, rules, now)
         yield action

@@ -46,10 +46,13 @@ START = FIRST + timedelta(days=42)
 TURN = FIRST + timedelta(days=77)
 """From this day on, in some worlds, what made a visitor buy keeps him from it."""
 PER_DAY = 60
+WARNS = DriftPolicy(age=AgeRule(action="warn"))
+"""Nothing is retrained for the age of its data alone."""
 MONITORING = Monitoring(
     window=timedelta(days=7),
     min_rows=100,
     watermark=Watermark(timedelta(days=2), 0.8, 100),
+    policy=WARNS,
     governor=GovernorPolicy(cooldown=timedelta(days=1)),
 )
 RECIPE = Recipe(
@@ -366,10 +369,10 @@ def test_age_opens_episodes_only_where_the_policy_says_so() -> None:
     history = history_of(*tables(turns=False))
     old = replace(MONITORING, max_data_age=timedelta(days=30), policy=DriftPolicy(age=AgeRule(action="open")))
     days: dict[str, list[int]] = {}
-    for name, monitoring in (("warn", replace(old, policy=DriftPolicy())), ("open", old)):
+    for name, policy in (("warn", WARNS), ("refresh", DriftPolicy()), ("open", old.policy)):
         drift = of(
             replay(
-                ReplayedUseCase(history, RECIPE, monitoring),
+                ReplayedUseCase(history, RECIPE, replace(old, policy=policy)),
                 regimes(["drift"]),
                 start=START,
                 end=FIRST + timedelta(days=112),
@@ -377,10 +380,11 @@ def test_age_opens_episodes_only_where_the_policy_says_so() -> None:
             "drift",
         )
         days[name] = [day_of(one.opened_at) for one in drift.episodes]
-        assert all(one.delay_days is not None and one.delay_days <= 1 for one in drift.episodes)
+        assert all(one.delay_days is not None and one.delay_days <= 1 for one in drift.of_drift)
         assert any(action == name for _, action, _ in drift.decisions)
-    assert days["warn"] == []
-    assert days["open"] == [63, 84, 105]
+        assert bool(drift.of_drift) == (name == "open")
+    # A refresh leaves 30 days between retrains; an episode opens as soon as the data is 30 days old again.
+    assert days == {"warn": [], "refresh": [63, 93], "open": [63, 84, 105]}
 
 
 def test_a_verdict_names_the_champion_as_its_regime_does(turned: Backtest) -> None:

@@ -8,6 +8,7 @@ import pytest
 from mlops_assets.errors import DataError, EpisodeError
 from mlops_assets.monitoring.episodes import (
     GATE,
+    REFRESH,
     AttemptFacts,
     EpisodeLog,
     LoopAction,
@@ -618,3 +619,62 @@ def test_a_change_that_is_proven_later_is_known_to_the_next_retrain() -> None:
     second = step(failed, lost(("performance", NOW + DAY)), facts, NOW + 8 * DAY)
     assert second.kind == "grant" and second.log.open is not None
     assert second.log.open.changed_by == (NOW + DAY).isoformat()
+
+
+# -- a routine refresh -------------------------------------------------------------------------------------
+
+OLD = DriftVerdict("refresh", "the newest training row of v7 is 46.0 days old, 45 are allowed", "v7")
+
+
+def test_old_data_is_granted_a_routine_retrain_that_is_no_drift() -> None:
+    found = step(EpisodeLog(), OLD)
+    assert found.kind == "grant" and not found.answers_person
+    assert found.reason == (
+        "retrain episode-1.1 is granted for v7: routine: the newest training row of v7 is 46.0 days old, "
+        "45 are allowed"
+    )
+    assert found.log.of_drift.newest is None and found.log.open is not None
+    assert found.log.open.asked_by == REFRESH and found.log.open.changed_by is None
+
+
+@pytest.mark.parametrize(
+    ("facts", "says"),
+    [
+        (replace(AT_REST, served=None), "nothing answers"),
+        (replace(AT_REST, served="v8"), "the windows are of v7, and v8 answers"),
+        (replace(AT_REST, successor="v8"), "v8 passed the gate and is on its way"),
+        (replace(AT_REST, in_flight="run"), "run run is under way"),
+        (replace(AT_REST, data=None), "the newest training data is not known"),
+        (replace(AT_REST, served_data=AT_REST.data), "newer data is waited for"),
+    ],
+)
+def test_a_refresh_waits_where_a_retrain_could_bring_nothing(facts: LoopFacts, says: str) -> None:
+    found = step(EpisodeLog(), OLD, facts)
+    assert found.kind == "wait" and says in found.reason
+
+
+@pytest.mark.parametrize("outcome", ["promoted", "rejected", "inconclusive", "failed"])
+def test_a_refresh_has_one_attempt_and_the_next_is_due_after_as_long(outcome: AttemptOutcome) -> None:
+    granted = step(EpisodeLog(), OLD)
+    ended = record_outcome(granted.log, outcome, reason="said", ended_at=NOW)
+    closed = step(ended, OLD)
+    assert closed.kind == "close" and closed.log.open is None
+    newer = replace(AT_REST, data="2013-08-01")
+    for days, kind in ((44, "wait"), (45, "grant")):
+        found = step(closed.log, OLD, newer, NOW + timedelta(days=days))
+        assert found.kind == kind
+        if kind == "wait":
+            assert found.next_at == NOW + timedelta(days=45)
+            assert f"the next is due {(NOW + timedelta(days=45)).isoformat()}" in found.reason
+
+
+def test_a_retrain_for_drift_puts_off_the_refresh() -> None:
+    closed = step(record_outcome(attempted(), "promoted", reason="said", ended_at=NOW))
+    assert closed.kind == "close" and closed.log.of_drift.newest is not None
+    newer = replace(AT_REST, data="2013-08-01")
+    assert step(closed.log, OLD, newer, NOW + timedelta(days=44)).kind == "wait"
+
+
+def test_how_a_refresh_ended_is_said() -> None:
+    ended = record_outcome(step(EpisodeLog(), OLD).log, "inconclusive", reason="too few days", ended_at=NOW)
+    assert step(ended).reason == "episode 1 ends: the routine retrain was inconclusive: too few days"

@@ -285,13 +285,24 @@ def aged(days: float) -> DataAge:
 
 
 def test_old_data_opens_only_where_the_policy_says_so() -> None:
-    warned = drift_verdict(DriftPolicy(), [], [], data_age=aged(46))
+    refreshed = drift_verdict(DriftPolicy(), [], [], data_age=aged(46))
+    warned = drift_verdict(DriftPolicy(age=AgeRule(action="warn")), [], [], data_age=aged(46))
     opened = drift_verdict(DriftPolicy(age=AgeRule(action="open")), [], [], data_age=aged(46))
     ignored = drift_verdict(DriftPolicy(age=AgeRule(action="ignore")), [], [], data_age=aged(46))
 
     assert (warned.action, opened.action, ignored.action) == ("warn", "open", "inconclusive")
+    assert refreshed.action == "refresh" and refreshed.reason == warned.reason
     assert opened.version == "v1" and "46.0 days old, 45 are allowed" in opened.reason
     assert opened.evidence_since == datetime(2024, 2, 29, tzinfo=UTC).isoformat()
+
+
+def test_drift_comes_before_a_refresh_and_a_refresh_before_a_warning() -> None:
+    lost = [performance(0, 0.01), performance(1, 0.004)]
+    old = replace(aged(46), version="v7")
+    assert drift_verdict(DriftPolicy(), [], lost, data_age=old).action == "open"
+    warned = [drift(week, "feature") for week in range(3)]
+    found = drift_verdict(DriftPolicy(), warned, [], data_age=old)
+    assert found.action == "refresh" and "features drifted" not in found.reason
 
 
 def test_young_data_says_nothing_about_drift() -> None:

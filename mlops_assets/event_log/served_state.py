@@ -113,7 +113,7 @@ def staleness_of(
     record = latest(instance, monitor.deployment_key)
     act = record.metadata if record else {}
     withdrawn = dict(act.get("withdrawn") or {})
-    went_back = str(act.get("action")) in ("rollback", "abort") or bool(withdrawn)
+    newest_stable = _newest_stable(instance, monitor.deployment_key, answering)
     tags = answering.version.tags if answering else {}
     facts = ServedFacts(
         version=answering.label if answering else None,
@@ -123,8 +123,9 @@ def staleness_of(
         max_data_age=timedelta(seconds=monitor.max_data_age_s),
         trained_code=tags.get(TRAINING_CODE),
         declared_code=monitor.training_code,
-        newest_stable=_newest_stable(instance, monitor.deployment_key, answering),
-        rollback_reason=str(act.get("reason", "")) if went_back else "",
+        newest_stable=newest_stable,
+        # The newest act may be about a version that came after it.
+        rollback_reason=str(withdrawn.get(newest_stable, "")),
     )
     return served_staleness(facts, now)
 

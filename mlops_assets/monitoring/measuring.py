@@ -1,7 +1,7 @@
 """When a deployment's answers are measured again, and which days of the log that reads. Pure.
 
 Belongs here: the checkpoint of a measurement, and the days to read since. Does not belong here: collecting
-a checkpoint from the event log and the log's files (``sensors/drift.py``), measuring (``assets/``).
+a checkpoint from the event log and the log's files (``sensors/measuring.py``), measuring (``assets/``).
 """
 
 import json

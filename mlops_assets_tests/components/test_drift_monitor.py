@@ -640,15 +640,16 @@ def test_an_answer_goes_back_to_the_episode_that_retrained_its_model(shop: Shop)
     assert link.found and link.facts["request"] == "episode-1.1" and "predictions drifted" in link.said
 
 
-def test_old_data_alone_opens_an_episode_where_the_policy_says_so(shop: Shop) -> None:
+def test_old_data_alone_is_granted_a_routine_retrain_and_opens_no_episode(shop: Shop) -> None:
     live(shop, 30, 1)
     shop.measure()
     shop.tick("drift_shop")
-    assert shop.version("drift_signal") == ""
+    assert shop.version("retrain_request") == shop.version("drift_signal") == ""
 
     shop.at(shop.now + 60 * DAY)
-    assert "days old" in str(shop.tick("drift_shop").skip_reason)  # The default only warns.
+    [granted] = shop.tick("drift_shop").run_requests or []
 
+    assert granted.run_key == "episode-1.1/granted" and shop.version("retrain_request") == "episode-1.1"
     assert not shop.check("deployment", "served")[0]
     assert shop.version("drift_signal") == ""
 

@@ -56,6 +56,19 @@ def test_a_rollback_makes_what_answers_stale_with_the_reason_of_the_act(world: D
     assert not result["passed"] and result["metadata"]["version"] == "v1"
 
 
+def test_an_act_on_a_later_version_does_not_change_why_an_earlier_one_was_rolled_back(
+    world: DeployedWorld,
+) -> None:
+    start_v2(world)
+    world.decide("rollback", to="v1", reason="late flights are missed")
+    act = world.record.metadata
+    later = {**act, "action": "abort", "reason": "v3 answers too slowly"}
+    later["withdrawn"] = {**act["withdrawn"], "v3": "v3 answers too slowly"}
+    world.report("deployment", "later", {**later, "target": "v3"})
+    _, staleness = served_now(world.instance, world.registry, MONITOR, now=NOW)
+    assert staleness.reason == "v2 answered before and was rolled back to v1 (late flights are missed)"
+
+
 def test_the_record_and_the_status_name_the_version_that_an_act_is_about(world: DeployedWorld) -> None:
     """Whoever reads a record finds the target under this key: a misspelt one fails here."""
 

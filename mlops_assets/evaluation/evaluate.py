@@ -97,10 +97,11 @@ class EvaluationRows:
     def sentence(self) -> str:
         """Which rows these are, in words."""
         first, last = self.span
-        told = f"judged on {len(self.target):,} rows" + (f" from {first} to {last}" if first else "")
+        judged = f"judged on {len(self.target):,} rows" + (f" from {first} to {last}" if first else "")
         if self.after_change is None:
-            return told
-        return f"{told}, {self.after_change:,} of them after {self.changed_by[:10]}, when a change had shown"
+            return judged
+        shown = f"{self.changed_by[:10]}, the end of the first window that showed a change"
+        return f"{judged}, {self.after_change:,} of them after {shown}"
 
     def facts(self) -> dict[str, int | str]:
         """The same by name, as metadata."""

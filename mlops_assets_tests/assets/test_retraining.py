@@ -175,7 +175,7 @@ def test_after_a_change_a_version_of_what_is_true_now_passes_the_gate(
     assert judged["outcome"] == "promote" and judged["model_version"] == 2
     assert judged["reason"].endswith(
         "judged on 240 rows from 2024-04-17 to 2024-04-21, "
-        "240 of them after 2024-04-15, when a change had shown"
+        "240 of them after 2024-04-15, the end of the first window that showed a change"
     )
     assert (judged["evaluation_from"], judged["evaluation_until"]) == ("2024-04-17", "2024-04-21")
     assert (judged["evaluation_rows"], judged["rows_after_change"], judged["look"]) == (240, 240, 1)

@@ -537,7 +537,7 @@ def test_a_version_of_what_is_true_now_answers_within_three_weeks_of_a_change() 
     drift = of(found, "drift")
     promoted = next(one for one in drift.retrains if one.outcome == "promoted")
     assert timedelta(0) < datetime.fromisoformat(promoted.judged_at) - turn <= timedelta(weeks=3)
-    assert "when a change had shown" in promoted.reason
+    assert "the end of the first window that showed a change" in promoted.reason
     last, before = drift.windows[-1].metrics["log_loss"], drift.windows[8].metrics["log_loss"]
     assert last is not None and before is not None and before > 1.0 > 0.69 > last
 

@@ -192,7 +192,7 @@ def test_rows_behind_a_known_change_are_counted() -> None:
     told = rows_of(changed_by="2024-03-11T00:00:00+00:00")
     assert told.sentence() == (
         "judged on 2,800 rows from 2024-03-01 to 2024-03-14, "
-        "799 of them after 2024-03-11, when a change had shown"
+        "799 of them after 2024-03-11, the end of the first window that showed a change"
     )
     assert (
         told.facts()["rows_after_change"] == 799 and told.facts()["changed_by"] == "2024-03-11T00:00:00+00:00"

@@ -26,10 +26,14 @@ class Unreachable(ConnectionError):
 
 
 class Hall:
-    """Where the aggregator is, if it is anywhere: it can be killed, restarted and made to hang."""
+    """Where the aggregator is, if it is anywhere: it can be killed, restarted and made to hang.
 
-    def __init__(self) -> None:
+    ``patience``: for how many real seconds its replicas wait for one that hangs.
+    """
+
+    def __init__(self, *, patience: float = 10.0) -> None:
         self.now = 1_000.0
+        self.patience = patience
         self.aggregator: Aggregator | None = None
         self.hangs = False
         self.connects = 0
@@ -97,8 +101,8 @@ class Replica:
             clock=hall.clock,
             steady=hall.clock,
             interval_s=0.001,
-            push_timeout_s=0.05,
-            gather_timeout_s=0.05,
+            push_timeout_s=hall.patience,
+            gather_timeout_s=hall.patience,
         )
         self.declare(declared)
 

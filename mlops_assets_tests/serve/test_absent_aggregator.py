@@ -40,7 +40,7 @@ def test_without_an_aggregator_the_local_part_is_gathered_and_says_so() -> None:
 
 def test_an_aggregator_that_hangs_delays_a_gather_by_its_timeout_only() -> None:
     async def story() -> None:
-        hall = Hall()
+        hall = Hall(patience=0.05)
         replica = Replica(hall, "r1", declared())
         replica.answer(3)
         await replica.link.push()
@@ -59,7 +59,7 @@ def test_an_aggregator_that_hangs_delays_a_gather_by_its_timeout_only() -> None:
 
 def test_connecting_that_hangs_is_tried_once_at_a_time() -> None:
     async def story() -> None:
-        hall = Hall()
+        hall = Hall(patience=0.05)
         replica = Replica(hall, "r1", declared())
         tries: list[asyncio.Event] = []
 
@@ -80,7 +80,7 @@ def test_connecting_that_hangs_is_tried_once_at_a_time() -> None:
 
 def test_the_loop_survives_every_way_in_which_an_aggregator_is_away() -> None:
     async def story() -> None:
-        hall = Hall()
+        hall = Hall(patience=0.05)
         hall.kill()
         replica = Replica(hall, "r1", declared())
         loop = asyncio.create_task(replica.link.run())

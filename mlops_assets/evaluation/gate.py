@@ -112,7 +112,8 @@ def verdict_on(policy: GatePolicy, found: GateEvidence) -> Verdict:
 
     1. Too few rows, in all or in the duel: inconclusive. 2. The gain over the baseline must be proven
     (the whole interval above ``min_gain_over_baseline``); an interval below it rejects, anything else
-    is inconclusive: a useless model never ships, not even as the first. 3. ``hindsight``, for a first
+    is inconclusive: a useless model never ships, not even as the first. Where the duel proves a gain,
+    it is enough that this one is there: what answers now is worse still. 3. ``hindsight``, for a first
     model, is the comparison with the best constant answer on these very rows: a model no better than
     that only guessed the new rate and is inconclusive. 4. Calibration beyond the limit rejects. 5. The
     champion itself passes without a duel. 6. Against a champion the interval must lie above
@@ -123,6 +124,8 @@ def verdict_on(policy: GatePolicy, found: GateEvidence) -> Verdict:
     enough = found.baseline.rows >= policy.min_rows
     failed = [one for one in measured if one.passed is False]
     open_ = [one for one in measured if one.passed is None and not one.name.startswith("slice")]
+    if _beats_the_champion(policy, found):
+        open_ = [one for one in open_ if one.name != "baseline"]
     if failed and enough:
         return Verdict("reject", _reason(failed), tuple(measured))
     if open_:
@@ -132,6 +135,18 @@ def verdict_on(policy: GatePolicy, found: GateEvidence) -> Verdict:
         return Verdict("promote", reason, tuple(measured))
     decisive = [one for one in measured if one.name == "champion"] or measured[:1]
     return Verdict("promote", _reason(decisive), tuple(measured))
+
+
+def _beats_the_champion(policy: GatePolicy, found: GateEvidence) -> bool:
+    """Whether a gain over the champion is proven, and the wanted one over the baseline is there.
+
+    A champion that became worse than the baseline would answer on, where a world that tells little lets
+    nothing be proven better than the baseline.
+    """
+    duel, gain = found.champion, found.baseline.improvement
+    if duel is None or duel.low is None or gain is None:
+        return False
+    return duel.low > 0 and gain > policy.min_gain_over_baseline
 
 
 def _reason(results: Sequence[RuleResult]) -> str:

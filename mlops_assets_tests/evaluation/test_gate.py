@@ -87,6 +87,23 @@ def test_a_model_that_beats_the_champion_and_not_the_baseline_never_ships() -> N
     assert rule(baseline=gain(-0.02), champion=gain(0.1)).outcome == "reject"
 
 
+def test_a_proven_gain_over_the_champion_needs_only_a_gain_over_the_baseline() -> None:
+    """The champion became worse than the baseline, and the world tells too little to prove more."""
+    undecided = gain(0.02, reach=0.03)
+    verdict = rule(baseline=undecided, champion=gain(0.3, reach=0.1))
+    assert verdict.outcome == "promote" and verdict.reason.startswith(
+        "log_loss 0.2000 vs 0.5000 of champion v3"
+    )
+    assert rule(baseline=undecided, champion=None, champion_is="").outcome == "inconclusive"
+    assert rule(baseline=undecided, champion=gain(0.3, reach=0.3)).outcome == "inconclusive"
+    assert rule(baseline=gain(-0.01, reach=0.03), champion=gain(0.3, reach=0.1)).outcome == "inconclusive"
+    # What is tolerated against the champion is no gain.
+    tolerant = GatePolicy(margin=0.02, min_rows=50)
+    assert rule(tolerant, baseline=undecided, champion=gain(-0.001)).outcome == "inconclusive"
+    choosy = GatePolicy(min_gain_over_baseline=0.03, min_rows=50)
+    assert rule(choosy, baseline=undecided, champion=gain(0.3, reach=0.1)).outcome == "inconclusive"
+
+
 def test_few_rows_decide_nothing_not_even_a_rejection() -> None:
     verdict = rule(baseline=gain(-0.02, rows=49), champion=gain(-0.1))
     assert verdict.outcome == "inconclusive"

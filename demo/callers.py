@@ -49,7 +49,10 @@ class Ask:
 
 
 class Flights:
-    """The flights of 2013 as the declarations in ``defs/flights`` describe them."""
+    """The flights of 2013 as the documents in a file describe them."""
+
+    def __init__(self, documents: Path = DECLARATIONS) -> None:
+        self._file = documents
 
     def asks(self, first: date, last: date) -> dict[date, list[Ask]]:
         """Requests by UTC day from ``first`` to ``last``, each day in the order of departure.
@@ -107,7 +110,7 @@ class Flights:
         declared = self._datasets[name]
         column = self._partition_column(name)
         transform = _function(declared.transform) if declared.transform else None
-        source = Source(declared.source.path, declared.source.reader(), DECLARATIONS.parent, transform)
+        source = Source(declared.source.path, declared.source.reader(), self._file.parent, transform)
         loaded = load(
             source,
             declared.columns,
@@ -125,7 +128,7 @@ class Flights:
     def _documents(self) -> list[dict[str, Any]]:
         import yaml
 
-        return list(yaml.safe_load_all(DECLARATIONS.read_text(encoding="utf-8")))
+        return list(yaml.safe_load_all(self._file.read_text(encoding="utf-8")))
 
     def _declared(self, kind: str) -> list[dict[str, Any]]:
         return [one["attributes"] for one in self._documents if one["type"].endswith(f".{kind}")]

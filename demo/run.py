@@ -10,14 +10,16 @@ import threading
 import time
 from collections.abc import Mapping
 from contextlib import ExitStack
+from dataclasses import replace
 from datetime import date
 from pathlib import Path
 
 from rich.console import Console
 
 from demo import scenes
-from demo.callers import Ask, Flights
+from demo.callers import DECLARATIONS, Ask, Flights
 from demo.deliveries import Deliveries
+from demo.documents import write_project
 from demo.readings import Watch
 from demo.story import Story
 from demo.telling import Teller
@@ -40,6 +42,7 @@ from mlops_assets.local_stack.supervisor import Supervisor, answers
 from mlops_assets.local_stack.up import bring_up, stop_on_signals, stopping_is_wanted
 
 STATE = ".mlops-loop"
+OWN_DEFINITIONS = "demo.definitions"
 MODEL = "flights"
 KEPT_VARIABLES = (environment.GIT_SHA.name,)
 """Of the platform's variables: where everything lies is the story's own business, the commit is not."""
@@ -65,10 +68,13 @@ def loop(console: Console, *, full: bool = False, keep: bool = False) -> bool:
     """
     settings = loop_settings(environment.PROJECT_ROOT, environment.process_environment())
     layout, plan = settings.layout, scenes.FULL if full else scenes.SHORT
+    if plan.planted_loss:
+        settings = replace(settings, definitions_module=OWN_DEFINITIONS)
     with record.held(layout), stop_on_signals(), ExitStack() as stack:
         for command in process_table.end_marked(MARKER, str(layout.state)):
             console.print(f"stopped what an earlier story left behind: {command}", markup=False)
         _empty(layout.state)
+        documents = write_project(layout.state) if plan.planted_loss else DECLARATIONS
         layout.prepare(dagster_yaml=settings.root / "dagster.yaml")
         layout.write_environment(shared_environment(settings))
         clock = ClockFile(Path(settings.clock_file), midnight(plan.champion_until + ONE_DAY))
@@ -78,7 +84,7 @@ def loop(console: Console, *, full: bool = False, keep: bool = False) -> bool:
         supervisor.require_ports()
         record.write(layout, "starting")
         scenes.opening(teller, plan)
-        outside = _Outside(settings, plan)
+        outside = _Outside(settings, plan, Flights(documents))
         deployed = bring_up(settings, supervisor, console).require_all()
         if MODEL not in deployed:
             raise StackError(
@@ -100,7 +106,9 @@ def loop(console: Console, *, full: bool = False, keep: bool = False) -> bool:
             delivered_until=plan.champion_until,
             arrivals=plan.arrivals,
         )
-        story = Story(teller, watch, world, supervisor.check, flights.most_requests)
+        story = Story(
+            teller, watch, world, supervisor.check, flights.most_requests, added_up=plan.planted_loss
+        )
         try:
             scenes.tell(story, plan, flights.weather, layout.state)
         except MlopsError as error:
@@ -139,8 +147,8 @@ def _stop(supervisor: Supervisor, console: Console) -> None:
 class _Outside:
     """What the world needs, made beside the start of the stack: all requests, and who brings outcomes."""
 
-    def __init__(self, settings: StackSettings, plan: "scenes.Plan") -> None:
-        self.flights = Flights()
+    def __init__(self, settings: StackSettings, plan: "scenes.Plan", flights: Flights) -> None:
+        self.flights = flights
         self._settings, self._plan = settings, plan
         self._found: tuple[dict[date, list[Ask]], Deliveries] | None = None
         self._problem: BaseException | None = None

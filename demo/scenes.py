@@ -10,13 +10,14 @@ from dataclasses import dataclass
 from datetime import date, timedelta
 from pathlib import Path
 
-from demo.story import Story, Unfulfilled
+from demo.lateness import CHANGED_ON, LATE_MINUTES_SINCE
+from demo.story import TUESDAY, Story, Unfulfilled
 from demo.telling import Teller
 from demo.world import ONE_DAY
 from mlops_assets.asset_names import asset_name
+from mlops_assets.defs.flights.features import LATE_MINUTES
 
 MODEL = "flights"
-MONDAY, WEDNESDAY = 0, 2
 
 
 @dataclass(frozen=True)
@@ -26,6 +27,8 @@ class Plan:
     The first champion is trained on what had happened until ``champion_until``. Requests begin on
     ``first_day``; by ``last_day`` everything must have happened. ``arrivals``: weekdays (Monday is 0) on
     which outcomes arrive. ``until_promoted``: ends with the first promotion, instead of living all days.
+    ``planted_loss``: from the first day on the world counts lateness as ``lateness.py`` says, and only
+    evidence that adds up may find it.
     """
 
     champion_until: date
@@ -33,6 +36,7 @@ class Plan:
     last_day: date
     until_promoted: bool
     arrivals: tuple[int, ...] = tuple(range(7))
+    planted_loss: bool = False
 
     @property
     def spare(self) -> timedelta:
@@ -41,9 +45,14 @@ class Plan:
 
 
 SHORT = Plan(
-    date(2013, 3, 31), date(2013, 4, 1), date(2013, 5, 26), until_promoted=True, arrivals=(MONDAY, WEDNESDAY)
+    CHANGED_ON - ONE_DAY,
+    CHANGED_ON,
+    date(2013, 4, 21),
+    until_promoted=True,
+    arrivals=(TUESDAY,),
+    planted_loss=True,
 )
-"""A champion of the winter meets April."""
+"""A champion of the winter meets a world that counts otherwise."""
 FULL = Plan(date(2013, 3, 31), date(2013, 4, 1), date(2013, 12, 29), until_promoted=False)
 
 
@@ -51,7 +60,7 @@ def opening(teller: Teller, plan: Plan) -> None:
     """Before anything runs."""
     teller.scene(
         "An empty folder",
-        f"It is {plan.champion_until + ONE_DAY:%d %B %Y} on the platform's clock. The stack starts, and "
+        f"It is {plan.champion_until + ONE_DAY:%d %B %Y} on the platform's clock. The stack starts and "
         "builds its graph from the raw files of the days until then, up to a first model that answers.",
     )
 
@@ -77,10 +86,15 @@ def _champion(story: Story) -> str:
 
 
 def _days(story: Story, plan: Plan) -> date:
+    played = (
+        f"A flight counts as late after {LATE_MINUTES_SINCE} minutes now, not after {LATE_MINUTES}."
+        if plan.planted_loss
+        else "The world is as it was."
+    )
     story.teller.scene(
         "Days of requests",
-        "Every flight is asked about once, at its scheduled departure, through HTTP. What became of it is "
-        "known days later. From here on only the platform acts.",
+        "Callers ask about every flight once, at its scheduled departure, through HTTP. Outcomes arrive days "
+        f"later. {played} From here on only the platform acts.",
     )
     day = plan.first_day
     # The planted model is to meet a deployment at rest.

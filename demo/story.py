@@ -5,18 +5,22 @@ transition is recognised (``changes.py``), how a day is sent or delivered (``wor
 (``run.py``).
 """
 
+import json
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date, timedelta
 
 from demo.changes import Change, Kind, changes
+from demo.evidence import TogetherOnly, together_only
 from demo.readings import Reading, Watch
 from demo.telling import Teller
 from demo.world import Lived, World
 from mlops_assets.asset_names import Kind as AssetKind
 from mlops_assets.asset_names import read_asset_name
+from mlops_assets.assets.measuring import MEASURED
 from mlops_assets.errors import MlopsError
+from mlops_assets.monitoring.findings import WindowPerformance
 
 POLL_S = 1.0
 SHOWN_INSTEAD = 8
@@ -47,7 +51,8 @@ SAID: Mapping[Kind, str] = {
     "served fresh": "what answers, {}, is fresh",
 }
 ONE_DAY = timedelta(days=1)
-MONDAY, SUNDAY = 0, 6
+TUESDAY = 1
+"""By then the outcomes of the week before have arrived, its last day's too."""
 DRIFT_SENSOR = "drift_flights"
 GOOD = ("promoted", "episode closed", "model fresh", "served fresh", "approved")
 BAD = ("run failed",)
@@ -88,6 +93,10 @@ class Story:
     """Raises StackError when a part of the platform died."""
     enough: int
     """Requests with which every step of a rollout can be judged."""
+    added_up: bool = False
+    """The first episode must come of evidence that no window holds alone."""
+    together: TogetherOnly | None = None
+    """That evidence, once the episode is open."""
     seen: list[Seen] = field(default_factory=list)
     lived: list[Lived] = field(default_factory=list)
     last: Reading = field(default_factory=Reading)
@@ -178,20 +187,16 @@ class Story:
         """One day, and everything it sets off, followed to where time has to pass again."""
         began = time.time()
         self.live(day)
-        if day.weekday() == SUNDAY:
-            # A window has ended.
-            self.measured(after=self.lived[-1].ended)
-        elif day.weekday() == MONDAY and self.lived[-1].arrived:
-            # Enough of it is labelled now.
-            self.measured(after=began)
+        if day.weekday() == TUESDAY and self.lived[-1].arrived:
+            self.measured(labels_since=began)
         self.follow()
 
-    def measured(self, *, after: float) -> None:
-        """Waits until a run measured that was launched after that time (Unix seconds), and the drift sensor
-        has thought about it: an earlier run has not read what came since.
+    def measured(self, *, labels_since: float) -> None:
+        """Waits for a measurement that knows the labels since that time (Unix seconds), and until the drift
+        sensor has thought about it.
         """
         since, deadline = len(self.seen), time.monotonic() + MEASURED_S
-        while not self._was_made("drift", after=after):
+        while not self._knows_labels(labels_since):
             if time.monotonic() > deadline:
                 raise Unfulfilled(
                     f"the answers until {self.world.clock.now:%d %b} were not measured within "
@@ -206,11 +211,15 @@ class Story:
         if aborted is not None:
             raise Unfulfilled(f"the rollout of {aborted.subject} was aborted: {aborted.text}")
         started = self._last("episode opened")
+        if started is not None and self.added_up and self.together is None:
+            self.together = self._only_together(started)
         if started is not None and not self._any("model stale", self._since_fresh(started)):
             self._stale(self._since_fresh(started))
         granted = self._last("retrain granted")
         if granted is not None and not self._any("verdict", granted):
             self.retrain(granted)
+        elif (judging := self._judging()) is not None:
+            self.judged(judging)
         self.wait_for_step()
 
     def retrain(self, since: int) -> None:
@@ -219,10 +228,25 @@ class Story:
         self.expect("a new training set", _is("training set made"), within_s=TRAINED_S, since=since)
         self.expect("the candidates", _is("candidates compared"), within_s=TRAINED_S, since=since)
         self.expect("a new model", _is("model made"), within_s=JUDGED_S, since=since)
+        self.judged(since)
+
+    def judged(self, since: int) -> None:
+        """The gate's verdict, and the start of a rollout where that is to promote."""
         verdict = self.expect("the gate's verdict", _is("verdict"), within_s=JUDGED_S, since=since)
         if verdict.facts.get("outcome") == "promote":
             self.expect("the approval", _is("approved"), within_s=JUDGED_S, since=since)
             self.expect("the start of the rollout", _is("rollout"), within_s=JUDGED_S, since=since)
+
+    def _judging(self) -> int | None:
+        """Number of the newest launch of a run that judges, while its verdict is not there."""
+        for number in range(len(self.seen) - 1, -1, -1):
+            change = self.seen[number].change
+            if change.kind == "verdict":
+                return None
+            made = change.facts.get("assets", ()) if change.kind == "run launched" else ()
+            if any(read_asset_name(asset).kind == "evaluation" for asset in made):
+                return number
+        return None
 
     def rolling_out(self) -> bool:
         """Whether a rollout was begun and has not ended."""
@@ -315,6 +339,22 @@ class Story:
             # Nothing holds the first one back; a later one may have to wait for its cooldown.
             self.expect("a granted retrain", _is("retrain granted"), within_s=SENSOR_S, since=since)
 
+    def _only_together(self, opened: int) -> TogetherOnly:
+        """The evidence that opened the episode, told in a sentence; Unfulfilled if one window has it all."""
+        measured = [
+            event
+            for event in self.last.events
+            if read_asset_name(event.asset).kind == "performance" and event.kind == "materialised"
+        ]
+        windows = [
+            WindowPerformance.from_dict(one) for one in (measured[-1].facts["windows"] if measured else [])
+        ]
+        found = together_only(windows, self.seen[opened].change.facts.get("signals") or [])
+        if isinstance(found, str):
+            raise Unfulfilled(f"the episode must come of evidence that adds up, but {found}.")
+        self.teller.line("only together they prove it", found.sentence)
+        return found
+
     def _since_fresh(self, started: int) -> int:
         """Number of the first transition after the model was last fresh, before transition ``started``.
 
@@ -339,14 +379,14 @@ class Story:
             self._look_again()
         self.look()
 
-    def _was_made(self, kind: AssetKind, *, after: float) -> bool:
-        """Whether a run that was created after that time (Unix seconds) has made the asset of that kind."""
-        return any(
-            read_asset_name(event.asset).kind == kind
-            and event.run_id in self.last.runs
-            and self.last.runs[event.run_id].created >= after
+    def _knows_labels(self, since: float) -> bool:
+        """Whether drift was measured on labels that arrived after that time (Unix seconds)."""
+        measured = [
+            json.loads(str(event.facts.get(MEASURED) or "{}"))
             for event in self.last.events
-        )
+            if read_asset_name(event.asset).kind == "drift" and event.kind == "materialised"
+        ]
+        return any(float(one.get("labels", 0.0)) >= since for one in measured)
 
     def _last(self, kind: Kind) -> int | None:
         """Number of the newest transition of that kind."""

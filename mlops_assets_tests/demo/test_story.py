@@ -1,6 +1,7 @@
 """A transition is waited for, told once, and missed loudly; a day is lived in order."""
 
 import io
+import json
 import time
 from concurrent.futures import Future
 from datetime import UTC, date, datetime, timedelta
@@ -20,6 +21,7 @@ from demo.traffic import Answer, Sent
 from demo.virtual_time import ClockFile, midnight
 from demo.world import World
 from mlops_assets.errors import StackError
+from mlops_assets.monitoring.findings import WindowPerformance
 
 MONDAY = date(2013, 6, 24)
 ONE_DAY = timedelta(days=1)
@@ -212,16 +214,86 @@ def test_every_transition_has_words_and_long_ones_are_cut_at_a_word():
     assert shortened("word " * 60).endswith("word …") and len(shortened("word " * 60)) <= 202
 
 
-def test_only_a_run_that_began_after_the_news_has_measured_it(told):
-    def measured(run_id, created):
-        drift = Event("flights_drift", "materialised", run_id, created, None, "", "", {"windows": []})
-        runs = {run_id: Run(run_id, "SUCCESS", ("flights_drift",), "", created, None, None)}
-        return Reading(events=(drift,), runs=runs)
+def test_only_a_measurement_that_knows_the_new_labels_counts(told):
+    def measured(run_id, labels):
+        facts = {"windows": [], "measured": json.dumps({"labels": labels})}
+        drift = Event("flights_drift", "materialised", run_id, labels, None, "", "", facts)
+        return Reading(events=(drift,))
 
     story = told.story(measured("before", 1.0), measured("after", 3.0))
     story.begin()
     story.watch.ticks = lambda: {"drift_flights": Tick("drift_flights", "SKIPPED", time.time() + 120, "")}
 
-    story.measured(after=2.0)
+    story.measured(labels_since=2.0)
 
     assert story.last.events[-1].run_id == "after"
+
+
+def performance(*losses, accumulated=2.0):
+    """Weeks with these proven losses, of which the newest has evidence since the first."""
+    weeks = [
+        WindowPerformance(
+            f"2013-06-{3 + 7 * n:02d}T00:00:00+00:00", f"2013-06-{10 + 7 * n:02d}T00:00:00+00:00", "v1",
+            "champion", 6_000, 6_000, 1.0, "judged", "", loss_low=low, below_baseline=-0.1,
+            accumulated=accumulated, accumulated_since="2013-06-10T00:00:00+00:00", accumulated_loss=0.05,
+        )
+        for n, low in enumerate(losses)
+    ]  # fmt: skip
+    return event("flights_performance", 1.0, windows=[one.to_dict() for one in weeks])
+
+
+def episode(at):
+    return event("flights_drift_signal", at, version="episode-1", reason="performance fell",
+                 signals=[{"name": "performance", "action": "open"}])  # fmt: skip
+
+
+def test_an_episode_of_added_up_evidence_is_told_in_a_sentence(told):
+    story = told.story(Reading(), Reading(events=(performance(-0.02, -0.01), episode(2.0))))
+    story.added_up = True
+    story.begin()
+    story.look()
+
+    story.together = story._only_together(story._last("episode opened"))
+
+    assert (story.together.windows, story.together.needed) == (2, 2)
+    (line,) = (line for line in told.lines if "only together they prove it" in line)
+    assert "none of the 2 windows proves a loss by itself; together they hold 2.0 times the evidence" in line
+
+
+def test_a_week_that_proves_the_loss_alone_ends_the_story(told):
+    story = told.story(Reading(), Reading(events=(performance(-0.02, 0.01), episode(2.0))))
+    story.added_up = True
+    story.begin()
+    story.look()
+    with pytest.raises(Unfulfilled, match="the window until 2013-06-17 proves a loss"):
+        story.follow()
+
+
+def test_a_candidate_that_is_judged_again_is_waited_for(told):
+    again = {
+        "again": Run(
+            "again", "STARTED", ("flights_evaluation", "flights_approval"), "governor", 1.0, None, None
+        )
+    }
+    verdict = event("flights_evaluation", 2.0, model_version=2, outcome="inconclusive", reason="too few days")
+    story = told.story(Reading(), Reading(runs=again), Reading(runs=again, events=(verdict,)))
+    story.begin()
+    story.look()
+    assert story._judging() == 0
+
+    story.follow()
+
+    assert story._judging() is None
+    assert [one.change.kind for one in story.seen] == ["run launched", "verdict"]
+
+
+def test_a_run_that_brings_an_approval_back_has_no_verdict(told):
+    lost = {
+        "lost": Run(
+            "lost", "STARTED", ("flights_approval", "flights_deployment"), "reconciler", 1.0, None, None
+        )
+    }
+    story = told.story(Reading(), Reading(runs=lost))
+    story.begin()
+    story.look()
+    assert story._judging() is None

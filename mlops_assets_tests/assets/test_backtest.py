@@ -156,7 +156,8 @@ def test_a_backtest_is_an_asset_that_only_a_person_makes(shop: dg.Definitions, i
 def test_another_policy_is_tried_without_touching_the_document(
     shop: dg.Definitions, instance: Any, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    deaf = overrides('{"prediction": {"action": "warn"}, "performance": {"action": "warn"}}', "")
+    warns = {name: {"action": "warn"} for name in ("prediction", "performance", "age")}
+    deaf = overrides(json.dumps(warns), "")
     config = {"since": "2024-02-12", "regimes": ["drift"], "monitor": deaf}
     found, _ = run_backtest(shop, instance, "shop", config)
     told = capsys.readouterr().err.splitlines()

@@ -19,6 +19,8 @@ MONITOR = MonitorSummary(
     training_code="code",
 )
 
+BACK = "v2 answered before and was rolled back to v1 (rolled back by ana: late flights are missed)"
+
 
 @pytest.fixture
 def steps() -> str:
@@ -51,7 +53,9 @@ def test_a_rollback_makes_what_answers_stale_with_the_reason_of_the_act(world: D
     world.decide("rollback", to="v1", reason="late flights are missed")
     answering, staleness = served_now(world.instance, world.registry, MONITOR, now=NOW)
     assert answering is not None and staleness.by_cause["rollback"]
-    assert staleness.reason == ("v2 answered before and was rolled back to v1 (late flights are missed)")
+    assert staleness.reason == (
+        "v2 answered before and was rolled back to v1 (rolled back by ana: late flights are missed)"
+    )
     result = served_result(answering, staleness)
     assert not result["passed"] and result["metadata"]["version"] == "v1"
 
@@ -66,7 +70,10 @@ def test_an_act_on_a_later_version_does_not_change_why_an_earlier_one_was_rolled
     later["withdrawn"] = {**act["withdrawn"], "v3": "v3 answers too slowly"}
     world.report("deployment", "later", {**later, "target": "v3"})
     _, staleness = served_now(world.instance, world.registry, MONITOR, now=NOW)
-    assert staleness.reason == "v2 answered before and was rolled back to v1 (late flights are missed)"
+    assert (
+        staleness.reason
+        == "v2 answered before and was rolled back to v1 (rolled back by ana: late flights are missed)"
+    )
 
 
 def test_the_record_and_the_status_name_the_version_that_an_act_is_about(world: DeployedWorld) -> None:

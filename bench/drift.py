@@ -5,7 +5,7 @@ belong here: the formulas (``mlops_assets/monitoring``), the replay of real mont
 worlds that change while a model answers, and the rules of others on them (``bench/drift_worlds.py``).
 
 ``python -m bench.drift`` prints tables, ``--json`` the same numbers; ``--part`` takes one. Without it there
-are speed, false alarms and power, about ten minutes on two cores. ``--part worlds`` takes forty: ``--world
+are speed, false alarms and power, about ten minutes on two cores. ``--part worlds`` takes twenty: ``--world
 M2`` takes one, ``--rules`` one side's rules, and ``--kept FOLDER`` keeps alarms there and measures nothing
 twice, so that it can be done in pieces. ``--part tuning`` gives the settings of others' rules, ``--part
 flights_year`` is a real year.

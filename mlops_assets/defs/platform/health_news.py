@@ -24,7 +24,7 @@ ERROR_LENGTH = 500
 
 @dataclass(frozen=True)
 class Freshness:
-    """An asset's freshness as Dagster's daemon gate_refused it: PASS, WARN, FAIL, UNKNOWN or NOT_APPLICABLE.
+    """An asset's freshness as Dagster's daemon judged it: PASS, WARN, FAIL, UNKNOWN or NOT_APPLICABLE.
 
     ``since`` is when that state began, ``materialised_at`` the newest materialisation (None: not asked, or
     never); both Unix seconds. ``policy`` says in words what the asset promises, ``command`` what renews it.
@@ -136,7 +136,7 @@ def sensor_news(
 ) -> tuple[list[Alert], list[str]]:
     """An alert for each sensor whose newest ``ticks`` ticks all failed; the sensors that are failing.
 
-    One success ends the failing; a sensor with fewer ticks is not gate_refused.
+    One success ends the failing; a sensor with fewer ticks is not judged.
     """
     alerts, failing = [], []
     for one in sensors:
@@ -191,7 +191,7 @@ def _log_alert(deployment: str, what: str, summary: str, now: LogState) -> Alert
         subject=asset_name("prediction_log", deployment),
         summary=summary,
         command=f"GET /{deployment}/ready says the problem; see that MLOPS_PREDICTION_LOG_URI can be written "
-        "fast enough. Windows with lost rows are gate_refused on the rest",
+        "fast enough. Windows with lost rows are judged on the rest",
         evidence={"dropped": now.dropped, "problem": now.problem, "unreadable": now.unreadable},
         dedupe=what,
     )

@@ -32,6 +32,12 @@ def is_gone(owner: str) -> bool:
     return host == socket.gethostname() and (not started or _started(pid) != started)
 
 
+def pid_here(owner: str) -> int | None:
+    """The pid of the process; None when it is of another host, where the number names another process."""
+    host, pid, _ = owner.rsplit(":", 2)
+    return int(pid) if host == socket.gethostname() else None
+
+
 def end_lost(instance: dg.DagsterInstance, run: dg.DagsterRun) -> bool:
     """Fails a run whose process has ended and frees its place in the pools; False when it may be alive."""
     owner = run.tags.get(OWNER_TAG)

@@ -32,7 +32,7 @@ from dagster._serdes import ConfigurableClass, ConfigurableClassData, serialize_
 
 from mlops_assets import environment
 from mlops_assets.errors import StackError
-from mlops_assets.event_log.run_owner import OWNER_TAG, is_gone, process_name
+from mlops_assets.event_log.run_owner import OWNER_TAG, is_gone, pid_here, process_name
 
 IMPORTED = (
     "dagster._cli.api",
@@ -81,13 +81,14 @@ class WarmRunLauncher(RunLauncher, ConfigurableClass):
         self._instance.add_run_tags(run.run_id, {OWNER_TAG: process_name(pid)})
 
     def terminate(self, run_id: str) -> bool:
-        """Interrupts the run's process, which then reports what became of it; False when there is none."""
+        """Interrupts the run's process, which then reports what became of it; False for none here."""
         run = self._instance.get_run_by_id(run_id)
         owner = run.tags.get(OWNER_TAG) if run is not None and not run.is_finished else None
-        if run is None or owner is None or is_gone(owner):
+        pid = pid_here(owner) if owner is not None and not is_gone(owner) else None
+        if run is None or pid is None:
             return False
         self._instance.report_run_canceling(run)
-        os.kill(int(owner.rsplit(":", 2)[1]), signal.SIGINT)
+        os.kill(pid, signal.SIGINT)
         return True
 
     @property

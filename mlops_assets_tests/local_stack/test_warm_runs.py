@@ -1,5 +1,6 @@
 """Runs are forked from one warm process: they run, are cancelled and are missed like any other."""
 
+import subprocess
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -11,7 +12,7 @@ from dagster._core.launcher.base import WorkerStatus
 from dagster._core.storage.dagster_run import DagsterRun
 
 from mlops_assets.errors import StackError
-from mlops_assets.event_log.run_owner import OWNER_TAG, this_process
+from mlops_assets.event_log.run_owner import OWNER_TAG, process_name, this_process
 from mlops_assets.local_stack import warm_runs
 from mlops_assets.local_stack.warm_runs import WarmRunLauncher
 from mlops_assets_tests.local_stack import forked
@@ -148,3 +149,16 @@ def test_a_run_of_this_very_process_is_no_ones_to_cancel(
     instance.add_run_tags(made.run_id, {OWNER_TAG: this_process()})
     status = launcher.check_run_worker_health(run_of(instance, made.run_id)).status
     assert status == WorkerStatus.RUNNING
+
+
+def test_a_run_of_another_host_interrupts_no_process_of_this_one(
+    instance: dg.DagsterInstance, launcher: WarmRunLauncher
+) -> None:
+    with subprocess.Popen(["sleep", "60"]) as bystander:
+        owner = process_name(bystander.pid).split(":", 1)[1]
+        made = instance.create_run_for_job(forked.telling, tags={OWNER_TAG: f"elsewhere:{owner}"})
+        cancelled = launcher.terminate(made.run_id)
+        alive = bystander.poll() is None
+        bystander.kill()
+    assert alive and not cancelled
+    assert run_of(instance, made.run_id).status != dg.DagsterRunStatus.CANCELING

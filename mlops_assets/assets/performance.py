@@ -139,12 +139,11 @@ class _Measured:
         declared = self.monitored.monitor
         if self.played.variant != "champion" or not windows:
             return windows
-        test = LastingLossTest(
+        test = LastingLossTest.declared(
+            declared.policy,
             self.monitored.model.declaration.task,
             self.reference.performance if self.reference else (),
             declared.window,
-            declared.policy.false_alarms_per_year,
-            declared.policy.performance.metric,
         )
         first = datetime.fromisoformat(windows[0].end)
         past = [one for one in earlier if datetime.fromisoformat(one.end) < first]

@@ -581,12 +581,11 @@ class _RegimeRun:
         served = self.served
         if served.evidence is not None:
             return served.evidence
-        test = LastingLossTest(
+        test = LastingLossTest.declared(
+            self.monitoring.policy,
             self.history.task,
             self.trainings.reference(served.model).performance,
             self.monitoring.window,
-            self.monitoring.policy.false_alarms_per_year,
-            self.monitoring.policy.performance.metric,
         )
         windows = [served.performance[key] for key in sorted(served.performance)]
         served.evidence = with_lasting_loss(windows, test)

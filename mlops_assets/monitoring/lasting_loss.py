@@ -21,6 +21,7 @@ from mlops_assets.monitoring.accumulation import AddedUp, accumulate, limit
 from mlops_assets.monitoring.day_measures import DayMeasure, day_measures
 from mlops_assets.monitoring.findings import WindowPerformance
 from mlops_assets.monitoring.performance import PerformanceReference
+from mlops_assets.monitoring.policy import DriftPolicy
 from mlops_assets.monitoring.windows import YEAR
 from serve.schema import Task
 
@@ -51,6 +52,17 @@ class LastingLossTest:
     window: timedelta
     false_alarms_per_year: float
     metric: str | None = None
+
+    @classmethod
+    def declared(
+        cls,
+        policy: DriftPolicy,
+        task: Task,
+        references: Sequence[PerformanceReference],
+        window: timedelta,
+    ) -> "LastingLossTest":
+        """The test that a policy declares."""
+        return cls(task, references, window, policy.false_alarms_per_year, policy.performance.metric)
 
     @property
     def limit(self) -> float:

@@ -216,3 +216,13 @@ def references_of_skill() -> tuple[PerformanceReference, ...]:
     return performance_references(
         "binary", (random.random(len(scores)) < scores).astype(np.float64), scores, days
     )
+
+
+def test_the_policys_metric_takes_the_place_of_the_measures() -> None:
+    policy = DriftPolicy.model_validate({"false_alarms_per_year": 2, "performance": {"metric": "skill"}})
+    test = LastingLossTest.declared(policy, "binary", (), WEEK)
+    assert (test.metric, test.false_alarms_per_year, test.window) == ("skill", 2, WEEK)
+    falling = [judged(week, skill=(0.3 - week, 0.3), shortfall=(0.0, 0.0)) for week in range(8)]
+    measured_by = LastingLossTest.declared(DriftPolicy(), "binary", (), WEEK)
+    by_skill, by_shortfall = (with_lasting_loss(falling, one)[-1].accumulated for one in (test, measured_by))
+    assert by_skill is not None and by_shortfall is not None and by_skill > 2 * by_shortfall

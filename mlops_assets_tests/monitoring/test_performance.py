@@ -456,12 +456,15 @@ def test_classes_are_held_against_their_shares(right: float, worse: bool) -> Non
 
 
 def test_each_day_of_a_window_says_what_it_says_and_few_days_are_one() -> None:
-    week = judged(flights(np.random.default_rng(14), 1_400), references=REFERENCES)
+    frame = flights(np.random.default_rng(14), 1_400)
+    week = judged(frame, references=REFERENCES)
     assert {name: len(days) for name, days in week.days.items()} == {"shortfall": 7, "level": 7}
-    declared = judged(flights(np.random.default_rng(14), 1_400), references=REFERENCES, metric="skill")
+    declared = judged(frame, references=REFERENCES, metric="skill")
     assert list(declared.days) == ["skill"] and len(declared.days["skill"]) == 7
     assert np.mean(declared.days["skill"]) == pytest.approx(declared.metrics["skill"], abs=0.01)
     day = judged(flights(np.random.default_rng(15), 1_400, days=1), references=REFERENCES, metric="skill")
     assert day.days["skill"] == (day.metrics["skill"],)
+    around = [judged(frame, baseline=baseline).days["level"] for baseline in ((0.05,), (0.5,))]
+    assert around[0] != pytest.approx(around[1], abs=1e-3)
     known = {one.metric: len(one.days) for one in REFERENCES}
     assert known["skill"] == known["shortfall"] == known["level"] == 28

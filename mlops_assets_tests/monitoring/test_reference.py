@@ -1,12 +1,14 @@
 """The reference document: what it refuses, what it holds, and that it is the same every time."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 import pytest
 
 from mlops_assets.errors import DataError
+from mlops_assets.monitoring.day_measures import Level
 from mlops_assets.monitoring.performance import performance_references
 from mlops_assets.monitoring.reference import (
     CATEGORIES,
@@ -110,6 +112,14 @@ def test_it_survives_json_and_is_the_same_every_time() -> None:
         "binary", answers.target, answers.scores, answers.groups
     )
     assert made().performance == ()
+
+
+def test_the_level_of_its_days_is_counted_from_the_baseline() -> None:
+    answers = replace(judged(), baseline=(0.1,))
+    found = {one.metric: one.value for one in made(answers=answers).performance}
+    level = Level(0.1).value(answers.target, answers.scores)
+    assert found["level"] == pytest.approx(abs(level or 0.0))
+    assert found["level"] != pytest.approx(abs(Level(0.5).value(answers.target, answers.scores) or 0.0))
 
 
 def test_a_new_feature_leaves_the_thresholds_of_others_as_they_are() -> None:

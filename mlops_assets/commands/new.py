@@ -180,21 +180,21 @@ def require_free(name: str, defs: Path) -> None:
 
 def lines(made: Made, url: str) -> list[str]:
     """What a person reads: what was guessed and how to say otherwise, the files, the next steps."""
-    lines = ["What was taken to be so, why, and where to say otherwise:"]
+    text = ["What was taken to be so, why, and where to say otherwise:"]
     for guess in made.guesses:
-        lines += [f"  - {guess.what}", f"      because {guess.why}; otherwise: {guess.otherwise}"]
-    lines += ["", "Written:", *(f"  {_shown(file)}" for file in made.files)]
+        text += [f"  - {guess.what}", f"      because {guess.why}; otherwise: {guess.otherwise}"]
+    text += ["", "Written:", *(f"  {_shown(file)}" for file in made.files)]
     request = json.dumps(made.request, ensure_ascii=False, default=str)
     quoted = request.replace("'", "'\\''")
     name = made.folder.name
-    lines += [
+    text += [
         "",
         "Next: read defs.yaml, then",
         "  make check                 # every document loads",
         "  make up                    # builds and deploys what is missing, also on a platform that is up",
         f"  curl -s {url}/{name}/predict -H 'content-type: application/json' -d '{quoted}'",
     ]
-    return lines
+    return text
 
 
 def require_label(columns: Sequence[str], likely: str) -> str:

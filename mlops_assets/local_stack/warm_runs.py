@@ -9,7 +9,7 @@ once and then does nothing but fork. Use cases are never imported in it: every r
 functions as they are now, and a change of the platform's own code starts the process anew.
 
 The process lives as long as whoever launches, the daemon. Runs live on without either; whether one is alive,
-and how to cancel it, is told by the process in its tags.
+and how to cancel it, follows from the process that its tags name.
 """
 
 import json
@@ -173,7 +173,7 @@ def main(imported: Sequence[str]) -> int:
     import importlib
 
     # Standard output is the launcher's: what libraries print goes elsewhere.
-    with os.fdopen(os.dup(1), "w", buffering=1) as told:
+    with os.fdopen(os.dup(1), "w", buffering=1) as answers:
         os.dup2(2, 1)
         for name in imported:
             importlib.import_module(name)
@@ -187,12 +187,12 @@ def main(imported: Sequence[str]) -> int:
         while line := sys.stdin.readline():
             pid = os.fork()
             if pid == 0:
-                _execute(json.loads(line), told.fileno())
-            told.write(f"{pid}\n")
+                _execute(json.loads(line), answers.fileno())
+            answers.write(f"{pid}\n")
     return 0
 
 
-def _execute(given: str, told: int) -> None:
+def _execute(given: str, answers: int) -> None:
     """Executes a run as Dagster's own program would, and ends this process."""
     from dagster._cli.api import api_cli
 
@@ -201,11 +201,11 @@ def _execute(given: str, told: int) -> None:
         os.setsid()
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         # A pipe to the launcher that a run keeps open would look like a process that forks.
-        os.close(told)
+        os.close(answers)
         os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
         api_cli.main(["execute_run", given], standalone_mode=False)
         code = 0
-    # Whatever it was, the traceback is told and the exit code says so.
+    # Whatever it was, the traceback is printed and the exit code says so.
     except BaseException:  # noqa: BLE001
         traceback.print_exc()
     finally:

@@ -30,6 +30,7 @@ from mlops_assets.evaluation.metrics.log_loss import log_losses
 from mlops_assets.evaluation.metrics.roc_auc import roc_auc
 from mlops_assets.features.declared import declare
 from mlops_assets.features.view import compute
+from mlops_assets.resources.lake import Lake
 from mlops_assets.training.dictionary import with_dictionaries
 from mlops_assets.training.trainers import FitInputs, trainer
 from serve.schema import FeatureSpec
@@ -56,12 +57,10 @@ def declarations(kind: str) -> "list[dict[str, Any]]":
 def dataset(declared: DatasetDeclaration) -> "pd.DataFrame":
     """The rows that the dataset asset would keep: transformed, typed, without the quarantine."""
     source = Source(
-        declared.source.path,
-        declared.source.reader(),
-        DECLARATIONS.parent,
+        declared.source.reader(DECLARATIONS.parent),
         _TRANSFORMS[declared.transform] if declared.transform else None,
     )
-    loaded = load(source, declared.columns, partition_column=None, partitions=None, s3_options=dict)
+    loaded = load(source, declared.columns, partition_column=None, partitions=None, lake=Lake(uri="unused"))
     # The suites judge single days; here only the rules on rows matter.
     rules = Rules(
         primary_key=declared.primary_key,

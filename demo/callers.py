@@ -23,6 +23,7 @@ from mlops_assets.documents.model import ModelDeclaration
 from mlops_assets.errors import StackError
 from mlops_assets.features.declared import declare
 from mlops_assets.features.view import compute
+from mlops_assets.resources.lake import Lake
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -110,13 +111,13 @@ class Flights:
         declared = self._datasets[name]
         column = self._partition_column(name)
         transform = _function(declared.transform) if declared.transform else None
-        source = Source(declared.source.path, declared.source.reader(), self._file.parent, transform)
+        source = Source(declared.source.reader(self._file.parent), transform)
         loaded = load(
             source,
             declared.columns,
             partition_column=column,
             partitions=days if column else None,
-            s3_options=dict,
+            lake=Lake(uri="unused"),
         )
         return loaded.frame
 

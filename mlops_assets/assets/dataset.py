@@ -124,7 +124,7 @@ def _loaded(lake: Lake, declared: DatasetDeclaration, source: Source, asked: Seq
         declared.columns,
         partition_column=partitions.column if partitions else None,
         partitions=asked,
-        s3_options=lake.s3_options,
+        lake=lake,
         is_key=partitions.is_key if partitions else lambda _: True,
     )
 

@@ -49,7 +49,7 @@ class DatasetComponent(DeclaredComponent[DatasetDeclaration]):
         declared = self.declaration
         self._check_expectations()
         transform = self.function(declared.transform, "transform") if declared.transform else None
-        source = Source(declared.source.path, declared.source.reader(), folder, transform)
+        source = Source(declared.source.reader(folder), transform, declared.source.probed)
         return dg.Definitions(
             assets=[
                 dataset_asset(folder.name, declared, source),

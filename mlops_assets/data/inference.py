@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from mlops_assets.data.conversion import ColumnType, convert, family_of
 from mlops_assets.data.guess import Guess
-from mlops_assets.data.sources import SOURCES
+from mlops_assets.data.sources import SOURCES, FileSource
 from mlops_assets.data.sources.csv_format import CsvSource
 from mlops_assets.errors import DataError, UnknownName
 from serve.schema import FeatureType, Task
@@ -137,7 +137,7 @@ def infer_rows(content: bytes, *, source: str, name: str, reserved: Collection[s
     """
     if not content.strip():
         raise DataError(f"{name} is empty: the first line has to name the columns, the others are the rows.")
-    options, guesses = SOURCES[source].guessed(content, name)
+    options, guesses = _file_source(source).guessed(content, name)
     table = _read(content, source, name, options, {})
     if table.num_rows == 0:
         raise DataError(f"{name} has {table.num_columns} columns and no row: there is nothing to learn from.")
@@ -160,8 +160,16 @@ def infer_rows(content: bytes, *, source: str, name: str, reserved: Collection[s
 def _read(
     content: bytes, source: str, name: str, options: Mapping[str, Any], columns: Mapping[str, ColumnType]
 ) -> "pa.Table":
-    declared = SOURCES[source](format=source, path=name, **options)
-    return declared.reader().read(content, name=name, columns=columns, infer=not columns)
+    declared = _file_source(source)(format=source, path=name, **options)
+    return declared.file_format().read(content, name=name, columns=columns, infer=not columns)
+
+
+def _file_source(name: str) -> type[FileSource]:
+    found = SOURCES[name]
+    if not issubclass(found, FileSource):
+        files = [one.name for one in SOURCES.members() if issubclass(one, FileSource)]
+        raise UnknownName("format of files", name, files)
+    return found
 
 
 def _renamed(names: Sequence[str], reserved: Collection[str]) -> dict[str, str]:

@@ -1,18 +1,17 @@
 """From a declared source to one conformed frame, with what is wrong in each partition.
 
-Belongs here: reading one file or one per partition, applying the declared transform, and attributing
-faults to partitions. Does not belong here: formats (``data/sources``), judging rows (``data/validation.py``).
+Belongs here: reading all partitions at once or one by one, applying the declared transform, and attributing
+faults to partitions. Does not belong here: reading itself (``data/sources``), judging rows
+(``data/validation.py``).
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from mlops_assets.data.content import content_version, content_versions
-from mlops_assets.data.locations import PARTITION, S3, locate, read_bytes
 from mlops_assets.data.schema import ColumnType, Conformed, Misfit, conform, frame_of
-from mlops_assets.data.sources import SourceFormat
+from mlops_assets.data.sources import Asked, LakeAccess, SourceReader
 from mlops_assets.data.validation import Finding, schema_findings
 from mlops_assets.errors import DataError, SourceUnavailable
 
@@ -25,25 +24,30 @@ Transform = Callable[["pd.DataFrame"], "pd.DataFrame"]
 
 @dataclass(frozen=True)
 class Source:
-    """Where rows come from and how they are read. ``folder`` is where relative paths start."""
+    """Where rows come from, and what is made of them before they are the declared columns."""
 
-    path: str
-    format: SourceFormat
-    folder: Path
+    reader: SourceReader
     transform: Transform | None = None
+    probed: bool = False
+    """Whether the states of partitions are kept, for a sensor that looks for changed ones."""
 
     @property
-    def per_partition(self) -> bool:
-        """Whether there is one file per partition."""
-        return PARTITION in self.path
+    def where(self) -> str:
+        """What errors call it."""
+        return self.reader.where
 
 
 @dataclass(frozen=True)
 class Loaded:
-    """Rows of the asked-for partitions with exactly the declared columns, and what was wrong where."""
+    """Rows of the asked-for partitions with exactly the declared columns, and what was wrong where.
+
+    ``states``: as ``SourceReader.states`` told them before the rows were read, so that whatever changed
+    meanwhile is read again; of a source that is not probed there are none.
+    """
 
     frame: "pd.DataFrame"
     findings: Sequence[Finding]
+    states: Mapping[str, str] = field(default_factory=dict)
 
 
 def load(
@@ -52,27 +56,36 @@ def load(
     *,
     partition_column: str | None,
     partitions: Sequence[str] | None,
-    s3_options: Callable[[], Mapping[str, str]],
+    lake: LakeAccess,
     is_key: Callable[[str], bool] = lambda text: True,
 ) -> Loaded:
     """Reads what the partitions need; None reads unpartitioned data.
 
-    With one file per partition, whatever goes wrong with a file (it cannot be read, does not go through the
-    transform, has the wrong columns) is a finding of its own partition. With one file for all, a transform
-    that fails on the rows of some partitions only is a finding of theirs: the others are transformed
-    without them. ``is_key`` tells whether a text is the key of any partition at all.
+    Of a reader that reads partitions apart, whatever goes wrong with one (it cannot be read, does not go
+    through the transform, has the wrong columns) is a finding of that partition. Where all are read at once,
+    a transform that fails on the rows of some partitions only is a finding of theirs: the others are
+    transformed without them. ``is_key`` tells whether a text is the key of any partition at all.
 
-    Raises DataError for what cannot be attributed: the one file of all, a transform that fails on every
-    partition, rows without a partition or of one that cannot exist; SourceUnavailable when no file can be
-    read.
+    Raises DataError for what cannot be attributed: rows read at once that cannot be read, a transform that
+    fails on every partition, rows without a partition or of one that cannot exist; SourceUnavailable when the
+    source does not answer.
     """
     if partitions is not None and partition_column is None:
         raise ValueError("partitions need a partition_column")
-    if source.per_partition:
-        if partitions is None or partition_column is None:
-            raise ValueError(f"{source.path} names one file per partition, and there are none")
-        return _load_each(source, columns, partition_column, partitions, s3_options)
-    table = _read(source, columns, None, s3_options)
+    asked = Asked(columns, source.transform is not None, partition_column, partitions)
+    states = source.reader.states(asked, lake) if source.probed else {}
+    if not source.reader.apart:
+        loaded = _load_at_once(source, asked, lake, is_key)
+    elif partitions is None or partition_column is None:
+        raise ValueError(f"{source.where} is read partition by partition, and there are none")
+    else:
+        loaded = _load_each(source, asked, partition_column, partitions, lake)
+    return replace(loaded, states=states)
+
+
+def _load_at_once(source: Source, asked: Asked, lake: LakeAccess, is_key: Callable[[str], bool]) -> Loaded:
+    columns, partition_column, partitions = asked.columns, asked.partition_column, asked.partitions
+    table = _read(source, asked, lake)
     findings: list[Finding] = []
     rows: pa.Table | pd.DataFrame = table
     if source.transform is not None:
@@ -110,39 +123,35 @@ def _require_keys(
     column = of_row.name
     if misfit is not None:
         raise DataError(
-            f"{int(misfit.rows.sum())} of {len(of_row)} rows of {source.path} have a {column} that is no "
+            f"{int(misfit.rows.sum())} of {len(of_row)} rows of {source.where} have a {column} that is no "
             f"text, for example {misfit.example}: {misfit.reason}. No partition can be said to be complete."
         )
     if of_row.isna().any():
         raise DataError(
-            f"{int(of_row.isna().sum())} of {len(of_row)} rows of {source.path} have no {column}, "
+            f"{int(of_row.isna().sum())} of {len(of_row)} rows of {source.where} have no {column}, "
             "so no partition can be said to be complete."
         )
     strangers = [text for text in of_row.unique() if not is_key(text)]
     if strangers:
         rows = int(of_row.isin(strangers).sum())
         raise DataError(
-            f"{rows} of {len(of_row)} rows of {source.path} have a {column} that is the key of no partition, "
-            f"for example {strangers[0]!r}; a key is a day like 2024-01-31. No partition can be said to be "
-            "complete."
+            f"{rows} of {len(of_row)} rows of {source.where} have a {column} that is the key of no "
+            f"partition, for example {strangers[0]!r}; a key is a day like 2024-01-31. No partition can be "
+            "said to be complete."
         )
 
 
 def _load_each(
-    source: Source,
-    columns: Mapping[str, ColumnType],
-    partition_column: str,
-    partitions: Sequence[str],
-    s3_options: Callable[[], Mapping[str, str]],
+    source: Source, asked: Asked, partition_column: str, partitions: Sequence[str], lake: LakeAccess
 ) -> Loaded:
     import pandas as pd
 
+    columns = asked.columns
     frames: list[pd.DataFrame] = []
     findings: list[Finding] = []
-    options = s3_options() if source.path.startswith(S3) else {}
     for key in partitions:
         try:
-            table = _read(source, columns, key, lambda: options)
+            table = _read(source, replace(asked, partitions=[key]), lake)
             rows: Any = table
             if source.transform is not None:
                 rows = _transformed(source, _raw_frame(source, table))
@@ -187,20 +196,13 @@ def _of_partition(
     return conformed.frame, faults
 
 
-def _read(
-    source: Source,
-    columns: Mapping[str, ColumnType],
-    partition: str | None,
-    s3_options: Callable[[], Mapping[str, str]],
-) -> "pa.Table":
-    location = locate(source.path, folder=source.folder, partition=partition)
-    content = read_bytes(location, s3_options() if location.startswith(S3) else {})
+def _read(source: Source, asked: Asked, lake: LakeAccess) -> "pa.Table":
     try:
-        return source.format.read(content, name=location, columns=columns, infer=source.transform is not None)
+        return source.reader.read(asked, lake)
     except DataError:
         raise
-    except Exception as error:  # whatever a reader raises is about this file, and says so
-        raise DataError(f"Source file {location} cannot be read: {type(error).__name__}: {error}") from error
+    except Exception as error:  # whatever a reader raises is about this source, and says so
+        raise DataError(f"{source.where} cannot be read: {type(error).__name__}: {error}") from error
 
 
 def _raw_frame(source: Source, table: "pa.Table") -> "pd.DataFrame":
@@ -208,7 +210,7 @@ def _raw_frame(source: Source, table: "pa.Table") -> "pd.DataFrame":
         return frame_of(table)
     except (ValueError, TypeError, NotImplementedError) as error:
         raise DataError(
-            f"The raw rows of {source.path} cannot be given to a transform: {type(error).__name__}: {error}"
+            f"The raw rows of {source.where} cannot be given to a transform: {type(error).__name__}: {error}"
         ) from error
 
 
@@ -278,7 +280,7 @@ def _transformed(source: Source, raw: "pd.DataFrame") -> "pd.DataFrame":
     except Exception as error:  # the declaration's own code: whatever it raises is about this data
         shown = ", ".join(map(str, raw.columns))
         raise DataError(
-            f"{name} failed on the raw rows of {source.path} with {type(error).__name__}: {error}. "
+            f"{name} failed on the raw rows of {source.where} with {type(error).__name__}: {error}. "
             f"Columns read: {shown}."
         ) from error
     if not isinstance(made, pd.DataFrame):

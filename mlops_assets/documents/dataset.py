@@ -11,7 +11,6 @@ from pydantic import Field, InstanceOf, SerializeAsAny, model_validator
 
 from mlops_assets.asset_names import AssetName
 from mlops_assets.data.expectation_arguments import typed
-from mlops_assets.data.locations import PARTITION
 from mlops_assets.data.schema import ColumnType
 from mlops_assets.data.sources import SOURCES, SourceDeclaration
 from mlops_assets.data.validation import REASONS, Rules
@@ -69,12 +68,11 @@ class DatasetDeclaration(Declaration):
                 f"unknown columns in primary_key: {', '.join(unknown)}; declared: {', '.join(self.columns)}"
             )
         require_distinct_names(self.columns, reserved={REASONS: "the quarantine's own column"})
-        partitioned = self.partitions is not None
         if self.partitions is not None and self.columns.get(self.partitions.column) != "string":
             raise ValueError(f"the partition column {self.partitions.column!r} must be declared as a string")
-        if PARTITION in self.source.path and not partitioned:
-            raise ValueError(f"{PARTITION} in the path needs partitions")
-        problem = self.source.problem(self.columns, transformed=self.transform is not None)
+        problem = self.source.problem(
+            self.columns, transformed=self.transform is not None, partitioned=self.partitions is not None
+        )
         if problem:
             raise ValueError(problem)
         return self

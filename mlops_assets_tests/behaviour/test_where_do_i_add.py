@@ -77,14 +77,14 @@ class MedianTrainer(Trainer):
 """
 SOURCE = """
 from pyarrow import BufferReader, json
-from mlops_assets.data.sources import SourceDeclaration, SourceFormat
+from mlops_assets.data.sources import FileSource, SourceFormat
 
-class JsonLinesSource(SourceDeclaration):
+class JsonLinesSource(FileSource):
     name = "jsonl"
     suffixes = (".jsonl",)
     skipped_lines: int = 0
 
-    def reader(self):
+    def file_format(self):
         return JsonLines(self.skipped_lines)
 
 class JsonLines(SourceFormat):

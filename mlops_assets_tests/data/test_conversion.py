@@ -16,6 +16,7 @@ from mlops_assets.data.content import content_version
 from mlops_assets.data.conversion import ColumnType
 from mlops_assets.data.loading import Source, load
 from mlops_assets.data.schema import column_schema, conform, frame_of, typed_table
+from mlops_assets.data.sources import FileReader
 from mlops_assets.data.sources.csv_format import CsvFormat
 from mlops_assets.data.sources.parquet_format import ParquetFormat
 from mlops_assets.errors import DataError
@@ -228,14 +229,14 @@ def through(folder: Path, source: str, held: pa.DataType, values: list[object], 
             for row, value in enumerate(values)
         ]
         (folder / "x.csv").write_text("\n".join(lines) + "\n", encoding="utf-8")
-        declared = Source("x.csv", CsvFormat(), folder)
+        declared = Source(FileReader("x.csv", CsvFormat(), folder))
     else:
         array = pa.array(values, held) if not isinstance(held, type(None)) else pa.nulls(len(values))
         parquet.write_table(
             pa.table({"x": array}), folder / "x.parquet", version="2.6", coerce_timestamps=None
         )
-        declared = Source("x.parquet", ParquetFormat(), folder)
-    return load(declared, {"x": kind}, partition_column=None, partitions=None, s3_options=dict)
+        declared = Source(FileReader("x.parquet", ParquetFormat(), folder))
+    return load(declared, {"x": kind}, partition_column=None, partitions=None, lake=Lake(uri="unused"))
 
 
 def documented() -> dict[tuple[str, str], str]:

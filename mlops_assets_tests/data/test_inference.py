@@ -188,7 +188,7 @@ def test_what_is_inferred_always_loads(lines: list[tuple[str, str, str]]) -> Non
     except DataError:
         return
     declared = {one.name: one.type for one in found.columns}
-    reader = SOURCES["csv"](format="csv", path="tea.csv", **found.options).reader()
+    reader = SOURCES["csv"](format="csv", path="tea.csv", **found.options).file_format()
     for infer in (False, True):
         raw = reader.read(content, name="tea.csv", columns=declared, infer=infer)
         conformed = conform(raw, declared)

@@ -4,19 +4,21 @@ import pandas as pd
 import pytest
 
 from mlops_assets.data.loading import Source, load
+from mlops_assets.data.sources import FileReader
 from mlops_assets.data.sources.csv_format import CsvFormat
 from mlops_assets.errors import DataError
+from mlops_assets.resources.lake import Lake
 
 COLUMNS = {"day": "string", "id": "integer"}
 
 
 def from_file(folder, text, partitions=("2024-01-01", "2024-01-02"), transform=None, columns=COLUMNS):
     (folder / "all.csv").write_text(text, encoding="utf-8")
-    return run(Source("all.csv", CsvFormat(), folder, transform), partitions, columns)
+    return run(Source(FileReader("all.csv", CsvFormat(), folder), transform), partitions, columns)
 
 
 def run(source, partitions, columns=COLUMNS):
-    return load(source, columns, partition_column="day", partitions=partitions, s3_options=dict)
+    return load(source, columns, partition_column="day", partitions=partitions, lake=Lake(uri="unused"))
 
 
 def test_one_file_for_all_gives_the_asked_for_days(tmp_path):
@@ -63,7 +65,7 @@ def test_a_failing_transform_stops_everything_and_is_named(tmp_path):
 def test_a_file_per_day_names_its_day_and_must_hold_no_other(tmp_path):
     (tmp_path / "2024-01-01.csv").write_text("id\n1\n")
     (tmp_path / "2024-01-02.csv").write_text("day,id\n2024-01-02,1\n2024-01-09,2\n")
-    loaded = run(Source("{partition}.csv", CsvFormat(), tmp_path), ["2024-01-01", "2024-01-02"])
+    loaded = run(Source(FileReader("{partition}.csv", CsvFormat(), tmp_path)), ["2024-01-01", "2024-01-02"])
     assert loaded.frame.to_dict("list") == {"day": ["2024-01-01"], "id": [1]}
     (finding,) = loaded.findings
     assert finding.partition == "2024-01-02"
@@ -78,7 +80,8 @@ def test_a_fault_in_one_file_leaves_the_other_days(tmp_path):
         return raw.assign(id=raw["id"] * 2)
 
     loaded = run(
-        Source("{partition}.csv", CsvFormat(), tmp_path, check), ["2024-01-01", "2024-01-02", "2024-01-03"]
+        Source(FileReader("{partition}.csv", CsvFormat(), tmp_path), check),
+        ["2024-01-01", "2024-01-02", "2024-01-03"],
     )
     assert loaded.frame.to_dict("list") == {"day": ["2024-01-02"], "id": [6]}
     assert [found.partition for found in loaded.findings] == ["2024-01-01", "2024-01-03"]
@@ -87,7 +90,7 @@ def test_a_fault_in_one_file_leaves_the_other_days(tmp_path):
 
 
 def test_no_readable_file_at_all_still_has_the_columns(tmp_path):
-    loaded = run(Source("{partition}.csv", CsvFormat(), tmp_path), ["2024-01-01"])
+    loaded = run(Source(FileReader("{partition}.csv", CsvFormat(), tmp_path)), ["2024-01-01"])
     assert list(loaded.frame.columns) == ["day", "id"]
     assert len(loaded.findings) == 1
 

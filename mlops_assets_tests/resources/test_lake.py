@@ -14,6 +14,7 @@ import pytest
 from mlops_assets.data.content import content_version
 from mlops_assets.data.loading import Source, load
 from mlops_assets.data.schema import column_schema, type_name, typed_table
+from mlops_assets.data.sources import FileReader
 from mlops_assets.data.sources.csv_format import CsvFormat
 from mlops_assets.errors import DataError
 from mlops_assets.resources.lake import Lake, S3Config
@@ -337,13 +338,13 @@ def test_no_credentials_anywhere_is_an_error_that_says_where_they_go(monkeypatch
 def test_a_source_file_in_s3_is_read_with_the_lakes_credentials(s3_server, s3_config, tmp_path):
     s3_server.client().put_object(Bucket=s3_server.bucket, Key="raw/a.csv", Body=b"id\n1\n2\n")
     lake = Lake(uri=str(tmp_path), s3=s3_config)
-    source = Source(f"s3://{s3_server.bucket}/raw/{{partition}}.csv", CsvFormat(), tmp_path)
+    source = Source(FileReader(f"s3://{s3_server.bucket}/raw/{{partition}}.csv", CsvFormat(), tmp_path))
     loaded = load(
         source,
         {"id": "integer", "day": "string"},
         partition_column="day",
         partitions=["a", "b"],
-        s3_options=lake.s3_options,
+        lake=lake,
     )
     assert loaded.frame.to_dict("list") == {"id": [1, 2], "day": ["a", "a"]}
     (finding,) = loaded.findings

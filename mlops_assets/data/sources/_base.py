@@ -1,20 +1,76 @@
-"""What every source format does: what is declared gives a reader; bytes in, a table out, or a DataError.
+"""What every source does: what is declared gives a reader, and the reader gives rows or a DataError.
 
-Belongs here: the two interfaces. Does not belong here: finding files (``data/locations.py``) and declared
-types (``data/schema.py``).
+Belongs here: the interfaces of sources, and that of file formats. Does not belong here: attributing faults to
+partitions (``data/loading.py``), declared types (``data/schema.py``).
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, ClassVar
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar, Protocol
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from mlops_assets.data.conversion import ColumnType
-from mlops_assets.data.guess import Guess
 
 if TYPE_CHECKING:
     import pyarrow as pa
+
+
+class LakeAccess(Protocol):
+    """What a reader may use of the lake."""
+
+    def s3_options(self) -> Mapping[str, str]:
+        """How the lake's object store is reached, as deltalake's storage options."""
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What a reader is asked for.
+
+    ``columns`` are the declared ones. With ``infer`` all columns of the source are wanted: a transform
+    follows. ``partitions`` are the keys of the wanted partitions, which ``partition_column`` holds; both are
+    None for a dataset without partitions.
+    """
+
+    columns: Mapping[str, ColumnType]
+    infer: bool = False
+    partition_column: str | None = None
+    partitions: Sequence[str] | None = None
+
+
+class SourceReader(ABC):
+    """Reads rows of a declared source. Half of the rows are never taken for all of them: that is an error."""
+
+    @property
+    @abstractmethod
+    def where(self) -> str:
+        """What errors call the source: never a secret."""
+
+    @property
+    def apart(self) -> bool:
+        """Whether partitions are read one by one, so that a fault is of the partition that was read."""
+        return False
+
+    @abstractmethod
+    def read(self, asked: Asked, lake: LakeAccess) -> "pa.Table":
+        """At least all rows of the partitions asked for, every value as the source holds it.
+
+        A reader that is ``apart`` is asked for one partition at a time. Rows of other partitions may come
+        too, where leaving them out is no cheaper.
+
+        Raises DataError for what is wrong with the rows that were asked for; SourceUnavailable when the
+        source does not answer or lets nobody in, whatever is asked for.
+        """
+
+    def states(self, asked: Asked, lake: LakeAccess) -> Mapping[str, str]:
+        """{partition: text that changes whenever its rows may have changed}, of those that have rows.
+
+        Of all partitions where ``asked`` names none. Cheap beside reading. Only asked of a source that is
+        ``probed``.
+        """
+        raise NotImplementedError(f"{self.where} is not probed")
 
 
 class SourceDeclaration(BaseModel, ABC):
@@ -30,26 +86,23 @@ class SourceDeclaration(BaseModel, ABC):
     suffixes: ClassVar[tuple[str, ...]] = ()
     """How names of such files end, in lower case, unpacked."""
 
-    format: str = Field(description="The format of the files.")
-    path: str = Field(
-        description="package://DISTRIBUTION/file, a path relative to this file, an absolute path or s3://; "
-        "{partition} in it means one file per partition."
-    )
+    format: str = Field(description="The format of the source.")
 
     @abstractmethod
-    def reader(self) -> "SourceFormat":
-        """Reads files as declared."""
+    def reader(self, folder: Path) -> SourceReader:
+        """Reads as declared; relative paths start at ``folder``."""
 
-    @classmethod
-    def guessed(cls, content: bytes, name: str) -> tuple[dict[str, Any], list[Guess]]:
-        """The fields that reading this file takes beside ``path``, and why: none unless overridden.
+    @property
+    def probed(self) -> bool:
+        """Whether a sensor looks for partitions whose rows changed, and asks for those again."""
+        return False
 
-        DataError for a file that no fields make readable.
+    def problem(
+        self, columns: Mapping[str, ColumnType], *, transformed: bool, partitioned: bool
+    ) -> str | None:
+        """Why the fields do not go with the dataset's columns, with having a transform or with having
+        partitions; None: they do.
         """
-        return {}, []
-
-    def problem(self, columns: Mapping[str, ColumnType], *, transformed: bool) -> str | None:
-        """Why the fields do not go with the dataset's columns, or with having a transform; None: they do."""
         return None
 
 

@@ -22,8 +22,9 @@ from mlops_assets.data.conversion import (
     text_microseconds,
 )
 from mlops_assets.data.guess import Guess
-from mlops_assets.data.sources._base import SourceDeclaration, SourceFormat, require_distinct
+from mlops_assets.data.sources._base import SourceFormat, require_distinct
 from mlops_assets.data.sources._csv_guesses import guessed_options
+from mlops_assets.data.sources._files import FileSource
 from mlops_assets.errors import DataError
 
 if TYPE_CHECKING:
@@ -81,7 +82,7 @@ Delimiter = Annotated[str, BeforeValidator(_delimiter)]
 """What stands between the fields of a CSV file."""
 
 
-class CsvSource(SourceDeclaration):
+class CsvSource(FileSource):
     """CSV with a header line; ``.zip`` and ``.gz`` are decompressed."""
 
     name: ClassVar[str] = "csv"
@@ -106,7 +107,7 @@ class CsvSource(SourceDeclaration):
         default="required", description="A file whose last line has no end was cut off, unless optional."
     )
 
-    def reader(self) -> "CsvFormat":
+    def file_format(self) -> "CsvFormat":
         return CsvFormat(
             delimiter=self.delimiter,
             missing=Missing(self.null_values, self.text_null_values, self.column_null_values),
@@ -119,13 +120,16 @@ class CsvSource(SourceDeclaration):
     def guessed(cls, content: bytes, name: str) -> tuple[dict[str, Any], list[Guess]]:
         def read(options: Mapping[str, Any]) -> "pa.Table":
             declared = cls(format=cls.name, path=name, **options)
-            return declared.reader().read(content, name=name, columns={}, infer=True)
+            return declared.file_format().read(content, name=name, columns={}, infer=True)
 
         return guessed_options(decompressed(content, name), name, read, NULL_VALUES)
 
-    def problem(self, columns: Mapping[str, ColumnType], *, transformed: bool) -> str | None:
-        if transformed:
-            return None
+    def problem(
+        self, columns: Mapping[str, ColumnType], *, transformed: bool, partitioned: bool
+    ) -> str | None:
+        of_path = super().problem(columns, transformed=transformed, partitioned=partitioned)
+        if transformed or of_path:
+            return of_path
         if self.text_columns:
             return "text_columns go with a transform; without one, declare the columns as string"
         unknown = sorted(set(self.column_null_values) - set(columns))

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 
 from mlops_assets.data.conversion import ColumnType
-from mlops_assets.data.sources._base import SourceDeclaration, SourceFormat, require_distinct
+from mlops_assets.data.sources._base import SourceFormat, require_distinct
+from mlops_assets.data.sources._files import FileSource
 from mlops_assets.errors import DataError
 
 if TYPE_CHECKING:
@@ -14,13 +15,13 @@ if TYPE_CHECKING:
     from pyarrow import parquet
 
 
-class ParquetSource(SourceDeclaration):
+class ParquetSource(FileSource):
     """Parquet files."""
 
     name: ClassVar[str] = "parquet"
     suffixes: ClassVar[tuple[str, ...]] = (".parquet", ".pq")
 
-    def reader(self) -> "ParquetFormat":
+    def file_format(self) -> "ParquetFormat":
         return ParquetFormat()
 
 

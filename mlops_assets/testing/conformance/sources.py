@@ -18,7 +18,7 @@ from pydantic import ValidationError
 from mlops_assets.data.conversion import ColumnType
 from mlops_assets.data.inference import format_of, infer_rows
 from mlops_assets.data.schema import conform
-from mlops_assets.data.sources import SOURCES, SourceDeclaration
+from mlops_assets.data.sources import SOURCES, FileSource
 from mlops_assets.errors import DataError
 
 WHEN = dt.datetime(2024, 2, 29, 23, 59, 59, 123456, tzinfo=dt.UTC)
@@ -43,14 +43,14 @@ def table(*kinds: ColumnType) -> pa.Table:
 class SourceConformance:
     """One format, as it is when nothing but the path is declared."""
 
-    source: ClassVar[SourceDeclaration]
+    source: ClassVar[FileSource]
 
     @abstractmethod
     def written(self, rows: pa.Table) -> bytes:
         """One file with these rows, as programs write it."""
 
     def read(self, content: bytes, columns: dict[str, ColumnType], *, infer: bool = False) -> pa.Table:
-        return self.source.reader().read(content, name="/raw/file", columns=columns, infer=infer)
+        return self.source.file_format().read(content, name="/raw/file", columns=columns, infer=infer)
 
     def test_yaml_finds_it_by_its_name(self) -> None:
         assert SOURCES[self.source.format] is type(self.source)

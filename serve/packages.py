@@ -22,6 +22,8 @@ def manifest_bytes(manifest: ModelManifest) -> bytes:
         del document["entity"]
     if manifest.training_window is None:
         del document["training_window"]
+    if manifest.online is None:
+        del document["online"]
     return json.dumps(document, sort_keys=True, indent=1).encode()
 
 

@@ -5,6 +5,8 @@ Belongs here: pydantic documents that cross a process boundary. Does not belong 
 this module, ``serve.scoring``, ``serve.clock`` and ``serve.families``, and nothing else of ``serve``.
 """
 
+import hashlib
+import json
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
@@ -91,6 +93,83 @@ class TrainingWindow(Document):
     last_day: str
 
 
+ColumnKind = Literal["string", "integer", "number", "boolean", "timestamp", "date"]
+OnlineAggregate = Literal["mean", "sum", "count", "share", "max", "last"]
+
+
+class OnlineJoin(Document):
+    """A join of a view, as a replica carries it out; lengths are microseconds.
+
+    ``timestamp`` None: by key alone, one row per key.
+    """
+
+    dataset: str
+    keys: tuple[str, ...]
+    columns: dict[str, ColumnKind]
+    prefix: str = ""
+    timestamp: str | None = None
+    tolerance_us: int | None = None
+
+
+class OnlineRolling(Document):
+    """A rolling aggregate of a view, as a replica computes it; lengths are microseconds."""
+
+    name: str
+    keys: tuple[str, ...]
+    known_at: str
+    window_us: int
+    aggregate: OnlineAggregate
+    value: str | None = None
+    above: float | None = None
+    longest_delay_us: int | None = Field(
+        default=None, description="A row known later than this after its own event never counts."
+    )
+
+
+class OnlineTransform(Document):
+    """The view's function on one row of plain values: its module, which needs the standard library only."""
+
+    source: str
+    function: str
+
+
+class OnlineExample(Document):
+    """What a transform was given of one real row, and the features that the offline view has for it.
+
+    Timestamps and dates are ISO texts, as in a request.
+    """
+
+    row: dict[str, FeatureValue]
+    features: dict[str, FeatureValue]
+
+
+class OnlineView(Document):
+    """A feature view whose rows a replica computes itself: the caller sends keys and ``request`` columns."""
+
+    name: str
+    store: str = Field(description="One of ``serve.online.stores.STORES``.")
+    base: str = Field(description="Dataset of the events; the others are joined to it.")
+    event_timestamp: str | None
+    columns: dict[str, ColumnKind] = Field(description="Types of the join keys and the request's columns.")
+    entity: tuple[str, ...]
+    request: tuple[str, ...]
+    joins: tuple[OnlineJoin, ...] = ()
+    rolling: tuple[OnlineRolling, ...] = ()
+    transform: OnlineTransform | None = None
+    stale_after_s: float = Field(gt=0, description="Age of the store from which it counts as stale.")
+    when_stale: Literal["answer", "refuse"] = "answer"
+    examples: tuple[OnlineExample, ...] = ()
+
+    @property
+    def shape(self) -> str:
+        """Names what a store holds for this view: equal for two views that read the same things of it."""
+        read = self.model_dump(mode="json", include={"base", "event_timestamp", "joins", "rolling"})
+        matched = [*(one.keys for one in self.joins), *(one.keys for one in self.rolling)]
+        keys = sorted({key for of in matched for key in of})
+        read["keys"] = {key: self.columns[key] for key in keys}
+        return hashlib.sha256(json.dumps(read, sort_keys=True).encode()).hexdigest()[:12]
+
+
 class ModelManifest(Document):
     """``model.json`` of a model package. Holds no run id and no clock: same inputs, same bytes."""
 
@@ -117,6 +196,9 @@ class ModelManifest(Document):
     )
     training_window: TrainingWindow | None = Field(
         default=None, description="None: trained on the whole training part."
+    )
+    online: OnlineView | None = Field(
+        default=None, description="How a replica makes the features of keys; None: callers send features."
     )
 
     @model_validator(mode="after")

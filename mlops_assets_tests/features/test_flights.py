@@ -1,5 +1,7 @@
 """The flights features on real flights: nothing that happens later changes them, alone or in a range."""
 
+import inspect
+from collections.abc import Mapping
 from datetime import date, timedelta
 from importlib.metadata import files
 from typing import Any
@@ -9,15 +11,33 @@ import pytest
 import yaml
 
 from mlops_assets.data.content import content_version
+from mlops_assets.data.schema import ColumnType
 from mlops_assets.defs.flights import features as flights_features
+from mlops_assets.defs.flights import online as flights_online
 from mlops_assets.defs.flights.datasets import prepare_flights, prepare_weather
 from mlops_assets.defs.flights.features import arrived_late, flight_features
 from mlops_assets.documents.feature_view import FeatureViewDeclaration
 from mlops_assets.environment import PROJECT_ROOT
 from mlops_assets.features.declared import declare
+from mlops_assets.features.online import changes_of, held_column, online_view
 from mlops_assets.features.view import compute
+from serve.online.applying import changed
+from serve.online.evaluate import columns
+from serve.online.held import HeldView, plain_value
+from serve.online.transform import Transformed
+from serve.schema import OnlineTransform
 
 DAY = "2013-01-18"
+REQUEST = (
+    "scheduled_departure",
+    "scheduled_arrival",
+    "carrier",
+    "flight_number",
+    "origin",
+    "dest",
+    "tailnum",
+    "distance",
+)
 Tables = dict[str, pd.DataFrame]
 
 
@@ -42,6 +62,13 @@ def tables() -> Tables:
         "weather": prepare_weather(early("weather.csv")),
         "planes": pd.read_csv(found["planes.csv"]),
     }
+
+
+def declared_columns() -> dict[str, Mapping[str, ColumnType]]:
+    """{dataset: {column: type}} of the documents beside the functions."""
+    text = (PROJECT_ROOT / "mlops_assets/defs/flights/defs.yaml").read_text(encoding="utf-8")
+    datasets = [one for one in yaml.safe_load_all(text) if one["type"].endswith(".DatasetComponent")]
+    return {one["attributes"]["name"]: one["attributes"]["columns"] for one in datasets}
 
 
 def made(view: FeatureViewDeclaration, tables: Tables, events: "pd.Series[bool]") -> pd.DataFrame:
@@ -127,3 +154,40 @@ def test_late_is_more_than_fifteen_minutes_and_a_flight_that_never_arrived_has_n
     late = arrived_late(pd.DataFrame({"arr_delay": [15.0, 16.0, -5.0, None]}))
     assert late.tolist() == [False, True, False, pd.NA]
     assert flights_features.LATE_MINUTES == 15
+
+
+def test_every_feature_of_a_day_is_computed_alike_from_keys(
+    view: FeatureViewDeclaration, tables: Tables
+) -> None:
+    types = declared_columns()
+    offline = made(view, tables, on(tables, DAY))
+    source = inspect.getsource(flights_online)
+    online = online_view(
+        view.computed_as(timedelta(days=view.lookback_days), flight_features),
+        types,
+        name=view.name,
+        store="sqlite",
+        base=view.base,
+        entity=view.entity.join_keys,
+        request=REQUEST,
+        transform=OnlineTransform(source=source, function="flight_features"),
+        stale_after_s=60,
+    )
+    held, store = HeldView(online), dict[str, bytes | None]()
+    identity = {"flights": ["flight_id"], "weather": ["origin", "observed_at"], "planes": ["tailnum"]}
+    for name, frame in tables.items():
+        rows = changes_of(name, frame, types[name], identity=identity[name], columns=held.columns(name))
+        store |= changed(held, rows, lambda keys: [None] * len(keys), since=None)
+    events = tables["flights"][on(tables, DAY)]
+    plain = {name: held_column(events[name], types["flights"][name]) for name in online.columns}
+    transformed, compared = Transformed(online, view.features), 0
+    for values in zip(*plain.values(), strict=True):
+        event = dict(zip(plain, values, strict=True))
+        given = {name: plain_value(value, online.columns[name]) for name, value in event.items()}
+        row = transformed.row({**given, **columns(held, event, store)})
+        expected = offline.loc[event["flight_id"]]
+        for name, value in row.items():
+            same = value is None if pd.isna(expected[name]) else value == expected[name]
+            assert same, (event["flight_id"], name, value, expected[name])
+            compared += 1
+    assert compared == len(offline) * len(view.features) > 25_000

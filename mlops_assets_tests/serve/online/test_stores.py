@@ -1,0 +1,41 @@
+"""Each store of online features, and what is its own."""
+
+from pathlib import Path
+
+import pytest
+
+from mlops_assets.testing.conformance.online_stores import FIRST, SECOND, OnlineStoreConformance
+from serve.online.stores import StoreLost
+from serve.online.stores.sqlite import SqliteStore
+
+
+class TestSqlite(OnlineStoreConformance):
+    store = SqliteStore
+
+    @pytest.fixture
+    def uri(self, tmp_path: Path) -> str:
+        return str(tmp_path / "online #1?")
+
+
+def test_a_file_that_is_not_there_is_lost_and_says_what_fills_it(tmp_path: Path) -> None:
+    store = SqliteStore(str(tmp_path / "online"), view="flights-1")
+    with pytest.raises(StoreLost, match=r"flights-1\.sqlite cannot be used.*<view>_online_features"):
+        store.read(["head"])
+    assert not (tmp_path / "online").exists()
+
+
+def test_a_store_that_comes_later_is_found(tmp_path: Path) -> None:
+    store, writer = (SqliteStore(str(tmp_path), view="flights-1") for _ in range(2))
+    with pytest.raises(StoreLost):
+        store.read(["a"])
+    writer.commit({"a": b"1"}, head=FIRST, expected=None)
+    assert store.read(["a"]) == [b"1"]
+
+
+def test_a_file_that_is_no_database_is_lost(tmp_path: Path) -> None:
+    (tmp_path / "flights-1.sqlite").write_bytes(b"no database" * 200)
+    store = SqliteStore(str(tmp_path), view="flights-1")
+    with pytest.raises(StoreLost, match="not a database"):
+        store.read(["a"])
+    with pytest.raises(StoreLost, match="not a database"):
+        store.commit({}, head=SECOND, expected=None)

@@ -1,0 +1,58 @@
+"""What a store of online features is.
+
+Belongs here: the ABC, its errors. Does not belong here: one store (a file beside this one), what the values
+mean (``serve/online/held.py``).
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
+from typing import ClassVar
+
+Content = bytes | None
+
+
+class StoreLost(RuntimeError):
+    """A store cannot be read or written now; the message names it and says what to do."""
+
+
+class StoreMoved(RuntimeError):
+    """Another writer committed since the head was read: nothing of this commit was written."""
+
+
+class OnlineStore(ABC):
+    """Values of bytes by key, of one view: one writer at a time, many readers in many processes.
+
+    Guarantees. ``read`` sees one state: nothing of a commit, or all of it. A commit writes all it was given
+    or nothing, and only when the store's head still is the one it was made for; so a doubled or late
+    writer is fenced, and rows never move without the head that says how far they go. What was committed
+    survives the process.
+    """
+
+    name: ClassVar[str]
+    """What YAML calls the store."""
+
+    @abstractmethod
+    def __init__(self, uri: str, *, view: str) -> None:
+        """Opens nothing yet. ``uri`` is where the stores of all views lie; ``view`` tells this one."""
+
+    @abstractmethod
+    def read(self, keys: Sequence[str]) -> list[Content]:
+        """The values of the keys, None where there is none. Raises StoreLost."""
+
+    @abstractmethod
+    def scan(self, prefix: str) -> Iterator[tuple[str, bytes]]:
+        """Every key that starts with ``prefix``, with its value. Raises StoreLost."""
+
+    @abstractmethod
+    def commit(
+        self, puts: Mapping[str, Content], *, head: bytes, expected: Content, clear: bool = False
+    ) -> None:
+        """Writes the values and the head together; a value of None deletes its key.
+
+        ``expected`` is the head that the values were made for, None for a store without one. ``clear``:
+        whatever else the store holds goes. Raises StoreMoved when the head is another, and StoreLost.
+        """
+
+    @abstractmethod
+    def close(self) -> None:
+        """Lets go of what is open. Reading or writing opens it again."""

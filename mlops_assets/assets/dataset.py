@@ -21,10 +21,12 @@ from mlops_assets.assets.metadata import markdown_table
 from mlops_assets.assets.partition_writer import GoodRows, JudgedPartitions, PartitionWriter, written
 from mlops_assets.data.loading import Loaded, Source, load
 from mlops_assets.data.schema import column_schema
+from mlops_assets.data.sources import WHOLE
 from mlops_assets.data.validation import REASONS, Concern, Finding, Validated, validate
 from mlops_assets.documents.dataset import DatasetDeclaration
 from mlops_assets.errors import DataError
 from mlops_assets.event_log.partition_events import latest_versions, run_partitions
+from mlops_assets.event_log.source_states import SOURCE_STATE, report_bad
 from mlops_assets.resources.lake import Lake, TableWrite
 
 if TYPE_CHECKING:
@@ -114,7 +116,10 @@ def make_dataset(
     judged = JudgedPartitions(asked, column, _bad(validated, asked), "not good enough")
     total = 1 if asked is None else len(asked)
     checks = [check_result(declared, concern, validated.findings, total, validated) for concern in CONCERNS]
-    yield from recording(checks, _write(PartitionWriter(context, lake, judged), declared, validated, checks))
+    if judged.bad and source.probed:
+        _report_bad(context, key, judged, loaded.states)
+    writer = PartitionWriter(context, lake, judged)
+    yield from recording(checks, _write(writer, declared, validated, checks, loaded.states))
 
 
 def _loaded(lake: Lake, declared: DatasetDeclaration, source: Source, asked: Sequence[str] | None) -> Loaded:
@@ -127,6 +132,18 @@ def _loaded(lake: Lake, declared: DatasetDeclaration, source: Source, asked: Seq
         lake=lake,
         is_key=partitions.is_key if partitions else lambda _: True,
     )
+
+
+def _report_bad(
+    context: dg.AssetExecutionContext,
+    key: dg.AssetKey,
+    judged: JudgedPartitions,
+    states: Mapping[str, str],
+) -> None:
+    """Says in which states the bad partitions are bad: they are not read again until they change."""
+    keys = [WHOLE] if judged.asked is None else list(judged.bad)
+    why = {one: "; ".join(judged.bad[one or "all"]) for one in keys}
+    report_bad(context, key, {one: states.get(one, "") for one in keys}, why)
 
 
 def _bad(validated: Validated, asked: Sequence[str] | None) -> dict[str, list[str]]:
@@ -147,6 +164,7 @@ def _write(
     declared: DatasetDeclaration,
     validated: Validated,
     checks: Sequence[dg.AssetCheckResult],
+    states: Mapping[str, str],
 ) -> Iterator[Any]:
     """One commit of the good partitions, then events, and a Failure if one was bad."""
     context, judged = writer.context, writer.judged
@@ -168,10 +186,10 @@ def _write(
     good = judged.good
     result: dict[str, Any] = {"quarantined_rows": table.rows}
     if good is None or len(good) == 1:
-        result["preview"] = _preview(kept.frame)
+        result |= {"preview": _preview(kept.frame), **_state(states, good[0] if good else WHOLE)}
 
     def of_partition(day: str) -> dict[str, Any]:
-        said: dict[str, Any] = {"quarantined_rows": left_out.counts[day]}
+        said: dict[str, Any] = {"quarantined_rows": left_out.counts[day], **_state(states, day)}
         # The asset's page shows the latest event: that of the last partition.
         if good is not None and day == good[-1]:
             said["preview"] = _preview(kept.frame[kept.frame[judged.column] == day])
@@ -181,6 +199,11 @@ def _write(
     yield from _quarantine_events(context, left_out, table)
     if judged.bad:
         raise judged.failure(key)
+
+
+def _state(states: Mapping[str, str], partition: str) -> dict[str, Any]:
+    """Metadata: the state of the partition in its source as it was read."""
+    return {SOURCE_STATE: states[partition]} if partition in states else {}
 
 
 def _quarantine_events(

@@ -21,6 +21,7 @@ from mlops_assets.asset_names import AssetName, table_name
 from mlops_assets.assets.failing import failing
 from mlops_assets.data.content import content_version, content_versions
 from mlops_assets.data.schema import frame_of, typed_table
+from mlops_assets.data.sources import WHOLE
 from mlops_assets.event_log.partition_events import range_version, report_partitions
 from mlops_assets.resources.lake import Lake, TableWrite
 
@@ -29,8 +30,6 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 BAD_SHOWN = 5
-WHOLE = ""
-"""Stands for the whole table where one without partitions has its one version and number of rows."""
 
 
 @dataclass(frozen=True)

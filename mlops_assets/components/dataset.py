@@ -18,6 +18,7 @@ from mlops_assets.data.expectation_arguments import argument_problem
 from mlops_assets.data.loading import Source
 from mlops_assets.documents.dataset import DatasetDeclaration
 from mlops_assets.errors import DeclarationError
+from mlops_assets.sensors.probe import probe_sensor
 
 
 @dg.scaffold_with(DatasetScaffolder)
@@ -54,7 +55,8 @@ class DatasetComponent(DeclaredComponent[DatasetDeclaration]):
             assets=[
                 dataset_asset(folder.name, declared, source),
                 quarantine_asset(folder.name, declared),
-            ]
+            ],
+            sensors=[probe_sensor(declared, source)] if source.probed else [],
         )
 
     def _check_expectations(self) -> None:

@@ -5,6 +5,7 @@ format of files derives from ``FileSource``.
 """
 
 from mlops_assets.data.sources._base import (
+    WHOLE,
     Asked,
     LakeAccess,
     SourceDeclaration,
@@ -17,6 +18,7 @@ from serve.families import Family
 
 __all__ = [
     "SOURCES",
+    "WHOLE",
     "Asked",
     "FileReader",
     "FileSource",

@@ -18,6 +18,10 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 
+WHOLE = ""
+"""Stands for all rows where a dataset without partitions has its one state."""
+
+
 class LakeAccess(Protocol):
     """What a reader may use of the lake."""
 
@@ -67,8 +71,8 @@ class SourceReader(ABC):
     def states(self, asked: Asked, lake: LakeAccess) -> Mapping[str, str]:
         """{partition: text that changes whenever its rows may have changed}, of those that have rows.
 
-        Of all partitions where ``asked`` names none. Cheap beside reading. Only asked of a source that is
-        ``probed``.
+        Of all partitions where ``asked`` names none. Rows that are gone change it too. Without partitions
+        there is one state, of ``WHOLE``. Cheap beside reading. Only asked of a source that is ``probed``.
         """
         raise NotImplementedError(f"{self.where} is not probed")
 

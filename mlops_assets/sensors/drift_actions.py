@@ -85,7 +85,11 @@ def effects_of(
         return ActionEffects((episode_changed(model, log, reason),), alert=alert)
     if action.kind == "close":
         closed = (episode_changed(model, log, reason), no_drift_evaluation(model, log))
-        return ActionEffects(closed, alert=episode_alert(declared, action, "episode_closed"))
+        # A routine retrain is told of by the gate and the rollout; no episode ended that anybody heard of.
+        routine = log.newest is not None and log.newest.is_routine
+        return ActionEffects(
+            closed, alert=None if routine else episode_alert(declared, action, "episode_closed")
+        )
     if action.kind == "reconcile":
         keys = chain_keys(declared)
         wanted = keys[APPROVAL_AT:] if action.scope == "approval" else keys

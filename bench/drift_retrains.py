@@ -7,7 +7,8 @@ alarm on them without any training (``bench/drift_worlds.py``), a real year (``b
 
 ``python -m bench.drift_retrains`` prints tables, ``--json`` the same numbers. ``--world M2`` takes one world,
 ``--kept FOLDER`` keeps what was replayed there, so that it can be done in pieces (the files of drift go when
-the rules change), ``--retrains`` lists every retrain of drift with the gate's reason.
+the rules change), ``--retrains`` lists every retrain of drift with the gate's reason. Rules were chosen on
+runs below 100; ``--first 100`` takes others.
 
 Everything is as a document has it that declares nothing but a name and features: logistic regression whose
 training windows compete, the default gate, 14 days of evaluation, the default drift monitor. A world gives 48
@@ -252,10 +253,10 @@ def _mean_loss(found: RegimeReplay, first_week: int) -> float:
 # -- all runs ----------------------------------------------------------------------------------------------
 
 
-def measured(name: str, runs: int, kept: Path | None) -> list[list[Year]]:
-    """Every run of a world on every core; from the folder where it was replayed before."""
+def measured(name: str, runs: range, kept: Path | None) -> list[list[Year]]:
+    """These runs of a world on every core; from the folder where one was replayed before."""
     with ProcessPoolExecutor(WORKERS) as pool:
-        return list(pool.map(_kept_years, [name] * runs, range(runs), [kept] * runs))
+        return list(pool.map(_kept_years, [name] * len(runs), runs, [kept] * len(runs)))
 
 
 def _kept_years(name: str, run: int, kept: Path | None) -> list[Year]:
@@ -353,9 +354,9 @@ def _told(name: str, value: Interval | str | None) -> str:
     return "" if value is None else value
 
 
-def retrain_lines(runs: Sequence[Sequence[Year]]) -> Iterator[str]:
-    """Every retrain of drift, run by run."""
-    for number, run in enumerate(runs):
+def retrain_lines(runs: Sequence[Sequence[Year]], first: int) -> Iterator[str]:
+    """Every retrain of drift, run by run, counted from ``first``."""
+    for number, run in enumerate(runs, first):
         for year in run:
             for one in year.attempts if year.regime == "drift" else ():
                 rest = "" if one.rest is None else f", {one.rest:.0%} of the gap left"
@@ -371,10 +372,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--json", action="store_true", help="print JSON instead of tables")
     parser.add_argument("--world", action="append", choices=tuple(WORLDS), help="only these of M1 to M7")
     parser.add_argument("--runs", type=int, default=20, help="runs per world")
+    parser.add_argument("--first", type=int, default=0, help="number of the first run")
     parser.add_argument("--kept", type=Path, help="folder of years, which are not replayed again")
     parser.add_argument("--retrains", action="store_true", help="list every retrain of drift")
     chosen = parser.parse_args(arguments)
-    found = {name: measured(name, chosen.runs, chosen.kept) for name in chosen.world or WORLDS}
+    numbers = range(chosen.first, chosen.first + chosen.runs)
+    found = {name: measured(name, numbers, chosen.kept) for name in chosen.world or WORLDS}
     rows = [row for name, runs in found.items() for row in summary(name, runs)]
     if chosen.json:
         print(json.dumps(rows, indent=1, default=asdict))
@@ -384,7 +387,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         console.print(table)
     for name, runs in found.items() if chosen.retrains else ():
         console.print(name)
-        for line in retrain_lines(runs):
+        for line in retrain_lines(runs, chosen.first):
             console.print(line, markup=False, highlight=False)
 
 

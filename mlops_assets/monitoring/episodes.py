@@ -16,7 +16,7 @@ from typing import Any, Literal
 
 from mlops_assets.errors import DataError, EpisodeError
 from mlops_assets.monitoring.durations import duration_text
-from mlops_assets.monitoring.governor import AttemptOutcome, GovernorPolicy, Grant, permit
+from mlops_assets.monitoring.governor import AttemptOutcome, GovernorPolicy, Grant, back_off, permit
 from mlops_assets.monitoring.policy import DriftVerdict
 from mlops_assets.monitoring.relaunch import Launch, NextLaunch, RelaunchPolicy, next_launch, run_key
 
@@ -25,6 +25,8 @@ LOST_AFTER = 10
 """So many times the grace without any run, and the attempt counts as failed."""
 REFRESH = "refresh"
 """``asked_by`` of a retrain that nobody asked for and nothing but the age of the data is the reason of."""
+CALENDAR = "schedule"
+"""``asked_by`` of a retrain that the declared calendar asked for."""
 GATE = "gate"
 """``closed_by`` of an episode that ended because a candidate passed the gate."""
 
@@ -44,7 +46,8 @@ class Attempt:
     """One granted retrain. ``data``: the training data it was granted for, as text. Times: ISO 8601, zone.
 
     ``asked_by``: who asked for it, "" for nobody; ``overrode``: the limits that person overrode.
-    ``looks``: how often its candidate was judged; ``judged_on``: the newest data when it was judged again.
+    ``looks``: how often its candidate was judged; ``judged_on``: the newest data when it was judged again;
+    ``judged_at``: that moment.
     """
 
     number: int
@@ -57,6 +60,7 @@ class Attempt:
     overrode: str = ""
     looks: int = 1
     judged_on: str = ""
+    judged_at: str = ""
 
 
 @dataclass(frozen=True)
@@ -84,7 +88,7 @@ class ManualRetrain:
 
 def asked_by_calendar(schedule: str, due: datetime) -> ManualRetrain:
     """What the calendar asks for at a moment of its schedule (cron): it overrides no limit, ever."""
-    return ManualRetrain("schedule", f"the calendar asks: {schedule}", due=_text(due))
+    return ManualRetrain(CALENDAR, f"the calendar asks: {schedule}", due=_text(due))
 
 
 @dataclass(frozen=True)
@@ -110,6 +114,11 @@ class Episode:
     @property
     def is_open(self) -> bool:
         return self.closed_at is None
+
+    @property
+    def is_routine(self) -> bool:
+        """Whether it is a retrain that neither drift nor a person asked for."""
+        return self.asked_by in (REFRESH, CALENDAR)
 
     @property
     def data_version(self) -> str:
@@ -301,7 +310,7 @@ def record_outcome(
     return _with(log, replace(episode, attempts=(*episode.attempts[:-1], ended)))
 
 
-def judge_again(log: EpisodeLog, *, data: str) -> EpisodeLog:
+def judge_again(log: EpisodeLog, *, data: str, now: datetime) -> EpisodeLog:
     """The log with the newest attempt's candidate judged once more, on ``data`` too. EpisodeError when no
     attempt of the open episode ended undecided.
     """
@@ -309,7 +318,7 @@ def judge_again(log: EpisodeLog, *, data: str) -> EpisodeLog:
     if not episode.attempts or episode.attempts[-1].outcome != "inconclusive":
         raise EpisodeError(f"no candidate of {episode.data_version} is undecided")
     attempt = episode.attempts[-1]
-    judged = replace(attempt, looks=attempt.looks + 1, judged_on=data)
+    judged = replace(attempt, looks=attempt.looks + 1, judged_on=data, judged_at=_text(now))
     return _with(log, replace(episode, attempts=(*episode.attempts[:-1], judged)))
 
 
@@ -336,8 +345,10 @@ def next_action(
     An episode opens only for the version that answers, when no successor is on its way and no run under way
     that could become one; after a person closed one on the same version, only on windows that ended since.
     A retrain is granted when the governor permits it and there is training data that no attempt (unless it
-    failed) and not the answering model itself was made from. Before that an undecided candidate is judged
-    again whenever newer data has come: neither model has seen it. A candidate that passes the gate closes the
+    failed) and not the answering model itself was made from. A further one of the same episode is granted
+    only on windows that ended since the last, unless that failed; old data retrains an open episode as it
+    would without one. An undecided candidate is judged again on data that has come since, at a distance that
+    grows: neither model has seen it. A candidate that passes the gate closes the
     episode, whoever asked for it, unless it is the episode's own version once more. A lost approval is
     launched again before anything else that is due, until ``lost_approval`` gives up.
 
@@ -371,14 +382,18 @@ def next_action(
         return ended
     if facts.asked is not None:
         return _answer(log, facts.asked, facts, rules.governor, now)
-    again = _another_look(log, episode, facts) if episode.attempts else None
-    return again or _next_attempt(log, _changed(episode, verdict), facts, rules.governor, now)
+    again = _another_look(log, episode, facts, rules.governor, now) if episode.attempts else None
+    return again or _next_attempt(log, _changed(episode, verdict), verdict, facts, rules, now)
 
 
-def _another_look(log: EpisodeLog, episode: Episode, facts: LoopFacts) -> LoopAction | None:
+def _another_look(
+    log: EpisodeLog, episode: Episode, facts: LoopFacts, governor: GovernorPolicy, now: datetime
+) -> LoopAction | None:
     """What an undecided candidate is due: to be judged again, or what became of that; None for nothing.
 
-    Not once another version answers: it was judged beside the one that answered then.
+    Each look needs more proof than the one before, so looks wait for more days each time: the governor's
+    back-off lies between them. None once another version answers: it was judged beside the one that answered
+    then.
     """
     attempt, found, request = episode.attempts[-1], facts.attempt, episode.request_version
     if attempt.outcome != "inconclusive" or facts.in_flight is not None or facts.served != episode.version:
@@ -392,7 +407,10 @@ def _another_look(log: EpisodeLog, episode: Episode, facts: LoopFacts) -> LoopAc
         return LoopAction("outcome", why, after, episode.number, attempt.number)
     if facts.data is None or facts.data == (attempt.judged_on or attempt.data):
         return None
-    after = judge_again(log, data=facts.data)
+    last = _time(attempt.judged_at or attempt.ended_at or attempt.granted_at)
+    if last <= now < last + back_off(governor, attempt.looks):
+        return None
+    after = judge_again(log, data=facts.data, now=now)
     look = attempt.looks + 1
     return LoopAction(
         "judge",
@@ -439,14 +457,21 @@ def _ended(
 
 
 def _next_attempt(
-    log: EpisodeLog, episode: Episode, facts: LoopFacts, governor: GovernorPolicy, now: datetime
+    log: EpisodeLog,
+    episode: Episode,
+    verdict: DriftVerdict,
+    facts: LoopFacts,
+    rules: LoopRules,
+    now: datetime,
 ) -> LoopAction:
     """A grant to the open episode, or why it waits."""
-    permitted = permit(governor, log.grants, episode=episode.number, in_flight=None, now=now)
+    permitted = permit(rules.governor, log.grants, episode=episode.number, in_flight=None, now=now)
+    routine = verdict.data_is_old and _refresh_due(log, rules, now) <= now
     waits = (
         _impossible(facts)
         or (f"run {facts.in_flight} is under way" if facts.in_flight is not None else "")
         or _unknown_data(facts)
+        or ("" if routine else _unshown(episode, verdict))
         or _used_before(log, facts)
     )
     if waits or not permitted.allowed:
@@ -461,6 +486,24 @@ def _next_attempt(
     assert facts.data is not None
     after = grant(_with(log, episode), data=facts.data, now=now)
     return _granted(after, f"{episode.version}: {episode.reason}")
+
+
+def _unshown(episode: Episode, verdict: DriftVerdict) -> str:
+    """Why the windows do not ask for one more retrain of the episode; empty when they do.
+
+    As after a person closed one: the windows that were there have had their retrain, so those that ended
+    since have to show by themselves what opens an episode. A failed run was no retrain.
+    """
+    last = episode.attempts[-1] if episode.attempts else None
+    if last is None or last.outcome == "failed":
+        return ""
+    since = verdict.evidence_since if verdict.action == "open" else None
+    if since is not None and _time(since) > _time(last.granted_at):
+        return ""
+    return (
+        f"attempt {episode.number}.{last.number} was {last.outcome}, and the next waits until windows that "
+        f"ended since show again what opens an episode ({verdict.action}: {verdict.reason})"
+    )
 
 
 def _granted(log: EpisodeLog, why: str, *, answers_person: bool = False) -> LoopAction:
@@ -577,8 +620,7 @@ def _refresh(
     """The grant of a routine retrain, which is an episode of its own and no drift; or why it waits."""
     number = log.newest.number + 1 if log.newest is not None else 1
     permitted = permit(rules.governor, log.grants, episode=number, in_flight=None, now=now)
-    granted = max((one.granted_at for one in log.grants if one.granted_at <= now), default=None)
-    due = now if granted is None else granted + rules.refresh_after
+    due = _refresh_due(log, rules, now)
     waits = _unknown_data(facts) or _used_before(log, facts)
     next_at = max(due, permitted.next_at or due)
     if not waits and due > now:
@@ -591,6 +633,12 @@ def _refresh(
     reason = f"routine: {verdict.reason}"
     log = open_episode(log, version=facts.served, reason=reason, now=now, asked_by=REFRESH)
     return _granted(grant(log, data=facts.data, now=now, asked_by=REFRESH), f"{facts.served}: {reason}")
+
+
+def _refresh_due(log: EpisodeLog, rules: LoopRules, now: datetime) -> datetime:
+    """Since when a routine retrain is due where the data is old: so long after any retrain."""
+    granted = max((one.granted_at for one in log.grants if one.granted_at <= now), default=None)
+    return now if granted is None else granted + rules.refresh_after
 
 
 def _running(

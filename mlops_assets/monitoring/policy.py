@@ -136,8 +136,8 @@ class AgeRule(_Document):
     action: AgeAction = Field(
         default="refresh",
         description="Past the monitor's max_data_age. refresh: a retrain is granted, unless one was within "
-        "that time, and no episode opens; warn: said and shown; open: opens an episode, which retrains until "
-        "a candidate passes the gate; ignore: nothing.",
+        "that time, and no episode opens; warn: said and shown; open: opens an episode, which retrains as "
+        "often until a candidate passes the gate; ignore: nothing.",
     )
 
 
@@ -226,6 +226,11 @@ class DriftVerdict:
         """Of the signals that open an episode, the newest ``evidence_since``; None when none does."""
         found = [one.evidence_since for one in self.signals if one.action == "open" and one.evidence_since]
         return max(found, key=datetime.fromisoformat, default=None)
+
+    @property
+    def data_is_old(self) -> bool:
+        """Whether the age of the data asks for a retrain, whatever else the windows say."""
+        return any(one.name == "age" and one.action in ("refresh", "open") for one in self.signals)
 
 
 def drift_verdict(

@@ -1,4 +1,4 @@
-"""The short form of ``python -m bench.drift_retrains``: what is counted, and ten weeks of M7 for real."""
+"""The short form of ``python -m bench.drift_retrains``: what is counted, and eleven weeks of M7 for real."""
 
 from datetime import timedelta
 
@@ -56,7 +56,7 @@ def test_what_a_regime_loses_is_held_to_drift_in_the_same_run() -> None:
 
 
 def test_retrains_after_the_relation_turned_come_nearer_to_what_is_true_now() -> None:
-    drift, calendar = Run("M7", 0, seed=1, weeks=10).compared()
+    drift, calendar = Run("M7", 0, seed=1, weeks=11).compared()
     assert (drift.regime, calendar.regime, drift.episodes) == ("drift", AS_MANY, 1)
     assert len(drift.attempts) == len(calendar.attempts) > 1
     # The first window after the change is over on day 63, and most of what is known then is from before it.

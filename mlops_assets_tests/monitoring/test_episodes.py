@@ -24,13 +24,16 @@ from mlops_assets.monitoring.episodes import (
     record_outcome,
 )
 from mlops_assets.monitoring.governor import AttemptOutcome, GovernorPolicy
-from mlops_assets.monitoring.policy import DriftVerdict, SignalState
+from mlops_assets.monitoring.policy import DriftVerdict, SignalAction, SignalState
 from mlops_assets.monitoring.relaunch import Launch, RelaunchPolicy
 
 NOW = datetime(2013, 6, 3, 12, tzinfo=UTC)
 DAY, MINUTE = timedelta(days=1), timedelta(minutes=1)
 RULES = LoopRules(GovernorPolicy())
 QUIET = DriftVerdict("quiet", "nothing moved", "v7")
+SAID_OLD = "the newest training row of v7 is 46.0 days old, 45 are allowed"
+AGE = SignalState("age", "refresh", 1, 1, 1, 1, SAID_OLD)
+OLD = DriftVerdict("refresh", SAID_OLD, "v7", (AGE,))
 AT_REST = LoopFacts(served="v7", data="2013-06-01", served_data="2013-03-31")
 
 
@@ -190,18 +193,68 @@ def test_an_open_episode_waits_when_a_retrain_could_bring_nothing(facts: LoopFac
 def test_a_candidate_that_did_not_pass_is_tried_again_with_newer_data_and_after_back_off(
     outcome: AttemptOutcome,
 ) -> None:
-    log, newer = attempted(outcome), replace(AT_REST, data="2013-06-02")
-    same = step(log, now=NOW + 30 * DAY)
+    log, newer, still = attempted(outcome), replace(AT_REST, data="2013-06-02"), drifting(since=NOW + MINUTE)
+    same = step(log, still, now=NOW + 30 * DAY)
     assert same.kind == "wait"
     assert f"attempt 1.1 ({outcome}) was made from the same data" in same.reason
-    early = step(log, facts=newer, now=NOW + DAY / 2)
+    early = step(log, still, newer, NOW + DAY / 2)
     assert early.kind == "wait" and early.next_at == NOW + DAY
-    assert step(log, facts=newer, now=NOW + DAY).kind == "grant"
+    assert step(log, still, newer, NOW + DAY).kind == "grant"
 
 
-def test_a_failed_run_is_tried_again_after_back_off_whatever_the_data() -> None:
+@pytest.mark.parametrize("action", ["quiet", "warn", "inconclusive"])
+@pytest.mark.parametrize("outcome", ["rejected", "inconclusive"])
+def test_an_episode_whose_evidence_is_gone_is_granted_no_further_retrain(
+    outcome: AttemptOutcome, action: SignalAction
+) -> None:
+    log, newer = attempted(outcome), replace(AT_REST, data="2013-06-02")
+    found = step(log, DriftVerdict(action, "nothing moved", "v7"), newer, NOW + 90 * DAY)
+    assert found.kind == "wait" and found.log == log and found.next_at is None
+    assert found.reason == (
+        f"episode 1 on v7 is open: attempt 1.1 was {outcome}, and the next waits until windows that ended "
+        f"since show again what opens an episode ({action}: nothing moved)"
+    )
+    # It comes back, and so does the next attempt.
+    assert step(log, drifting(since=NOW + 97 * DAY), newer, NOW + 97 * DAY).kind == "grant"
+
+
+def test_the_windows_that_had_their_retrain_ask_for_no_other() -> None:
+    log, newer = attempted("rejected"), replace(AT_REST, data="2013-06-02")
+    for since in (NOW - DAY, NOW):
+        found = step(log, drifting(since=since), newer, NOW + 30 * DAY)
+        assert found.kind == "wait"
+        assert "the next waits until windows that ended since show again what opens an episode (open:" in (
+            found.reason
+        )
+    # The windows of another version that answers now tell of that one.
+    back = replace(newer, served="v6")
+    assert step(log, drifting("v6", since=NOW + 7 * DAY), back, NOW + 7 * DAY).kind == "grant"
+
+
+def test_old_data_retrains_an_open_episode_as_often_as_it_would_without_one() -> None:
+    log, newer = attempted("rejected"), replace(AT_REST, data="2013-08-01")
+    early = step(log, OLD, newer, NOW + 44 * DAY)
+    assert early.kind == "wait" and "refresh: the newest training row of v7 is 46.0 days old" in early.reason
+    # Windows that had their retrain hide it no more than they ask for another.
+    open_too = replace(AGE, action="open", evidence_since=(NOW - DAY).isoformat())
+    for states in ((AGE,), (*drifting().signals, AGE), (open_too,)):
+        assert step(log, DriftVerdict("open", "said", "v7", states), newer, NOW + 44 * DAY).kind == "wait"
+        assert step(log, DriftVerdict("open", "said", "v7", states), newer, NOW + 45 * DAY).kind == "grant"
+    found = step(log, OLD, newer, NOW + 45 * DAY)
+    assert found.kind == "grant" and found.log.open is not None
+    assert [one.number for one in found.log.open.attempts] == [1, 2]
+    assert not found.log.open.asked_by
+
+
+def test_a_failed_run_is_tried_again_after_back_off_whatever_the_data_and_the_windows() -> None:
     assert step(attempted("failed"), now=NOW + DAY / 2).kind == "wait"
     assert step(attempted("failed"), now=NOW + DAY).kind == "grant"
+    # It was granted on evidence, and has not answered it.
+    rejected = attempted("rejected")
+    again = grant(rejected, data="2013-06-08", now=NOW + 7 * DAY)
+    failed = record_outcome(again, "failed", reason="said", ended_at=NOW + 7 * DAY)
+    newer = replace(AT_REST, data="2013-06-08")
+    assert step(failed, facts=newer, now=NOW + 30 * DAY).kind == "grant"
 
 
 # -- outcomes ----------------------------------------------------------------------------------------------
@@ -256,7 +309,7 @@ def test_the_same_model_again_ends_no_episode(
     attempt = found.log.open.attempts[-1]
     assert attempt.outcome == outcome
     assert ("trained the same model again" in attempt.reason) is not ends
-    after = step(found.log, drifting(served), facts)
+    after = step(found.log, drifting(served, since=NOW + MINUTE), facts)
     assert after.kind == ("close" if ends else "wait")
     if not ends:
         assert "attempt 1.1 (inconclusive) was made from the same data" in after.reason
@@ -523,37 +576,49 @@ def test_an_undecided_candidate_is_judged_again_when_a_days_labels_come_before_o
     found = step(attempted("inconclusive"), facts=undecided(), now=NOW + DAY)
     assert (found.kind, found.run_key, found.episode, found.attempt) == ("judge", "episode-1.1/look-2", 1, 1)
     assert found.reason == "v8 of episode-1.1 is undecided and newer data has come: look 2 at it"
-    # On the same data nothing would come of a third look: then the governor is asked for a new one.
-    assert step(found.log, facts=undecided(), now=NOW + DAY).kind == "grant"
-    third = step(found.log, facts=undecided("2013-06-03"), now=NOW + DAY)
+    # A third look on the same data tells nothing: another one is trained, where windows ask for it.
+    assert step(found.log, drifting(since=NOW + DAY), undecided(), NOW + DAY).kind == "grant"
+    assert step(found.log, facts=undecided(), now=NOW + DAY).kind == "wait"
+    third = step(found.log, facts=undecided("2013-06-04"), now=NOW + 3 * DAY)
     assert (third.kind, third.run_key) == ("judge", "episode-1.1/look-3")
     assert EpisodeLog.loads(third.log.dumps()) == third.log
 
 
-def test_while_the_back_off_holds_the_candidate_is_looked_at_day_by_day() -> None:
-    log, kinds = attempted("inconclusive"), []
-    for hours in (6, 12, 18):
-        found = step(log, facts=undecided(f"2013-06-02T{hours}"), now=NOW + timedelta(hours=hours))
-        kinds.append(found.kind)
-        log = found.log
-        waits = step(log, facts=undecided(f"2013-06-02T{hours}"), now=NOW + timedelta(hours=hours))
-        assert waits.kind == "wait" and "back-off of 1 day" in waits.reason
-    assert kinds == ["judge"] * 3 and log.open is not None and log.open.attempts[-1].looks == 4
+def test_looks_at_one_candidate_wait_for_ever_more_days_of_labels() -> None:
+    log, looked = attempted("inconclusive"), []
+    for day in range(1, 60):
+        found = step(log, facts=undecided(f"2013-06-01+{day}"), now=NOW + day * DAY)
+        if found.kind == "judge":
+            looked.append(day)
+            log = found.log
+    assert looked == [1, 3, 7, 15, 29, 43, 57] and log.open is not None
+    assert log.open.attempts[-1].looks == 8
+    # A clock that was wrong holds nothing back, and a limit that is switched off neither.
+    early = step(log, facts=undecided("2013-06-02"), now=NOW)
+    assert early.kind == "judge"
+    off = LoopRules(GovernorPolicy(first_back_off=timedelta(0), longest_back_off=timedelta(0)))
+    assert next_action(log, QUIET, undecided("2013-08-01"), off, NOW + 57 * DAY + MINUTE).kind == "judge"
+
+
+def test_a_candidate_is_not_looked_at_within_a_back_off_and_none_is_trained_then() -> None:
+    soon = NOW + DAY / 2
+    found = step(attempted("inconclusive"), drifting(since=soon), undecided(), soon)
+    assert found.kind == "wait" and "back-off of 1 day" in found.reason
 
 
 def test_a_candidate_that_passes_at_a_later_look_closes_the_episode() -> None:
-    log = step(attempted("inconclusive"), facts=undecided()).log
+    log = step(attempted("inconclusive"), facts=undecided(), now=NOW + DAY).log
     facts = replace(undecided(outcome="promoted"), successor="v8")
     assert step(log, facts=facts).kind == "close"
 
 
 def test_a_rejection_at_a_later_look_is_recorded_and_no_further_look_is_taken() -> None:
-    log = step(attempted("inconclusive"), facts=undecided()).log
+    log = step(attempted("inconclusive"), facts=undecided(), now=NOW + DAY).log
     facts = undecided("2013-06-04", outcome="rejected", reason="worse")
     found = step(log, facts=facts)
     assert (found.kind, found.reason) == ("outcome", "episode-1.1 rejected after all: worse")
     assert step(found.log, facts=facts).kind == "wait"
-    assert step(found.log, facts=facts, now=NOW + DAY).kind == "grant"
+    assert step(found.log, drifting(since=NOW + DAY), facts, NOW + DAY).kind == "grant"
 
 
 @pytest.mark.parametrize(
@@ -574,7 +639,7 @@ def test_a_rejection_at_a_later_look_is_recorded_and_no_further_look_is_taken() 
 def test_only_an_undecided_candidate_beside_the_same_champion_is_judged_again(
     outcome: AttemptOutcome, facts: LoopFacts
 ) -> None:
-    assert step(attempted(outcome), facts=facts).kind == "wait"
+    assert step(attempted(outcome), facts=facts, now=NOW + DAY).kind != "judge"
 
 
 def test_what_a_person_asks_for_comes_before_another_look() -> None:
@@ -585,7 +650,7 @@ def test_what_a_person_asks_for_comes_before_another_look() -> None:
 def test_only_a_candidate_that_is_undecided_can_be_judged_again() -> None:
     for log in (opened(), attempted(), attempted("rejected")):
         with pytest.raises(EpisodeError, match="no candidate of episode-1 is undecided"):
-            judge_again(log, data="x")
+            judge_again(log, data="x", now=NOW)
 
 
 # -- by when something had changed -------------------------------------------------------------------------
@@ -622,8 +687,6 @@ def test_a_change_that_is_proven_later_is_known_to_the_next_retrain() -> None:
 
 
 # -- a routine refresh -------------------------------------------------------------------------------------
-
-OLD = DriftVerdict("refresh", "the newest training row of v7 is 46.0 days old, 45 are allowed", "v7")
 
 
 def test_old_data_is_granted_a_routine_retrain_that_is_no_drift() -> None:

@@ -39,8 +39,8 @@ class GovernorDeclaration(Declaration):
     daily_budget: int = Field(default=2, ge=1, description="Retrains within any 24 hours.")
     first_back_off: Limit = Field(
         default=timedelta(days=1),
-        description="After an unsuccessful retrain, and between looks at an undecided candidate; doubles with "
-        "each further one.",
+        description="After an unsuccessful retrain, and between looks at an undecided candidate; doubles "
+        "with each further one.",
     )
     longest_back_off: Limit = Field(default=timedelta(days=14), description="The back-off's limit.")
 

@@ -29,8 +29,8 @@ class GovernorPolicy(BaseModel):
     daily_budget: int = Field(default=2, ge=1, description="Retrains within any 24 hours.")
     first_back_off: timedelta = Field(
         default=timedelta(days=1),
-        description="After an unsuccessful retrain, and between looks at an undecided candidate; doubles with "
-        "each further one.",
+        description="After an unsuccessful retrain, and between looks at an undecided candidate; doubles "
+        "with each further one.",
     )
     longest_back_off: timedelta = Field(default=timedelta(days=14), description="The back-off's limit.")
 

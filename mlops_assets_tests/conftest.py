@@ -20,8 +20,9 @@ from dagster.components.testing import create_defs_folder_sandbox
 from sqlalchemy import Engine, event
 
 from mlops_assets.resources import mlflow_store
-from mlops_assets.resources.lake import Lake
+from mlops_assets.resources.lake import Lake, S3Config
 from mlops_assets.testing.ray_cluster import RayCluster, local_ray
+from mlops_assets.testing.s3_server import ACCESS_KEY, SECRET_KEY, S3Server, running_s3_server
 
 pytest.register_assert_rewrite("mlops_assets.testing.conformance")
 
@@ -48,6 +49,22 @@ def ray_cluster() -> Iterator[RayCluster]:
     """One real local Ray with Serve for the whole session; tests declare what they need on it."""
     with local_ray() as cluster:
         yield cluster
+
+
+@pytest.fixture(scope="session")
+def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
+    with running_s3_server(tmp_path_factory.mktemp("s3")) as server:
+        yield server
+
+
+@pytest.fixture
+def s3_config(s3_server: S3Server) -> S3Config:
+    return S3Config(
+        endpoint_url=s3_server.endpoint_url,
+        region_name="us-east-1",
+        aws_access_key_id=ACCESS_KEY,
+        aws_secret_access_key=SECRET_KEY,
+    )
 
 
 @pytest.fixture(scope="session", autouse=True)

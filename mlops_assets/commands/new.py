@@ -58,7 +58,7 @@ class NewUseCase:
 
     def inferred(self) -> tuple[InferredRows, Question]:
         """What the rows seem to be, and what is to be learned from them."""
-        content = read_bytes(str(self.file.absolute()), {})
+        content = read_bytes(str(self.file.absolute()))
         rows = infer_rows(content, source=self.source, name=self.file.name, reserved=(REASONS, LABEL, SPLIT))
         columns = [one.original for one in rows.columns]
         label = self.label if isinstance(self.label, str) else self.label(columns, likely_label(rows))

@@ -67,7 +67,7 @@ class DatasetScaffolder(DocumentScaffolder[DatasetParams]):
             return written.dataset(name, source="csv", path=f"{name}.csv", columns=columns, key=["row_id"])
         file = Path(params.file).absolute()
         source = format_of(file)
-        rows = infer_rows(read_bytes(str(file), {}), source=source, name=file.name)
+        rows = infer_rows(read_bytes(str(file)), source=source, name=file.name)
         if rows.renamed:
             raise MlopsError(
                 f"columns {', '.join(map(repr, rows.renamed))} of {file.name} need other names, and so a "

@@ -72,14 +72,16 @@ def load(
     """
     if partitions is not None and partition_column is None:
         raise ValueError("partitions need a partition_column")
-    asked = Asked(columns, source.transform is not None, partition_column, partitions)
-    states = source.reader.states(asked, lake) if source.probed else {}
-    if not source.reader.apart:
-        loaded = _load_at_once(source, asked, lake, is_key)
-    elif partitions is None or partition_column is None:
+    if source.reader.apart and partitions is None:
         raise ValueError(f"{source.where} is read partition by partition, and there are none")
-    else:
-        loaded = _load_each(source, asked, partition_column, partitions, lake)
+    asked = Asked(columns, source.transform is not None, partition_column, partitions)
+    with source.reader.opened(asked, lake) as reader:
+        opened = replace(source, reader=reader)
+        states = reader.states(asked, lake) if source.probed else {}
+        if reader.apart:
+            loaded = _load_each(opened, asked, lake)
+        else:
+            loaded = _load_at_once(opened, asked, lake, is_key)
     return replace(loaded, states=states)
 
 
@@ -141,12 +143,11 @@ def _require_keys(
         )
 
 
-def _load_each(
-    source: Source, asked: Asked, partition_column: str, partitions: Sequence[str], lake: LakeAccess
-) -> Loaded:
+def _load_each(source: Source, asked: Asked, lake: LakeAccess) -> Loaded:
     import pandas as pd
 
-    columns = asked.columns
+    columns, partition_column, partitions = asked.columns, asked.partition_column, asked.partitions
+    assert partition_column is not None and partitions is not None
     frames: list[pd.DataFrame] = []
     findings: list[Finding] = []
     for key in partitions:

@@ -1,15 +1,19 @@
-"""Where a source file is, and its bytes: package files, local files, S3 objects.
+"""What the ``path`` of a declaration means: one file, or all that fit a pattern.
 
-Belongs here: turning the ``path`` of a declaration into bytes. Does not belong here: what the bytes
-mean (``data/sources``), the lake's tables (``resources/lake.py``).
+Belongs here: locations, patterns, the bytes of one local file. Does not belong here: listing and reading what
+a pattern names (``file_stores.py``), what the bytes mean (``sources/``), the lake's tables
+(``resources/lake.py``).
 """
 
 import os
+import re
 from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from mlops_assets.errors import DataError, SourceUnavailable
+from mlops_assets.errors import DataError
 
 PACKAGE = "package://"
 S3 = "s3://"
@@ -34,15 +38,12 @@ def locate(path: str, *, folder: Path, partition: str | None = None) -> str:
     return str((folder / path).absolute())
 
 
-def read_bytes(location: str, storage_options: Mapping[str, str]) -> bytes:
-    """All bytes of a located file; DataError names the file and the reason it cannot be read.
+def read_bytes(location: str) -> bytes:
+    """All bytes of a local file; DataError names the file and the reason it cannot be read.
 
-    A local file that is written to meanwhile is an error too: its first rows would be taken for all of them.
-    SourceUnavailable when it is not the file: the store does not answer, or its bucket cannot be read.
+    A file that is written to meanwhile is an error too: its first rows would be taken for all of them.
     """
     try:
-        if location.startswith(S3):
-            return _object_bytes(location, storage_options)
         with Path(location).open("rb") as stream:
             before = os.fstat(stream.fileno())
             content = stream.read()
@@ -59,31 +60,6 @@ def read_bytes(location: str, storage_options: Mapping[str, str]) -> bytes:
     return content
 
 
-def _object_bytes(location: str, storage_options: Mapping[str, str]) -> bytes:
-    path = location.removeprefix(S3)
-    filesystem = s3_filesystem(storage_options)
-    try:
-        with filesystem.open_input_file(path) as stream:
-            return bytes(stream.read())
-    except OSError as error:
-        bucket = path.partition("/")[0]
-        problem = _bucket_problem(filesystem, bucket)
-        if problem is None:
-            raise
-        raise SourceUnavailable(f"Cannot read anything from {S3}{bucket}: {problem}") from error
-
-
-def _bucket_problem(filesystem: Any, bucket: str) -> str | None:
-    """Why a bucket cannot be read, or None when it can."""
-    from pyarrow import fs
-
-    try:
-        found = filesystem.get_file_info(bucket)
-    except OSError as error:
-        return str(error)
-    return None if found.type == fs.FileType.Directory else "there is no such bucket"
-
-
 def s3_filesystem(options: Mapping[str, str]) -> Any:
     """The pyarrow file system for the store that deltalake's ``options`` describe."""
     from pyarrow import fs
@@ -96,6 +72,54 @@ def s3_filesystem(options: Mapping[str, str]) -> Any:
         endpoint_override=options.get("AWS_ENDPOINT_URL"),
         anonymous=options.get("AWS_SKIP_SIGNATURE") == "true",
     )
+
+
+@dataclass(frozen=True)
+class Pattern:
+    """Locations with wildcards: ``*`` and ``?`` stand for what a name holds, ``**/`` for any folders.
+
+    A wildcard at the beginning of a name fits none that begins with a dot or an underscore: so writers mark
+    what is no data (``_SUCCESS``, ``_temporary/``, ``.part``). ``{partition}`` stands for a day.
+    """
+
+    location: str
+
+    def prefix(self, partition: str | None) -> str:
+        """What locations of one partition start with, or of all."""
+        return re.split(r"[*?]|\{partition\}", self._of(partition), maxsplit=1)[0]
+
+    def depth(self, partition: str | None) -> int | None:
+        """Folders between the one that ``prefix`` ends in and the files; None: any number."""
+        rest = self._of(partition).removeprefix(self.prefix(partition))
+        return None if "**" in rest else rest.count("/")
+
+    def fits(self, location: str) -> "re.Match[str] | None":
+        """The match of a location; its group ``partition`` is the day, where the pattern has one."""
+        return self._expression.fullmatch(location)
+
+    def _of(self, partition: str | None) -> str:
+        return self.location if partition is None else self.location.replace(PARTITION, partition)
+
+    @cached_property
+    def _expression(self) -> "re.Pattern[str]":
+        made, day, name_begins = "", "(?P<partition>[0-9]{4}-[0-9]{2}-[0-9]{2})", False
+        for part in re.findall(r"\*\*/|\{partition\}|[*?/{]|[^*?/{]+", self.location):
+            visible = "(?![._])" if name_begins else ""
+            if part == PARTITION:
+                made, day = made + day, "(?P=partition)"
+            elif part == "**/":
+                made += "(?:(?![._])[^/]+/)*"
+            elif part in ("*", "?"):
+                made += visible + ("[^/]*" if part == "*" else "[^/]")
+            else:
+                made += re.escape(part)
+            name_begins = part in ("/", "**/")
+        return re.compile(made)
+
+
+def is_pattern(path: str) -> bool:
+    """Whether a path names files by wildcards, not one by its name."""
+    return "*" in path or "?" in path
 
 
 def _package_file(path: str) -> Path:

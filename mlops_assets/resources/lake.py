@@ -23,6 +23,7 @@ import dagster as dg
 from pydantic import Field
 
 from mlops_assets.asset_names import asset_name, asset_of_table, read_asset_name
+from mlops_assets.data.file_stores import CONNECTIONS
 from mlops_assets.data.locations import S3, s3_filesystem
 from mlops_assets.data.schema import frame_of, type_name
 from mlops_assets.errors import DataError
@@ -301,17 +302,8 @@ class Lake(dg.ConfigurableResource):  # type: ignore[type-arg]  # generic over t
 
     def storage_options(self) -> dict[str, str]:
         """Options for deltalake's object store; empty for a local root. Holds credentials: never log it."""
-        return self.s3_options() if self.uri.startswith(S3) else {}
-
-    def public_storage_options(self) -> dict[str, str]:
-        """Endpoint and region of the store for ``serve.scoring``, {} for a local root. Holds no secret."""
         if not self.uri.startswith(S3):
             return {}
-        options = {"endpoint_url": self.s3.endpoint_url, "region": self.s3.region_name}
-        return {name: value for name, value in options.items() if value}
-
-    def s3_options(self) -> dict[str, str]:
-        """The same options for the configured store, wherever the root is: for sources in S3."""
         import boto3
 
         region = self.s3.region_name
@@ -344,6 +336,37 @@ class Lake(dg.ConfigurableResource):  # type: ignore[type-arg]  # generic over t
             "aws_conditional_put": "etag",
         }
         return {name: value for name, value in options.items() if value}
+
+    def public_storage_options(self) -> dict[str, str]:
+        """Endpoint and region of the store for ``serve.scoring``, {} for a local root. Holds no secret."""
+        if not self.uri.startswith(S3):
+            return {}
+        options = {"endpoint_url": self.s3.endpoint_url, "region": self.s3.region_name}
+        return {name: value for name, value in options.items() if value}
+
+    def s3_client(self) -> Any:
+        """A boto3 client of the configured store, wherever the root is: for sources in S3.
+
+        Its credentials are found when it first asks, and renewed. Threads may share it.
+        """
+        import boto3
+        from botocore import UNSIGNED
+        from botocore.config import Config
+
+        session = boto3.session.Session(profile_name=self.s3.profile_name)
+        return session.client(
+            "s3",
+            region_name=self.s3.region_name or session.region_name or "us-east-1",
+            endpoint_url=self.s3.endpoint_url,
+            aws_access_key_id=self.s3.aws_access_key_id,
+            aws_secret_access_key=self.s3.aws_secret_access_key,
+            aws_session_token=self.s3.aws_session_token,
+            config=Config(
+                max_pool_connections=CONNECTIONS,
+                retries={"mode": "standard", "total_max_attempts": 4},
+                signature_version=UNSIGNED if self.s3.use_unsigned_session else None,
+            ),
+        )
 
     def _under(self, *parts: str) -> str:
         import os.path

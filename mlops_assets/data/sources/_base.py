@@ -5,14 +5,16 @@ partitions (``data/loading.py``), declared types (``data/schema.py``).
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from mlops_assets.data.conversion import ColumnType
+from mlops_assets.data.widening import one_table
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -25,8 +27,8 @@ WHOLE = ""
 class LakeAccess(Protocol):
     """What a reader may use of the lake."""
 
-    def s3_options(self) -> Mapping[str, str]:
-        """How the lake's object store is reached, as deltalake's storage options."""
+    def s3_client(self) -> Any:
+        """A boto3 client of the lake's object store, to be used by several threads."""
 
 
 @dataclass(frozen=True)
@@ -56,6 +58,11 @@ class SourceReader(ABC):
     def apart(self) -> bool:
         """Whether partitions are read one by one, so that a fault is of the partition that was read."""
         return False
+
+    @contextmanager
+    def opened(self, asked: Asked, lake: LakeAccess) -> Iterator["SourceReader"]:
+        """The reader for a run over ``asked``: what its reads share is got once, and let go at the end."""
+        yield self
 
     @abstractmethod
     def read(self, asked: Asked, lake: LakeAccess) -> "pa.Table":
@@ -127,6 +134,20 @@ class SourceFormat(ABC):
 
         Raises DataError when the file is empty, cut off or malformed, or has a column twice.
         """
+
+    def part(self, content: bytes, *, name: str, columns: Mapping[str, ColumnType], infer: bool) -> Any:
+        """One of several files, as ``joined`` takes it. Threads call this side by side."""
+        return self.read(content, name=name, columns=columns, infer=infer)
+
+    def joined(
+        self, parts: Mapping[str, Any], *, columns: Mapping[str, ColumnType], infer: bool
+    ) -> "pa.Table":
+        """The rows of several files, by what errors call them, as if they were one.
+
+        Raises DataError when they differ in their columns, or in a type that cannot be widened without a
+        loss.
+        """
+        return one_table(parts)
 
 
 def require_distinct(names: list[str], file: str) -> None:

@@ -8,6 +8,7 @@ types (``data/schema.py``).
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 import numpy as np
@@ -25,6 +26,7 @@ from mlops_assets.data.guess import Guess
 from mlops_assets.data.sources._base import SourceFormat, require_distinct
 from mlops_assets.data.sources._csv_guesses import guessed_options
 from mlops_assets.data.sources._files import FileSource
+from mlops_assets.data.widening import require_same_columns, rows_alone
 from mlops_assets.errors import DataError
 
 if TYPE_CHECKING:
@@ -170,8 +172,10 @@ class CsvFormat(SourceFormat):
     def read(
         self, content: bytes, *, name: str, columns: Mapping[str, ColumnType], infer: bool = False
     ) -> "pa.Table":
-        import pyarrow as pa
+        part = self.part(content, name=name, columns=columns, infer=infer)
+        return self.joined({name: part}, columns=columns, infer=infer)
 
+    def part(self, content: bytes, *, name: str, columns: Mapping[str, ColumnType], infer: bool) -> "_Texts":
         content = self._decoded(decompressed(content, name), name)
         if not content.strip():
             raise DataError(f"Source file {name} is empty.")
@@ -183,23 +187,36 @@ class CsvFormat(SourceFormat):
         chosen = [column for column in texts.column_names if infer or column in columns]
         raw = self._raw(content, name, texts, chosen)
 
-        def text(column: str) -> "pa.Array[Any]":
-            return _without(texts.column(column), raw.get(column), self._missing.of(column, text=True))
+        def without(column: str, *, text: bool) -> "pa.Array[Any]":
+            return _without(texts.column(column), raw.get(column), self._missing.of(column, text=text))
 
-        def other(column: str) -> "pa.Array[Any]":
-            return _without(texts.column(column), raw.get(column), self._missing.of(column, text=False))
+        return _Texts(
+            rows=texts.num_rows,
+            as_text={column: without(column, text=True) for column in chosen},
+            as_other={column: without(column, text=False) for column in chosen},
+        )
 
+    def joined(
+        self, parts: "Mapping[str, _Texts]", *, columns: Mapping[str, ColumnType], infer: bool
+    ) -> "pa.Table":
+        """What a column reads as is told from the texts of all files."""
+        import pyarrow as pa
+
+        require_same_columns({name: part.as_text for name, part in parts.items()})
+        texts = parts.values()
         made: dict[str, pa.Array[Any]] = {}
-        for column in chosen:
+        for column in next(iter(texts)).as_text:
             kind = columns.get(column)
+            text = partial(_end_to_end, [part.as_text[column] for part in texts])
+            other = partial(_end_to_end, [part.as_other[column] for part in texts])
             if kind == "string" or column in self._text_columns:
-                made[column] = text(column)
+                made[column] = text()
             elif not infer:
-                made[column] = other(column)
+                made[column] = other()
             else:
-                found = _inferred(other(column), kind)
-                made[column] = text(column) if found is None else found
-        return pa.table(made) if made else texts.select([])
+                found = _inferred(other(), kind)
+                made[column] = text() if found is None else found
+        return pa.table(made) if made else rows_alone(sum(part.rows for part in texts))
 
     def _decoded(self, content: bytes, name: str) -> bytes:
         """The content in UTF-8, without a byte order mark."""
@@ -298,6 +315,21 @@ class CsvFormat(SourceFormat):
             return {}
         unread = self._texts(content, name, frozenset(), needed)
         return {column: unread.column(column) for column in needed}
+
+
+@dataclass(frozen=True)
+class _Texts:
+    """The fields of one file by column, with what means missing in text, and in columns of other types."""
+
+    rows: int
+    as_text: "Mapping[str, pa.Array[Any]]"
+    as_other: "Mapping[str, pa.Array[Any]]"
+
+
+def _end_to_end(arrays: "Sequence[pa.Array[Any]]") -> "pa.Array[Any]":
+    import pyarrow as pa
+
+    return arrays[0] if len(arrays) == 1 else pa.concat_arrays(arrays)
 
 
 def _without(

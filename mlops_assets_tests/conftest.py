@@ -21,6 +21,7 @@ from sqlalchemy import Engine, event
 
 from mlops_assets.resources import mlflow_store
 from mlops_assets.resources.lake import Lake, S3Config
+from mlops_assets.testing.postgres_server import PostgresServer, running_postgres
 from mlops_assets.testing.ray_cluster import RayCluster, local_ray
 from mlops_assets.testing.s3_server import ACCESS_KEY, SECRET_KEY, S3Server, running_s3_server
 
@@ -49,6 +50,13 @@ def ray_cluster() -> Iterator[RayCluster]:
     """One real local Ray with Serve for the whole session; tests declare what they need on it."""
     with local_ray() as cluster:
         yield cluster
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[PostgresServer]:
+    """One real PostgreSQL for the whole session; a test makes a database or tables of its own."""
+    with running_postgres() as server:
+        yield server
 
 
 @pytest.fixture(scope="session")

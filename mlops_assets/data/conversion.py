@@ -131,6 +131,8 @@ def convert(values: "pa.Array[Any]", kind: ColumnType) -> Converted:
         values = values.combine_chunks()
     if types.is_dictionary(values.type):
         values = values.dictionary_decode()
+    if types.is_union(values.type):
+        return _each_as_its_own(values, kind)
     family = family_of(values.type)
     target = arrow_type(kind)
     if family is None or values.null_count == len(values):
@@ -143,6 +145,24 @@ def convert(values: "pa.Array[Any]", kind: ColumnType) -> Converted:
             refused &= ~np.isnan(values.fill_null(0).to_numpy(zero_copy_only=False).astype(np.float64))
         return Converted(pa.nulls(len(values), target), refused, _never(family, kind, values.type))
     return rule(values)
+
+
+def _each_as_its_own(values: "pa.Array[Any]", kind: ColumnType) -> Converted:
+    """Values of several types in one column, as dense unions hold them: each by the rule of its own type."""
+    import pyarrow as pa
+
+    codes = values.type_codes.to_numpy()
+    offsets = values.offsets.to_numpy()
+    parts = [convert(values.field(position), kind) for position in range(values.type.num_fields)]
+    starts = np.cumsum([0, *(len(part.values) for part in parts)])
+    positions = np.zeros(len(codes), dtype=np.int64)
+    reason = ""
+    for position, code in enumerate(values.type.type_codes):
+        mine = codes == code
+        positions[mine] = starts[position] + offsets[mine]
+        reason = reason or (parts[position].reason if parts[position].refused.any() else "")
+    taken = pa.concat_arrays([part.values for part in parts]).take(pa.array(positions))
+    return Converted(taken, np.concatenate([part.refused for part in parts])[positions], reason)
 
 
 def _never(family: Family, kind: ColumnType, source: "pa.DataType") -> str:

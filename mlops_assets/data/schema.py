@@ -189,7 +189,8 @@ def frame_of(table: "pa.Table") -> "pd.DataFrame":
     """A table as a data frame that holds every value as it is; index 0..n-1.
 
     Integers and booleans with missing values are pandas' nullable types, so that they stay integers and
-    booleans; timestamps keep their unit and zone, dates and decimals are Python's, text is ``object``.
+    booleans; timestamps keep their unit and zone, dates and decimals are Python's, text is ``object``, and so
+    are values of several types in one column.
     """
     import pandas as pd
     import pyarrow as pa
@@ -199,7 +200,9 @@ def frame_of(table: "pa.Table") -> "pd.DataFrame":
         source = chunks.type
         if pa.types.is_dictionary(source):
             chunks, source = chunks.cast(source.value_type), source.value_type
-        if chunks.null_count and pa.types.is_integer(source):
+        if pa.types.is_union(source):
+            columns[name] = pd.Series(chunks.to_pylist(), dtype=object)
+        elif chunks.null_count and pa.types.is_integer(source):
             dtype = pd.api.types.pandas_dtype(str(source).replace("i", "I", 1).replace("uI", "UI"))
             columns[name] = chunks.to_pandas(types_mapper=lambda _, dtype=dtype: dtype).astype(dtype)
         elif chunks.null_count and pa.types.is_boolean(source):

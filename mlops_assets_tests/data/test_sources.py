@@ -10,7 +10,7 @@ import pyarrow as pa
 import pytest
 from pyarrow import csv, parquet
 
-from mlops_assets.data.sources import SOURCES
+from mlops_assets.data.sources import SOURCES, FileSource
 from mlops_assets.data.sources.csv_format import CsvFormat, CsvSource, Missing
 from mlops_assets.data.sources.parquet_format import ParquetFormat, ParquetSource
 from mlops_assets.errors import DataError
@@ -38,7 +38,7 @@ class TestParquet(SourceConformance):
 
 def test_every_format_is_tested():
     tested = {found.source.name for found in SourceConformance.__subclasses__()}
-    assert tested == set(SOURCES)
+    assert tested == {name for name in SOURCES if issubclass(SOURCES[name], FileSource)}
 
 
 CSV = b"id,code,amount\n1,007,1.5\n2,NA,\n3,012,2.5\n"

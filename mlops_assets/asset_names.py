@@ -14,6 +14,7 @@ Kind = Literal[
     "dataset",
     "quarantine",
     "features",
+    "online_features",
     "training_set",
     "candidates",
     "model",

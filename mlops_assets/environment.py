@@ -87,6 +87,9 @@ PREDICTION_LOG_URI = Variable(
     "{state}/predictions",
     "Where gateways log answers: a local path or s3://bucket/prefix.",
 )
+ONLINE_URI = Variable(
+    "MLOPS_ONLINE_URI", "{state}/online", "Where stores of online features lie: a folder of this host."
+)
 CLOCK_FILE = Variable(
     "MLOPS_CLOCK_FILE",
     "",

@@ -34,10 +34,14 @@ from serve.errors import (
     Problems,
     UnknownPath,
 )
+from serve.evidence import Reason
 from serve.identity import HEADER_ID_REASON, answer_ids, is_header_id
 from serve.inference_log import Answered, PredictionLog
 from serve.metrics import CONTENT_TYPE, NONE, GatewayMetrics
-from serve.schema import MonitoringReport
+from serve.online.lookup import Looked
+from serve.online.request import KeyedRow, sent_row, sent_rows
+from serve.online.transform import TransformFailed
+from serve.schema import MonitoringReport, OnlineView
 from serve.security import Protection, Role
 from serve.shortcut import DIRECT
 from serve.traffic import CANARY, SHADOW, STABLE, Mirrored, Scored, Traffic
@@ -77,6 +81,8 @@ class Request:
     scored: Scored | None = None
     fell_back_from: str | None = None
     entities: Sequence[Entity | None] | None = None
+    looked: Looked | None = None
+    """What was looked up for rows of keys."""
     asked_version: str | None = None
     """The version that the path names; it answers, whatever the routing would have drawn."""
     at: float = 0.0
@@ -206,10 +212,11 @@ class Endpoint:
             self._after(request, request.scored)
 
     async def watch(self) -> None:
-        """Refuses bodies that do not come, until cancelled."""
+        """Refuses bodies that do not come, and looks how old online features are, until cancelled."""
         while True:
             await asyncio.sleep(WATCH_INTERVAL_S)
             self._protection.refuse_late_bodies()
+            self._traffic.measure_online_ages()
 
     async def _answer(self, request: Request, method: str, path: str) -> Response:
         try:
@@ -292,11 +299,11 @@ class Endpoint:
     async def _predict(self, request: Request) -> Response:
         coding = json_coding(request.headers)
         document = parse_object(await self._protection.read_body(request.receive, coding))
-        chosen, row = self._valid(
-            request, self._choose(request, document), lambda live: single_row(document, live.validator)
+        chosen, rows = self._valid(
+            request, self._choose(request, document), lambda live: self._row(request, document, live)
         )
         request.entities = request_entities(document, chosen.validator)
-        live, scores = await self._score(request, chosen, [row])
+        live, scores = await self._score(request, chosen, rows)
         return self._answered(request, live.answer(scores[0]))
 
     async def _batch_predict(self, request: Request) -> Response:
@@ -305,7 +312,7 @@ class Endpoint:
         chosen, rows = self._valid(
             request,
             self._choose(request, document),
-            lambda live: batch_rows(document, live.validator, max_rows=self._limits.max_batch_rows),
+            lambda live: self._batch(request, document, live),
         )
         request.entities = request_entities(document, chosen.validator)
         live, scores = await self._score(request, chosen, rows)
@@ -325,7 +332,7 @@ class Endpoint:
             cohort = sent.instances(feature) if feature is not None else []
             chosen = self._choose(request, {"unit": sent.unit, "instances": cohort})
             chosen, (rows, request.entities) = self._valid(
-                request, chosen, lambda live: inference_protocol.rows_of(sent, live.manifest, live.validator)
+                request, chosen, lambda live: self._tensors(request, sent, live)
             )
         else:
             chosen, (rows, request.entities) = self._named(request, sent, asked)
@@ -360,7 +367,47 @@ class Endpoint:
         request.asked_version, request.unit = version, sent.unit
         request.endpoint = f"{self._versions}{version}/infer"
         request.version, request.variant = version, self._traffic.variant_of(live)
-        return live, inference_protocol.rows_of(sent, live.manifest, live.validator)
+        return live, self._tensors(request, sent, live)
+
+    def _tensors(
+        self, request: Request, sent: inference_protocol.Sent, live: LiveVersion
+    ) -> tuple[list[Row], Sequence[Entity | None] | None]:
+        """The valid rows of an infer request, and their join keys."""
+        if live.online is None or not inference_protocol.is_keyed(sent, live.manifest):
+            return inference_protocol.rows_of(sent, live.manifest, live.validator)
+        rows = inference_protocol.keyed_rows(sent, live.manifest, live.online.view, live.validator)
+        entities = live.validator.entities([one.entity for one in rows])
+        return self._looked_up(request, live, rows, lambda number: f"row {number}"), entities
+
+    def _row(self, request: Request, document: dict[str, Any], live: LiveVersion) -> list[Row]:
+        """The valid row of a body: its features, or those that are looked up by its keys."""
+        if "request" not in document:
+            return [single_row(document, live.validator)]
+        view = _view_of(live, "request", "features")
+        return self._looked_up(request, live, sent_row(document, view, live.validator), lambda _: "request")
+
+    def _batch(self, request: Request, document: dict[str, Any], live: LiveVersion) -> list[Row]:
+        most = self._limits.max_batch_rows
+        if "requests" not in document:
+            return batch_rows(document, live.validator, max_rows=most)
+        view = _view_of(live, "requests", "instances")
+        sent = sent_rows(document, view, live.validator, max_rows=most)
+        return self._looked_up(request, live, sent, lambda number: f"requests[{number}]")
+
+    def _looked_up(
+        self, request: Request, live: LiveVersion, sent: Sequence[KeyedRow], field: Callable[[int], str]
+    ) -> list[Row]:
+        """Rows of one look-up, which every variant of this request scores; the features are valid."""
+        assert live.online is not None
+        looked = live.online.look_up(sent, field)
+        self._metrics.count_looked_up(live.online.view.name, looked.state, len(sent))
+        found: Problems = []
+        for number, row in enumerate(looked.rows):
+            found += live.validator.problems(row, f"{field(number)}: computed")
+        if found:
+            raise InvalidFields(found)
+        request.looked = looked
+        return looked.rows
 
     def _choose(self, request: Request, document: dict[str, Any]) -> LiveVersion:
         """The version for the request's unit; a request without one counts as a unit of its own."""
@@ -386,8 +433,16 @@ class Endpoint:
             stable = self._traffic.wider_than(chosen)
             if stable is None:
                 raise
+            reason: Reason = "schema"
             rows = read(stable)
-        self._traffic.count_narrower(chosen)
+        except TransformFailed as error:
+            stable = self._traffic.stable
+            if stable is None or stable is chosen:
+                raise
+            logger.warning("Version %s: %s; stable answers", chosen.version, error)
+            reason = "model_error"
+            rows = read(stable)
+        self._traffic.count_narrower(chosen, reason)
         request.fell_back_from = chosen.version
         request.version, request.variant = stable.version, self._traffic.variant_of(stable)
         return stable, rows
@@ -397,7 +452,8 @@ class Endpoint:
         routing = self._traffic.routing
         if routing is None or routing.unit_feature is None:
             return None
-        rows = document.get("instances") or [document.get("features")]
+        one = document.get("features") or document.get("request")
+        rows = document.get("instances") or document.get("requests") or [one]
         if type(rows) is not list:
             return None
         # Not validated yet: only a value that is one can be a cohort.
@@ -467,6 +523,8 @@ class Endpoint:
             scores=scores,
             fell_back_from=fell_back_from,
             entities=request.entities,
+            requests=request.looked.requests if request.looked else None,
+            knew=request.looked.knew if request.looked else None,
         )
 
     @staticmethod
@@ -525,6 +583,7 @@ class Endpoint:
                 "device": known.live.info.get("device") if known.live else None,
                 "in_gateway": known.live is not None and known.live.local is not None,
                 "in_gateway_problem": known.local_problem,
+                "online": known.live.online.report() if known.live and known.live.online else None,
             }
         if not ready:
             why = traffic.states[routing.stable].problem if routing else "no routing has been declared"
@@ -534,6 +593,7 @@ class Endpoint:
         return state
 
     async def _metrics_text(self, _: Request) -> Response:
+        self._traffic.measure_online_ages()
         return Response((await self._link.gather())[1], content_type=CONTENT_TYPE.encode())
 
     async def _evidence(self, _: Request) -> Response:
@@ -608,6 +668,7 @@ class Endpoint:
             server=request.root_path,
             keys=self._protection.is_on,
             max_rows=self._limits.max_batch_rows,
+            by_key=stable.online.example() if stable.online else None,
         )
 
     async def _openapi(self, request: Request) -> Response:
@@ -657,6 +718,14 @@ class Endpoint:
     def _require_ready(self) -> None:
         if not self._traffic.is_ready:
             raise NoModel("The stable version does not answer.")
+
+
+def _view_of(live: LiveVersion, field: str, instead: str) -> OnlineView:
+    """The view that a version looks keys up in. InvalidFields for one whose callers send features."""
+    if live.online is None:
+        reason = f"is not taken: this model looks nothing up; send {instead}"
+        raise InvalidFields([{"field": field, "reason": reason}])
+    return live.online.view
 
 
 def _odd_id() -> InvalidFields:

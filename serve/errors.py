@@ -269,6 +269,30 @@ class NoModel(ApiError):
         super().__init__(message, headers={"retry-after": seconds(retry_after_s)})
 
 
+class StaleFeatures(ApiError):
+    """What is looked up is older than the view allows, and the view refuses then."""
+
+    status = 503
+    code = "stale_features"
+
+    def __init__(self, view: str, *, age_s: float, limit_s: float) -> None:
+        super().__init__(
+            f"What is looked up for {view} is {age_s:.0f} s old; the limit is {limit_s:g} s.",
+            details={"view": view, "age_s": age_s, "limit_s": limit_s},
+            headers={"retry-after": "1"},
+        )
+
+
+class NoOnlineStore(ApiError):
+    """The store of online features cannot be read, and the view refuses then."""
+
+    status = 503
+    code = "no_online_store"
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message, headers={"retry-after": "1"})
+
+
 class Overloaded(ApiError):
     """More requests at once than the endpoint or the model takes."""
 

@@ -24,6 +24,7 @@ from serve.endpoint import Endpoint, Limits
 from serve.evidence import Collector
 from serve.inference_log import PredictionLog
 from serve.metrics import GatewayMetrics
+from serve.online.lookup import Lookups
 from serve.ray_aggregator import ray_aggregator
 from serve.ray_versions import RayVersions
 from serve.replica_port import keep_to_node
@@ -44,12 +45,14 @@ class Gateway:
         self._name = declared.name
         replica = serve.get_replica_context().replica_id.unique_id
         metrics = GatewayMetrics(deployment=declared.name, replica=replica)
+        now = wall_clock(declared.clock_file)
         self._traffic = Traffic(
             RayVersions(),
             metrics,
             Collector(),
             wrap=Coalescing,
             embed=embedded if declared.stable_in_gateway else None,
+            looked_up=Lookups(declared.online_uri, now).of,
             max_shadows=declared.max_shadows_in_flight,
         )
         self._log: PredictionLog | None = None
@@ -84,7 +87,7 @@ class Gateway:
             log=self._log,
             replica=replica,
             adds_request_id=False,
-            wall_clock=wall_clock(declared.clock_file),
+            wall_clock=now,
         )
 
     def __serve_build_asgi_app__(self) -> Endpoint:

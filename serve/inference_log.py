@@ -56,6 +56,8 @@ SCHEMA = pa.schema(
         ("score", pa.float64()),
         ("scores", pa.list_(pa.float64())),
         ("fell_back_from", pa.string()),
+        ("request", pa.string()),
+        ("online", pa.string()),
     ]
 )
 """Columns of every file, one line per row of a request. ``answer_id`` is the gateway's own and never null; a
@@ -63,7 +65,9 @@ shadow's answer to the same request carries the same one. ``request_id`` is what
 answer id; callers may send the same one as often as they like. ``row`` counts from zero within the request,
 ``weight`` is in basis points, ``features`` is the row as JSON text, ``entity`` its join keys as a JSON object
 in the manifest's order, null where the request carried none. ``score`` is the probability of the
-positive class, or the value; for several classes it is null and ``scores`` holds one probability each.
+positive class, or the value; for several classes it is null and ``scores`` holds one probability each. Of
+rows that were looked up by key, ``request`` is what came beside the keys and ``online`` what the store knew
+then, as JSON objects; both are null of others.
 """
 
 EARLY_ROWS = 4_000
@@ -106,6 +110,9 @@ class Answered(NamedTuple):
     scores: Scores
     fell_back_from: str | None = None
     entities: Sequence[Entity | None] | None = None
+    requests: Sequence[dict[str, Any]] | None = None
+    knew: str | None = None
+    """JSON of what the store of online features knew, and what came with each row (``requests``)."""
 
 
 class Store(ABC):
@@ -358,6 +365,18 @@ def hour_folder(hour: int) -> str:
     return time.strftime("dt=%Y-%m-%d/hr=%H", time.gmtime(hour * 3600))
 
 
+def _lines(answered: Answered) -> "list[_Line]":
+    nothing: list[Any] = [None] * len(answered.rows)
+    each = zip(
+        answered.rows,
+        answered.scores,
+        answered.entities or nothing,
+        answered.requests or nothing,
+        strict=True,
+    )
+    return [_Line(answered, position, *one) for position, one in enumerate(each)]
+
+
 def batches_by_hour(
     answers: Sequence[Answered], *, pause: Callable[[], None] = lambda: None
 ) -> tuple[dict[int, list[pa.RecordBatch]], int]:
@@ -370,17 +389,7 @@ def batches_by_hour(
     unreadable = 0
     for answered in answers:
         try:
-            rows = [
-                _Line(answered, position, row, score, entity)
-                for position, (row, score, entity) in enumerate(
-                    zip(
-                        answered.rows,
-                        answered.scores,
-                        answered.entities or [None] * len(answered.rows),
-                        strict=True,
-                    )
-                )
-            ]
+            rows = _lines(answered)
             lines.setdefault(int(answered.at // 3600), []).extend(rows)
         except (TypeError, ValueError, OverflowError) as error:
             unreadable += len(answered.rows)
@@ -402,6 +411,7 @@ class _Line(NamedTuple):
     row: Row
     score: Any
     entity: Entity | None
+    request: dict[str, Any] | None
 
 
 def _readable_batch(lines: list[_Line]) -> tuple[pa.RecordBatch, int]:
@@ -441,6 +451,8 @@ def _batch(lines: list[_Line]) -> pa.RecordBatch:
         [None if isinstance(score, list) else score for score in scores],
         [score if isinstance(score, list) else None for score in scores],
         [one.fell_back_from for one in answers],
+        [None if line.request is None else _encode(line.request) for line in lines],
+        [one.knew for one in answers],
     ]
     return pa.record_batch(
         [pa.array(values, field.type) for values, field in zip(columns, SCHEMA, strict=True)], schema=SCHEMA

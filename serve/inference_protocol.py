@@ -7,7 +7,8 @@ not belong here: datatypes (``serve/tensors.py``), value rules (``serve/validati
 One input tensor per feature, of shape ``[n]`` or ``[n, 1]``: BYTES for categories, FP64 for numbers, INT64
 for integers, BOOL for booleans; other widths are taken too, and floating-point numbers for integers where
 every value is one. A category of whole numbers takes numbers as well. Join keys are input tensors named
-like them, all of them or none: BYTES, or integers. Outputs: ``prediction`` of shape ``[n]`` and, for
+like them, all of them or none: BYTES, or integers. Of a model that looks keys up, a request may hold the join
+keys and the request's columns instead of features. Outputs: ``prediction`` of shape ``[n]`` and, for
 classifiers, ``probability`` of shape ``[n]`` (binary, of the positive class) or ``[n, classes]``.
 ``docs/http.md`` says of every part of the protocol what is taken.
 """
@@ -21,7 +22,8 @@ from serve.answers import Answer
 from serve.bodies import kind_of, parse_object
 from serve.errors import EmptyBatch, InvalidFields, MalformedBody, Problems, TooLarge
 from serve.identity import ID_REASON, is_id
-from serve.schema import FeatureType, ModelManifest
+from serve.online.request import KeyedRow, entity_problems, request_problems
+from serve.schema import ColumnKind, FeatureType, ModelManifest, OnlineView
 from serve.tensors import DATATYPES as KNOWN
 from serve.tensors import INTEGERS, Values, from_bytes, from_json, to_bytes
 from serve.validation import MAX_UNIT_LENGTH, Entity, Row, RowValidator
@@ -42,6 +44,16 @@ _TAKEN: dict[FeatureType, frozenset[str]] = {
 }
 _CODES = frozenset({"BYTES"}) | _NUMBERS
 """Of join keys, and of categories of whole numbers."""
+_KEY = (_CODES, "BYTES or INT64")
+_COLUMNS: dict[ColumnKind, tuple[frozenset[str], str]] = {
+    "string": (frozenset({"BYTES"}), "BYTES"),
+    "timestamp": (frozenset({"BYTES"}), "BYTES"),
+    "date": (frozenset({"BYTES"}), "BYTES"),
+    "boolean": (frozenset({"BOOL"}), "BOOL"),
+    "integer": (_NUMBERS, "INT64"),
+    "number": (_NUMBERS, "FP64"),
+}
+"""Of the columns that come with a request of keys: what is taken, and what the description says."""
 EXTENSIONS = ("binary_tensor_data",)
 """Of the protocol; what else there is under these names is refused."""
 
@@ -142,30 +154,90 @@ def rows_of(
     sent: Sent, manifest: ModelManifest, validator: RowValidator
 ) -> tuple[list[Row], list[Entity | None] | None]:
     """The valid rows, and their join keys or None. InvalidFields names every bad tensor and value."""
-    found = list(sent.problems)
     types = {feature.name: feature.type for feature in manifest.features}
     coded = {feature.name for feature in manifest.features if feature.coded}
     keys = tuple(manifest.entity)
+    takes = dict.fromkeys(keys, _KEY)
+    takes |= {
+        name: _KEY if name in coded else (_TAKEN[kind], DATATYPES[kind]) for name, kind in types.items()
+    }
+    strange = f"no feature{' and no join key' if keys else ''} of this model"
+    columns, count = _columns(sent, manifest, takes, required=tuple(types), strange=strange)
+    found: Problems = []
+    rows: list[Row] = [
+        dict(zip(types, values, strict=True))
+        for values in zip(*(columns[name] for name in types), strict=True)
+    ]
+    for number, row in enumerate(rows):
+        found += validator.problems(row, f"row {number}")
+    entities = _entities(keys, types, columns, count)
+    for number, entity in enumerate(entities or ()):
+        found += validator.entity_problems(entity, f"row {number}")
+    if found:
+        raise InvalidFields(found)
+    if validator.takes_codes:
+        rows = [validator.row(row) for row in rows]
+    return rows, None if entities is None else validator.entities(entities)
+
+
+def is_keyed(sent: Sent, manifest: ModelManifest) -> bool:
+    """Whether a request to a model that looks keys up lacks features, so that they are to be looked up."""
+    return not set(manifest.feature_names) <= {tensor.name for tensor in sent.inputs}
+
+
+def keyed_rows(
+    sent: Sent, manifest: ModelManifest, view: OnlineView, validator: RowValidator
+) -> list[KeyedRow]:
+    """The valid rows of a request of keys. InvalidFields names every bad tensor and value."""
+    takes = dict.fromkeys(view.entity, _KEY) | {name: _COLUMNS[view.columns[name]] for name in view.request}
+    strange = f"no join key and no column of this request; allowed: {', '.join(takes)}"
+    columns, count = _columns(sent, manifest, takes, required=tuple(takes), strange=strange)
+    rows = [
+        KeyedRow(
+            {name: columns[name][number] for name in view.entity},
+            {name: columns[name][number] for name in view.request},
+        )
+        for number in range(count)
+    ]
+    found: Problems = []
+    for number, row in enumerate(rows):
+        found += request_problems(view, row.request, f"row {number}")
+        found += entity_problems(view, validator, row.entity, f"row {number}")
+    if found:
+        raise InvalidFields(found)
+    return rows
+
+
+def _columns(
+    sent: Sent,
+    manifest: ModelManifest,
+    takes: Mapping[str, tuple[frozenset[str], str]],
+    *,
+    required: Sequence[str],
+    strange: str,
+) -> tuple[dict[str, Values], int]:
+    """The values of every tensor by name, and how many rows there are.
+
+    ``takes``: by name, the datatypes that are taken and how they are told. ``strange``: what a name is that
+    is not among them.
+    """
+    found = list(sent.problems)
     columns: dict[str, Values] = {}
     given: set[str] = set()
     for tensor in sent.inputs:
-        kind = types.get(tensor.name)
-        if kind is None and tensor.name not in keys:
-            allowed = f"no feature{' and no join key' if keys else ''} of this model"
-            found.append({"field": f"{tensor.place}.name", "reason": f"{tensor.name} is {allowed}"})
+        if tensor.name not in takes:
+            found.append({"field": f"{tensor.place}.name", "reason": f"{tensor.name} is {strange}"})
             continue
         if tensor.name in given:
             found.append({"field": f"{tensor.place}.name", "reason": f"{tensor.name} is given twice"})
             continue
         given.add(tensor.name)
-        text_or_whole = kind is None or tensor.name in coded
-        taken = _CODES if kind is None or text_or_whole else _TAKEN[kind]
+        taken, told = takes[tensor.name]
         if tensor.datatype not in taken:
-            datatypes = "BYTES or INT64" if kind is None or text_or_whole else DATATYPES[kind]
-            found.append({"field": f"{tensor.place}.datatype", "reason": f"{tensor.name} takes {datatypes}"})
+            found.append({"field": f"{tensor.place}.datatype", "reason": f"{tensor.name} takes {told}"})
         elif tensor.values is not None:
             columns[tensor.name] = tensor.values
-    found += [{"field": name, "reason": "is missing"} for name in types if name not in given]
+    found += [{"field": name, "reason": "is missing"} for name in required if name not in given]
     lengths = {name: len(values) for name, values in columns.items()}
     if len(set(lengths.values())) > 1:
         found.append({"field": "inputs", "reason": f"tensors differ in length: {lengths}"})
@@ -183,20 +255,7 @@ def rows_of(
     count = max(lengths.values(), default=0)
     if not count:
         raise EmptyBatch("inputs")
-    rows: list[Row] = [
-        dict(zip(types, values, strict=True))
-        for values in zip(*(columns[name] for name in types), strict=True)
-    ]
-    for number, row in enumerate(rows):
-        found += validator.problems(row, f"row {number}")
-    entities = _entities(keys, types, columns, count)
-    for number, entity in enumerate(entities or ()):
-        found += validator.entity_problems(entity, f"row {number}")
-    if found:
-        raise InvalidFields(found)
-    if validator.takes_codes:
-        rows = [validator.row(row) for row in rows]
-    return rows, None if entities is None else validator.entities(entities)
+    return columns, count
 
 
 def _json_end(header_length: bytes, size: int) -> int:
@@ -425,6 +484,8 @@ def metadata(manifest: ModelManifest, *, name: str, versions: Sequence[str]) -> 
     }
     if manifest.entity:
         made["parameters"] = {"join_keys": ",".join(manifest.entity)}
+    if manifest.online:
+        made["parameters"]["request_columns"] = ",".join(manifest.online.request)
     return made
 
 

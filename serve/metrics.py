@@ -59,8 +59,13 @@ SHADOWS = _Counter(
 LOGGED = _Counter(
     "mlops_prediction_log_rows_total", "Rows given to the prediction log, by outcome.", ("outcome",)
 )
+LOOK_UPS = _Counter(
+    "mlops_online_lookups_total",
+    "Rows of features that were looked up by key, by view and state of the store then.",
+    ("view", "state"),
+)
 TRIPS = _Counter("mlops_guard_trips_total", "Times that a version was taken out.", ("version",))
-COUNTERS = (REQUESTS, ERRORS, ROWS, FALLBACKS, RETRIES, FAILURES, SHADOWS, LOGGED)
+COUNTERS = (REQUESTS, ERRORS, ROWS, FALLBACKS, RETRIES, FAILURES, SHADOWS, LOGGED, LOOK_UPS)
 
 Labels = tuple[str | int, ...]
 
@@ -90,6 +95,8 @@ class MetricsSnapshot(TypedDict):
     tripped: dict[str, bool]
     in_gateway: dict[str, bool]
     in_flight: int
+    online_age: dict[str, float]
+    """Seconds, by view; infinite for a store that cannot be read."""
 
 
 class GatewayMetrics:
@@ -114,6 +121,7 @@ class GatewayMetrics:
         self._stable: str | None = None
         self._in_gateway: dict[str, bool] = {}
         self._in_flight = 0
+        self._online_age: dict[str, float] = {}
 
     # -- counters ------------------------------------------------------------------------------------
 
@@ -149,6 +157,9 @@ class GatewayMetrics:
     def count_logged(self, outcome: LogOutcome, rows: int) -> None:
         self._add(LOGGED, (outcome,), rows)
 
+    def count_looked_up(self, view: str, state: str, rows: int) -> None:
+        self._add(LOOK_UPS, (view, state), rows)
+
     def count_trip(self, version: str) -> None:
         """A trip under the routing in force, decided here or heard of: it counts once over all replicas."""
         self._trips[version, self._revision] = None
@@ -182,6 +193,10 @@ class GatewayMetrics:
         """Whether this replica scores small requests of the version in its own process."""
         self._in_gateway[version] = in_gateway
 
+    def set_online_ages(self, ages: Mapping[str, float]) -> None:
+        """Ages of exactly these views' stores, in seconds."""
+        self._online_age = dict(ages)
+
     def set_in_flight(self, requests: int) -> None:
         self._in_flight = requests
 
@@ -204,6 +219,7 @@ class GatewayMetrics:
             "tripped": dict(self._tripped),
             "in_gateway": {} if stable is None else {stable: self._in_gateway.get(stable, False)},
             "in_flight": self._in_flight,
+            "online_age": dict(self._online_age),
         }
 
     def text(self) -> bytes:
@@ -236,6 +252,7 @@ def summed(snapshots: Iterable[MetricsSnapshot]) -> MetricsSnapshot:
         "tripped": {},
         "in_gateway": {},
         "in_flight": 0,
+        "online_age": {},
     }
 
 
@@ -345,6 +362,17 @@ class _Whole(Collector):
         for snapshot in self._living:
             revisions.add_metric((self._deployment, snapshot["replica"]), snapshot["revision"])
         yield revisions
+        ages = GaugeMetricFamily(
+            "mlops_online_age_seconds",
+            "Since when the store of a view's online features may know less than the lake; the oldest.",
+            labels=("deployment", "view"),
+        )
+        oldest: dict[str, float] = {}
+        for view, age in (one for snapshot in self._living for one in snapshot["online_age"].items()):
+            oldest[view] = max(age, oldest.get(view, 0.0))
+        for view, age in oldest.items():
+            ages.add_metric((self._deployment, view), age)
+        yield ages
         in_flight = sum(snapshot["in_flight"] for snapshot in self._living)
         yield self._plain("mlops_requests_in_flight", "Requests being answered now.", in_flight)
         if self._aggregator_reachable is not None:

@@ -14,7 +14,8 @@ from pydantic.json_schema import models_json_schema
 
 from serve.identity import MAX_ID_LENGTH
 from serve.inference_protocol import DATATYPES, example_request, output_names
-from serve.schema import Evidence, FeatureSpec, ModelManifest, MonitoringReport, Trip
+from serve.online.request import KeyedRow
+from serve.schema import Evidence, FeatureSpec, ModelManifest, MonitoringReport, OnlineView, Trip
 from serve.tensors import DATATYPES as KNOWN_DATATYPES
 from serve.validation import LARGEST_KEY, MAX_KEY_LENGTH, MAX_UNIT_LENGTH, SMALLEST_KEY, example_row
 
@@ -62,9 +63,19 @@ def feature_schema(feature: FeatureSpec) -> dict[str, Any]:
 
 
 def document(
-    manifest: ModelManifest, *, name: str, version: str, server: str, keys: bool, max_rows: int
+    manifest: ModelManifest,
+    *,
+    name: str,
+    version: str,
+    server: str,
+    keys: bool,
+    max_rows: int,
+    by_key: KeyedRow | None = None,
 ) -> dict[str, Any]:
-    """The OpenAPI 3.1 document of a deployment whose stable version has this manifest."""
+    """The OpenAPI 3.1 document of a deployment whose stable version has this manifest.
+
+    ``by_key``: a row that a version which looks keys up answers now; None for one that does not.
+    """
     row = example_row(manifest)
     features = {
         "type": "object",
@@ -102,6 +113,7 @@ def document(
     schemas = {
         "Features": features,
         "PredictRequest": _object({"features": _ref("Features"), "unit": unit, **one}, required=["features"]),
+        **(_keyed_schemas(manifest.online, entity, unit, max_rows) if manifest.online else {}),
         "PredictResponse": _object({**answered, **answer}),
         "BatchRequest": _object(
             {
@@ -141,13 +153,20 @@ def document(
         "drift_thresholds": {manifest.feature_names[0]: {"psi": 0.11, "ks": 0.05}},
         "episode_open": True,
     }
+    predict: dict[str, Any] = {"features": row}
+    batch: dict[str, Any] = {"instances": [row]}
+    if by_key is not None:
+        predict = {"entity": by_key.entity, "request": by_key.request}
+        batch = {"entities": [by_key.entity], "requests": [by_key.request]}
+    keyed = ["KeyedRequest"] if by_key else []
+    keyed_batch = ["KeyedBatchRequest"] if by_key else []
     trip = {"version": "v2", "reason": "wrong prices since this morning"}
     paths = {
         "/predict": {
-            "post": _post("Predict one row", "PredictRequest", "PredictResponse", {"features": row})
+            "post": _post("Predict one row", "PredictRequest", "PredictResponse", predict, or_else=keyed)
         },
         "/batch-predict": {
-            "post": _post("Predict many rows", "BatchRequest", "BatchResponse", {"instances": [row]})
+            "post": _post("Predict many rows", "BatchRequest", "BatchResponse", batch, or_else=keyed_batch)
         },
         **_inference_paths(v2, example_request(manifest, row), version),
         "/health": {
@@ -311,6 +330,42 @@ def _ref(name: str) -> dict[str, str]:
     return {"$ref": f"#/components/schemas/{name}"}
 
 
+def _keyed_schemas(
+    view: OnlineView, entity: dict[str, Any], unit: dict[str, Any], max_rows: int
+) -> dict[str, Any]:
+    """Bodies of keys, whose features the endpoint looks up."""
+    columns = {name: _column_schema(view, name) for name in view.request}
+    keys = {**entity, "type": "object"}
+    many: dict[str, Any] = {"type": "array", "minItems": 1, "maxItems": max_rows}
+    return {
+        "Columns": {**_object(columns), "description": "What only the caller knows; the rest is looked up."},
+        "KeyedRequest": _object(
+            {"entity": keys, "request": _ref("Columns"), "unit": unit}, required=["entity", "request"]
+        ),
+        "KeyedBatchRequest": _object(
+            {
+                "entities": {**many, "items": keys},
+                "requests": {**many, "items": _ref("Columns")},
+                "unit": unit,
+            },
+            required=["entities", "requests"],
+        ),
+    }
+
+
+def _column_schema(view: OnlineView, name: str) -> dict[str, Any]:
+    kind = view.columns[name]
+    types = {"timestamp": "string", "date": "string"}.get(kind, kind)
+    made: dict[str, Any] = {"type": types if name == view.event_timestamp else [types, "null"]}
+    if kind == "timestamp":
+        made |= {"format": "date-time", "description": "ISO 8601 with its zone."}
+    if kind == "date":
+        made |= {"format": "date"}
+    if kind == "integer":
+        made |= {"minimum": -(2**53), "maximum": 2**53}
+    return made
+
+
 def _inference_paths(model: str, example: dict[str, Any], version: str) -> dict[str, Any]:
     """The paths of the V2 protocol; ``model`` is the model's own."""
     infer = _post("V2: infer", "InferRequest", "InferResponse", example)
@@ -359,16 +414,19 @@ def _inference_schemas(manifest: ModelManifest, name: str) -> dict[str, Any]:
     tensor = {"name": _STRING, "datatype": {"enum": list(KNOWN_DATATYPES)}, "shape": shape}
     data = {"type": "array"}
     parameters = {"type": ["object", "null"]}
-    names = list(dict.fromkeys([*manifest.feature_names, *manifest.entity]))
+    online = manifest.online
+    sent = online.request if online else ()
+    names = list(dict.fromkeys([*manifest.feature_names, *manifest.entity, *sent]))
     given = {**tensor, "name": {"enum": names}, "data": data, "parameters": parameters}
     keys = f"; and, to be joined with outcomes, {', '.join(manifest.entity)}" if manifest.entity else ""
     inputs = {
         "type": "array",
-        "minItems": len(manifest.features),
+        "minItems": len((*online.entity, *online.request)) if online else len(manifest.features),
         "maxItems": len(names),
         "description": "One tensor per feature: "
         + ", ".join(f"{feature.name} {DATATYPES[feature.type]}" for feature in manifest.features)
-        + keys,
+        + keys
+        + (f"; or of keys to look up: {', '.join((*online.entity, *online.request))}" if online else ""),
         # As bytes after the JSON (binary_data_size) a tensor has no data.
         "items": _object(given, required=list(tensor)),
     }
@@ -413,7 +471,7 @@ def _inference_schemas(manifest: ModelManifest, name: str) -> dict[str, Any]:
                 "platform": _STRING,
                 "inputs": {"type": "array", "items": _object(tensor)},
                 "outputs": {"type": "array", "items": _object(tensor)},
-                "parameters": _object({"join_keys": _STRING}),
+                "parameters": _object({"join_keys": _STRING, "request_columns": _STRING}, required=[]),
             },
             required=["name", "versions", "platform", "inputs", "outputs"],
         ),
@@ -517,15 +575,19 @@ def _answered(media: str, schema: dict[str, Any], headers: dict[str, Any]) -> di
     return {"200": {"description": "Answered.", "headers": headers, "content": {media: {"schema": schema}}}}
 
 
-def _post(summary: str, request: str, response: str, example: dict[str, Any]) -> dict[str, Any]:
+def _post(
+    summary: str, request: str, response: str, example: dict[str, Any], *, or_else: Sequence[str] = ()
+) -> dict[str, Any]:
+    """``or_else``: other bodies that are taken; their fields tell which one is meant."""
     predicts = request not in ("TripRequest", "MonitoringReport")
     headers = _ANSWERED_HEADERS if predicts else _HEADERS
+    schema = {"oneOf": [_ref(name) for name in (request, *or_else)]} if or_else else _ref(request)
     return {
         "summary": summary,
         "parameters": [_REQUEST_ID] if predicts else [],
         "requestBody": {
             "required": True,
-            "content": {"application/json": {"schema": _ref(request), "example": example}},
+            "content": {"application/json": {"schema": schema, "example": example}},
         },
         "responses": {
             **_answered("application/json", _ref(response), headers),

@@ -1,8 +1,8 @@
 """The contract between training, deployment and serving: what a model package and a gateway say.
 
 Belongs here: pydantic documents that cross a process boundary. Does not belong here: behaviour
-(``serve/scoring.py``, ``serve/splitting.py``), HTTP handlers, clients. ``mlops_assets`` imports
-this module, ``serve.scoring``, ``serve.clock`` and ``serve.families``, and nothing else of ``serve``.
+(``serve/scoring.py``, ``serve/splitting.py``), HTTP handlers, clients. ``mlops_assets`` imports this module,
+``serve.scoring``, ``serve.clock``, ``serve.families`` and ``serve.online``, and nothing else of ``serve``.
 """
 
 import hashlib
@@ -371,6 +371,7 @@ class GatewayArgs(Document):
         description="The gateway scores small requests of a proven stable CPU model in its own process.",
     )
     prediction_log: PredictionLogArgs | None = None
+    online_uri: str = Field(default="", description="Where stores of online features lie; empty: nowhere.")
     clock_file: str = Field(
         default="",
         description="File with the instant at which answers are given (serve/clock.py); empty: the machine's "

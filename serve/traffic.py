@@ -29,6 +29,7 @@ from serve.embedding import NotEmbedded
 from serve.errors import ApiError, NoModel, Overloaded, TimedOut, UnknownVersion
 from serve.evidence import Collector, Reason
 from serve.metrics import GatewayMetrics
+from serve.online.lookup import OnlineFeatures
 from serve.schema import ModelManifest, Routing, Trip
 from serve.scoring import Scorer
 from serve.splitting import Split, bucket
@@ -114,10 +115,11 @@ class Traffic:
         clock: Callable[[], float] = time.monotonic,
         wrap: Callable[[Version], Version] = lambda version: version,
         embed: Embed | None = None,
+        looked_up: Callable[[ModelManifest], OnlineFeatures | None] = lambda manifest: None,
         max_shadows: int = 64,
     ) -> None:
         self._versions, self._metrics, self._clock, self._wrap = versions, metrics, clock, wrap
-        self._embed, self._max_shadows = embed, max_shadows
+        self._embed, self._looked_up, self._max_shadows = embed, looked_up, max_shadows
         self.collector = collector or Collector()
         self._split: Split | None = None
         self._acting_stable: LiveVersion | None = None
@@ -250,7 +252,10 @@ class Traffic:
         if info["version"] != version:
             raise VersionGone(f"answers as version {info['version']!r}, not {version!r}")
         manifest = ModelManifest.model_validate(info["manifest"])
-        return LiveVersion(version, application, self._wrap(backend), self._wrap(backend), info, manifest)
+        online = self._looked_up(manifest)
+        return LiveVersion(
+            version, application, self._wrap(backend), self._wrap(backend), info, manifest, online
+        )
 
     def _choose_acting_stable(self) -> None:
         if self.routing is not None:
@@ -275,6 +280,16 @@ class Traffic:
             state.local_problem = str(error)
             logger.warning("Version %s is not scored in the gateway: %s", version, error)
         self._metrics.set_in_gateway(version, live.local is not None)
+
+    def measure_online_ages(self) -> None:
+        """Sets the age of every view's store that versions look keys up in; infinite for a lost one."""
+        ages: dict[str, float] = {}
+        for state in self.states.values():
+            if state.live is not None and state.live.online is not None:
+                found = state.live.online.report()
+                age = math.inf if found["age_s"] is None else found["age_s"]
+                ages[found["view"]] = max(age, ages.get(found["view"], 0.0))
+        self._metrics.set_online_ages(ages)
 
     @property
     def stable(self) -> LiveVersion | None:
@@ -403,14 +418,13 @@ class Traffic:
         stable = self._acting_stable
         if stable is None or stable is chosen:
             return None
-        wide, narrow = stable.manifest, chosen.manifest
-        return None if (wide.features, wide.entity) == (narrow.features, narrow.entity) else stable
+        return None if _contract(stable.manifest) == _contract(chosen.manifest) else stable
 
-    def count_narrower(self, chosen: LiveVersion) -> None:
-        """A canary refused a body that stable takes: its failure, not the caller's."""
-        self.collector.failed(chosen.version, "schema", 0.0)
-        self._metrics.count_failure(chosen.version, "schema")
-        self._metrics.count_fallback(chosen.version, "schema")
+    def count_narrower(self, chosen: LiveVersion, reason: Reason = "schema") -> None:
+        """A canary refused a body that stable takes, or could not compute its features: its failure."""
+        self.collector.failed(chosen.version, reason, 0.0)
+        self._metrics.count_failure(chosen.version, reason)
+        self._metrics.count_fallback(chosen.version, reason)
 
     def _refusal(self, live: LiveVersion, error: Exception) -> Exception:
         if isinstance(error, VersionOverloaded):
@@ -537,6 +551,12 @@ def _takes(other: LiveVersion, chosen: LiveVersion, rows: Sequence[Row]) -> bool
     if other.manifest.features == chosen.manifest.features:
         return True
     return all(other.validator.is_valid(row) for row in rows)
+
+
+def _contract(manifest: ModelManifest) -> tuple[object, ...]:
+    """What bodies a version takes."""
+    online = manifest.online
+    return manifest.features, manifest.entity, (online.columns, online.request) if online else None
 
 
 def require_finite(scores: Scores, rows: int) -> None:

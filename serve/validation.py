@@ -129,7 +129,7 @@ class RowValidator:
 
 def single_row(document: dict[str, Any], validator: RowValidator) -> Row:
     """The valid row of a ``/predict`` body; InvalidFields names every problem."""
-    found = _envelope_problems(document, ("features", "unit", "entity"))
+    found = envelope_problems(document, ("features", "unit", "entity"))
     if "features" in document:
         found += validator.problems(document["features"], "features")
     if "entity" in document:
@@ -142,7 +142,7 @@ def single_row(document: dict[str, Any], validator: RowValidator) -> Row:
 
 def batch_rows(document: dict[str, Any], validator: RowValidator, *, max_rows: int) -> list[Row]:
     """The valid rows of a ``/batch-predict`` body; InvalidFields names every problem of every row."""
-    found = _envelope_problems(document, ("instances", "unit", "entities"))
+    found = envelope_problems(document, ("instances", "unit", "entities"))
     rows = document.get("instances", [])
     if type(rows) is not list:
         found.append({"field": "instances", "reason": f"must be an array of objects, not {kind_of(rows)}"})
@@ -190,7 +190,7 @@ def request_entities(document: dict[str, Any], validator: RowValidator) -> list[
     return None if entities is None else validator.entities(entities)
 
 
-def _envelope_problems(document: dict[str, Any], names: tuple[str, ...]) -> Problems:
+def envelope_problems(document: dict[str, Any], names: tuple[str, ...]) -> Problems:
     """The problems of the body around the rows; the first of ``names`` holds them and must be there."""
     payload = names[0]
     found: Problems = [] if payload in document else [{"field": payload, "reason": "is missing"}]

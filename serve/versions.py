@@ -12,6 +12,7 @@ from functools import cached_property
 from typing import Any
 
 from serve.answers import Answer, answerer
+from serve.online.lookup import OnlineFeatures
 from serve.schema import ModelManifest
 from serve.scoring import Scorer
 from serve.validation import Row, RowValidator
@@ -71,6 +72,8 @@ class LiveVersion:
     """The same version by a queue of its own: mirrored requests never stand in front of live ones."""
     info: Mapping[str, Any]
     manifest: ModelManifest
+    online: OnlineFeatures | None = None
+    """How its features are looked up; None: callers send them."""
     local: Scorer | None = None
     """The same model in this process (``serve/embedding.py``)."""
 

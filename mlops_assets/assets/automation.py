@@ -22,6 +22,9 @@ FOLLOW_CHANGED_DATA = (
 ).with_label("follow changed data")
 """Follows the data version of what is upstream: writing the same content again wakes nobody."""
 
+FOLLOW_CHANGED_TABLES = (_NEWS.since_last_handled() & _IDLE).with_label("follow changed tables")
+"""The same of whole tables, whichever of their partitions were never made."""
+
 FOLLOW_CHANGED_PARTITIONS = (
     _NEWS_OR_MISSING.since_last_handled() & ~dg.AutomationCondition.any_deps_missing() & _IDLE
 ).with_label("follow changed partitions")

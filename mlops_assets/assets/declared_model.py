@@ -13,6 +13,7 @@ import dagster as dg
 
 from mlops_assets.asset_keys import asset_key
 from mlops_assets.asset_names import Kind
+from mlops_assets.assets.online_features import OnlineTable
 from mlops_assets.documents.declared_table import DeclaredTable
 from mlops_assets.documents.feature_view import FeatureViewDeclaration
 from mlops_assets.documents.model import ModelDeclaration
@@ -25,13 +26,16 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class DeclaredModel:
-    """``features`` is the table of the view, ``outcomes`` the one that ``label`` is made of."""
+    """``features`` is the table of the view, ``outcomes`` the one that ``label`` is made of; ``online`` the
+    view as replicas compute it, where it says so.
+    """
 
     declaration: ModelDeclaration
     view: FeatureViewDeclaration
     features: DeclaredTable
     outcomes: DeclaredTable
     label: Label
+    online: OnlineTable | None = None
 
     def key(self, kind: Kind) -> dg.AssetKey:
         """The key of an asset of this model."""

@@ -188,6 +188,7 @@ def _gateway_args(declared: DeploymentDeclaration, outside: Outside) -> GatewayA
         max_batch_rows=declared.max_batch_rows,
         stable_in_gateway=declared.stable_in_gateway,
         prediction_log=log,
+        online_uri=client.online_uri,
         clock_file=client.clock_file,
     )
 

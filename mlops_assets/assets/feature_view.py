@@ -90,16 +90,20 @@ class BaseDays:
         return asked
 
 
-def features_asset(
-    group: str,
+def feature_table(
     declared: FeatureViewDeclaration,
     datasets: Mapping[str, DatasetDeclaration],
     transform: Callable[..., Any] | None,
-) -> dg.AssetsDefinition:
-    """The table of a view over ``datasets``, with its blocking check."""
-    key, partitions = asset_key("features", declared.name), datasets[declared.base].partitions
-    lookback = timedelta(days=declared.lookback_days) if partitions else None
-    table = FeatureTable(declared, datasets, declared.computed_as(lookback, transform))
+) -> FeatureTable:
+    """The view as declared over ``datasets``, by name."""
+    lookback = timedelta(days=declared.lookback_days) if datasets[declared.base].partitions else None
+    return FeatureTable(declared, datasets, declared.computed_as(lookback, transform))
+
+
+def features_asset(group: str, table: FeatureTable) -> dg.AssetsDefinition:
+    """The table of a view, with its blocking check."""
+    declared, partitions, transform = table.declared, table.base.partitions, table.view.transform
+    key = asset_key("features", declared.name)
 
     @dg.asset(
         key=key,
@@ -198,7 +202,7 @@ def _made(lake: Lake, table: FeatureTable, days: BaseDays) -> DeclaredFeatures:
     asked = days.asked()
     base = _read(lake, table, declared.base, list(table.base.columns), asked)
     joined = {
-        name: _read(lake, table, name, columns, asked) for name, columns in _joined_columns(declared).items()
+        name: _read(lake, table, name, columns, asked) for name, columns in joined_columns(declared).items()
     }
     failed: Mapping[str, str] = {}
     column = None
@@ -235,7 +239,7 @@ def _read(
     return lake.read(held.name, partitions=wanted, partition_column=partitions.column, columns=columns)
 
 
-def _joined_columns(declared: FeatureViewDeclaration) -> dict[str, list[str]]:
+def joined_columns(declared: FeatureViewDeclaration) -> dict[str, list[str]]:
     """{dataset: columns that any join takes of it}."""
     found: dict[str, set[str]] = {}
     for join in declared.joins:

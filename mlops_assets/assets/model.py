@@ -16,15 +16,17 @@ from mlops_assets.assets.code_version import code_version
 from mlops_assets.assets.declared_model import DeclaredModel
 from mlops_assets.assets.measuring import NEWEST_DATA, REFERENCE_FILE
 from mlops_assets.assets.metadata import image, link
+from mlops_assets.assets.online_examples import with_examples
 from mlops_assets.assets.training_set import TRAINING_SET_FIELDS, PinnedTrainingSet, read_training_set
 from mlops_assets.documents.drift_monitor import DriftMonitorDeclaration
+from mlops_assets.errors import DataError
 from mlops_assets.event_log.records import Record, require
 from mlops_assets.resources.code_provenance import git_sha
 from mlops_assets.resources.lake import Lake
 from mlops_assets.resources.model_registry import CHALLENGER, ModelRegistry
 from mlops_assets.training.trainers import FittedModel, trainer
 from mlops_assets.training.training_set import assemble
-from serve.schema import ModelManifest
+from serve.schema import ModelManifest, OnlineView
 
 if TYPE_CHECKING:
     import numpy as np
@@ -91,7 +93,7 @@ def make_model(
     record, data = training_set.record, training_set.train
     context.log.info(f"Training {candidate.name} on {len(data.target):,} rows")
     fitted = _fitted(model, candidate, training_set)
-    made = _packaged(model, candidate, training_set, fitted)
+    made = _packaged(model, candidate, training_set, fitted, _online(lake, model, training_set))
     uri = lake.package_uri(name, made.digest)
     write_package(uri, made.manifest, made.payload, lake.public_storage_options())
     window = window_tags(data, candidate.window_days)
@@ -138,6 +140,7 @@ def _packaged(
     candidate: "Candidate",
     training_set: PinnedTrainingSet,
     fitted: FittedModel,
+    online: OnlineView | None,
 ) -> "ModelPackage":
     from mlops_assets.training.package import package
 
@@ -155,8 +158,19 @@ def _packaged(
         training_set_version=training_set.record.data_version,
         entity=tuple(model.view.entity.join_keys),
         training_window=data.trained_window(candidate.window_days),
+        online=online,
     )
     return package(fitted, data.frame, manifest)
+
+
+def _online(lake: Lake, model: DeclaredModel, training_set: PinnedTrainingSet) -> OnlineView | None:
+    """How replicas compute the model's features, with examples of the last day that it was trained on."""
+    if model.online is None:
+        return None
+    try:
+        return with_examples(lake, model.online, until=training_set.train.span[1])
+    except DataError as error:
+        raise dg.Failure(f"{model.key('model').to_user_string()}: {error}", allow_retries=False) from error
 
 
 def _tags(record: Record, model: DeclaredModel) -> dict[str, str]:

@@ -7,17 +7,25 @@ here: the asset and its check (``assets/feature_view.py``), which columns a docu
 A run over a range reads the range and its look back once, and writes its good days in one commit.
 """
 
-from typing import ClassVar
+import inspect
+import sys
+from collections.abc import Mapping
+from typing import Any, ClassVar
 
 import dagster as dg
 
-from mlops_assets.assets.feature_view import features_asset
+from mlops_assets.asset_names import AssetName
+from mlops_assets.assets.feature_view import FeatureTable, feature_table, features_asset
+from mlops_assets.assets.online_features import OnlineTable, online_features_asset, online_table
 from mlops_assets.components.dataset import datasets_of
-from mlops_assets.components.document import DeclaredComponent
+from mlops_assets.components.document import DeclaredComponent, named
 from mlops_assets.components.scaffolding import FeatureViewScaffolder
 from mlops_assets.documents.contradictions import refuse
 from mlops_assets.documents.feature_view import FeatureViewDeclaration
 from mlops_assets.documents.view_columns import view_problem
+from mlops_assets.errors import DeclarationError
+from mlops_assets.features.online import imported
+from serve.schema import OnlineTransform
 
 
 @dg.scaffold_with(FeatureViewScaffolder)
@@ -51,12 +59,47 @@ class FeatureViewComponent(DeclaredComponent[FeatureViewDeclaration]):
     MAKES: ClassVar = {"name": ("features",)}
     NEEDS: ClassVar = {"base": "dataset", "joins.dataset": "dataset"}
 
+    @classmethod
+    def makes(cls, attributes: Mapping[str, Any]) -> list[AssetName]:
+        online = [AssetName("online_features", name) for _, name in named(attributes, "name")]
+        return [*super().makes(attributes), *(online if attributes.get("online") else [])]
+
     def build_defs(self, context: dg.ComponentLoadContext) -> dg.Definitions:
         folder = context.path if context.path.is_dir() else context.path.parent
         components = datasets_of(context)
         problem = view_problem(self.declaration, components)
         refuse(self, [problem] if problem else [])
-        datasets = {name: component.declaration for name, component in components.items()}
+        assets = [features_asset(folder.name, self.table(context))]
+        if (online := self.online(context)) is not None:
+            assets.append(online_features_asset(folder.name, online))
+        return dg.Definitions(assets=assets)
+
+    def table(self, context: dg.ComponentLoadContext) -> FeatureTable:
+        """The view over its datasets, with its function imported."""
         declared = self.declaration
+        datasets = {name: component.declaration for name, component in datasets_of(context).items()}
         transform = self.function(declared.transform, "transform") if declared.transform else None
-        return dg.Definitions(assets=[features_asset(folder.name, declared, datasets, transform)])
+        return feature_table(declared, datasets, transform)
+
+    def online(self, context: dg.ComponentLoadContext) -> OnlineTable | None:
+        """The view as replicas compute it, where it says ``online``."""
+        online = self.declaration.online
+        if online is None:
+            return None
+        transform = self._one_row(online.transform) if online.transform else None
+        return online_table(self.table(context), transform)
+
+    def _one_row(self, dotted: str) -> OnlineTransform:
+        """The function on one row with the source of its module, which goes into every model package."""
+        path = ("online", "transform")
+        function = inspect.unwrap(self.function(dotted, *path))
+        source = inspect.getsource(sys.modules[function.__module__])
+        foreign = sorted(imported(source) - sys.stdlib_module_names)
+        if foreign:
+            raise DeclarationError(
+                f"{function.__module__} imports {', '.join(foreign)}. The source of this module answers "
+                "requests where only the standard library is sure to be there: give the function a module of "
+                "its own that needs nothing else.",
+                where=self.where(*path),
+            )
+        return OnlineTransform(source=source, function=function.__name__)

@@ -14,9 +14,11 @@ from mlops_assets.assets.candidates import candidates_asset
 from mlops_assets.assets.declared_model import DeclaredModel
 from mlops_assets.assets.evaluation import evaluation_asset
 from mlops_assets.assets.model import model_asset
+from mlops_assets.assets.online_features import OnlineTable
 from mlops_assets.assets.training_set import training_set_asset
 from mlops_assets.components.dataset import datasets_of
 from mlops_assets.components.document import DeclaredComponent
+from mlops_assets.components.feature_view import FeatureViewComponent
 from mlops_assets.components.loaded_documents import documents_of
 from mlops_assets.components.scaffolding import ModelScaffolder
 from mlops_assets.documents.contradictions import of_model, refuse
@@ -67,7 +69,14 @@ class ModelComponent(DeclaredComponent[ModelDeclaration]):
     def declared_model(self, context: dg.ComponentLoadContext, view: FeatureViewDeclaration) -> DeclaredModel:
         """The model as its documents declare it, with its label function imported."""
         features, outcomes = self._tables(context, view)
-        return DeclaredModel(self.declaration, view, features, outcomes, self._label())
+        return DeclaredModel(self.declaration, view, features, outcomes, self._label(), self._online(context))
+
+    def _online(self, context: dg.ComponentLoadContext) -> OnlineTable | None:
+        """The view as replicas compute it. A view that cannot be loaded takes its models with it."""
+        views = context.component_tree.get_all_components(FeatureViewComponent)
+        named = (one for one in views if one.declaration.name == self.declaration.feature_view)
+        found = next(named, None)
+        return found.online(context) if found else None
 
     def _label(self) -> Label:
         label = self.declaration.label

@@ -6,7 +6,7 @@ Belongs here: the declaration and its own rules. Does not belong here: joins and
 
 from collections.abc import Callable
 from datetime import timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field, model_validator
 
@@ -18,6 +18,7 @@ from mlops_assets.documents.declared_table import DeclaredTable
 from mlops_assets.documents.fields import (
     Duration,
     Name,
+    OneOf,
 )
 from mlops_assets.features.declared import stored_columns
 from mlops_assets.features.point_in_time import Aggregate, RollingAggregate
@@ -26,6 +27,7 @@ from mlops_assets.features.view import (
     Rolling,
     View,
 )
+from serve.online.stores import STORES
 from serve.schema import FeatureSpec
 
 if TYPE_CHECKING:
@@ -86,6 +88,32 @@ class RollingDeclaration(Declaration):
         return self
 
 
+class OnlineDeclaration(Declaration):
+    """How the features of a view are looked up and computed for a caller who sends keys."""
+
+    store: Annotated[str, OneOf(STORES)] = Field(
+        default="sqlite", description="Where rows per key lie: sqlite (one host)."
+    )
+    request: tuple[str, ...] = Field(
+        min_length=1, description="Columns of the base that come with the request, beside the join keys."
+    )
+    transform: str | None = Field(
+        default=None,
+        description="Dotted path of the view's transform for one row: a mapping in, a mapping out. Its "
+        "module uses the standard library only. Goes with the view's transform.",
+    )
+    stale_after: Duration = Field(
+        default=timedelta(days=2), description="Age from which the store counts as stale."
+    )
+    when_stale: Literal["answer", "refuse"] = Field(
+        default="answer",
+        description="What a request gets while the store is stale or lost: its answer, or 503.",
+    )
+    keep: Duration = Field(
+        default=timedelta(days=1), description="How long before the newest row an event may lie."
+    )
+
+
 class FeatureViewDeclaration(Declaration):
     """Attributes of a ``FeatureViewComponent`` document."""
 
@@ -109,6 +137,9 @@ class FeatureViewDeclaration(Declaration):
     features: tuple[FeatureSpec, ...] = Field(
         min_length=1, description="The features: name, type, nullable, minimum, maximum, example, ..."
     )
+    online: OnlineDeclaration | None = Field(
+        default=None, description="Callers may send keys; replicas look the rest up. Left out: they may not."
+    )
 
     @model_validator(mode="after")
     def _names_are_unique_and_times_there(self) -> "FeatureViewDeclaration":
@@ -124,6 +155,10 @@ class FeatureViewDeclaration(Declaration):
         ]
         if timed and self.event_timestamp is None:
             raise ValueError(f"event_timestamp is needed by: {', '.join(timed)}")
+        if self.online is not None and (self.online.transform is None) != (self.transform is None):
+            raise ValueError(
+                "online.transform and transform go together: a view with a transform needs it for one row too"
+            )
         return self
 
     def kept(self, base: DatasetDeclaration) -> dict[str, ColumnType]:

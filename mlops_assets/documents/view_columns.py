@@ -13,7 +13,7 @@ from mlops_assets.data.schema import ColumnType
 from mlops_assets.documents.contradictions import Contradiction
 from mlops_assets.documents.dataset import DatasetDeclaration
 from mlops_assets.documents.feature_types import type_problem
-from mlops_assets.documents.feature_view import FeatureViewDeclaration, JoinDeclaration
+from mlops_assets.documents.feature_view import FeatureViewDeclaration, JoinDeclaration, OnlineDeclaration
 from mlops_assets.documents.fields import require_distinct_names
 from mlops_assets.errors import UnknownName
 from mlops_assets.features.declared import COLUMN_TYPES, stored_columns
@@ -82,6 +82,8 @@ class _View:
         for position in range(len(view.features)):
             yield from self._feature(position)
         yield from self._names()
+        if view.online is not None:
+            yield from self._online(view.online)
 
     @property
     def _base(self) -> DatasetDeclaration:
@@ -144,6 +146,36 @@ class _View:
             require_distinct_names(columns, reserved=RESERVED)
         except ValueError as error:
             yield Contradiction(("features",), str(error))
+
+    def _online(self, online: OnlineDeclaration) -> Found:
+        """Whatever an event is looked up by comes with the request, and every row can be told from others."""
+        view, path = self._view, ("online", "request")
+        for position, name in enumerate(online.request):
+            yield from self._column(view.base, name, (*path, position))
+            if name in view.entity.join_keys:
+                said = f"column {name!r} is a join key: it comes as one, not among the request's columns"
+                yield Contradiction((*path, position), said)
+        given = {*view.entity.join_keys, *online.request}
+        needed = {str(view.event_timestamp): "is the event_timestamp"} if view.event_timestamp else {}
+        for join in view.joins:
+            needed |= dict.fromkeys(join.keys, f"is a key of the join with dataset {join.dataset!r}")
+        for one in view.rolling:
+            needed |= dict.fromkeys(one.keys, f"is a key of the rolling {one.name!r}")
+        if view.transform is None:
+            features = {feature.name for feature in view.features}
+            needed |= {name: "is a feature" for name in self._base.columns if name in features}
+        for name, why in needed.items():
+            if name not in given:
+                said = f"column {name!r} {why}, so it has to come with the request: add it"
+                yield Contradiction(path, said)
+        rolled = {view.base} if view.rolling else set()
+        for name in sorted(rolled | {join.dataset for join in view.joins if join.timestamp}):
+            if not self._datasets[name].declaration.primary_key:
+                said = (
+                    f"dataset {name!r} declares no primary_key ({self._datasets[name].where('name')}), so a "
+                    "changed row could not take the place of the old one: declare it"
+                )
+                yield Contradiction(("online",), said)
 
     def _makes(self, name: str, kind: ColumnType, path: Path) -> Found:
         """Takes note of a column that a join or an aggregate makes; nothing else may have its name."""

@@ -5,6 +5,7 @@ belong here: computing one event and the form of a store (``serve/online/``), th
 (``view.py``), filling a store (``assets/online_features.py``).
 """
 
+import ast
 from collections.abc import Mapping, Sequence
 from datetime import date, timedelta
 from typing import TYPE_CHECKING, Any
@@ -93,6 +94,17 @@ def held_column(values: "pd.Series[Any]", kind: ColumnType) -> list[Any]:
     makers: Mapping[str, Any] = {"number": float, "integer": int, "boolean": bool, "date": _day}
     make = makers.get(kind, str)
     return [None if lost else make(value) for value, lost in zip(values.tolist(), missing, strict=True)]
+
+
+def imported(source: str) -> set[str]:
+    """The top-level packages that a module imports; "." stands for its own."""
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            found |= {one.name.partition(".")[0] for one in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            found.add("." if node.level else str(node.module).partition(".")[0])
+    return found
 
 
 def _day(value: date) -> str:

@@ -384,5 +384,7 @@ def log_schema() -> "pa.Schema":
             ("score", pa.float64()),
             ("scores", pa.list_(pa.float64())),
             ("fell_back_from", pa.string()),
+            ("request", pa.string()),
+            ("online", pa.string()),
         ]
     )

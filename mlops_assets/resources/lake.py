@@ -288,6 +288,12 @@ class Lake(dg.ConfigurableResource):  # type: ignore[type-arg]  # generic over t
 
         return pa.schema(self._open(table, version).schema()).remove_metadata()
 
+    def partition_keys(self, table: str, *, version: int | None = None) -> list[str]:
+        """The keys of the partitions that hold rows, sorted; none for a table without partitions."""
+        delta = self._open(table, version)
+        columns = list(delta.metadata().partition_columns)
+        return sorted({str(one[columns[0]]) for one in delta.partitions()}) if columns else []
+
     def version(self, table: str) -> int:
         """Delta version of the table now."""
         return int(self._open(table).version())

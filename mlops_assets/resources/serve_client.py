@@ -41,6 +41,7 @@ class ServeClient(dg.ConfigurableResource):  # type: ignore[type-arg]
         default="", description="Keys file of gateways that declare none; off: no keys; empty: refused."
     )
     prediction_log_uri: str = Field(default="", description="Where gateways log answers; empty: nowhere.")
+    online_uri: str = Field(default="", description="Where stores of online features lie; empty: nowhere.")
     clock_file: str = Field(
         default="", description="Where gateways take the time of answers from; empty: the machine's clock."
     )

@@ -17,6 +17,7 @@ from serve.coalescing import Coalescing
 from serve.endpoint import Endpoint, Limits
 from serve.inference_log import PredictionLog
 from serve.metrics import GatewayMetrics
+from serve.online.lookup import Lookups
 from serve.schema import MonitoringReport
 from serve.security import Protection
 from serve.traffic import Embed, Traffic
@@ -56,6 +57,7 @@ class Site:
         aggregator: Aggregator | None = None,
         replica: str = "r1",
         wall_clock: Callable[[], float] | None = None,
+        online_uri: str = "",
         **limits: int,
     ) -> None:
         self.v1 = LocalVersion("v1", *MODELS[task])
@@ -69,6 +71,7 @@ class Site:
             clock=lambda: self.now,
             wrap=Coalescing,
             embed=embed,
+            looked_up=Lookups(online_uri, wall_clock or (lambda: self.now)).of,
             max_shadows=max_shadows,
         )
         self.aggregator = aggregator or Aggregator(clock=lambda: self.now, steady=lambda: self.now)

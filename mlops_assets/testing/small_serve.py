@@ -26,6 +26,7 @@ from serve.coalescing import Coalescing
 from serve.embedding import embedded
 from serve.endpoint import Endpoint, Limits
 from serve.metrics import GatewayMetrics
+from serve.online.lookup import Lookups
 from serve.schema import GatewayArgs, ModelManifest
 from serve.security import Protection
 from serve.traffic import Traffic
@@ -133,7 +134,13 @@ class SmallCluster(Versions):
     def _replica(self, args: GatewayArgs, aggregator: Aggregator, number: int) -> Replica:
         replica = f"r{number}"
         metrics = GatewayMetrics(deployment=args.name, replica=replica)
-        traffic = Traffic(self, metrics, wrap=Coalescing, embed=embedded if args.stable_in_gateway else None)
+        traffic = Traffic(
+            self,
+            metrics,
+            wrap=Coalescing,
+            embed=embedded if args.stable_in_gateway else None,
+            looked_up=Lookups(args.online_uri, wall_clock(args.clock_file)).of,
+        )
 
         async def connect() -> AggregatorProxy:
             return InProcessAggregator(aggregator)

@@ -36,6 +36,7 @@ from mlops_assets.training.trainers import TRAINERS
 from mlops_assets_tests.contracts.test_wrong_yaml import RIGHT, errors, sandbox
 from serve import formats
 from serve.model import verify_golden_rows
+from serve.online import stores
 from serve.schema import FeatureSpec, Moments, VersionEvidence
 from serve.scoring import load_package, write_package
 
@@ -134,6 +135,29 @@ class TimeoutRate(AnalysisMetric):
         timeouts = evidence.canary.errors.get("timeout", 0)
         share = sequences.Share(timeouts, evidence.canary.requests)
         return Subject(share, PERCENT, f"{timeouts} timeouts")
+"""
+
+ONLINE_STORE = """
+from serve.online.stores import OnlineStore
+
+class MemoryStore(OnlineStore):
+    name = "memory"
+    held = {}
+
+    def __init__(self, uri, *, view):
+        self._values = self.held.setdefault((uri, view), {})
+
+    def read(self, keys):
+        return [self._values.get(key) for key in keys]
+
+    def scan(self, prefix):
+        return iter([(key, value) for key, value in self._values.items() if key.startswith(prefix)])
+
+    def commit(self, puts, *, head, expected, clear=False):
+        self._values |= {**puts, "head": head}
+
+    def close(self):
+        pass
 """
 
 
@@ -250,6 +274,16 @@ def a_metric_of_rollouts(sandbox: DefsFolderSandbox, added: Added, tmp_path: Pat
         assert measurement_of(analysis, StepEvidence(canary=seen, stable=seen)).phase == phase
 
 
+def an_online_store(sandbox: DefsFolderSandbox, added: Added, tmp_path: Path) -> None:
+    text = changed("base: shop", "base: shop\n  online: {store: memory, request: [price]}")
+    assert "Unknown online store 'memory'. Allowed: sqlite" in errors(sandbox, text)
+    added(stores, "memory", ONLINE_STORE)
+    assert errors(sandbox, text) == ""
+    store = stores.STORES["memory"](str(tmp_path), view="shop-1")
+    store.commit({"a": b"1"}, head=b"now", expected=None)
+    assert stores.STORES["memory"](str(tmp_path), view="shop-1").read(["a", "b"]) == [b"1", None]
+
+
 def by_yaml_alone(sandbox: DefsFolderSandbox, added: Added, tmp_path: Path) -> None:
     """A dataset with a rule and a check, a feature, a candidate: lines of one file, which is a use case."""
     text = changed(
@@ -282,6 +316,7 @@ ROWS: dict[str, Callable[[DefsFolderSandbox, Added, Path], None]] = {
     "a drift detector": a_drift_detector,
     "a metric of models": a_metric,
     "a metric of rollouts": a_metric_of_rollouts,
+    "an online store": an_online_store,
 }
 NOT_BY_YAML = {
     "a gate rule",

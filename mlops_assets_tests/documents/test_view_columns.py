@@ -155,3 +155,50 @@ def test_a_key_of_two_types_is_told_with_both_places() -> None:
     )
     found = view_problem(view(), {**DATASETS, "planes": other})
     assert found is not None and found.path == ("joins", 1, "keys")
+
+
+def keyed() -> dict[str, Dataset]:
+    """The datasets with keys that tell their rows apart."""
+    of = {"trips": ("id",), "weather": ("plane", "known_at"), "planes": ("plane",)}
+    return {
+        name: Dataset(one.declaration.model_copy(update={"primary_key": of[name]}))
+        for name, one in DATASETS.items()
+    }
+
+
+@pytest.mark.parametrize(
+    ("changes", "path", "said"),
+    [
+        ({"request": ["at"]}, ("online", "request"), "column 'plane' is a key of the join with dataset 'p"),
+        ({"request": ["plane"]}, ("online", "request"), "column 'at' is the event_timestamp, so it has to"),
+        ({"request": ["at", "wing"]}, ("online", "request", 1), "Unknown column of dataset 'trips' 'wing'"),
+        ({"request": ["id", "at"]}, ("online", "request", 0), "column 'id' is a join key: it comes as one"),
+    ],
+)
+def test_what_is_looked_up_by_comes_with_the_request(
+    changes: dict[str, object], path: tuple[str | int, ...], said: str
+) -> None:
+    problem = view_problem(view(online=changes), keyed())
+    assert problem is not None and problem.path == path and problem.said.startswith(said)
+
+
+def test_a_view_that_can_be_looked_up_has_no_problem() -> None:
+    assert view_problem(view(online={"request": ["at", "plane"]}), keyed()) is None
+
+
+def test_a_feature_that_is_a_column_of_the_base_comes_with_the_request() -> None:
+    features = [{"name": "delay", "type": "number"}]
+    problem = view_problem(view(online={"request": ["at", "plane"]}, features=features), keyed())
+    assert problem is not None and problem.said.startswith("column 'delay' is a feature")
+
+
+def test_rows_that_cannot_be_told_apart_cannot_be_looked_up() -> None:
+    problem = view_problem(view(online={"request": ["at", "plane"]}), DATASETS)
+    assert problem is not None and problem.path == ("online",)
+    assert problem.said.startswith("dataset 'trips' declares no primary_key (defs.yaml/trips/name)")
+
+
+def test_a_transform_has_one_for_one_row_and_only_then() -> None:
+    for changes in ({"transform": "a.b"}, {"online": {"request": ["at"], "transform": "a.b"}}):
+        with pytest.raises(ValueError, match=r"online\.transform and transform go together"):
+            view(**{"online": {"request": ["at"]}, **changes})

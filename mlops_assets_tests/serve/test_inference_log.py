@@ -226,6 +226,8 @@ def test_every_column_of_an_answer_comes_back(tmp_path: Path) -> None:
             scores=[0.25, 1.0],
             fell_back_from="v3",
             entities=[{"id": "Zoë"}, None],
+            requests=[{"name": "Zoë", "at": "2013-12-31"}, {"name": None, "at": None}],
+            knew='{"view":"shop"}',
         )
     )
     log.close()
@@ -247,8 +249,11 @@ def test_every_column_of_an_answer_comes_back(tmp_path: Path) -> None:
         "score": 0.25,
         "scores": None,
         "fell_back_from": "v3",
+        "request": '{"name":"Zoë","at":"2013-12-31"}',
+        "online": '{"view":"shop"}',
     }
     assert (second["row"], second["entity"]) == (1, None)
+    assert second["request"] == '{"name":null,"at":null}'
     assert (second["row"], second["score"], json.loads(second["features"])) == (
         1,
         1.0,

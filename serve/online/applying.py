@@ -72,6 +72,11 @@ def changed(held: HeldView, changes: Iterable[Change], read: ReadMany, *, since:
     return puts
 
 
+def identity_of(key: str) -> tuple[Any, ...]:
+    """The primary key of the row that lies at a key of ``row_key``."""
+    return tuple(json.loads(key.partition(":")[2]))
+
+
 def row_bytes(columns: Sequence[str], row: Values) -> bytes:
     """A row as a store holds it by itself."""
     return encode([row[name] for name in columns]).encode()

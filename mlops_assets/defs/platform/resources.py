@@ -13,6 +13,7 @@ from mlops_assets.resources.experiment_tracking import ExperimentTracker
 from mlops_assets.resources.inference_log import InferenceLog
 from mlops_assets.resources.lake import Lake, S3Config
 from mlops_assets.resources.model_registry import ModelRegistry
+from mlops_assets.resources.online_stores import OnlineStores
 from mlops_assets.resources.scratch import Scratch
 from mlops_assets.resources.serve_client import ServeClient
 
@@ -35,6 +36,7 @@ def resources() -> dg.Definitions:
             "serve_client": serve_client(),
             "inference_log": inference_log(),
             "scratch": Scratch(folder=str(environment.state_dir() / "scratch")),
+            "online_stores": OnlineStores(uri=environment.ONLINE_URI.read()),
             "clock": clock(),
             "alerts": Alerts(log_file=str(environment.state_dir() / "alerts.jsonl")),
         }
@@ -50,6 +52,7 @@ def serve_client() -> ServeClient:
         state_file=str(environment.state_dir() / "serve" / "desired_state.json"),
         api_keys_file=environment.API_KEYS_FILE.read(),
         prediction_log_uri=environment.PREDICTION_LOG_URI.read(),
+        online_uri=environment.ONLINE_URI.read(),
         clock_file=environment.clock_file(),
         serving_target=environment.SERVING_TARGET.read(),
     )

@@ -3,7 +3,7 @@
 from rich.console import Console
 from rich.table import Table
 
-from bench import backtest, endpoint, graph, judging, lifecycle, serving, walk_forward
+from bench import backtest, endpoint, graph, judging, lifecycle, serving, streams, walk_forward
 
 
 def main() -> None:
@@ -22,6 +22,7 @@ def main() -> None:
     endpoint.main()
     lifecycle.main([])
     serving.main([])
+    streams.main()
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ kind (``datasets/flights``), as folders are read.
 from typing import Literal, NamedTuple, get_args
 
 Kind = Literal[
+    "stream",
     "dataset",
     "quarantine",
     "features",
@@ -38,6 +39,7 @@ _ENDINGS = sorted((kind for kind in KINDS if kind != "dataset"), key=len, revers
 """Kinds that a word ends in, the longest first."""
 
 _FOLDERS: dict[Kind, str] = {
+    "stream": "streams",
     "dataset": "datasets",
     "training_set": "training_sets",
     "prediction_log": "prediction_logs",

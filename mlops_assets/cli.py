@@ -360,6 +360,23 @@ def backtest_command(
         print_backtest(found, run_id)
 
 
+@main.command("stream")
+@click.argument("name")
+def stream_command(name: str) -> None:
+    """Read the topic of the stream NAME until Ctrl-C or SIGTERM, with a commit every few seconds.
+
+    For streams that say `read_by: consumer`. Killed or ended, it goes on where its table ends.
+    """
+    from dagster.components.core.component_tree import ComponentTree
+
+    from mlops_assets.commands.streaming import DEFS, consume, stopped_by_signals, stream_of
+    from mlops_assets.defs.platform.resources import lake
+    from mlops_assets.instance import running_instance
+
+    with stopped_by_signals() as stop, running_instance() as instance:
+        consume(stream_of(ComponentTree.for_project(DEFS), name), lake(), instance, stop, click.echo)
+
+
 def _definitions() -> Any:
     import logging
     import warnings

@@ -11,8 +11,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from mlops_assets.errors import UnknownName
+from mlops_assets.errors import SourceUnavailable, UnknownName
 from mlops_assets.rollout.orphans import POLICIES, OrphanPolicy
+from mlops_assets.secrets import secret
 
 PROJECT_ROOT = Path(__file__).resolve().parent.parent
 
@@ -114,6 +115,16 @@ GIT_SHA = Variable("MLOPS_GIT_SHA", "", "Commit recorded with models; empty: ask
 VARIABLES: tuple[Variable, ...] = tuple(
     value for value in list(globals().values()) if isinstance(value, Variable)
 )
+
+
+def value_of(name: str, what: str) -> str:
+    """The value of a variable that a document names; SourceUnavailable, which says what it is, when unset."""
+    value = secret(name)
+    if not value:
+        raise SourceUnavailable(
+            f"Environment variable {name} is not set: it is {what}. Set it where runs start."
+        )
+    return value
 
 
 def state_dir() -> Path:

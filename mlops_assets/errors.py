@@ -38,6 +38,24 @@ class SourceUnavailable(DataError):
     """The place where source data is does not answer or lets nobody in: no partition of it can be read."""
 
 
+class LostOffsets(DataError):
+    """A topic has removed records before they were read. They are gone, and only a person can go on."""
+
+    def __init__(self, topic: str, partition: int, first: int, before: int) -> None:
+        self.topic, self.partition, self.first, self.before = topic, partition, first, before
+        super().__init__(
+            f"Topic {topic!r}, partition {partition}: the records with offsets {first} to {before - 1} "
+            f"({before - first} of them) were removed before they were read. Nothing was written. To go on "
+            "without them, say so in the stream's document: accepted_losses: "
+            f"[{{partition: {partition}, first: {first}, before: {before}, by: NAME, reason: TEXT}}]. A "
+            "longer retention of the topic, or reading it more often, keeps this from happening again."
+        )
+
+
+class AnotherWasFirst(DataError):
+    """Another run or consumer committed the same records first: nothing of this one was written."""
+
+
 class RegistryError(MlopsError):
     """The model registry lacks what was asked for, or holds something inconsistent."""
 

@@ -21,6 +21,7 @@ from sqlalchemy import Engine, event
 
 from mlops_assets.resources import mlflow_store
 from mlops_assets.resources.lake import Lake, S3Config
+from mlops_assets.testing.kafka_broker import KafkaBroker, running_kafka_broker
 from mlops_assets.testing.postgres_server import PostgresServer, running_postgres
 from mlops_assets.testing.ray_cluster import RayCluster, local_ray
 from mlops_assets.testing.s3_server import ACCESS_KEY, SECRET_KEY, S3Server, running_s3_server
@@ -73,6 +74,13 @@ def s3_config(s3_server: S3Server) -> S3Config:
         aws_access_key_id=ACCESS_KEY,
         aws_secret_access_key=SECRET_KEY,
     )
+
+
+@pytest.fixture(scope="session")
+def kafka_broker() -> Iterator[KafkaBroker]:
+    """One real Kafka broker for the whole session; tests make topics of their own."""
+    with running_kafka_broker() as broker:
+        yield broker
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -5,6 +5,7 @@ from mlops_assets.components.deployment import DeploymentComponent
 from mlops_assets.components.drift_monitor import DriftMonitorComponent
 from mlops_assets.components.feature_view import FeatureViewComponent
 from mlops_assets.components.model import ModelComponent
+from mlops_assets.components.stream import StreamComponent
 
 __all__ = [
     "DatasetComponent",
@@ -12,4 +13,5 @@ __all__ = [
     "DriftMonitorComponent",
     "FeatureViewComponent",
     "ModelComponent",
+    "StreamComponent",
 ]

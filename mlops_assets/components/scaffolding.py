@@ -46,6 +46,23 @@ class DocumentScaffolder(dg.Scaffolder[P], Generic[P]):
         raise NotImplementedError
 
 
+class StreamParams(BaseModel):
+    """What a stream can be given."""
+
+    topic: str | None = Field(default=None, description="The Kafka topic; left out: the stream's name.")
+
+
+class StreamScaffolder(DocumentScaffolder[StreamParams]):
+    """A stream of JSON records, of one column to start from."""
+
+    @classmethod
+    def get_scaffold_params(cls) -> type[StreamParams]:
+        return StreamParams
+
+    def text(self, name: str, params: StreamParams, folder: Path) -> str:
+        return written.stream(name, topic=params.topic or name)
+
+
 class DatasetParams(BaseModel):
     """What a dataset can be given."""
 

@@ -62,6 +62,11 @@ def load_use_cases(
     return dg.Definitions.merge(*parts)
 
 
+def component_of(tree: ComponentTree, document: ReadDocument) -> dg.Component:
+    """The component of one document, loaded as if there were no other: none has to be right beside it."""
+    return _seeded(tree, [document]).load_component(document.loc)
+
+
 def _with_lineage(
     documents: Sequence[ReadDocument], missing: Mapping[ReadDocument, MissingDocument]
 ) -> list[MissingDocument]:

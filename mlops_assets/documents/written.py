@@ -77,6 +77,26 @@ attributes:
 """
 
 
+def stream(name: str, *, topic: str) -> str:
+    """A ``StreamComponent`` of a topic of JSON objects."""
+    return f"""\
+# The records of a Kafka topic, each exactly once: a table that rows are only ever added to (docs/streams.md).
+type: mlops_assets.components.StreamComponent
+attributes:
+  name: {name}
+  topic: {scalar(topic)}
+  # Names of environment variables; addresses and secrets stand in no file.
+  bootstrap_servers: {name.upper()}_BROKER
+  # client: {{security.protocol: {name.upper()}_PROTOCOL, sasl.password: {name.upper()}_PASSWORD}}
+  value: {{format: json}}
+  # Fields of the records; what does not fit is kept as bytes, with the reason.
+  columns:
+    id: integer
+  # event_time: COLUMN          # left out: the time that the record was written
+  # read_by: consumer           # left out: runs, started when there is lag
+"""
+
+
 def feature_view(
     name: str,
     *,
@@ -198,6 +218,16 @@ def shortest(asset: AssetName, *, model: str = "", deployment: str = "") -> str:
         "dataset": (
             "DatasetComponent",
             [f"name: {name}", f"source: {{format: csv, path: {name}.csv}}", "columns: {COLUMN: string}"],
+        ),
+        "stream": (
+            "StreamComponent",
+            [
+                f"name: {name}",
+                f"topic: {name}",
+                f"bootstrap_servers: {name.upper()}_BROKER",
+                "value: {format: json}",
+                "columns: {COLUMN: string}",
+            ],
         ),
         "features": (
             "FeatureViewComponent",

@@ -18,6 +18,7 @@ from dagster.components.testing import DefsFolderSandbox
 from mlops_assets.asset_keys import asset_key
 from mlops_assets.data import sources
 from mlops_assets.data.inference import format_of, infer_rows
+from mlops_assets.documents import written
 from mlops_assets.evaluation import metrics as metrics_of_models
 from mlops_assets.evaluation.metrics import metric_values
 from mlops_assets.monitoring import detectors
@@ -29,6 +30,9 @@ from mlops_assets.rollout.judging import metrics
 from mlops_assets.rollout.judging.conditions import Analysis, Condition
 from mlops_assets.rollout.judging.evidence import StepEvidence
 from mlops_assets.rollout.judging.judge import measurement_of
+from mlops_assets.streams import formats as record_formats
+from mlops_assets.streams.formats import RECORD_FORMATS
+from mlops_assets.streams.records import TopicRecord, Wanted, rows_of
 from mlops_assets.testing.conformance.small_tables import small_frame, trained
 from mlops_assets.training import trainers
 from mlops_assets.training.package import package
@@ -95,6 +99,21 @@ class JsonLines(SourceFormat):
     def read(self, content, *, name, columns, infer=False):
         lines = content.split(b"\\n")[self._skipped :]
         return json.read_json(BufferReader(b"\\n".join(lines)))
+"""
+RECORDS = """
+from mlops_assets.streams.formats import RecordFormat, Undecodable
+
+class LineRecords(RecordFormat):
+    name = "line"
+    columns: tuple[str, ...]
+
+    def decoder(self, folder, registered):
+        def read(value):
+            parts = value.decode().split(",")
+            if len(parts) != len(self.columns):
+                raise Undecodable(f"it has {len(parts)} values")
+            return dict(zip(self.columns, parts))
+        return read
 """
 DETECTOR = """
 from mlops_assets.monitoring.detectors import Chance, Detector
@@ -224,6 +243,21 @@ def a_source_format(sandbox: DefsFolderSandbox, added: Added, tmp_path: Path) ->
     assert (source, found.source, found.key) == ("jsonl", "jsonl", "row_id")
 
 
+def a_record_format(sandbox: DefsFolderSandbox, added: Added, tmp_path: Path) -> None:
+    document = written.stream("tea", topic="tea").replace("{format: json}", "{format: line, columns: [id]}")
+    assert "Unknown record format 'line'. Allowed: avro, json" in errors(sandbox, document)
+    added(record_formats, "line", RECORDS)
+    assert errors(sandbox, document) == ""
+    decode = RECORD_FORMATS["line"].model_validate({"format": "line", "columns": ["id"]}).decoder
+    found = rows_of(
+        [TopicRecord(0, 0, None, None, b"7"), TopicRecord(0, 1, None, None, b"7,8")],
+        Wanted("tea", {"id": "integer"}, {}),
+        decode(tmp_path, lambda *_: None),
+    )
+    assert found.table.column("id").to_pylist() == [7, None]
+    assert found.reasons == [(0, 1, "it has 2 values")]
+
+
 def a_drift_detector(sandbox: DefsFolderSandbox, added: Added, tmp_path: Path) -> None:
     added(detectors, "growth", DETECTOR)
     rows = pd.DataFrame({"x": np.arange(500.0)})
@@ -308,11 +342,13 @@ attributes:
 ROWS: dict[str, Callable[[DefsFolderSandbox, Added, Path], None]] = {
     "a use case": by_yaml_alone,
     "a dataset, a check, a quarantine rule": by_yaml_alone,
+    "a Kafka topic": a_record_format,
     "a feature": by_yaml_alone,
     "a candidate model": by_yaml_alone,
     "a trainer (another library)": a_trainer,
     "a format of models": a_trainer,
     "a source format": a_source_format,
+    "a format of a stream's records": a_record_format,
     "a drift detector": a_drift_detector,
     "a metric of models": a_metric,
     "a metric of rollouts": a_metric_of_rollouts,

@@ -54,6 +54,7 @@ def test_one_document_of_each_type_loads_beside_the_others(
         scaffold("ModelComponent", "bitterness", feature_view="brewing", label="bitter"),
         scaffold("DeploymentComponent", "answers", model="bitterness"),
         scaffold("DriftMonitorComponent", "watch", model="bitterness"),
+        scaffold("StreamComponent", "cups", topic="tea-cups"),
     }
     assert len(made) == len(mlops_assets.components.__all__)
     assert all("# " in text for text in made)
@@ -65,6 +66,7 @@ def test_one_document_of_each_type_loads_beside_the_others(
         ("model", "bitterness"),
         ("deployment", "answers"),
         ("drift", "bitterness"),
+        ("stream", "cups"),
     ]
     assert all(graph.has(asset_key(*one)) for one in wanted)
 

@@ -6,7 +6,7 @@ import sys
 HEAVY = (
     "evidently", "great_expectations", "mlflow", "feast", "torch", "ray", "lightgbm", "xgboost", "sklearn",
     "scipy", "pandas", "pyarrow", "duckdb", "deltalake", "matplotlib", "dagster_mlflow",
-    "dagster_aws", "boto3",
+    "dagster_aws", "boto3", "confluent_kafka", "fastavro",
 )  # fmt: skip
 
 

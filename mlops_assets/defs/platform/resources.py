@@ -25,10 +25,7 @@ def resources() -> dg.Definitions:
     ui_url = _mlflow_url()
     return dg.Definitions(
         resources={
-            "lake": Lake(
-                uri=environment.LAKE_URI.read(),
-                s3=_s3(),
-            ),
+            "lake": lake(),
             "model_registry": model_registry(),
             "experiment_tracker": ExperimentTracker(
                 tracking_uri=tracking_uri, artifact_root=environment.MLFLOW_ARTIFACTS.read(), ui_url=ui_url
@@ -41,6 +38,11 @@ def resources() -> dg.Definitions:
             "alerts": Alerts(log_file=str(environment.state_dir() / "alerts.jsonl")),
         }
     )
+
+
+def lake() -> Lake:
+    """The lake; also what the command line writes streams to."""
+    return Lake(uri=environment.LAKE_URI.read(), s3=_s3())
 
 
 def serve_client() -> ServeClient:

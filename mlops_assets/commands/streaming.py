@@ -1,0 +1,143 @@
+"""``mlops stream``: a process that reads a topic for as long as it runs, and commits every few seconds.
+
+Belongs here: when it commits, when it tells Dagster, how it ends. Does not belong here: reading and
+committing (``assets/ingest.py``), what is told (``assets/stream.py``).
+
+It keeps nothing of its own: killed at any moment and started again, it goes on where the table ends. What it
+cannot mend ends it with the reason, for whoever supervises it to start it again.
+"""
+
+import signal
+import threading
+import time
+import uuid
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from itertools import chain
+from pathlib import Path
+
+import dagster as dg
+
+from mlops_assets.asset_keys import asset_key
+from mlops_assets.assets.ingest import Ingested, StreamSource, ingesting
+from mlops_assets.assets.stream import decodable, stream_metadata
+from mlops_assets.components.reading import read_documents
+from mlops_assets.components.stream import StreamComponent
+from mlops_assets.components.use_cases import component_of
+from mlops_assets.errors import DeclarationError, UnknownName
+from mlops_assets.event_log.records import DATA_VERSION_TAG
+from mlops_assets.resources.lake import Lake
+
+REPORT_S = 30.0
+"""How often Dagster is told, and the broker asked for new partitions. An event a commit would fill the event
+log of a busy day with tens of thousands."""
+Tell = Callable[[str], None]
+
+
+def stream_of(tree: "dg.ComponentTree", name: str) -> StreamSource:
+    """The declared stream of that name. Other documents are not loaded, so none of them has to be right."""
+    found = {
+        str(one.attributes.get("name")): one
+        for one in read_documents(tree)
+        if one.component is StreamComponent
+    }
+    if name not in found:
+        raise UnknownName("stream", name, found, next_step="Declare a StreamComponent (docs/streams.md).")
+    document = found[name]
+    if document.problem:
+        raise DeclarationError(document.problem)
+    component = component_of(tree, document)
+    assert isinstance(component, StreamComponent)
+    if component.declaration.read_by != "consumer":
+        raise DeclarationError(
+            f"stream {name!r} is read by runs, which would get in each other's way with a consumer: say "
+            "read_by: consumer in its document",
+            where=document.where,
+        )
+    return component.source(document.file.parent)
+
+
+def consume(
+    source: StreamSource, lake: Lake, instance: dg.DagsterInstance, stop: threading.Event, tell: Tell
+) -> None:
+    """Reads the topic until ``stop`` is set; then what was read is committed and told, and it returns."""
+    declared = source.declared
+    every_s = declared.interval.total_seconds()
+    waiting: list[Ingested] = []
+    with ingesting(lake, source, f"consumer-{uuid.uuid4()}") as ingest:
+        tell(f"Reading topic {declared.topic} into {declared.table}; a commit every {every_s:g} s.")
+        told = time.monotonic()
+        try:
+            while not stop.is_set():
+                due = min(time.monotonic() + every_s, told + REPORT_S)
+                found = ingest.commit_next(lambda *_: stop.is_set() or time.monotonic() >= due)  # noqa: B023
+                if found.records:
+                    waiting.append(found)
+                    lag = sum(found.lag.values())
+                    tell(f"{found.records} records, Delta version {found.version}, lag {lag}")
+                if time.monotonic() >= told + REPORT_S:
+                    _report(source, instance, waiting)
+                    told = time.monotonic()
+                    if ingest.partitions_changed():
+                        ingest.assign()
+        finally:
+            # What is committed is told, whatever ends this.
+            _report(source, instance, waiting)
+    tell("Ended; all that was read is committed.")
+
+
+def _report(source: StreamSource, instance: dg.DagsterInstance, waiting: list[Ingested]) -> None:
+    """One materialisation, with its check, of all commits since the last one; none without records."""
+    if not waiting:
+        return
+    found = together(waiting)
+    key = asset_key("stream", source.declared.name)
+    instance.report_runless_asset_event(
+        dg.AssetMaterialization(
+            key, metadata=stream_metadata(found), tags={DATA_VERSION_TAG: found.data_version}
+        )
+    )
+    check = decodable(source.declared, found)
+    instance.report_runless_asset_event(
+        dg.AssetCheckEvaluation(
+            asset_key=key,
+            check_name=str(check.check_name),
+            passed=check.passed,
+            severity=check.severity,
+            description=check.description,
+            metadata=check.metadata,
+        )
+    )
+    waiting.clear()
+
+
+def together(commits: Sequence[Ingested]) -> Ingested:
+    """Several commits as one: how far the last of them is, with the records of all."""
+    return replace(
+        commits[-1],
+        records=sum(one.records for one in commits),
+        seconds=sum(one.seconds for one in commits),
+        days=sorted(set(chain.from_iterable(one.days for one in commits))),
+        reasons=list(chain.from_iterable(one.reasons for one in commits)),
+        # A column is missing when no commit has seen it.
+        unseen=[name for name in commits[-1].unseen if all(name in one.unseen for one in commits)],
+        newest=max((one.newest for one in commits if one.newest), default=None),
+    )
+
+
+@contextmanager
+def stopped_by_signals() -> "Iterator[threading.Event]":
+    """An event that SIGTERM or Ctrl-C sets; inside, neither ends the process by itself."""
+    stop = threading.Event()
+    kinds = (signal.SIGTERM, signal.SIGINT)
+    before = {kind: signal.signal(kind, lambda *_: stop.set()) for kind in kinds}
+    try:
+        yield stop
+    finally:
+        for kind, handler in before.items():
+            signal.signal(kind, handler)
+
+
+DEFS = Path(__file__).parent.parent
+"""The project that ``defs/`` lies in."""

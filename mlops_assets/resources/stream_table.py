@@ -1,0 +1,170 @@
+"""The table of a stream: rows are only ever added, and the offsets they reach stand in the same commit.
+
+Belongs here: opening, appending, reading the history. Does not belong here: which offset follows
+(``streams/offsets.py``), what a history means (``streams/history.py``), other tables (``lake.py``).
+
+Guarantees. Rows and offsets are one atomic commit: an offset per topic partition is an application
+transaction of Delta's, whose version is the next offset. The commit goes through the very object that the
+offsets were read from, so of two writers who read the same offsets one fails, whatever the other is: a
+second run, a consumer, another host. (Written by address, Delta would open the table anew and take both.)
+A table that was restored is not written to any more.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from mlops_assets.errors import AnotherWasFirst, DataError
+from mlops_assets.resources.lake import GROUP_ROWS, Lake, TableWrite
+from mlops_assets.streams.history import CommitFacts, newest_commit, restored
+from mlops_assets.streams.offsets import require_forward
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+    from deltalake import DeltaTable
+
+APPEND_ONLY = {"delta.appendOnly": "true"}
+"""Delta itself refuses to delete and to replace rows of such a table."""
+
+
+@dataclass
+class StreamTable:
+    """A stream's table as of the version it was opened or last written at.
+
+    ``newest`` are the facts of its newest commit of records, None when it has none.
+    """
+
+    name: str
+    topic: str
+    newest: CommitFacts | None
+    _delta: "DeltaTable"
+
+    @staticmethod
+    def opened(
+        lake: Lake, name: str, topic: str, schema: "pa.Schema", *, partition_column: str
+    ) -> "StreamTable":
+        """The table, made where there is none. DataError when it was restored, or when it holds a column of
+        ``schema`` in another type.
+        """
+        from deltalake import DeltaTable
+        from deltalake.exceptions import DeltaError
+
+        uri, options = lake.table_uri(name), lake.storage_options()
+        try:
+            # Of two that make it at once the second finds it made.
+            delta = DeltaTable.create(
+                uri,
+                schema,
+                mode="ignore",
+                partition_by=[partition_column],
+                configuration=APPEND_ONLY,
+                storage_options=options,
+            )
+            found = StreamTable(name, topic, None, delta)
+            found._look_at_history()
+        except DeltaError as error:
+            raise DataError(f"Cannot open table {name!r} ({uri}): {error}") from error
+        found._require_types(schema)
+        return found
+
+    @property
+    def version(self) -> int:
+        return int(self._delta.version())
+
+    @property
+    def uri(self) -> str:
+        return str(self._delta.table_uri)
+
+    def following(self, partitions: Sequence[int]) -> dict[int, int | None]:
+        """The next offset of each partition; None for one that the table holds nothing of."""
+        return {one: self._delta.transaction_version(self._app_id(one)) for one in partitions}
+
+    def append(
+        self, rows: "pa.Table", reached: Mapping[int, int], facts: Callable[[int], CommitFacts]
+    ) -> TableWrite:
+        """One commit of rows and of the offsets that follow them; ``facts`` is given the version before it.
+
+        Raises AnotherWasFirst, and nothing is written, when anybody has moved one of these offsets since the
+        table was opened; DataError when an offset would go back.
+        """
+        from deltalake import (
+            CommitProperties,
+            PostCommitHookProperties,
+            Transaction,
+            WriterProperties,
+            write_deltalake,
+        )
+        from deltalake.exceptions import CommitFailedError, DeltaError
+
+        require_forward(self.following(list(reached)), reached)
+        said = facts(self.version)
+        try:
+            write_deltalake(
+                self._delta,
+                rows,
+                mode="append",
+                schema_mode="merge",
+                commit_properties=CommitProperties(
+                    custom_metadata=said.metadata(),
+                    app_transactions=[
+                        Transaction(self._app_id(partition), offset) for partition, offset in reached.items()
+                    ],
+                ),
+                writer_properties=WriterProperties(max_row_group_size=GROUP_ROWS),
+                post_commithook_properties=PostCommitHookProperties(cleanup_expired_logs=False),
+            )
+        except CommitFailedError as error:
+            raise AnotherWasFirst(
+                f"Another run or consumer committed to table {self.name!r} first, so nothing of this one was "
+                f"written and nothing is there twice: {error}"
+            ) from error
+        except DeltaError as error:
+            raise DataError(
+                f"Cannot append {len(rows)} rows to table {self.name!r} ({self.uri}): {error}"
+            ) from error
+        self.newest = said
+        return TableWrite(version=self.version, rows=len(rows), uri=self.uri)
+
+    def _app_id(self, partition: int) -> str:
+        return f"{self.topic}/{partition}"
+
+    def _look_at_history(self) -> None:
+        """The facts of the newest commit, and that no restore came behind it."""
+        limit = 10
+        while True:
+            history: list[dict[str, Any]] = self._delta.history(limit)
+            self.newest = newest_commit(history)
+            seen = self.newest.opened if self.newest is not None else 0
+            if len(history) < limit or history[-1]["version"] <= seen:
+                break
+            limit *= 10
+        at = restored(history)
+        if at is not None:
+            raise DataError(
+                f"Table {self.name!r} was restored in its version {at}. Delta keeps the offsets of a table "
+                "that is restored, so the records between are not in it and would never be read again. Read "
+                "the topic from its beginning under another name of the stream, and delete "
+                f"{self.uri} when that has all you need."
+            )
+
+    def _require_types(self, schema: "pa.Schema") -> None:
+        import pyarrow as pa
+
+        held = {field.name: field.type for field in pa.schema(self._delta.schema())}
+        changed = [
+            f"{field.name!r} is {held[field.name]} in the table and {field.type} as declared"
+            for field in schema
+            if field.name in held and _plain(held[field.name]) != _plain(field.type)
+        ]
+        if changed:
+            raise DataError(
+                f"A column of table {self.name!r} cannot change its type, for its rows are never written "
+                f"again: {'; '.join(changed)}. Declare the column under another name (`fields` says where it "
+                "is in a record), or the stream."
+            )
+
+
+def _plain(kind: "pa.DataType") -> str:
+    """The type without what Delta changes of it: names of items, text and bytes of 64-bit length."""
+    text = str(kind).replace("large_", "").replace("_view", "")
+    return text.replace("element:", "item:")

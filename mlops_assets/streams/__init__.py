@@ -1,0 +1,1 @@
+"""Streams: which records of a topic a table holds, and what the records say. Pure."""

@@ -1,0 +1,58 @@
+"""What the commits of a stream's table say, and whether something came between them that breaks it.
+
+Belongs here: the facts in a commit, judging a table's history by them. Does not belong here: reading and
+writing the history (``resources/stream_table.py``).
+
+``restore`` brings a table's old rows back and leaves the offsets where they are: the records between would
+be neither in the table nor read again. Delta refuses no restore, so it is found in the history. Each commit
+says which version it was made on, so none before it has to be looked at twice.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+KEY = "stream"
+"""Name of the facts in a commit's metadata."""
+
+
+@dataclass(frozen=True)
+class CommitFacts:
+    """``opened``: the version that was read before the commit. ``days``: event days that it has rows of."""
+
+    opened: int
+    topic_id: str
+    days: Sequence[str]
+    rows: int
+    run_id: str
+
+    def metadata(self) -> dict[str, str]:
+        """What a commit says in the table's history."""
+        return {KEY: json.dumps(asdict(self)), "run_id": self.run_id}
+
+    @staticmethod
+    def of(entry: Mapping[str, Any]) -> "CommitFacts | None":
+        """The facts of a commit in a table's history; None when it is no commit of records."""
+        return CommitFacts(**json.loads(entry[KEY])) if KEY in entry else None
+
+
+def newest_commit(history: Sequence[Mapping[str, Any]]) -> CommitFacts | None:
+    """The newest commit of records; ``history`` begins with the newest entry."""
+    return next((found for entry in history if (found := CommitFacts.of(entry)) is not None), None)
+
+
+def restored(history: Sequence[Mapping[str, Any]]) -> int | None:
+    """The version that a restore made, or None. ``history`` begins with the newest entry.
+
+    Looked at is what no earlier look has seen: all after the newest commit of records, and what came between
+    it and the version it was made on.
+    """
+    newest = newest_commit(history)
+    seen = newest.opened if newest is not None else -1
+    for entry in history:
+        if entry["version"] <= seen:
+            return None
+        if entry.get("operation") == "RESTORE":
+            return int(entry["version"])
+    return None

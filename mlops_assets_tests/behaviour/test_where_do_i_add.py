@@ -224,7 +224,7 @@ def a_trainer(sandbox: DefsFolderSandbox, added: Added, tmp_path: Path) -> None:
 def a_source_format(sandbox: DefsFolderSandbox, added: Added, tmp_path: Path) -> None:
     declared = "{format: jsonl, path: raw.jsonl, skipped_lines: 1}"
     document = RIGHT.split("---")[0].replace("{format: csv, path: raw.csv}", declared)
-    assert "Unknown source format 'jsonl'. Allowed: csv, parquet" in errors(sandbox, document)
+    assert "Unknown source format 'jsonl'. Allowed: csv, http, parquet" in errors(sandbox, document)
     added(sources, "jsonl", SOURCE)
     wrong = document.replace("skipped_lines: 1", "skipped_lines: some")
     told = errors(sandbox, wrong)

@@ -340,7 +340,7 @@ def test_a_value_of_postgres_is_kept_or_refused(shop):
 @pytest.mark.parametrize("value", ["'10.0.0.1'::inet", "int4range(1, 5)"])
 def test_a_value_that_arrow_has_no_type_for_is_refused_with_its_column(shop, value):
     reader = shop.reader(query=f"SELECT {value} AS x", table=None, day_column=None)
-    with pytest.raises(DataError, match=r"Column 'x' holds values of type .* Cast it in the query"):
+    with pytest.raises(DataError, match=r"Column 'x' holds values of type .* Cast it at the source"):
         reader.read(Asked({"x": "string"}), LAKE)
 
 

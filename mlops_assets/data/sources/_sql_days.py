@@ -16,6 +16,7 @@ from zoneinfo import ZoneInfo
 import numpy as np
 import sqlalchemy as sa
 
+from mlops_assets.data.sources._spans import Span
 from mlops_assets.errors import DataError
 
 if TYPE_CHECKING:
@@ -23,28 +24,8 @@ if TYPE_CHECKING:
 
 DayKind = Literal["date", "timestamp", "instant", "text"]
 """What a column of days holds: dates, timestamps without a zone, with one, or ISO 8601 text."""
-ONE_DAY = dt.timedelta(days=1)
 UTC = "UTC"
 DAY_LENGTH = 10
-
-
-@dataclass(frozen=True)
-class Span:
-    """Neighbouring days: from ``first`` on, before ``after``."""
-
-    first: dt.date
-    after: dt.date
-
-
-def spans(keys: Sequence[str]) -> list[Span]:
-    """The days as few spans, in order."""
-    found: list[Span] = []
-    for day in sorted(map(dt.date.fromisoformat, set(keys))):
-        if found and found[-1].after == day:
-            found[-1] = Span(found[-1].first, day + ONE_DAY)
-        else:
-            found.append(Span(day, day + ONE_DAY))
-    return found
 
 
 @dataclass(frozen=True)

@@ -1,8 +1,8 @@
 """Tables and queries of a database that SQLAlchemy has a dialect for: PostgreSQL, SQLite and others.
 
 Belongs here: what YAML may say about them, connecting, reading days by their predicate in batches, probing.
-Does not belong here: days as bounds and keys (``_sql_days.py``), values (``_sql_values.py``), what a refusal
-means (``_sql_errors.py``).
+Does not belong here: days as bounds and keys (``_sql_days.py``), values (``_object_values.py``), what a
+refusal means (``_sql_errors.py``).
 
 The address of the database, with its password, stands in an environment variable. It is read when rows are,
 and is in no error, log, event or repr.
@@ -20,9 +20,10 @@ from pydantic import ConfigDict, Field, field_validator, model_validator
 
 from mlops_assets.data.conversion import ColumnType
 from mlops_assets.data.sources._base import WHOLE, Asked, LakeAccess, SourceDeclaration, SourceReader
-from mlops_assets.data.sources._sql_days import UTC, Days, Span, day_text, spans
+from mlops_assets.data.sources._object_values import ColumnValues
+from mlops_assets.data.sources._spans import Span, spans
+from mlops_assets.data.sources._sql_days import UTC, Days, day_text
 from mlops_assets.data.sources._sql_errors import Refusals
-from mlops_assets.data.sources._sql_values import ColumnValues
 from mlops_assets.errors import DataError, SourceUnavailable
 from mlops_assets.secrets import VariableName, secret
 

@@ -103,6 +103,30 @@ class SourceConformance:
         with pytest.raises(DataError, match="/raw/file has columns twice: 'x'"):
             self.read(self.written(twice), {"x": "integer"}, infer=infer)
 
+    @pytest.mark.parametrize("infer", [False, True])
+    def test_several_files_are_read_as_if_they_were_one(self, infer: bool) -> None:
+        file_format = self.source.file_format()
+        declared: dict[str, ColumnType] = {kind: kind for kind in COLUMNS}
+        parts = {
+            f"/raw/{start}": file_format.part(
+                self.written(table().slice(start, 2)), name=f"/raw/{start}", columns=declared, infer=infer
+            )
+            for start in (0, 2, 4)
+        }
+        found = file_format.joined(parts, columns=declared, infer=infer)
+        whole = self.read(self.written(table()), declared, infer=infer)
+        assert conform(found, declared).frame.equals(conform(whole, declared).frame)
+        assert found.schema.types == whole.schema.types
+
+    def test_a_column_that_one_of_several_files_lacks_is_an_error_that_names_both(self) -> None:
+        file_format = self.source.file_format()
+        parts = {
+            name: file_format.part(self.written(rows), name=name, columns={}, infer=True)
+            for name, rows in (("/raw/1", table("integer", "number")), ("/raw/2", table("integer")))
+        }
+        with pytest.raises(DataError, match="/raw/1 has a column 'number', /raw/2 has none"):
+            file_format.joined(parts, columns={}, infer=True)
+
     def test_an_empty_file_is_an_error(self) -> None:
         with pytest.raises(DataError, match="/raw/file"):
             self.read(b"", {"integer": "integer"})

@@ -9,7 +9,7 @@ import pytest
 
 from mlops_assets.data.conversion import convert
 from mlops_assets.data.schema import conform, frame_of
-from mlops_assets.data.sources._sql_values import ColumnValues
+from mlops_assets.data.sources._object_values import ColumnValues
 from mlops_assets.errors import DataError
 
 AT = dt.datetime(2024, 3, 31, 1, 30, 0, 123456)

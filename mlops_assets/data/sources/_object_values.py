@@ -1,4 +1,4 @@
-"""Rows of Python objects, as drivers of databases give them, as Arrow columns that hold every value as it is.
+"""Python objects, of drivers of databases or of JSON, as Arrow columns that hold every value as it is.
 
 Belongs here: which Arrow type holds which Python type. Does not belong here: declared types
 (``data/conversion.py``).
@@ -66,7 +66,7 @@ class ColumnValues:
             shown = next((value for value in values if value is not None), None)
             raise DataError(
                 f"Column {self.name!r} holds values of type {type(shown).__name__}, like "
-                f"{str(shown)[:80]!r}, that no declared type takes ({error}). Cast it in the query."
+                f"{str(shown)[:80]!r}, that no declared type takes ({error}). Cast it at the source."
             ) from error
 
     def whole(self) -> "pa.ChunkedArray[Any]":

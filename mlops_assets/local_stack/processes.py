@@ -54,6 +54,10 @@ SERVE_SWITCHES: Mapping[str, str] = {
     "RAY_SERVE_PROXY_HEALTH_CHECK_TIMEOUT_S": "3",
     # Ray gives its workers niceness 15: a replica would answer once a build leaves it a core.
     "RAY_worker_niceness": "0",
+    # An idle cluster looks ten times a second by default; four times still replaces a replica at once.
+    "RAY_SERVE_CONTROL_LOOP_INTERVAL_S": "0.25",
+    # Ray's own metrics, ten times a second and replica by default.
+    "RAY_SERVE_METRICS_EXPORT_INTERVAL_MS": "1000",
     # Do not wait half a minute for a node that is going away anyway.
     "RAY_SERVE_HAPROXY_HARD_STOP_AFTER_S": "5",
 }

@@ -20,10 +20,12 @@ import dagster as dg
 from dagster._core.events import ASSET_EVENTS
 from dagster._core.events.log import EventLogEntry
 from dagster._core.storage.event_log import SqliteEventLogStorage
+from dagster._core.storage.event_log.sqlite.sqlite_event_log import INDEX_SHARD_NAME
 from dagster._core.storage.sqlite import SQLITE_BUSY_TIMEOUT_SECONDS
 from dagster._serdes import ConfigurableClassData
 
 from mlops_assets.environment import DAGSTER_HOME, batch_dagster_events
+from mlops_assets.resources.opened_storage import is_opened, remember_opened
 
 
 class BatchedSqliteEventLog(SqliteEventLogStorage):
@@ -37,6 +39,8 @@ class BatchedSqliteEventLog(SqliteEventLogStorage):
         self._engines: dict[str, Any] = {}
         batch_dagster_events()
         super().__init__(base_dir, inst_data)
+        if is_opened(base_dir, INDEX_SHARD_NAME):
+            self._initialized_dbs.add(INDEX_SHARD_NAME)
 
     @classmethod
     def config_type(cls) -> Any:
@@ -78,6 +82,8 @@ class BatchedSqliteEventLog(SqliteEventLogStorage):
             if shard not in self._initialized_dbs:
                 self._initdb(engine)
                 self._initialized_dbs.add(shard)
+                if shard == INDEX_SHARD_NAME:
+                    remember_opened(self._base_dir, shard)
             with engine.connect() as connection, connection.begin():
                 yield connection
 

@@ -4,11 +4,14 @@ import random
 
 import pytest
 
+from mlops_assets.testing.small_models import routing
 from mlops_assets_tests.serve.replicas import Hall, Replica, declared, play, requests_of, total
 from serve.aggregator import (
+    REST_INTERVAL_S,
     ROLL_UP_AFTER_S,
     SILENT_AFTER_S,
 )
+from serve.schema import Routing
 
 
 def test_any_replica_gathers_what_all_have_counted() -> None:
@@ -241,3 +244,46 @@ def test_a_newer_revision_clears_the_trips_and_the_same_one_keeps_them() -> None
         assert [trip.revision for trip in one.applied] == [1, 2]
 
     play(story)
+
+
+def test_a_replica_without_news_pushes_only_to_show_that_it_lives() -> None:
+    async def story() -> None:
+        hall = Hall()
+        alone = Routing.model_validate(routing(revision=1, v1=10_000))
+        replica = Replica(hall, "r1", alone)
+        assert replica.link._should_push(), "the aggregator has not heard of it"
+        await replica.link.push()
+        assert not replica.link._should_push()
+        replica.answer(1)
+        assert replica.link._should_push(), "an answer is news"
+        await replica.link.push()
+        replica.metrics.count_error("invalid_fields")
+        assert replica.link._should_push(), "a refused request is news, though no version was asked"
+        await replica.link.gather()
+        assert not replica.link._should_push(), "gathering told it"
+        hall.now += REST_INTERVAL_S
+        assert replica.link._should_push(), "a sign of life is due"
+        await replica.link.push()
+        replica.declare(Routing.model_validate(routing(revision=2, v1=10_000)))
+        assert replica.link._should_push(), "a revision is news"
+
+    play(story)
+
+
+def test_a_replica_pushes_while_a_trip_may_have_to_be_heard_of_or_nobody_hears_it() -> None:
+    async def story() -> None:
+        hall = Hall()
+        beside = Replica(hall, "beside", declared())
+        await beside.link.push()
+        assert beside.link._should_push()
+        alone = Replica(hall, "alone", Routing.model_validate(routing(revision=1, v1=10_000)))
+        await alone.link.push()
+        hall.kill()
+        assert not await alone.link.push()
+        assert alone.link._should_push()
+
+    play(story)
+
+
+def test_pushes_at_rest_keep_a_replica_among_the_living() -> None:
+    assert REST_INTERVAL_S * 3 <= SILENT_AFTER_S

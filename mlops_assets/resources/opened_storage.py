@@ -1,0 +1,76 @@
+"""Dagster's runs and schedules on SQLite, opened without asking each time whether their tables are there.
+
+Belongs here: opening a database once per process. What is stored is Dagster's own, in Dagster's own files and
+tables: taking these classes out of ``dagster.yaml`` again loses nothing. Does not belong here: the event log,
+which is also written differently (``event_log.py``).
+
+A sensor's tick gets a Dagster instance of its own. To open one, Dagster compares each database's revision with
+the newest, and reads every migration that it ever had to learn that: a third of what the ticks cost.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+from dagster._core.storage.runs import SqliteRunStorage
+from dagster._core.storage.schedules import SqliteScheduleStorage
+from dagster._core.storage.sqlite import create_db_conn_string
+from dagster._serdes import ConfigurableClassData
+
+from mlops_assets.environment import DAGSTER_HOME
+
+_OPENED: set[str] = set()
+"""Databases that this process, or the one it was forked from, opened by Dagster's own way."""
+
+
+class OpenedSqliteRuns(SqliteRunStorage):
+    """``run_storage`` for ``dagster.yaml``; ``base_dir`` left out is ``history`` under DAGSTER_HOME."""
+
+    @classmethod
+    def config_type(cls) -> Any:
+        return {"base_dir": dg.Field(dg.StringSource, is_required=False)}
+
+    @classmethod
+    def from_config_value(
+        cls, inst_data: ConfigurableClassData | None, config_value: Any
+    ) -> "OpenedSqliteRuns":
+        folder = config_value.get("base_dir") or str(Path(DAGSTER_HOME.read()) / "history")
+        if is_opened(folder, "runs"):
+            return cls(create_db_conn_string(folder, "runs"), inst_data)
+        storage = cls.from_local(folder, inst_data)
+        remember_opened(folder, "runs")
+        return storage
+
+
+class OpenedSqliteSchedules(SqliteScheduleStorage):
+    """``schedule_storage`` for ``dagster.yaml``; ``base_dir`` left out is ``schedules`` under DAGSTER_HOME."""
+
+    @classmethod
+    def config_type(cls) -> Any:
+        return {"base_dir": dg.Field(dg.StringSource, is_required=False)}
+
+    @classmethod
+    def from_config_value(
+        cls, inst_data: ConfigurableClassData | None, config_value: Any
+    ) -> SqliteScheduleStorage:
+        folder = config_value.get("base_dir") or str(Path(DAGSTER_HOME.read()) / "schedules")
+        if is_opened(folder, "schedules"):
+            return cls(create_db_conn_string(folder, "schedules"), inst_data)
+        storage = cls.from_local(folder, inst_data)
+        remember_opened(folder, "schedules")
+        return storage
+
+
+def is_opened(folder: str, database: str) -> bool:
+    """Whether this process opened the database before, and it is still there."""
+    file = _file(folder, database)
+    return str(file) in _OPENED and file.exists()
+
+
+def remember_opened(folder: str, database: str) -> None:
+    """Says that the database has all its tables."""
+    _OPENED.add(str(_file(folder, database)))
+
+
+def _file(folder: str, database: str) -> Path:
+    return Path(folder).absolute() / f"{database}.db"

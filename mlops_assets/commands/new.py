@@ -190,7 +190,7 @@ def lines(made: Made, url: str) -> list[str]:
     text += [
         "",
         "Next: read defs.yaml, then",
-        "  make check                 # every document loads",
+        "  dg check defs              # every document loads; `make up` says so too",
         "  make up                    # builds and deploys what is missing, also on a platform that is up",
         f"  curl -s {url}/{name}/predict -H 'content-type: application/json' -d '{quoted}'",
     ]
@@ -217,7 +217,7 @@ def _placed(file: Path, source: str, folder: Path) -> tuple[str, Path | None]:
 def _head(name: str, file: str) -> str:
     return (
         f"# The use case {name}, written by `mlops new` from {file}. Everything in it is a guess that works\n"
-        "# as it stands; change what is wrong, then `make check`. docs/use-case.md explains every line.\n\n"
+        "# as it stands; change what is wrong, then `dg check defs`. Every line: docs/use-case.md.\n\n"
     )
 
 

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
+from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
@@ -220,8 +221,11 @@ def _answers(client: ServeClient, deployment: str | None) -> dict[str, Any]:
     status, body = client.ready(deployment)
     if status == 200:
         return {"status": "answers", **body}
-    error = body.get("error", {})
-    return {"status": "does not answer", "http_status": status, "why": error.get("message", str(body))}
+    why = str(body.get("error", {}).get("message", body))
+    if status == HTTPStatus.NOT_FOUND:
+        # Ray's proxy says so; a gateway knows the path.
+        why = f"nothing is deployed at /{deployment}; `make up` builds and deploys what is missing"
+    return {"status": "does not answer", "http_status": status, "why": why}
 
 
 def _approval(

@@ -69,7 +69,10 @@ class DatasetDeclaration(Declaration):
             )
         require_distinct_names(self.columns, reserved={REASONS: "the quarantine's own column"})
         if self.partitions is not None and self.columns.get(self.partitions.column) != "string":
-            raise ValueError(f"the partition column {self.partitions.column!r} must be declared as a string")
+            raise ValueError(
+                f"the partition column {self.partitions.column!r} must be declared as a string: its text is "
+                f"the partition, 2024-01-31; write `{self.partitions.column}: string` under columns"
+            )
         problem = self.source.problem(
             self.columns, transformed=self.transform is not None, partitioned=self.partitions is not None
         )

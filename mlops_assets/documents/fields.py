@@ -83,7 +83,13 @@ class ReadBy:
         return core_schema.no_info_before_validator_function(self._read, handler(source))
 
     def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> Any:
-        return {"oneOf": [member.model_json_schema() for member in self._family.members()]}
+        return {"oneOf": [self._schema(name) for name in self._family]}
+
+    def _schema(self, name: str) -> dict[str, Any]:
+        """Of one member; its field is the member's name, or a document would fit several members."""
+        schema: dict[str, Any] = self._family[name].model_json_schema()
+        field = {**schema["properties"][self._field], "const": name}
+        return {**schema, "properties": {**schema["properties"], self._field: field}}
 
     def _read(self, value: Any) -> Any:
         if isinstance(value, BaseModel):

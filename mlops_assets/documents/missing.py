@@ -36,7 +36,7 @@ class MissingDocument:
     @property
     def command(self) -> str:
         """What a person does about it."""
-        return f"mend {self.because or self.where}, see that `make check` passes, then: make up"
+        return f"mend {self.because or self.where}, see that `dg check defs` passes, then: make up"
 
 
 def missing_documents(definitions: dg.Definitions) -> list[MissingDocument]:

@@ -71,6 +71,8 @@ attributes:
 {declared}
   # Rows with a missing or repeated key go to quarantine, and so do those that break a rule:
   primary_key: {scalar(list(key))}
+  # A day at a time (docs/use-case.md#data-that-arrives-daily); the column is then a string, 2024-01-31:
+  # partitions: {{start: "2024-01-01", column: COLUMN}}
   # row_rules:
   #   - {{type: expect_column_values_to_be_between, kwargs: {{column: COLUMN, min_value: 0}}}}
   max_quarantine_share: 0.02    # more than that, and nothing is written

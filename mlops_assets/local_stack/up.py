@@ -364,8 +364,9 @@ class _GraphBuilder:
                 display.note(f"materialising {', '.join(facts['assets'])}{parts}")
                 display.advance(GRAPH, done=0, total=1, detail=run)
             case "steps":
-                detail = facts["current"] or ("starting" if facts["done"] == 0 else "finishing")
-                display.advance(GRAPH, done=facts["done"], total=facts["total"], detail=detail)
+                done, total = facts["done"], facts["total"]
+                idle = "starting" if done == 0 else "between steps" if done < total else "finishing"
+                display.advance(GRAPH, done=done, total=total, detail=facts["current"] or idle)
             case "restoring":
                 display.advance(GRAPH, done=0, total=1, detail="bringing the deployed models back")
             case "note":

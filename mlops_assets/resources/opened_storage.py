@@ -4,8 +4,8 @@ Belongs here: opening a database once per process. What is stored is Dagster's o
 tables: taking these classes out of ``dagster.yaml`` again loses nothing. Does not belong here: the event log,
 which is also written differently (``event_log.py``).
 
-A sensor's tick gets a Dagster instance of its own. To open one, Dagster compares each database's revision with
-the newest, and reads every migration that it ever had to learn that: a third of what the ticks cost.
+A sensor's tick gets a Dagster instance of its own. To open one, Dagster compares each database's revision
+with the newest, and reads every migration that it ever had to learn that: a third of what the ticks cost.
 """
 
 from pathlib import Path
@@ -24,7 +24,7 @@ _OPENED: set[str] = set()
 
 
 class OpenedSqliteRuns(SqliteRunStorage):
-    """``run_storage`` for ``dagster.yaml``; ``base_dir`` left out is ``history`` under DAGSTER_HOME."""
+    """``run_storage`` for ``dagster.yaml``; ``base_dir`` left out: ``history`` in DAGSTER_HOME."""
 
     @classmethod
     def config_type(cls) -> Any:
@@ -43,7 +43,7 @@ class OpenedSqliteRuns(SqliteRunStorage):
 
 
 class OpenedSqliteSchedules(SqliteScheduleStorage):
-    """``schedule_storage`` for ``dagster.yaml``; ``base_dir`` left out is ``schedules`` under DAGSTER_HOME."""
+    """``schedule_storage`` for ``dagster.yaml``; ``base_dir`` left out: ``schedules`` in DAGSTER_HOME."""
 
     @classmethod
     def config_type(cls) -> Any:
@@ -52,11 +52,13 @@ class OpenedSqliteSchedules(SqliteScheduleStorage):
     @classmethod
     def from_config_value(
         cls, inst_data: ConfigurableClassData | None, config_value: Any
-    ) -> SqliteScheduleStorage:
+    ) -> "OpenedSqliteSchedules":
         folder = config_value.get("base_dir") or str(Path(DAGSTER_HOME.read()) / "schedules")
         if is_opened(folder, "schedules"):
             return cls(create_db_conn_string(folder, "schedules"), inst_data)
         storage = cls.from_local(folder, inst_data)
+        # Dagster declares its own class, and makes the one that it is called on.
+        assert isinstance(storage, cls)
         remember_opened(folder, "schedules")
         return storage
 

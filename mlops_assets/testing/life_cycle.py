@@ -35,7 +35,7 @@ from serve.scoring import write_package
 FAULTY = "mlops_assets.testing.faulty_model:build"
 NAME = "flights"
 REPLICAS = 2
-FRESH_S = 1.5
+FRESH_S = 2.0
 """A replica that the aggregator has not heard of for longer is not counted: it may be dead."""
 DEADLINE_S = 60.0
 TRIP_DEADLINE_S = 15.0

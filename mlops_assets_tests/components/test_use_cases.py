@@ -160,7 +160,7 @@ def test_a_use_case_may_need_another_and_falls_with_it(load: Load) -> None:
     assert [one.what for one in fallen] == [
         "FeatureViewComponent shop", "ModelComponent shop", "DeploymentComponent shop",
     ]  # fmt: skip
-    assert own.command == f"mend {own.where}, see that `make check` passes, then: make up"
+    assert own.command == f"mend {own.where}, see that `dg check defs` passes, then: make up"
 
 
 def test_a_broken_monitor_leaves_its_model_and_deployment_standing(load: Load) -> None:

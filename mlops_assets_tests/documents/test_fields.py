@@ -5,9 +5,12 @@ from datetime import date, timedelta
 import great_expectations.expectations.expectation as expectation
 import pytest
 from great_expectations.expectations import registry
+from jsonschema import Draft202012Validator
 from pydantic import ValidationError
 
 from mlops_assets.data.expectations import ROW_RULES, SUITE
+from mlops_assets.data.sources import SOURCES
+from mlops_assets.documents.dataset import DatasetDeclaration
 from mlops_assets.documents.fields import DailyPartitions, RowRule, SuiteExpectation, parse_duration
 
 
@@ -64,3 +67,14 @@ def test_the_declared_names_are_those_great_expectations_knows():
     )
     for name in ROW_RULES:
         assert issubclass(registry.get_expectation_impl(name), row_by_row), name
+
+
+def test_the_schema_takes_a_source_for_that_of_its_own_format_alone():
+    """`dg check defs` and editors go by the schema; CSV and Parquet files have the same required fields."""
+    schema = DatasetDeclaration.model_json_schema()
+    source = Draft202012Validator(schema["properties"]["source"])
+    assert len(SOURCES) > 1
+    for name in ("csv", "parquet"):
+        assert source.is_valid({"format": name, "path": "raw"}), name
+    assert not source.is_valid({"format": "xls", "path": "raw"})
+    assert not source.is_valid({"path": "raw"})

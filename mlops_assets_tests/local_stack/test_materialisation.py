@@ -289,7 +289,7 @@ def test_what_cannot_be_loaded_is_told(build):
     told = build(dg.Definitions.merge(use_case("apples", seen=[]), placeholders([lost])))
     (missing,) = of_kind(told, "missing")
     assert (missing["use_case"], missing["problem"]) == ("birches", "x.yaml:4: no")
-    assert missing["command"] == "mend x.yaml:3, see that `make check` passes, then: make up"
+    assert missing["command"] == "mend x.yaml:3, see that `dg check defs` passes, then: make up"
 
 
 def test_later_days_of_a_use_case_that_answers_are_left_to_its_data(build):

@@ -194,3 +194,22 @@ def test_the_command_ends_with_the_exit_code(
 ) -> None:
     monkeypatch.setattr(up, "up_detached" if options else "up", lambda *_: code)
     assert CliRunner().invoke(cli.main, ["up", *options]).exit_code == code
+
+
+@pytest.mark.parametrize(
+    ("done", "current", "says"),
+    [
+        (0, "", "0/8 starting"),
+        (2, "", "2/8 between steps"),
+        (8, "", "8/8 finishing"),
+        (2, "tea_model", "2/8 tea_model"),
+    ],
+)
+def test_progress_says_what_the_run_does(
+    settings: StackSettings, console: Console, done: int, current: str, says: str
+) -> None:
+    with Display(console) as display:
+        graph = up._GraphBuilder(settings, display)
+        display.begin(up.GRAPH)
+        graph._show({"kind": "steps", "done": done, "total": 8, "current": current})
+    assert says in said(console)

@@ -83,11 +83,12 @@ class ReadBy:
         return core_schema.no_info_before_validator_function(self._read, handler(source))
 
     def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> Any:
-        return {"oneOf": [self._schema(name) for name in self._family]}
+        return {"oneOf": [self._schema(name, handler) for name in self._family]}
 
-    def _schema(self, name: str) -> dict[str, Any]:
+    def _schema(self, name: str, handler: GetJsonSchemaHandler) -> dict[str, Any]:
         """Of one member; its field is the member's name, or a document would fit several members."""
-        schema: dict[str, Any] = self._family[name].model_json_schema()
+        # By the handler, so that models within the member are defined where the document defines its own.
+        schema = handler.resolve_ref_schema(handler(self._family[name].__pydantic_core_schema__))
         field = {**schema["properties"][self._field], "const": name}
         return {**schema, "properties": {**schema["properties"], self._field: field}}
 

@@ -3,7 +3,7 @@
 from rich.console import Console
 from rich.table import Table
 
-from bench import backtest, endpoint, graph, judging, lifecycle, serving, streams, walk_forward
+from bench import backtest, endpoint, graph, judging, lifecycle, serving, sources, streams, walk_forward
 
 
 def main() -> None:
@@ -16,6 +16,7 @@ def main() -> None:
         for name, cost in graph.costs().items():
             table.add_row(name, f"{cost.wall_s:.1f}", f"{cost.cpu_s:.1f}")
     console.print(table)
+    sources.main([])
     walk_forward.main([])
     backtest.main([])
     judging.main([])

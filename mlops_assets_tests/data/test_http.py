@@ -3,7 +3,7 @@
 import json
 import re
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from email.utils import formatdate
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -18,6 +18,7 @@ from mlops_assets.data.sources._http_client import Clock
 from mlops_assets.data.sources.http import HttpReader, HttpSource
 from mlops_assets.errors import DataError, SourceUnavailable
 from mlops_assets.resources.lake import Lake
+from mlops_assets.testing.conformance.pushed_down import ROWS, AskedDaysConformance, Row, RowStore
 
 LAKE = Lake(uri="unused")
 COLUMNS = {"id": "integer", "name": "string"}
@@ -84,7 +85,9 @@ class StoppedClock:
 
 
 @pytest.fixture
-def api() -> Iterator[Api]:
+def api(monkeypatch) -> Iterator[Api]:
+    for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"):
+        monkeypatch.delenv(name, raising=False)
     server = Api()
     yield server
     server.close()
@@ -105,8 +108,6 @@ def time_() -> StoppedClock:
 @pytest.fixture
 def reader(api, time_, monkeypatch) -> Callable[..., HttpReader]:
     monkeypatch.setenv("SHOP_TOKEN", SECRET)
-    for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"):
-        monkeypatch.delenv(name, raising=False)
 
     def made(path: str = "/rows", **declared: Any) -> HttpReader:
         source = HttpSource(format="http", url=api.url + path, **declared)
@@ -148,6 +149,62 @@ def test_the_secret_goes_into_the_declared_header(api, reader, auth, header, val
     rows_of(reader(auth={"variable": "SHOP_TOKEN", **auth}, headers={"X-Version": "2"}))
     assert api.headers[0][header] == value
     assert api.headers[0]["x-version"] == "2"
+
+
+class ApiStore(RowStore):
+    """An API that gives the rows of the days it is asked for, two a page."""
+
+    secret = SECRET
+
+    def __init__(self, api: Api, clock: Clock) -> None:
+        self.rows: list[dict[str, Any]] = []
+        self._api, self._clock = api, clock
+        api.answer = self._answer
+
+    def _answer(self, path: str, query: dict[str, str]) -> Any:
+        if path == "/values":
+            return self.rows
+        found = [row for row in self.rows if query["from"] <= row["day"] < query["to"]]
+        return {"rows": found[int(query["skip"]) :][:2], "count": len(found)}
+
+    def declared(self, **fields: Any) -> HttpSource:
+        return HttpSource(
+            format="http",
+            url=f"{self._api.url}/sales",
+            query={"from": "{first}", "to": "{after}"},
+            auth={"variable": "SHOP_TOKEN"},
+            rows="rows",
+            pages={"by": "offset", "parameter": "skip"},
+            total="count",
+            **fields,
+        )
+
+    def reader(self, **fields: Any) -> HttpReader:
+        return HttpReader(self.declared(**fields), self._clock)
+
+    def put(self, rows: Sequence[Row]) -> None:
+        self.rows += [dict(zip(ROWS, row, strict=True)) for row in rows]
+
+    def remove(self, *ids: int) -> None:
+        self.rows = [row for row in self.rows if row["id"] not in ids]
+
+    def rename(self, id_: int, name: str) -> None:
+        self.rows = [{**row, "name": name} if row["id"] == id_ else row for row in self.rows]
+
+    def hold(self, kind: str, values: Sequence[Any]) -> HttpSource:
+        told = [value.isoformat() if hasattr(value, "isoformat") else value for value in values]
+        self.rows = [{kind: value} for value in told]
+        return HttpSource(format="http", url=f"{self._api.url}/values")
+
+    def end(self) -> None:
+        self._api.close()
+
+
+class TestHttp(AskedDaysConformance):
+    @pytest.fixture
+    def store(self, api, time_, monkeypatch):
+        monkeypatch.setenv("SHOP_TOKEN", SECRET)
+        return ApiStore(api, time_.clock())
 
 
 # -- pages ---------------------------------------------------------------------------------------------

@@ -11,6 +11,7 @@ from mlops_assets.asset_keys import asset_key
 from mlops_assets.assets.dataset import dataset_asset, quarantine_asset
 from mlops_assets.data.loading import Source
 from mlops_assets.data.sources import WHOLE, SourceReader
+from mlops_assets.data.sources.csv_format import CsvSource
 from mlops_assets.documents.dataset import DatasetDeclaration
 from mlops_assets.errors import DataError, SourceUnavailable
 from mlops_assets.event_log.source_states import SOURCE_STATE
@@ -266,3 +267,21 @@ def test_a_dataset_without_days_is_asked_for_as_a_whole(shelf, lake, instance):
 def test_a_cursor_is_read_as_it_was_written():
     cursor = ProbeCursor(read=3, judged={"a": "b"}, asked={"c": "d"}, asks=2, rest_until=1.5)
     assert ProbeCursor.of(json.dumps(cursor.__dict__)) == cursor and ProbeCursor.of(None) == ProbeCursor()
+
+
+def test_a_folder_of_files_is_probed(tmp_path, lake, instance):
+    def put(name, number):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(f"id\n{number}\n")
+
+    for number in (1, 2):
+        put(f"2024-01-0{number}/1.csv", number)
+    source = CsvSource(format="csv", path="{partition}/*.csv", probe=True)
+    watched = Watched(source.reader(tmp_path), lake, instance)
+    assert watched.looked() == [("2024-01-01", "2024-01-02")]
+    assert watched.looked() == []
+    put("2024-01-02/2.csv", 22)
+    put("2024-01-02/_SUCCESS", 0)
+    put("2024-01-01/_SUCCESS", 0)
+    assert watched.looked() == [("2024-01-02", "2024-01-02")]
+    assert sorted(lake.read("datasets/sales")["id"]) == [1, 2, 22]

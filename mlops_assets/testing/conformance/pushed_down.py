@@ -36,7 +36,7 @@ class RowStore(ABC):
 
     @abstractmethod
     def declared(self, **fields: Any) -> SourceDeclaration:
-        """The source as YAML declares it; probed."""
+        """The source as YAML declares it."""
 
     @abstractmethod
     def put(self, rows: Sequence[Row]) -> None:
@@ -75,8 +75,8 @@ def ids(table: pa.Table) -> list[int]:
     return sorted(table.column("id").to_pylist())
 
 
-class PushedDownConformance:
-    """One source that is asked for days."""
+class AskedDaysConformance:
+    """One source that is asked for days, and gives no rows of others."""
 
     @pytest.fixture
     def store(self) -> RowStore:
@@ -92,7 +92,7 @@ class PushedDownConformance:
 
     def test_yaml_finds_it_by_its_name_and_refuses_a_field_it_does_not_have(self, store: RowStore) -> None:
         declared = store.declared()
-        assert SOURCES[declared.format] is type(declared) and declared.probed
+        assert SOURCES[declared.format] is type(declared)
         assert type(declared).model_validate(declared.model_dump()) == declared
         with pytest.raises(ValidationError, match="Extra inputs are not permitted"):
             type(declared).model_validate({**declared.model_dump(), "no_such": 1})
@@ -104,9 +104,6 @@ class PushedDownConformance:
     def test_scattered_days_have_all_their_rows_and_no_others(self, filled: RowStore) -> None:
         assert ids(filled.read(day(9), day(0), day(4))) == [1, 2, 41, 42, 91, 92]
 
-    def test_many_scattered_days_are_read(self, filled: RowStore) -> None:
-        assert ids(filled.read(*map(day, range(0, 1200, 2)))) == [1, 2, 21, 22, 41, 42, 61, 62, 81, 82]
-
     def test_each_row_says_its_day_as_the_key_of_the_partition(self, filled: RowStore) -> None:
         table = filled.read(day(3), day(4))
         of_row = dict(zip(table.column("id").to_pylist(), table.column("day").to_pylist(), strict=True))
@@ -116,9 +113,6 @@ class PushedDownConformance:
         table = filled.read(day(500))
         assert table.num_rows == 0 and set(table.column_names) == set(ROWS)
 
-    def test_a_source_without_any_row_has_the_columns(self, store: RowStore) -> None:
-        assert set(store.read(day(0)).column_names) == set(ROWS) and store.states() == {}
-
     def test_a_transform_gets_every_column(self, filled: RowStore) -> None:
         table = filled.read(day(1), columns={"id": "integer", "day": "string"}, infer=True)
         assert set(table.column_names) >= {*ROWS} and ids(table) == [11, 12]
@@ -127,18 +121,6 @@ class PushedDownConformance:
     def test_only_declared_columns_are_read(self, filled: RowStore) -> None:
         table = filled.read(day(1), columns={"id": "integer", "day": "string"})
         assert sorted(table.column_names) == ["day", "id"]
-
-    def test_a_declared_column_that_is_not_there_is_an_error_that_names_it(self, filled: RowStore) -> None:
-        with pytest.raises(DataError, match="nowhere"):
-            filled.read(day(1), columns={**ROWS, "nowhere": "string"})
-
-    def test_a_dataset_without_days_has_all_rows_and_one_state(self, filled: RowStore) -> None:
-        asked = Asked({"id": "integer", "name": "string"})
-        assert len(ids(filled.reader(day_column=None).read(asked, LAKE))) == 20
-        before = filled.reader(day_column=None).states(asked, LAKE)
-        assert list(before) == [WHOLE]
-        filled.remove(1)
-        assert filled.reader(day_column=None).states(asked, LAKE) != before
 
     @pytest.mark.parametrize("kind", COLUMNS)
     def test_a_declared_type_keeps_every_value(self, store: RowStore, kind: ColumnType) -> None:
@@ -154,6 +136,47 @@ class PushedDownConformance:
     def test_a_whole_number_beside_a_missing_one_stays_whole(self, store: RowStore) -> None:
         reader = store.hold("integer", [2**53 + 1, None]).reader(Path("/unused"))
         assert reader.read(Asked({"integer": "integer"}), LAKE).to_pydict() == {"integer": [2**53 + 1, None]}
+
+    def test_a_place_that_does_not_answer_is_said_without_its_secret(self, filled: RowStore) -> None:
+        reader = filled.reader()
+        filled.end()
+        for ask in (reader.read, reader.states) if filled.declared().probed else (reader.read,):
+            with pytest.raises(SourceUnavailable) as caught:
+                ask(Asked(ROWS, False, "day", [day(1)]), LAKE)
+            assert reader.where in str(caught.value)
+            assert (
+                filled.secret not in f"{caught.value!r}{caught.value.__cause__!r}{caught.value.__context__!r}"
+            )
+
+    def test_nothing_that_is_shown_holds_the_secret(self, store: RowStore) -> None:
+        assert store.secret
+        for shown in (store.declared(), store.reader(), store.reader().where):
+            assert store.secret not in repr(shown)
+
+
+class PushedDownConformance(AskedDaysConformance):
+    """The same, of one that says the day of each row by itself and in which state a day is."""
+
+    def test_it_is_probed(self, store: RowStore) -> None:
+        assert store.declared().probed
+
+    def test_many_scattered_days_are_read(self, filled: RowStore) -> None:
+        assert ids(filled.read(*map(day, range(0, 1200, 2)))) == [1, 2, 21, 22, 41, 42, 61, 62, 81, 82]
+
+    def test_a_source_without_any_row_has_the_columns(self, store: RowStore) -> None:
+        assert set(store.read(day(0)).column_names) == set(ROWS) and store.states() == {}
+
+    def test_a_declared_column_that_is_not_there_is_an_error_that_names_it(self, filled: RowStore) -> None:
+        with pytest.raises(DataError, match="nowhere"):
+            filled.read(day(1), columns={**ROWS, "nowhere": "string"})
+
+    def test_a_dataset_without_days_has_all_rows_and_one_state(self, filled: RowStore) -> None:
+        asked = Asked({"id": "integer", "name": "string"})
+        assert len(ids(filled.reader(day_column=None).read(asked, LAKE))) == 20
+        before = filled.reader(day_column=None).states(asked, LAKE)
+        assert list(before) == [WHOLE]
+        filled.remove(1)
+        assert filled.reader(day_column=None).states(asked, LAKE) != before
 
     def test_states_are_of_days_with_rows_and_stay_while_nothing_happens(self, filled: RowStore) -> None:
         states = filled.states()
@@ -178,19 +201,3 @@ class PushedDownConformance:
         assert changed() == {day(5)}
         filled.remove(61, 62)
         assert changed() == {day(6)} and day(6) not in before
-
-    def test_a_place_that_does_not_answer_is_said_without_its_secret(self, filled: RowStore) -> None:
-        reader = filled.reader()
-        filled.end()
-        for ask in (reader.read, reader.states):
-            with pytest.raises(SourceUnavailable) as caught:
-                ask(Asked(ROWS, False, "day", [day(1)]), LAKE)
-            assert reader.where in str(caught.value)
-            assert (
-                filled.secret not in f"{caught.value!r}{caught.value.__cause__!r}{caught.value.__context__!r}"
-            )
-
-    def test_nothing_that_is_shown_holds_the_secret(self, store: RowStore) -> None:
-        assert store.secret
-        for shown in (store.declared(), store.reader(), store.reader().where):
-            assert store.secret not in repr(shown)

@@ -80,6 +80,13 @@ def test_a_mistake_is_named_with_file_line_and_what_is_allowed(
     assert said in found
 
 
+def test_a_secret_that_stands_where_its_variable_should_is_not_repeated(sandbox: DefsFolderSandbox) -> None:
+    address = "{format: sql, table: sales, connection_variable: 'postgresql://ana:hidden-word@host/shop'}"
+    found = errors(sandbox, RIGHT.split("---")[0].replace("{format: csv, path: raw.csv}", address))
+    assert "defs.yaml:4" in found and "this is no name of an environment variable" in found
+    assert "hidden-word" not in found
+
+
 def test_a_name_that_makes_the_key_of_another_kind_is_refused_with_both_places(
     sandbox: DefsFolderSandbox,
 ) -> None:

@@ -24,7 +24,7 @@ import pandas as pd
 from rich.console import Console
 from rich.table import Table
 
-from mlops_assets.assets.ingest import Ingested, StreamSource, ingesting
+from mlops_assets.assets.ingest import DeclaredStream, Ingested, ingesting
 from mlops_assets.documents.stream import StreamDeclaration
 from mlops_assets.errors import AnotherWasFirst
 from mlops_assets.resources.lake import Lake
@@ -36,7 +36,7 @@ FENCED, KILLED = 3, -signal.SIGKILL
 Meeting = Callable[[], Any]
 
 
-def declared(topic: str, max_rows: int) -> StreamSource:
+def declared(topic: str, max_rows: int) -> DeclaredStream:
     """The stream of a topic of small orders."""
     attributes = {
         "name": topic,
@@ -47,7 +47,7 @@ def declared(topic: str, max_rows: int) -> StreamSource:
         "event_time": "at",
         "max_rows": max_rows,
     }
-    return StreamSource(StreamDeclaration.model_validate(attributes), Path())
+    return DeclaredStream(StreamDeclaration.model_validate(attributes), Path())
 
 
 def record(number: int) -> dict[str, Any]:
@@ -61,7 +61,7 @@ def record(number: int) -> dict[str, Any]:
     return {"value": json.dumps(document).encode(), "key": b"k%d" % number, "partition": number % PARTITIONS}
 
 
-def read(lake: Lake, source: StreamSource) -> Ingested:
+def read(lake: Lake, source: DeclaredStream) -> Ingested:
     """What one run of the asset does: read to the end, or to the limit, and commit."""
     with ingesting(lake, source, "bench") as ingest:
         return ingest.commit_next(lambda _, at_end: at_end)
@@ -82,7 +82,7 @@ def child(work: Callable[[], object]) -> "multiprocessing.process.BaseProcess":
     return process
 
 
-def killed(lake: Lake, source: StreamSource, *, after: bool) -> None:
+def killed(lake: Lake, source: DeclaredStream, *, after: bool) -> None:
     """A run that gets SIGKILL right before its commit, or right after."""
     append = StreamTable.append
 
@@ -95,7 +95,7 @@ def killed(lake: Lake, source: StreamSource, *, after: bool) -> None:
     read(lake, source)
 
 
-def doubled(lake: Lake, source: StreamSource, meet: Meeting) -> None:
+def doubled(lake: Lake, source: DeclaredStream, meet: Meeting) -> None:
     """A run that waits before its commit until its double has read the same."""
     append = StreamTable.append
 
@@ -107,7 +107,7 @@ def doubled(lake: Lake, source: StreamSource, meet: Meeting) -> None:
     read(lake, source)
 
 
-def torture(lake: Lake, source: StreamSource) -> Counter[str]:
+def torture(lake: Lake, source: DeclaredStream) -> Counter[str]:
     """Every commit is first killed before, and then killed after it, or made by two runs at once."""
     ended: Counter[str] = Counter()
     context = multiprocessing.get_context("fork")

@@ -31,7 +31,7 @@ MOST_BYTES = 256 * 2**20
 
 
 @dataclass(frozen=True)
-class StreamSource:
+class DeclaredStream:
     """A stream as declared, and the folder that its files lie in."""
 
     declared: StreamDeclaration
@@ -58,7 +58,7 @@ class Ingested:
 
 
 @contextmanager
-def ingesting(lake: Lake, source: StreamSource, run_id: str) -> "Iterator[Ingest]":
+def ingesting(lake: Lake, source: DeclaredStream, run_id: str) -> "Iterator[Ingest]":
     """The stream, ready to be read from where its table ends.
 
     Raises DataError: no broker, no topic, records lost, a table that was restored, a topic made anew.
@@ -167,7 +167,7 @@ _MADE_ANEW = (
 )
 
 
-def behind(lake: Lake, source: StreamSource) -> tuple[dict[int, int], dict[int, int]]:
+def behind(lake: Lake, source: DeclaredStream) -> tuple[dict[int, int], dict[int, int]]:
     """The next offset of each partition of the topic, and how many records the topic has beyond it."""
     declared = source.declared
     table = StreamTable.opened(

@@ -13,7 +13,7 @@ import dagster as dg
 from mlops_assets.asset_keys import asset_key, name_tags
 from mlops_assets.assets.code_version import code_version
 from mlops_assets.assets.failing import failing
-from mlops_assets.assets.ingest import Ingested, StreamSource, ingesting
+from mlops_assets.assets.ingest import DeclaredStream, Ingested, ingesting
 from mlops_assets.assets.metadata import markdown_table
 from mlops_assets.documents.stream import StreamDeclaration
 from mlops_assets.resources.lake import Lake
@@ -22,7 +22,7 @@ DECODABLE = "decodable"
 SHOWN = 20
 
 
-def stream_asset(group: str, source: StreamSource) -> dg.AssetsDefinition:
+def stream_asset(group: str, source: DeclaredStream) -> dg.AssetsDefinition:
     """The append-only table of a topic, with the check that its records can be decoded."""
     declared = source.declared
     key = asset_key("stream", declared.name)

@@ -20,7 +20,7 @@ from pathlib import Path
 import dagster as dg
 
 from mlops_assets.asset_keys import asset_key
-from mlops_assets.assets.ingest import Ingested, StreamSource, ingesting
+from mlops_assets.assets.ingest import DeclaredStream, Ingested, ingesting
 from mlops_assets.assets.stream import decodable, stream_metadata
 from mlops_assets.components.reading import read_documents
 from mlops_assets.components.stream import StreamComponent
@@ -35,7 +35,7 @@ log of a busy day with tens of thousands."""
 Tell = Callable[[str], None]
 
 
-def stream_of(tree: "dg.ComponentTree", name: str) -> StreamSource:
+def stream_of(tree: "dg.ComponentTree", name: str) -> DeclaredStream:
     """The declared stream of that name. Other documents are not loaded, so none of them has to be right."""
     found = {
         str(one.attributes.get("name")): one
@@ -59,7 +59,7 @@ def stream_of(tree: "dg.ComponentTree", name: str) -> StreamSource:
 
 
 def consume(
-    source: StreamSource, lake: Lake, instance: dg.DagsterInstance, stop: threading.Event, tell: Tell
+    source: DeclaredStream, lake: Lake, instance: dg.DagsterInstance, stop: threading.Event, tell: Tell
 ) -> None:
     """Reads the topic until ``stop`` is set; then what was read is committed and told, and it returns."""
     declared = source.declared
@@ -87,7 +87,7 @@ def consume(
     tell("Ended; all that was read is committed.")
 
 
-def _report(source: StreamSource, instance: dg.DagsterInstance, waiting: list[Ingested]) -> None:
+def _report(source: DeclaredStream, instance: dg.DagsterInstance, waiting: list[Ingested]) -> None:
     """One materialisation, with its check, of all commits since the last one; none without records."""
     if not waiting:
         return

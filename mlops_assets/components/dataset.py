@@ -44,6 +44,7 @@ class DatasetComponent(DeclaredComponent[DatasetDeclaration]):
 
     Declaration = DatasetDeclaration
     MAKES: ClassVar = {"name": ("dataset", "quarantine")}
+    NEEDS: ClassVar = {"source.stream": "stream"}
 
     def build_defs(self, context: dg.ComponentLoadContext) -> dg.Definitions:
         folder = context.path if context.path.is_dir() else context.path.parent

@@ -9,7 +9,7 @@ from typing import ClassVar
 
 import dagster as dg
 
-from mlops_assets.assets.ingest import StreamSource
+from mlops_assets.assets.ingest import DeclaredStream
 from mlops_assets.assets.stream import stream_asset
 from mlops_assets.components.document import DeclaredComponent
 from mlops_assets.components.scaffolding import StreamScaffolder
@@ -45,6 +45,6 @@ class StreamComponent(DeclaredComponent[StreamDeclaration]):
             assets=[stream_asset(folder.name, source)], sensors=[lag_sensor(source)] if by_runs else []
         )
 
-    def source(self, folder: Path) -> StreamSource:
+    def source(self, folder: Path) -> DeclaredStream:
         """The stream as declared, with the folder that its files lie in."""
-        return StreamSource(self.declaration, folder)
+        return DeclaredStream(self.declaration, folder)

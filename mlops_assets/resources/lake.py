@@ -263,6 +263,31 @@ class Lake(dg.ConfigurableResource):  # type: ignore[type-arg]  # generic over t
             for last in waiting:
                 yield last.result()
 
+    def rows_of(
+        self, table: str, column: str, partitions: Sequence[str], columns: Sequence[str] | None
+    ) -> "pa.Table":
+        """Rows of these partitions of a table that is partitioned by ``column``, in its own types. Of
+        ``columns`` (None: all) those that it has.
+        """
+        delta = self._open(table)
+        held = [field.name for field in delta.schema().fields]
+        wanted = held if columns is None else [name for name in columns if name in held]
+        if not partitions:
+            return _empty(delta, wanted)
+        return delta.to_pyarrow_table(filters=[(column, "in", list(partitions))], columns=wanted)
+
+    def row_counts(self, table: str, column: str) -> dict[str, int]:
+        """Rows of each partition of a table that is partitioned by ``column``, as its log counts them."""
+        import pyarrow as pa
+
+        files = pa.table(self._open(table).get_add_actions(flatten=True))
+        keys, counts = (files.column(name).to_pylist() for name in (f"partition.{column}", "num_records"))
+        found: dict[str, int] = {}
+        for key, rows in zip(keys, counts, strict=True):
+            if key is not None:
+                found[key] = found.get(key, 0) + rows
+        return found
+
     def write_text(self, uri: str, text: str) -> None:
         """Puts a whole UTF-8 file at ``uri``, which lies under this lake (``package_uri``)."""
         path = uri.removeprefix(S3)

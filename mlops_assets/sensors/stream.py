@@ -11,7 +11,7 @@ import time
 import dagster as dg
 
 from mlops_assets.asset_keys import asset_key
-from mlops_assets.assets.ingest import StreamSource, behind
+from mlops_assets.assets.ingest import DeclaredStream, behind
 from mlops_assets.event_log.runs import LAUNCHED_BY_TAG, back_off, unfinished_run
 from mlops_assets.resources.lake import Lake
 from mlops_assets.streams.offsets import content_version
@@ -21,7 +21,7 @@ LAG = "lag sensor"
 FAILED = (dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.CANCELED)
 
 
-def lag_sensor(source: StreamSource) -> dg.SensorDefinition:
+def lag_sensor(source: DeclaredStream) -> dg.SensorDefinition:
     """The sensor of one stream; a broker that does not answer fails its tick, with the reason."""
     declared = source.declared
     key = asset_key("stream", declared.name)

@@ -5,7 +5,7 @@ from contextlib import ExitStack
 
 import pytest
 
-from mlops_assets.assets.ingest import StreamSource, behind, ingesting
+from mlops_assets.assets.ingest import DeclaredStream, behind, ingesting
 from mlops_assets.documents.stream import StreamDeclaration
 from mlops_assets.errors import DataError, LostOffsets, SourceUnavailable
 from mlops_assets.resources import kafka
@@ -40,7 +40,7 @@ def declared(folder, **changes):
         "value": {"format": "json"},
         "columns": {"id": "integer"},
     }
-    return StreamSource(StreamDeclaration.model_validate(attributes | changes), folder)
+    return DeclaredStream(StreamDeclaration.model_validate(attributes | changes), folder)
 
 
 def read(lake, source):

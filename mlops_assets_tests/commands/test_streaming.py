@@ -10,7 +10,7 @@ import time
 
 import pytest
 
-from mlops_assets.assets.ingest import StreamSource
+from mlops_assets.assets.ingest import DeclaredStream
 from mlops_assets.commands import streaming
 from mlops_assets.commands.streaming import consume, stopped_by_signals, stream_of
 from mlops_assets.documents.stream import StreamDeclaration
@@ -39,7 +39,7 @@ def attributes(topic):
 
 @pytest.fixture
 def source(attributes, tmp_path):
-    return StreamSource(StreamDeclaration.model_validate(attributes), tmp_path)
+    return DeclaredStream(StreamDeclaration.model_validate(attributes), tmp_path)
 
 
 class Told(list):
@@ -152,14 +152,14 @@ def test_another_writer_ends_it_and_nothing_is_there_twice(
 CHILD = """
 import json, sys
 from mlops_assets.commands.streaming import consume, stopped_by_signals
-from mlops_assets.assets.ingest import StreamSource
+from mlops_assets.assets.ingest import DeclaredStream
 from mlops_assets.documents.stream import StreamDeclaration
 from mlops_assets.resources.lake import Lake
 from pathlib import Path
 import dagster as dg
 
 with stopped_by_signals() as stop, dg.DagsterInstance.ephemeral() as instance:
-    source = StreamSource(StreamDeclaration.model_validate(json.loads(sys.argv[1])), Path("."))
+    source = DeclaredStream(StreamDeclaration.model_validate(json.loads(sys.argv[1])), Path("."))
     consume(source, Lake(uri=sys.argv[2]), instance, stop, lambda line: print(line, flush=True))
 """
 

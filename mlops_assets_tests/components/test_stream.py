@@ -274,3 +274,63 @@ def test_a_file_is_read_beside_the_document(topic, use_case, load, kafka_broker,
 
 def test_the_pool_lets_one_run_at_a_time_read(orders):
     assert orders.resolve_asset_graph().get(ORDERS).pools == {"stream_orders"}
+
+
+DATASET = """---
+type: mlops_assets.components.DatasetComponent
+attributes:
+  name: shop_orders
+  source: {format: stream, stream: orders}
+  partitions: {start: "2024-01-01", end: "2024-01-06", column: event_date}
+  columns: {id: integer, amount: number, event_date: string}
+  primary_key: [id]
+  max_quarantine_share: 0.5
+"""
+SHOP_ORDERS = asset_key("dataset", "shop_orders")
+
+
+def run_days(defs, instance, first, last):
+    job = defs.resolve_implicit_global_asset_job_def().get_subset(asset_selection={SHOP_ORDERS})
+    tags = {"dagster/asset_partition_range_start": first, "dagster/asset_partition_range_end": last}
+    return job.execute_in_process(instance=instance, tags=tags, raise_on_error=False)
+
+
+def probed(defs, lake, instance):
+    """The single days that the dataset's sensor asks for."""
+    (sensor,) = [one for one in defs.sensors if one.name == "probe_shop_orders"]
+    found = sensor(dg.build_sensor_context(instance=instance, resources={"lake": lake}))
+    return [request.partition_key for request in found.run_requests or ()]
+
+
+def test_a_dataset_of_a_stream_has_checked_days_and_late_records_open_their_day_again(
+    topic, load, kafka_broker, lake, instance
+):
+    defs = load(YAML.replace("TOPIC", topic) + DATASET)
+    kafka_broker.produce(topic, [*records(range(4)), *records(range(4, 6), day=3)])
+    # Its day is that of the record's own time, and its key is missing: quarantine.
+    kafka_broker.produce(topic, [{"value": b"{", "timestamp": NOON_MS, "partition": 0}])
+    assert run(defs, instance).success
+    assert probed(defs, lake, instance) == ["2024-01-01", "2024-01-03"]
+    assert run_days(defs, instance, "2024-01-01", "2024-01-01").success
+    assert run_days(defs, instance, "2024-01-03", "2024-01-03").success
+    assert sorted(lake.read("datasets/shop_orders")["id"]) == list(range(6))
+    assert len(lake.read("quarantine/shop_orders")) == 1
+    assert probed(defs, lake, instance) == []
+
+    kafka_broker.produce(topic, records([6]))
+    assert run(defs, instance).success
+    assert probed(defs, lake, instance) == ["2024-01-01"]
+    assert run_days(defs, instance, "2024-01-01", "2024-01-01").success
+    assert sorted(lake.read("datasets/shop_orders")["id"]) == list(range(7))
+
+
+def test_joining_small_files_opens_no_day_again(topic, load, kafka_broker, lake, instance):
+    defs = load(YAML.replace("TOPIC", topic) + DATASET)
+    for number in range(3):
+        kafka_broker.produce(topic, records([number]))
+        assert run(defs, instance).success
+    assert run_days(defs, instance, "2024-01-01", "2024-01-01").success
+    DeltaTable(lake.table_uri("streams/orders")).optimize.compact()
+    assert probed(defs, lake, instance) == []
+    kafka_broker.produce(topic, records([3]))
+    assert run(defs, instance).success and len(rows(lake)) == 4

@@ -67,6 +67,10 @@ def test_the_right_text_loads(sandbox: DefsFolderSandbox) -> None:
         ("task: binary", "task: binary\n  gate: {metric: auc}", 19, "roc_auc"),
         ("path: raw.csv", "path: raw.csv, colour: red", 4, "Extra inputs are not permitted"),
         ("format: csv", "format: xls", 4, "Unknown source format 'xls'. Allowed: csv, http, parquet"),
+        (
+            "source: {format: csv, path: raw.csv}",
+            "source: {format: stream, stream: clicks}", 4, "Unknown stream 'clicks'. Allowed: none. Dec",
+        ),
         ("{format: csv, path: raw.csv}", "raw.csv", 4, "is no mapping with a format (csv, http, parquet"),
         ("row_id: integer", "row_id: int", 5, "'integer'"),
     ],

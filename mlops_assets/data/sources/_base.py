@@ -30,6 +30,16 @@ class LakeAccess(Protocol):
     def s3_client(self) -> Any:
         """A boto3 client of the lake's object store, to be used by several threads."""
 
+    def rows_of(
+        self, table: str, column: str, partitions: Sequence[str], columns: Sequence[str] | None
+    ) -> "pa.Table":
+        """Rows of these partitions of a table that is partitioned by ``column``, in its own types. Of
+        ``columns`` (None: all) those that it has.
+        """
+
+    def row_counts(self, table: str, column: str) -> Mapping[str, int]:
+        """Rows of each partition of a table that is partitioned by ``column``."""
+
 
 @dataclass(frozen=True)
 class Asked:

@@ -80,8 +80,9 @@ WORK = {
 
 def measured(work: str, days: int) -> dict[str, float]:
     """In this process: wall and CPU seconds, rows, peak memory in MB; imports are counted."""
-    started, folder = time.perf_counter(), tempfile.mkdtemp(prefix="mlops-bench-")
-    rows = {"read": _read, "states": _states, "dataset": _dataset}[work](days, folder)
+    started = time.perf_counter()
+    with tempfile.TemporaryDirectory(prefix="mlops-bench-") as folder:
+        rows = {"read": _read, "states": _states, "dataset": _dataset}[work](days, folder)
     used = resource.getrusage(resource.RUSAGE_SELF)
     return {
         "wall_s": time.perf_counter() - started,

@@ -6,7 +6,9 @@ memory, and listens on loopback alone.
 """
 
 import argparse
+import signal
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Iterable, Iterator
@@ -107,17 +109,17 @@ def _wait(broker: KafkaBroker, process: "subprocess.Popen[bytes]", log: Path) ->
 
 
 def main() -> None:
-    """A broker until Ctrl-C."""
+    """A broker until Ctrl-C or SIGTERM."""
     parser = argparse.ArgumentParser(description="A Kafka broker in memory, on loopback, until Ctrl-C.")
     parser.add_argument("--port", type=int, default=9092)
     given = parser.parse_args()
+    # Ended at once, this process would leave the broker behind.
+    for kind in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(kind, lambda *_: sys.exit(0))
     with running_kafka_broker(given.port) as broker:
         click.echo(f"A Kafka broker answers at {broker.address}; Ctrl-C ends it, and what it holds.")
-        try:
-            while True:
-                time.sleep(3600)
-        except KeyboardInterrupt:
-            return
+        while True:
+            time.sleep(3600)
 
 
 if __name__ == "__main__":

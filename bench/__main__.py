@@ -3,7 +3,18 @@
 from rich.console import Console
 from rich.table import Table
 
-from bench import backtest, endpoint, graph, judging, lifecycle, serving, sources, streams, walk_forward
+from bench import (
+    backtest,
+    by_key,
+    endpoint,
+    graph,
+    judging,
+    lifecycle,
+    serving,
+    sources,
+    streams,
+    walk_forward,
+)
 
 
 def main() -> None:
@@ -21,6 +32,7 @@ def main() -> None:
     backtest.main([])
     judging.main([])
     endpoint.main()
+    by_key.main([])
     lifecycle.main([])
     serving.main([])
     streams.main()

@@ -23,8 +23,11 @@ def test_every_make_target_the_readme_names_exists() -> None:
     assert [target for target in targets if not re.search(rf"^{target}:", makefile, flags=re.MULTILINE)] == []
 
 
-def test_the_example_request_holds_exactly_the_declared_features() -> None:
+def test_the_example_requests_hold_exactly_what_is_declared() -> None:
     text = (ROOT / "mlops_assets/defs/flights/defs.yaml").read_text(encoding="utf-8")
     view = next(d for d in yaml.safe_load_all(text) if d["type"].endswith("FeatureViewComponent"))
     example = json.loads((ROOT / "docs/examples/flights.json").read_text(encoding="utf-8"))
+    by_key = json.loads((ROOT / "docs/examples/flights-by-key.json").read_text(encoding="utf-8"))
+    assert set(by_key["request"]) == set(view["attributes"]["online"]["request"])
+    assert set(by_key["entity"]) == set(view["attributes"]["entity"]["join_keys"])
     assert set(example["features"]) == {feature["name"] for feature in view["attributes"]["features"]}

@@ -15,7 +15,7 @@ from mlops_assets.assets.online_features import OnlineTable, moment_text
 from mlops_assets.errors import DataError
 from mlops_assets.features.declared import declare
 from mlops_assets.features.online import held_column
-from mlops_assets.features.view import compute
+from mlops_assets.features.view import compute, transformed
 from mlops_assets.resources.lake import Lake
 from mlops_assets.training.dictionary import plain_value
 from serve.online.transform import ExampleMismatch, TransformFailed, column_kinds, verify_examples
@@ -31,7 +31,8 @@ def with_examples(lake: Lake, served: OnlineTable, *, until: str) -> OnlineView:
     """The view with rows for which its transform on one row has to give the offline features.
 
     They are of the newest day with rows up to ``until``, of all rows where the base has no partitions: the
-    same rows for the same tables. Raises DataError when there are none, or when the two transforms differ.
+    same rows for the same tables. Raises DataError when there are none, when the two transforms differ, and
+    when the one on frames needs a column of the base that does not come with the request.
     """
     view, table = served.online, served.table
     if view.transform is None:
@@ -44,9 +45,11 @@ def with_examples(lake: Lake, served: OnlineTable, *, until: str) -> OnlineView:
     partitions = table.base.partitions
     chosen = (base[partitions.column] == day).to_numpy(dtype=np.bool_) if partitions else None
     given = compute(replace(table.view, transform=None), base, joined, events=chosen)
-    made = declare(compute(table.view, base, joined, events=chosen), table.declared.features, keep={}).frame
+    # Of the base, a transform sees online what comes with the request, and so nothing else may matter.
+    kinds = column_kinds(view)
+    made = declare(transformed(table.view, given[list(kinds)]), table.declared.features, keep={}).frame
     places = np.unique(np.linspace(0, len(given) - 1, num=EXAMPLES, dtype=np.int64))
-    rows = {name: _texts(given[name].iloc[places], kind) for name, kind in column_kinds(view).items()}
+    rows = {name: _texts(given[name].iloc[places], kind) for name, kind in kinds.items()}
     examples = tuple(
         OnlineExample(
             row={name: values[number] for name, values in rows.items()},

@@ -144,7 +144,7 @@ def fill(lake: Lake, store: OnlineStore, served: OnlineTable, *, now: datetime) 
     """
     held = HeldView(served.online)
     versions = {name: lake.version(served.table.datasets[name].table().name) for name in served.datasets}
-    rows = _rows(lake, served, held, versions, now)
+    rows = _rows(lake, served, versions, now)
     since = _since(served, rows, now)
     changes = [
         change
@@ -195,16 +195,14 @@ def _gone(store: OnlineStore, served: OnlineTable, changes: Sequence[Change]) ->
 
 
 @dataclass(frozen=True)
-class _Rows:
+class _LookedBack:
     """Rows by dataset, and the first moment from which on they are complete (None: all of them are there)."""
 
     frames: "Mapping[str, pd.DataFrame]"
     complete_from: datetime | None
 
 
-def _rows(
-    lake: Lake, served: OnlineTable, held: HeldView, versions: Mapping[str, int], now: datetime
-) -> _Rows:
+def _rows(lake: Lake, served: OnlineTable, versions: Mapping[str, int], now: datetime) -> _LookedBack:
     """Every row that an event may still look back on."""
     table, partitions = served.table, served.table.base.partitions
     first: date | None = None
@@ -216,10 +214,20 @@ def _rows(
             # A local day may begin a day before or after that of UTC.
             back = timedelta(days=table.declared.lookback_days) + served.declared.keep + 2 * DAY
             first = date.fromisoformat(past[-1]) - back
-    frames = {}
+    frames = rows_from(lake, served, versions, first)
+    return _LookedBack(
+        frames, None if first is None else datetime(first.year, first.month, first.day, tzinfo=UTC)
+    )
+
+
+def rows_from(
+    lake: Lake, served: OnlineTable, versions: Mapping[str, int], first: date | None
+) -> "dict[str, pd.DataFrame]":
+    """{dataset: its rows at that version from a day on, all of them if None}, in the columns looked up."""
+    held, frames = HeldView(served.online), {}
     for name in served.datasets:
         columns = list(dict.fromkeys([*served.identity(name), *held.columns(name)]))
-        declared = table.datasets[name]
+        declared = served.table.datasets[name]
         if first is None or declared.partitions is None:
             frames[name] = declared.table().read(lake, columns=columns, version=versions[name])
             continue
@@ -231,10 +239,10 @@ def _rows(
             columns=columns,
             version=versions[name],
         )
-    return _Rows(frames, None if first is None else datetime(first.year, first.month, first.day, tzinfo=UTC))
+    return frames
 
 
-def _since(served: OnlineTable, rows: _Rows, now: datetime) -> int | None:
+def _since(served: OnlineTable, rows: _LookedBack, now: datetime) -> int | None:
     """The earliest event that the rows suffice for, in microseconds: ``keep`` before the newest of them."""
     declared = served.table.declared
     if declared.event_timestamp is None or rows.complete_from is None:

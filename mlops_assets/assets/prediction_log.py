@@ -15,6 +15,8 @@ from mlops_assets.asset_names import table_name
 from mlops_assets.assets.automation import AFTER_DEPLOYMENT
 from mlops_assets.assets.logged_days import DAY_COLUMN, logged_days
 from mlops_assets.assets.measuring import READ_UNTIL, first_day
+from mlops_assets.assets.online_features import OnlineTable
+from mlops_assets.assets.replayed import check_result, replay, replayed_spec
 from mlops_assets.documents.drift_monitor import DriftMonitorDeclaration
 from mlops_assets.event_log.partition_events import range_version, report_partitions, run_partitions
 from mlops_assets.resources.clock import Clock
@@ -28,8 +30,12 @@ COMPACT_AFTER = timedelta(minutes=5)
 """An hour's files are merged this long after it ended: gateways write with a delay."""
 
 
-def prediction_log_asset(group: str, declared: DriftMonitorDeclaration) -> dg.AssetsDefinition:
-    """The compacted log of the deployment that a monitor watches."""
+def prediction_log_asset(
+    group: str, declared: DriftMonitorDeclaration, online: OnlineTable | None
+) -> dg.AssetsDefinition:
+    """The compacted log of the deployment that a monitor watches; ``online``: how keys are looked up, where
+    they are.
+    """
 
     @dg.asset(
         key=asset_key("prediction_log", declared.model),
@@ -41,6 +47,7 @@ def prediction_log_asset(group: str, declared: DriftMonitorDeclaration) -> dg.As
         partitions_def=dg.DailyPartitionsDefinition(start_date=declared.logs_since.isoformat(), end_offset=1),
         backfill_policy=dg.BackfillPolicy.single_run(),
         code_version="1",
+        check_specs=[replayed_spec(declared.model)] if online else None,
     )
     def prediction_logs(
         context: dg.AssetExecutionContext,
@@ -48,8 +55,12 @@ def prediction_log_asset(group: str, declared: DriftMonitorDeclaration) -> dg.As
         inference_log: InferenceLog,
         scratch: Scratch,
         clock: Clock,
-    ) -> Iterator[dg.MaterializeResult[Any]]:
+    ) -> Iterator[dg.MaterializeResult[Any] | dg.AssetCheckResult]:
         yield from make_prediction_log(context, lake, inference_log, scratch, clock, declared)
+        if online is not None:
+            days = run_partitions(context) or []
+            found = replay(lake, online, declared.model, day_column=DAY_COLUMN, days=days)
+            yield check_result(declared.model, found)
 
     return prediction_logs
 

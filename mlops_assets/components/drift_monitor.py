@@ -83,7 +83,7 @@ class DriftMonitorComponent(DeclaredComponent[DriftMonitorDeclaration]):
         monitored = self._monitored(context, deployment)
         summary = _summary(monitored, deployment)
         log, performance, drift = (
-            prediction_log_asset(group, declared),
+            prediction_log_asset(group, declared, monitored.model.online),
             performance_asset(group, monitored),
             drift_asset(group, monitored, summary),
         )

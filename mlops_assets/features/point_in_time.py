@@ -155,14 +155,18 @@ class RollingAggregate:
 class PastRows:
     """Rows prepared for many aggregates over them: keys and times are encoded once, not once each.
 
-    ``events`` marks the rows that are events (all if None); every row is looked back on.
+    ``events`` marks the rows that are events, ``past`` those that are looked back on (all if None).
     """
 
     def __init__(
-        self, frame: "pd.DataFrame", event_time: str, events: NDArray[np.bool_] | None = None
+        self,
+        frame: "pd.DataFrame",
+        event_time: str,
+        events: NDArray[np.bool_] | None = None,
+        past: NDArray[np.bool_] | None = None,
     ) -> None:
         _require(frame, [event_time], "the base")
-        self._frame = frame
+        self._frame, self._past = frame, past
         self._own = microseconds(frame[event_time])
         self._events = slice(None) if events is None else events
         self._at = self._own[self._events]
@@ -182,6 +186,8 @@ class PastRows:
         codes, event_order = self._coded(keys)
         known, ranks, moments = self._ranked(known_at)
         counted = (codes >= 0) & (known != NEVER)
+        if self._past is not None:
+            counted &= self._past
         if longest_delay is not None:
             counted &= known - self._own <= _length(longest_delay)
         values = _numbers(self._frame, value) if value else None

@@ -71,11 +71,12 @@ def compute(
     joined: Mapping[str, "pd.DataFrame"],
     *,
     events: NDArray[np.bool_] | None = None,
+    past: NDArray[np.bool_] | None = None,
 ) -> "pd.DataFrame":
     """The base rows marked by ``events`` (all if None) with every joined, rolling and computed column.
 
-    ``base`` also holds the earlier rows that the aggregates look back on; ``joined`` holds the datasets by
-    name. Rows keep their order; the index is 0..n-1.
+    ``base`` also holds the earlier rows that the aggregates look back on, marked by ``past`` (all rows if
+    None); ``joined`` holds the datasets by name. Rows keep their order; the index is 0..n-1.
 
     Raises DataError naming the join, aggregate or function when a column is absent, a name is taken twice,
     the function raises, or does not give one row per event.
@@ -92,7 +93,7 @@ def compute(
         except DataError as error:
             raise DataError(f"join with dataset {join.dataset!r}: {error}") from error
     aggregates: dict[str, Any] = {}
-    history = PastRows(base, _event_timestamp(view), events) if view.rolling else None
+    history = PastRows(base, _event_timestamp(view), events, past) if view.rolling else None
     for one in view.rolling:
         if one.name in frame.columns:
             raise DataError(f"rolling {one.name!r}: the base or a join has a column of that name already")
@@ -102,9 +103,7 @@ def compute(
         except DataError as error:
             raise DataError(f"rolling {one.name!r}: {error}") from error
     frame = pd.concat([frame, pd.DataFrame(aggregates, index=frame.index)], axis=1)
-    if view.transform is None:
-        return frame
-    return _transformed(view.transform, frame)
+    return transformed(view, frame)
 
 
 def compute_by_partition(
@@ -173,11 +172,16 @@ def _event_timestamp(view: View) -> str:
     return view.event_timestamp
 
 
-def _transformed(
-    transform: Callable[["pd.DataFrame"], "pd.DataFrame"], frame: "pd.DataFrame"
-) -> "pd.DataFrame":
+def transformed(view: View, frame: "pd.DataFrame") -> "pd.DataFrame":
+    """The joined frame as the view's function makes it, where there is one.
+
+    DataError naming the function when it raises, or does not give one row per event.
+    """
     import pandas as pd
 
+    transform = view.transform
+    if transform is None:
+        return frame
     name = f"{transform.__module__}.{transform.__qualname__}"
     try:
         result = transform(frame.copy())

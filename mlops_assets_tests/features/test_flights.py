@@ -140,9 +140,11 @@ def test_time_of_day_is_local_and_waiting_is_scheduled_less_departed() -> None:
         for what, number in (("scheduled", 9.0), ("departed", 4.0))
     }
     departure = pd.to_datetime(["2013-07-05T03:30:00Z"], utc=True)
-    joined = pd.DataFrame({"scheduled_departure": departure, "plane_year": [2001], **counts})
+    times = {"scheduled_departure": departure, "scheduled_arrival": departure + pd.Timedelta(minutes=90)}
+    joined = pd.DataFrame({**times, "plane_year": [2001], **counts})
     found = flight_features(joined).iloc[0]
     assert (found["minute_of_day"], found["weekday"], found["plane_age"]) == (23 * 60 + 30, 3, 12)
+    assert found["scheduled_duration_min"] == 90
     assert found[["origin_waiting_2h", "origin_waiting_4h", "carrier_origin_waiting_2h"]].tolist() == [
         5,
         5,

@@ -22,12 +22,15 @@ LATE_MINUTES = 15
 def flight_features(joined: "pd.DataFrame") -> "pd.DataFrame":
     """The joined frame with the features that need more than a join; one row per flight, in its order.
 
-    Adds the local minute of the day and weekday (Monday is 0) of scheduled departure, the aircraft's age
-    in years, and how many flights are waiting: those scheduled in the last hours less those that left in
-    the same time. Cancelled flights count as waiting, since nobody said when they were cancelled.
+    Adds the scheduled duration in minutes, the local minute of the day and weekday (Monday is 0) of scheduled
+    departure, the aircraft's age in years, and how many flights are waiting: those scheduled in the last
+    hours less those that left in the same time. Cancelled flights count as waiting, since nobody said when
+    they were cancelled.
     """
     local = joined["scheduled_departure"].dt.tz_convert(ORIGIN_ZONE)
+    duration = joined["scheduled_arrival"] - joined["scheduled_departure"]
     return joined.assign(
+        scheduled_duration_min=duration.dt.total_seconds() / 60,
         minute_of_day=local.dt.hour * 60 + local.dt.minute,
         weekday=local.dt.dayofweek,
         plane_age=local.dt.year - joined["plane_year"],

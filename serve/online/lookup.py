@@ -12,7 +12,7 @@ from datetime import datetime, timedelta
 from typing import Any, Literal
 
 from serve.errors import InvalidFields, NoOnlineStore, Problems, StaleFeatures
-from serve.online.evaluate import columns, wanted
+from serve.online.evaluate import Keys, columns, keys_for
 from serve.online.held import HEAD, Head, HeldView, plain_value
 from serve.online.request import KeyedRow, held_event
 from serve.online.stores import STORES, OnlineStore, StoreLost
@@ -79,8 +79,8 @@ class OnlineFeatures:
         the view refuses then, TransformFailed.
         """
         events = [held_event(self.view, one.entity, one.request) for one in sent]
-        keys = {key for event in events for key in wanted(self._held, event)}
-        read, head = self._read(sorted(keys))
+        keys = [keys_for(self._held, event) for event in events]
+        read, head = self._read(sorted({key for one in keys for key in one.all()}))
         state, age = self._state(head)
         if state != "fresh" and self.view.when_stale == "refuse":
             if head is None:
@@ -88,7 +88,7 @@ class OnlineFeatures:
             raise StaleFeatures(self.view.name, age_s=age or 0.0, limit_s=self.view.stale_after_s)
         self._refuse_early(events, head, field)
         return Looked(
-            rows=[self._row(event, read) for event in events],
+            rows=[self._row(event, one, read) for event, one in zip(events, keys, strict=True)],
             requests=[one.request for one in sent],
             knew=self._knew(head, state, age),
             state=state,
@@ -164,11 +164,11 @@ class OnlineFeatures:
         if early:
             raise InvalidFields(early)
 
-    def _row(self, event: Mapping[str, Any], read: Mapping[str, bytes | None]) -> Row:
+    def _row(self, event: Mapping[str, Any], keys: Keys, read: Mapping[str, bytes | None]) -> Row:
         kinds = self.view.columns
         given = {name: plain_value(value, kinds[name]) for name, value in event.items()}
         try:
-            found = columns(self._held, event, read)
+            found = columns(self._held, event, keys, read)
         except OverflowError as error:
             raise TransformFailed(f"view {self.view.name}: a sum is beyond the largest number") from error
         for name, kind in self._timed:

@@ -14,7 +14,7 @@ from pydantic import ValidationError
 
 from mlops_assets.data.loading import Loaded, Source, load
 from mlops_assets.data.sources import Asked
-from mlops_assets.data.sources._http_client import Clock
+from mlops_assets.data.sources._http_client import HttpClock
 from mlops_assets.data.sources.http import HttpReader, HttpSource
 from mlops_assets.errors import DataError, SourceUnavailable
 from mlops_assets.resources.lake import Lake
@@ -76,8 +76,8 @@ class StoppedClock:
     def __init__(self) -> None:
         self.now, self.slept = 1_700_000_000.0, []
 
-    def clock(self) -> Clock:
-        return Clock(lambda: self.now, lambda: self.now, self.sleep)
+    def clock(self) -> HttpClock:
+        return HttpClock(lambda: self.now, lambda: self.now, self.sleep)
 
     def sleep(self, seconds: float) -> None:
         self.slept.append(round(seconds, 3))
@@ -156,7 +156,7 @@ class ApiStore(RowStore):
 
     secret = SECRET
 
-    def __init__(self, api: Api, clock: Clock) -> None:
+    def __init__(self, api: Api, clock: HttpClock) -> None:
         self.rows: list[dict[str, Any]] = []
         self._api, self._clock = api, clock
         api.answer = self._answer

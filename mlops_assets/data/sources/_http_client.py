@@ -33,7 +33,7 @@ SHOWN = 120
 
 
 @dataclass(frozen=True)
-class Clock:
+class HttpClock:
     """Time, as a test can stop it."""
 
     monotonic: Callable[[], float] = time.monotonic
@@ -41,7 +41,7 @@ class Clock:
     sleep: Callable[[float], None] = time.sleep
 
 
-class Limits(Protocol):
+class HttpLimits(Protocol):
     """What the declaration allows."""
 
     timeout_s: float
@@ -74,8 +74,8 @@ class HttpClient:
         url: str,
         headers: Mapping[str, str],
         secret: tuple[str, str] | None,
-        limits: Limits,
-        clock: Clock,
+        limits: HttpLimits,
+        clock: HttpClock,
     ) -> None:
         import httpx
 

@@ -114,7 +114,7 @@ class Cursor(_InAnswer):
         return None if said is None else Next(params={**page.params, self.parameter: said})
 
 
-class _Counted(Paging):
+class _CountingUp(Paging):
     """Pages are counted, and end with an empty one, or with the last of the declared total."""
 
     parameter: str = Field(description="Parameter that counts.")
@@ -124,7 +124,7 @@ class _Counted(Paging):
         return not page.rows or (page.total is not None and page.rows_so_far >= page.total)
 
 
-class Offset(_Counted):
+class Offset(_CountingUp):
     """A parameter says how many rows to leave out."""
 
     by: Literal["offset"]
@@ -137,7 +137,7 @@ class Offset(_Counted):
         return None if self._ends(page) else Next(params=counted)
 
 
-class PageNumber(_Counted):
+class PageNumber(_CountingUp):
     """A parameter is the number of the page."""
 
     by: Literal["page_number"]

@@ -18,7 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 from mlops_assets.data.conversion import EXACT, ColumnType
 from mlops_assets.data.locations import PARTITION
 from mlops_assets.data.sources._base import Asked, LakeAccess, SourceDeclaration, SourceReader
-from mlops_assets.data.sources._http_client import Answer, Clock, HttpClient
+from mlops_assets.data.sources._http_client import Answer, HttpClient, HttpClock
 from mlops_assets.data.sources._http_pages import AnswerPath, Next, Page, Pages, here, look_up, what
 from mlops_assets.data.sources._object_values import ColumnValues
 from mlops_assets.data.sources._spans import ONE_DAY, spans
@@ -151,7 +151,7 @@ class HttpReader(SourceReader):
     """All pages of each asked day, or of each range of neighbouring days."""
 
     declared: HttpSource
-    clock: Clock = field(default_factory=Clock)
+    clock: HttpClock = field(default_factory=HttpClock)
     client: HttpClient | None = None
     """While it is opened."""
 

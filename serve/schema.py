@@ -100,12 +100,14 @@ OnlineAggregate = Literal["mean", "sum", "count", "share", "max", "last"]
 class OnlineJoin(Document):
     """A join of a view, as a replica carries it out; lengths are microseconds.
 
-    ``timestamp`` None: by key alone, one row per key.
+    ``timestamp`` None: by key alone, one row per key. ``columns`` have an order, in which a store holds them
+    and which decides between rows of one moment.
     """
 
     dataset: str
     keys: tuple[str, ...]
-    columns: dict[str, ColumnKind]
+    columns: tuple[str, ...]
+    kinds: dict[str, ColumnKind]
     prefix: str = ""
     timestamp: str | None = None
     tolerance_us: int | None = None

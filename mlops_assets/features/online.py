@@ -55,7 +55,8 @@ def _join(join: Join, types: Mapping[str, ColumnType]) -> OnlineJoin:
     return OnlineJoin(
         dataset=join.dataset,
         keys=tuple(join.keys),
-        columns={name: types[name] for name in join.columns},
+        columns=tuple(join.columns),
+        kinds={name: types[name] for name in join.columns},
         prefix=join.prefix,
         timestamp=join.timestamp,
         tolerance_us=_micros(join.tolerance),

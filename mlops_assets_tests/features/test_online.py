@@ -1,5 +1,6 @@
 """One event from a store is what the offline view has for it, to the bit."""
 
+import json
 from collections.abc import Mapping
 from datetime import timedelta
 from typing import Any
@@ -103,7 +104,13 @@ def changes(held: HeldView, name: str, frame: pd.DataFrame) -> list[Change]:
     return changes_of(name, frame, TYPES[name], identity=IDENTITY[name], columns=held.columns(name))
 
 
+def as_packaged(view: OnlineView) -> OnlineView:
+    """The view as a replica reads it: in a package, names of an object have no order."""
+    return OnlineView.model_validate_json(json.dumps(view.model_dump(mode="json"), sort_keys=True))
+
+
 def answers(held: HeldView, store: Mapping[str, bytes], events: pd.DataFrame) -> list[dict[str, Any]]:
+    held = HeldView(as_packaged(held.view))
     plain = {name: held_column(events[name], TYPES["flights"][name]) for name in held.view.columns}
     rows = [dict(zip(plain, values, strict=True)) for values in zip(*plain.values(), strict=True)]
     return [columns(held, row, keys_for(held, row), store) for row in rows]

@@ -135,7 +135,7 @@ def _move(
     for number, join in held.joins(dataset):
         for row, leaves in ((old, True), (new, False)):
             key = None if row is None else join_key(number, join, row)
-            fact = None if row is None else _fact(row, join.timestamp, tuple(join.columns))
+            fact = None if row is None else _fact(row, join.timestamp, join.columns)
             if key is not None and fact is not None:
                 _note(joins[number], key, fact, leaves)
 

@@ -64,7 +64,7 @@ class OnlineFeatures:
         self._timed = [
             (f"{join.prefix}{name}", kind)
             for join in view.joins
-            for name, kind in join.columns.items()
+            for name, kind in join.kinds.items()
             if kind in ("timestamp", "date")
         ]
         self._shape = view.shape

@@ -99,7 +99,7 @@ def column_kinds(view: OnlineView) -> dict[str, ColumnKind]:
     """The type of every column that a transform is given."""
     kinds: dict[str, ColumnKind] = dict(view.columns)
     for join in view.joins:
-        kinds |= {f"{join.prefix}{name}": kind for name, kind in join.columns.items()}
+        kinds |= {f"{join.prefix}{name}": kind for name, kind in join.kinds.items()}
     return kinds | dict.fromkeys((one.name for one in view.rolling), "number")
 
 

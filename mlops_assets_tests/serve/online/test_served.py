@@ -37,7 +37,9 @@ VIEW = OnlineView(
     columns={"flight": "integer", "at": "timestamp", "carrier": "string", "origin": "string"},
     entity=("flight",),
     request=("at", "carrier", "origin"),
-    joins=(OnlineJoin(dataset="routes", keys=("origin",), columns={"distance": "number"}),),
+    joins=(
+        OnlineJoin(dataset="routes", keys=("origin",), columns=("distance",), kinds={"distance": "number"}),
+    ),
     rolling=(
         OnlineRolling(
             name="delay",

@@ -346,14 +346,15 @@ def next_action(
     that could become one; after a person closed one on the same version, only on windows that ended since.
     A retrain is granted when the governor permits it and there is training data that no attempt (unless it
     failed) and not the answering model itself was made from. A further one of the same episode is granted
-    only on windows that ended since the last, unless that failed; old data retrains an open episode as it
-    would without one. An undecided candidate is judged again on data that has come since, at a distance that
-    grows: neither model has seen it. A candidate that passes the gate closes the
-    episode, whoever asked for it, unless it is the episode's own version once more. A lost approval is
-    launched again before anything else that is due, until ``lost_approval`` gives up.
+    on windows that ended since the last, or when twice as much time lies behind the change, unless that
+    failed; old data retrains an open episode as it would without one. An undecided candidate is judged again
+    on data that has come since, at a distance that grows: neither model has seen it. A candidate that passes
+    the gate closes the episode, whoever asked for it, unless it is the episode's own version once more. A
+    lost approval is launched again before anything else that is due, until ``lost_approval`` gives up.
 
     Old data alone asks for a routine retrain: an episode of its own that is no drift, with one attempt, when
-    none was granted for as long as the data may be old. A manual retrain passes the same governor: it is
+    none was granted for as long as the data may be old. Its candidate is judged again while it is undecided,
+    until drift or a person asks, or the next one is due. A manual retrain passes the same governor: it is
     granted as an attempt of the open episode, or as an episode of its own, or refused. Only an explicit
     override lifts limits, and none lifts one at a time.
     """
@@ -377,13 +378,36 @@ def next_action(
         if found.kind == "wait" and facts.asked is not None:
             return _answer(log, facts.asked, facts, rules.governor, now)
         return found
-    ended = _ended(log, episode, attempt, facts, now)
+    next_refresh = _refresh_due(log, rules, now)
+    looked_at = _is_looked_at(episode, attempt, facts) and verdict.action != "open" and now < next_refresh
+    ended = None if looked_at else _ended(log, episode, attempt, facts, now)
     if ended is not None:
         return ended
     if facts.asked is not None:
         return _answer(log, facts.asked, facts, rules.governor, now)
     again = _another_look(log, episode, facts, rules.governor, now) if episode.attempts else None
+    if again is None and looked_at:
+        return _undecided(log, episode, next_refresh)
     return again or _next_attempt(log, _changed(episode, verdict), verdict, facts, rules, now)
+
+
+def _is_looked_at(episode: Episode, attempt: Attempt | None, facts: LoopFacts) -> bool:
+    """Whether the candidate of a routine retrain is undecided and may be decided as labels come."""
+    return (
+        episode.asked_by == REFRESH
+        and attempt is not None
+        and attempt.outcome == "inconclusive"
+        and facts.asked is None
+        and facts.served == episode.version
+        and facts.successor is None
+        and facts.attempt.version not in (None, episode.version)
+        and facts.attempt.request in (None, episode.request_version)
+    )
+
+
+def _undecided(log: EpisodeLog, episode: Episode, next_refresh: datetime) -> LoopAction:
+    why = f"the routine retrain {episode.request_version} is undecided: newer labels may decide it"
+    return LoopAction("wait", why, log, episode.number, episode.attempts[-1].number, next_at=next_refresh)
 
 
 def _another_look(
@@ -471,7 +495,7 @@ def _next_attempt(
         _impossible(facts)
         or (f"run {facts.in_flight} is under way" if facts.in_flight is not None else "")
         or _unknown_data(facts)
-        or ("" if routine else _unshown(episode, verdict))
+        or ("" if routine else _nothing_new(episode, verdict, now))
         or _used_before(log, facts)
     )
     if waits or not permitted.allowed:
@@ -488,21 +512,31 @@ def _next_attempt(
     return _granted(after, f"{episode.version}: {episode.reason}")
 
 
-def _unshown(episode: Episode, verdict: DriftVerdict) -> str:
-    """Why the windows do not ask for one more retrain of the episode; empty when they do.
+def _nothing_new(episode: Episode, verdict: DriftVerdict, now: datetime) -> str:
+    """Why one more retrain of the episode would learn and answer nothing new; empty when it would.
 
-    As after a person closed one: the windows that were there have had their retrain, so those that ended
-    since have to show by themselves what opens an episode. A failed run was no retrain.
+    As after a person closed one, the windows that were there have had their retrain: those that ended since
+    have to show by themselves what opens an episode. Or there is twice as much time behind the change as the
+    last attempt had, so there is as much again to learn from; that is a few times in a year, however long
+    the episode stays open. A failed run was no retrain.
     """
     last = episode.attempts[-1] if episode.attempts else None
     if last is None or last.outcome == "failed":
         return ""
+    granted = _time(last.granted_at)
     since = verdict.evidence_since if verdict.action == "open" else None
-    if since is not None and _time(since) > _time(last.granted_at):
+    if since is not None and _time(since) > granted:
         return ""
+    later = ""
+    if episode.changed_by:
+        behind = max(granted - _time(episode.changed_by), timedelta(days=1))
+        doubled_at = _time(episode.changed_by) + 2 * behind
+        if now >= doubled_at:
+            return ""
+        later = f", or until {_text(doubled_at)}, when there are twice as many days to learn from"
     return (
         f"attempt {episode.number}.{last.number} was {last.outcome}, and the next waits until windows that "
-        f"ended since show again what opens an episode ({verdict.action}: {verdict.reason})"
+        f"ended since show again what opens an episode ({verdict.action}: {verdict.reason}){later}"
     )
 
 
@@ -685,7 +719,7 @@ def _passed(episode: Episode, attempt: Attempt | None, facts: LoopFacts) -> str:
     """Which candidate passed the gate since the episode opened, in words; empty when none did."""
     if attempt is not None and attempt.outcome == "promoted":
         return attempt.reason or f"attempt {episode.request_version} passed the gate"
-    if episode.asked_by:
+    if episode.asked_by not in ("", REFRESH):
         return ""
     if facts.successor is not None and not _same_again(facts.successor, episode, facts):
         return f"{facts.successor} passed the gate"

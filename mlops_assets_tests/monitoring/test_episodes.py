@@ -686,6 +686,27 @@ def test_a_change_that_is_proven_later_is_known_to_the_next_retrain() -> None:
     assert second.log.open.changed_by == (NOW + DAY).isoformat()
 
 
+def test_an_episode_is_retrained_again_when_twice_as_many_days_lie_behind_the_change() -> None:
+    log = step(EpisodeLog(), lost(("performance", NOW - 6 * DAY))).log
+    granted = []
+    for day in range(0, 100):
+        facts = replace(AT_REST, data=f"2013-06-01+{day}")
+        found = step(log, QUIET, facts, NOW + day * DAY)
+        if found.kind == "grant":
+            granted.append(day)
+            ended = NOW + day * DAY
+            log = record_outcome(found.log, "rejected", reason="not better", ended_at=ended)
+        elif day == 1:
+            until = (NOW + 6 * DAY).isoformat()
+            assert f", or until {until}, when there are twice as many days" in found.reason
+    assert granted == [0, 6, 18, 42, 90]
+
+
+def test_an_episode_whose_change_no_label_has_proven_waits_for_windows() -> None:
+    waits = step(attempted("rejected"), QUIET, replace(AT_REST, data="2014-06-01"), NOW + 365 * DAY)
+    assert waits.kind == "wait" and "twice as many" not in waits.reason
+
+
 # -- a routine refresh -------------------------------------------------------------------------------------
 
 
@@ -736,6 +757,49 @@ def test_a_retrain_for_drift_puts_off_the_refresh() -> None:
     assert closed.kind == "close" and closed.log.of_drift.newest is not None
     newer = replace(AT_REST, data="2013-08-01")
     assert step(closed.log, OLD, newer, NOW + timedelta(days=44)).kind == "wait"
+
+
+def test_an_undecided_refresh_is_judged_again_until_the_next_is_due() -> None:
+    log = record_outcome(step(EpisodeLog(), OLD).log, "inconclusive", reason="few days", ended_at=NOW)
+    looked = []
+    for day in range(1, 45):
+        found = step(log, OLD, undecided(f"2013-06-01+{day}"), NOW + day * DAY)
+        if found.kind == "judge":
+            looked.append(day)
+            log = found.log
+        else:
+            assert found.kind == "wait" and "is undecided: newer labels may decide it" in found.reason
+            assert found.next_at == NOW + timedelta(days=45) and found.log.of_drift.newest is None
+    assert looked == [1, 3, 7, 15, 29, 43]
+    due = step(log, OLD, undecided("2013-08-01"), NOW + timedelta(days=45))
+    assert due.kind == "close"
+    assert due.reason == "episode 1 ends: the routine retrain was inconclusive: few days"
+    assert step(due.log, OLD, undecided("2013-08-01"), NOW + timedelta(days=45)).kind == "grant"
+
+
+def test_a_refresh_that_passes_at_a_later_look_ends() -> None:
+    log = record_outcome(step(EpisodeLog(), OLD).log, "inconclusive", reason="few days", ended_at=NOW)
+    judged = step(log, OLD, undecided(), NOW + DAY)
+    passed = step(judged.log, OLD, replace(undecided(), successor="v8"), NOW + DAY)
+    assert (passed.kind, passed.reason) == ("close", "episode 1 ends: v8 passed the gate")
+    answers = step(judged.log, QUIET, replace(undecided(), served="v8"), NOW + DAY)
+    assert (answers.kind, answers.reason) == ("close", "episode 1 ends: v8 passed the gate and answers")
+
+
+def test_drift_or_a_person_does_not_wait_for_an_undecided_refresh() -> None:
+    log = record_outcome(step(EpisodeLog(), OLD).log, "inconclusive", reason="few days", ended_at=NOW)
+    closed = step(log, drifting(), undecided(), NOW + DAY)
+    assert closed.kind == "close" and closed.log.open is None
+    assert step(closed.log, drifting(), undecided(), NOW + DAY).kind == "open"
+    asked = replace(undecided(), asked=ManualRetrain("ana", "now"))
+    assert step(log, OLD, asked, NOW + DAY).kind == "close"
+    assert step(step(log, OLD, asked, NOW + DAY).log, OLD, asked, NOW + DAY).answers_person
+
+
+def test_a_refresh_that_made_the_same_model_again_is_not_looked_at() -> None:
+    log = record_outcome(step(EpisodeLog(), OLD).log, "inconclusive", reason="same model", ended_at=NOW)
+    same = replace(undecided(), attempt=replace(undecided().attempt, version="v7"))
+    assert step(log, OLD, same, NOW + DAY).kind == "close"
 
 
 def test_how_a_refresh_ended_is_said() -> None:

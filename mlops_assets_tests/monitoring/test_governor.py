@@ -22,7 +22,7 @@ from mlops_assets.monitoring.episodes import (
     record_outcome,
 )
 from mlops_assets.monitoring.governor import AttemptOutcome, GovernorPolicy, Grant, back_off, permit
-from mlops_assets.monitoring.policy import DriftVerdict
+from mlops_assets.monitoring.policy import DriftVerdict, SignalState
 
 NOW = datetime(2013, 6, 3, 12, tzinfo=UTC)
 DAY, HOUR = timedelta(days=1), timedelta(hours=1)
@@ -117,10 +117,6 @@ def test_the_limit_that_lasts_longest_is_told() -> None:
     assert found.next_at == NOW - HOUR + 7 * DAY and "cooldown" in found.reason
 
 
-def drifting(version: str = "v7") -> DriftVerdict:
-    return DriftVerdict("open", "predictions drifted", version)
-
-
 def drift_storm(policy: GovernorPolicy, outcome: AttemptOutcome, data: Callable[[int], str]) -> int:
     """Retrains granted for 1000 drift events within an hour, each retrain over before the next event."""
     log, grants = EpisodeLog(), 0
@@ -129,7 +125,10 @@ def drift_storm(policy: GovernorPolicy, outcome: AttemptOutcome, data: Callable[
         now = NOW + event * HOUR / 1000
         facts = LoopFacts(served="v7", data=data(event), attempt=facts.attempt)
         for _ in range(5):
-            step = next_action(log, drifting(), facts, LoopRules(policy), now)
+            # Each event is of windows that ended since the last grant: nothing but the governor limits.
+            shown = SignalState("prediction", "open", 1, 1, 1, 1, "said", evidence_since=now.isoformat())
+            verdict = DriftVerdict("open", "predictions drifted", "v7", (shown,))
+            step = next_action(log, verdict, facts, LoopRules(policy), now)
             log = step.log
             if step.kind == "wait":
                 break

@@ -1,5 +1,6 @@
 """Fixtures that several test folders share. Fixtures of one folder live in that folder."""
 
+import base64
 import contextlib
 import functools
 import gc
@@ -19,6 +20,11 @@ from dagster.components.core.component_tree import ComponentTree
 from dagster.components.testing import create_defs_folder_sandbox
 from sqlalchemy import Engine, event
 
+import mlops_assets.backtest.report
+import mlops_assets.evaluation.plots
+import mlops_assets.monitoring.plots
+import mlops_assets.training.plots
+from mlops_assets.evaluation import drawing
 from mlops_assets.resources import mlflow_store
 from mlops_assets.resources.lake import Lake, S3Config
 from mlops_assets.testing.kafka_broker import KafkaBroker, running_kafka_broker
@@ -44,6 +50,12 @@ def pytest_collection() -> None:
 def pytest_collection_finish() -> None:
     gc.freeze()
     gc.enable()
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """With ``-m ray`` alone, files without such a test are not even imported: they are all but six."""
+    asked = config.getoption("markexpr") == "ray" and collection_path.name.startswith("test_")
+    return True if asked and "mark.ray" not in collection_path.read_text(encoding="utf-8") else None
 
 
 @pytest.fixture(scope="session")
@@ -132,6 +144,35 @@ def databases_forgotten_in_a_power_cut() -> Iterator[None]:
     event.listen(Engine, "connect", relax)
     yield
     event.remove(Engine, "connect", relax)
+
+
+WHITE_DOT = base64.b64decode(
+    "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAAAAAA6fptVAAAACklEQVR42mP4DwABAQEAHLCMmQAAAABJRU5ErkJggg=="
+)
+DRAWING = (
+    mlops_assets.backtest.report,
+    mlops_assets.evaluation.plots,
+    mlops_assets.monitoring.plots,
+    mlops_assets.training.plots,
+)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def figures_not_rendered() -> Iterator[None]:
+    """Rendering a figure takes .1 s, and a tenth of all tests: figures are composed as ever, but their bytes
+    are one white dot, except where a test asks for ``rendered`` ones.
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        for module in DRAWING:
+            patch.setattr(module, "png", lambda figure: WHITE_DOT)
+        yield
+
+
+@pytest.fixture
+def rendered(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The bytes of a plot are the plot."""
+    for module in DRAWING:
+        monkeypatch.setattr(module, "png", drawing.png)
 
 
 @pytest.fixture(scope="session")

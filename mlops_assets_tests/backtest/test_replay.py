@@ -457,6 +457,7 @@ def test_a_backtest_survives_its_json(turned: Backtest) -> None:
         Backtest.from_dict({"model": "shop"})
 
 
+@pytest.mark.usefixtures("rendered")
 def test_the_report_says_what_was_found(turned: Backtest) -> None:
     rows = {row["regime"]: row for row in comparison_rows(turned)}
     assert rows["never"]["retrains"] == "0" and rows["weekly"]["share of weekly's gain, roc_auc"] == "100%"

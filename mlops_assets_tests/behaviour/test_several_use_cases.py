@@ -64,7 +64,7 @@ def test_the_other_way_round_they_are_the_same(in_order: dict[str, str], tmp_pat
     assert steps.index("damsons_model") < steps.index("apples_candidates")
 
 
-@pytest.mark.usefixtures("mlflow_uri")
+@pytest.mark.usefixtures("mlflow_uri", "rendered")
 def test_a_use_case_leaves_the_process_as_it_found_it(in_order: dict[str, str], tmp_path: Path) -> None:
     with dg.DagsterInstance.ephemeral() as instance:
         before = process_state()

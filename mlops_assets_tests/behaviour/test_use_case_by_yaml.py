@@ -27,6 +27,7 @@ from mlops_assets_tests.behaviour.use_case_page import IRIS
 
 Load = Callable[[str], dg.Definitions]
 
+pytestmark = pytest.mark.usefixtures("rendered")
 YAML = """
 type: mlops_assets.components.DatasetComponent
 attributes:

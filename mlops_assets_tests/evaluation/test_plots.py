@@ -10,6 +10,7 @@ from mlops_assets.evaluation.plots import calibration_bins, evaluation_plots, ro
 from mlops_assets.evaluation.slices import Slice
 from serve.schema import Task
 
+pytestmark = pytest.mark.usefixtures("rendered")
 PNG = b"\x89PNG\r\n\x1a\n"
 RANDOM = np.random.default_rng(0)
 TARGET = RANDOM.integers(0, 2, 400).astype(float)

@@ -16,6 +16,7 @@ from mlops_assets.monitoring.windows import Window
 from mlops_assets_tests.monitoring.odd_columns import ODD
 from serve.schema import FeatureSpec
 
+pytestmark = pytest.mark.usefixtures("rendered")
 SPECS = (
     FeatureSpec(name="amount", type="number"),
     FeatureSpec(name="empty", type="number"),

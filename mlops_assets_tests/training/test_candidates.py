@@ -193,6 +193,7 @@ def test_fresh_processes_with_one_and_two_threads_give_the_same_bytes() -> None:
     assert len(told.pop().split()) == 4
 
 
+@pytest.mark.usefixtures("rendered")
 def test_training_is_drawn_with_and_without_time() -> None:
     keys = pd.DataFrame({"id": range(200)})
     labels = keys.assign(label=np.arange(200) % 2 == 0)

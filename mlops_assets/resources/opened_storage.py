@@ -6,8 +6,14 @@ which is also written differently (``event_log.py``).
 
 A sensor's tick gets a Dagster instance of its own. To open one, Dagster compares each database's revision
 with the newest, and reads every migration that it ever had to learn that: a third of what the ticks cost.
+
+Processes open one after another: of two that find no tables at the same moment, Dagster's own way lets the
+slower one die of the table that the other has just made.
 """
 
+import fcntl
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +43,8 @@ class OpenedSqliteRuns(SqliteRunStorage):
         folder = config_value.get("base_dir") or str(Path(DAGSTER_HOME.read()) / "history")
         if is_opened(folder, "runs"):
             return cls(create_db_conn_string(folder, "runs"), inst_data)
-        storage = cls.from_local(folder, inst_data)
+        with _alone(folder, "runs"):
+            storage = cls.from_local(folder, inst_data)
         remember_opened(folder, "runs")
         return storage
 
@@ -56,7 +63,8 @@ class OpenedSqliteSchedules(SqliteScheduleStorage):
         folder = config_value.get("base_dir") or str(Path(DAGSTER_HOME.read()) / "schedules")
         if is_opened(folder, "schedules"):
             return cls(create_db_conn_string(folder, "schedules"), inst_data)
-        storage = cls.from_local(folder, inst_data)
+        with _alone(folder, "schedules"):
+            storage = cls.from_local(folder, inst_data)
         # Dagster declares its own class, and makes the one that it is called on.
         assert isinstance(storage, cls)
         remember_opened(folder, "schedules")
@@ -72,6 +80,16 @@ def is_opened(folder: str, database: str) -> bool:
 def remember_opened(folder: str, database: str) -> None:
     """Says that the database has all its tables."""
     _OPENED.add(str(_file(folder, database)))
+
+
+@contextmanager
+def _alone(folder: str, database: str) -> Iterator[None]:
+    """While it lasts, no other process opens the database for the first time."""
+    file = _file(folder, database)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with file.with_suffix(".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 def _file(folder: str, database: str) -> Path:

@@ -1,5 +1,6 @@
 """Storage that is opened once per process is Dagster's own, and finds a database that was taken away."""
 
+import fcntl
 from pathlib import Path
 from typing import Any
 
@@ -72,3 +73,33 @@ def test_a_database_that_was_taken_away_is_made_anew(reference: InstanceRef, tmp
     with dg.DagsterInstance.from_ref(reference) as instance:
         assert instance.get_runs() == []
         assert dg.materialize([made], instance=instance).success
+
+
+@pytest.mark.parametrize(
+    ("module", "storage", "file"),
+    [
+        ("runs.sqlite.sqlite_run_storage", "run_storage", "history/runs.lock"),
+        ("schedules.sqlite.sqlite_schedule_storage", "schedule_storage", "schedules/schedules.lock"),
+    ],
+)
+def test_a_database_is_made_by_one_process_while_others_wait(
+    reference: InstanceRef,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    module: str,
+    storage: str,
+    file: str,
+) -> None:
+    compared = sqlite.sqlite_run_storage.check_alembic_revision
+    waits: list[bool] = []
+
+    def another_asks(*given: Any) -> Any:
+        with (tmp_path / file).open("w") as lock, pytest.raises(BlockingIOError):
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        waits.append(True)
+        return compared(*given)
+
+    monkeypatch.setattr(f"dagster._core.storage.{module}.check_alembic_revision", another_asks)
+    assert getattr(reference, storage) is not None and waits
+    with (tmp_path / file).open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -15,7 +15,7 @@ import fcntl
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import dagster as dg
 from dagster._core.storage.runs import SqliteRunStorage
@@ -29,46 +29,41 @@ _OPENED: set[str] = set()
 """Databases that this process, or the one it was forked from, opened by Dagster's own way."""
 
 
-class OpenedSqliteRuns(SqliteRunStorage):
+class _OpenedOnce:
+    """What the two classes add to Dagster's: where a database lies, and that it is opened once."""
+
+    folder: ClassVar[str]
+    """In DAGSTER_HOME, where ``base_dir`` is left out."""
+    database: ClassVar[str]
+
+    @classmethod
+    def config_type(cls) -> Any:
+        return {"base_dir": dg.Field(dg.StringSource, is_required=False)}
+
+    @classmethod
+    def from_config_value(cls, inst_data: ConfigurableClassData | None, config_value: Any) -> Any:
+        made: Any = cls
+        folder = config_value.get("base_dir") or str(Path(DAGSTER_HOME.read()) / cls.folder)
+        if is_opened(folder, cls.database):
+            return made(create_db_conn_string(folder, cls.database), inst_data)
+        with _alone(folder, cls.database):
+            storage = made.from_local(folder, inst_data)
+        remember_opened(folder, cls.database)
+        return storage
+
+
+class OpenedSqliteRuns(_OpenedOnce, SqliteRunStorage):
     """``run_storage`` for ``dagster.yaml``; ``base_dir`` left out: ``history`` in DAGSTER_HOME."""
 
-    @classmethod
-    def config_type(cls) -> Any:
-        return {"base_dir": dg.Field(dg.StringSource, is_required=False)}
-
-    @classmethod
-    def from_config_value(
-        cls, inst_data: ConfigurableClassData | None, config_value: Any
-    ) -> "OpenedSqliteRuns":
-        folder = config_value.get("base_dir") or str(Path(DAGSTER_HOME.read()) / "history")
-        if is_opened(folder, "runs"):
-            return cls(create_db_conn_string(folder, "runs"), inst_data)
-        with _alone(folder, "runs"):
-            storage = cls.from_local(folder, inst_data)
-        remember_opened(folder, "runs")
-        return storage
+    folder = "history"
+    database = "runs"
 
 
-class OpenedSqliteSchedules(SqliteScheduleStorage):
+class OpenedSqliteSchedules(_OpenedOnce, SqliteScheduleStorage):
     """``schedule_storage`` for ``dagster.yaml``; ``base_dir`` left out: ``schedules`` in DAGSTER_HOME."""
 
-    @classmethod
-    def config_type(cls) -> Any:
-        return {"base_dir": dg.Field(dg.StringSource, is_required=False)}
-
-    @classmethod
-    def from_config_value(
-        cls, inst_data: ConfigurableClassData | None, config_value: Any
-    ) -> "OpenedSqliteSchedules":
-        folder = config_value.get("base_dir") or str(Path(DAGSTER_HOME.read()) / "schedules")
-        if is_opened(folder, "schedules"):
-            return cls(create_db_conn_string(folder, "schedules"), inst_data)
-        with _alone(folder, "schedules"):
-            storage = cls.from_local(folder, inst_data)
-        # Dagster declares its own class, and makes the one that it is called on.
-        assert isinstance(storage, cls)
-        remember_opened(folder, "schedules")
-        return storage
+    folder = "schedules"
+    database = "schedules"
 
 
 def is_opened(folder: str, database: str) -> bool:

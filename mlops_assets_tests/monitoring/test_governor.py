@@ -175,7 +175,7 @@ class Loop(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.log, self.now, self.data = EpisodeLog(), NOW, 0
-        self.drift = False
+        self.drift, self.shown_at = False, NOW
         self.served, self.successor = 7, None
         self.made = 7
         self.running: str | None = None
@@ -201,9 +201,13 @@ class Loop(RuleBasedStateMachine):
 
     @rule()
     def tick(self) -> None:
-        action = DriftVerdict("open" if self.drift else "quiet", "said", f"v{self.served}")
+        shown = SignalState(
+            "prediction", "open", 1, 1, 1, 1, "said", evidence_since=self.shown_at.isoformat()
+        )
+        signals = (shown,) if self.drift else ()
+        verdict = DriftVerdict("open" if self.drift else "quiet", "said", f"v{self.served}", signals)
         for _ in range(10):
-            step = next_action(self.log, action, self.facts(), LoopRules(self.policy), self.now)
+            step = next_action(self.log, verdict, self.facts(), LoopRules(self.policy), self.now)
             self.log = EpisodeLog.loads(step.log.dumps())
             if step.kind in ("wait", "reconcile", "refuse"):
                 self.asked = None if step.kind == "refuse" else self.asked
@@ -239,7 +243,7 @@ class Loop(RuleBasedStateMachine):
 
     @rule(drift=st.booleans())
     def windows_are_judged(self, drift: bool) -> None:
-        self.drift = drift
+        self.drift, self.shown_at = drift, self.now
 
     @rule(minutes=st.integers(1, 60 * 24 * 3))
     def time_passes(self, minutes: int) -> None:
@@ -273,7 +277,9 @@ class Loop(RuleBasedStateMachine):
         assert not any(one.is_open for one in self.log.episodes[:-1])
 
     def teardown(self) -> None:
-        """Whatever happened: an open episode is granted a retrain once runs end and data and time go on."""
+        """Whatever happened: an open episode is granted a retrain once runs end, data and time go on, and so
+        do windows that show it.
+        """
         if self.running is not None:
             self.run_ends("failed")
         self.successor = None
@@ -281,6 +287,7 @@ class Loop(RuleBasedStateMachine):
             return
         before = len(self.granted_at)
         for _ in range(40):
+            self.windows_are_judged(True)
             self.tick()
             if len(self.granted_at) > before or self.log.open is None:
                 return

@@ -89,7 +89,14 @@ PREDICTION_LOG_URI = Variable(
     "Where gateways log answers: a local path or s3://bucket/prefix.",
 )
 ONLINE_URI = Variable(
-    "MLOPS_ONLINE_URI", "{state}/online", "Where stores of online features lie: a folder of this host."
+    "MLOPS_ONLINE_URI",
+    "{state}/online",
+    "Where stores of online features without a server lie: a folder of this host.",
+)
+ONLINE_REDIS_URL = Variable(
+    "MLOPS_ONLINE_REDIS_URL",
+    "",
+    "Redis of views with `store: redis`, like `redis://user:password@host:6379/0`. A secret.",
 )
 CLOCK_FILE = Variable(
     "MLOPS_CLOCK_FILE",

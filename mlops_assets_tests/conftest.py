@@ -30,7 +30,9 @@ from mlops_assets.resources.lake import Lake, S3Config
 from mlops_assets.testing.kafka_broker import KafkaBroker, running_kafka_broker
 from mlops_assets.testing.postgres_server import PostgresServer, running_postgres
 from mlops_assets.testing.ray_cluster import RayCluster, local_ray
+from mlops_assets.testing.redis_server import RedisServer, running_redis
 from mlops_assets.testing.s3_server import ACCESS_KEY, SECRET_KEY, S3Server, running_s3_server
+from serve.online.stores import redis as redis_store
 
 pytest.register_assert_rewrite("mlops_assets.testing.conformance")
 
@@ -93,6 +95,24 @@ def kafka_broker() -> Iterator[KafkaBroker]:
     """One real Kafka broker for the whole session; tests make topics of their own."""
     with running_kafka_broker() as broker:
         yield broker
+
+
+@pytest.fixture(scope="session")
+def redis_server() -> Iterator[RedisServer]:
+    """One real server that speaks Redis' protocol for the whole session; empty for each test (``redis``)."""
+    # A password that is something else in an address; small hashes, which a server scans at once, are rare.
+    options = ("--hash-max-listpack-entries", "8")
+    with running_redis(password="se:cr/et", options=options) as server:
+        yield server
+
+
+@pytest.fixture
+def redis(redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch) -> RedisServer:
+    """The same, empty, and where stores of this test look for it."""
+    monkeypatch.setenv(redis_store.VARIABLE, redis_server.url)
+    with redis_server.client() as client:
+        client.flushall()
+    return redis_server
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -25,6 +25,7 @@ from mlops_assets.documents.feature_view import FeatureViewDeclaration
 from mlops_assets.documents.view_columns import view_problem
 from mlops_assets.errors import DeclarationError
 from mlops_assets.features.online import imported
+from serve.online.stores import STORES, StoreNotSetUp
 from serve.schema import OnlineTransform
 
 
@@ -86,6 +87,10 @@ class FeatureViewComponent(DeclaredComponent[FeatureViewDeclaration]):
         online = self.declaration.online
         if online is None:
             return None
+        try:
+            STORES[online.store].check_installed()
+        except StoreNotSetUp as error:
+            raise DeclarationError(str(error), where=self.where("online", "store")) from error
         transform = self._one_row(online.transform) if online.transform else None
         return online_table(self.table(context), transform)
 

@@ -9,6 +9,7 @@ import pytest
 import yaml
 from dagster.components.testing import DefsFolderSandbox
 
+from mlops_assets import environment
 from mlops_assets.asset_keys import asset_key
 from mlops_assets.assets.feature_view import feature_table
 from mlops_assets.assets.online_features import OnlineTable, fill, online_table
@@ -25,6 +26,7 @@ from serve.errors import InvalidFields
 from serve.online.held import HEAD, Head
 from serve.online.lookup import Lookups, OnlineFeatures
 from serve.online.request import KeyedRow
+from serve.online.stores import redis as redis_store
 from serve.online.stores.sqlite import SqliteStore
 from serve.schema import ModelManifest
 
@@ -208,4 +210,20 @@ def test_a_function_on_one_row_stands_in_a_module_that_needs_nothing_else(
     told = errors(sandbox, DATASETS + VIEW + f"  transform: needy_functions.frame\n  {online}\n")
     assert "needy_functions imports pandas" in told and "defs.yaml:4" in told
     told = errors(sandbox, DATASETS + VIEW + "  online: {request: [leaves], store: papyrus}\n")
-    assert "Unknown online store 'papyrus'. Allowed: sqlite" in told
+    assert "Unknown online store 'papyrus'. Allowed: redis, sqlite" in told
+
+
+def test_a_store_that_needs_something_says_what_at_load_and_where_it_is_used(
+    sandbox: DefsFolderSandbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = DATASETS + VIEW + "  online: {request: [leaves, origin, plane], store: redis}\n"
+    # Definitions load where no server is, as in continuous integration.
+    monkeypatch.delenv(redis_store.VARIABLE, raising=False)
+    assert errors(sandbox, text) == ""
+    view = tables().online.model_copy(update={"store": "redis"})
+    with pytest.raises(DataError, match=f"{redis_store.VARIABLE} is not set: .* Set it where gateways"):
+        OnlineStores(uri="").of(view)
+    assert environment.ONLINE_REDIS_URL.name == redis_store.VARIABLE
+    monkeypatch.setattr(redis_store.importlib.util, "find_spec", lambda name: None)
+    told = errors(sandbox, text)
+    assert "pip install 'mlops-assets[redis]'" in told and "defs.yaml:4" in told

@@ -192,7 +192,8 @@ class Lookups:
     def of(self, manifest: ModelManifest) -> OnlineFeatures | None:
         """How features of a model are looked up; None for one whose callers send them.
 
-        Raises as OnlineFeatures, and UnknownMember for a kind of store that is not installed here.
+        Raises as OnlineFeatures, UnknownMember for a kind of store that is not here, and StoreNotSetUp for
+        one that lacks something here.
         """
         view = manifest.online
         if view is None:

@@ -1,11 +1,16 @@
 """Each store of online features, and what is its own."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
-from mlops_assets.testing.conformance.online_stores import FIRST, SECOND, OnlineStoreConformance
+from mlops_assets.testing.conformance.online_stores import FIRST, SECOND, OnlineStoreConformance, Outage
+from mlops_assets.testing.redis_server import RedisServer
 from serve.online.stores import StoreLost
+from serve.online.stores import redis as redis_store
+from serve.online.stores.redis import RedisStore
 from serve.online.stores.sqlite import SqliteStore
 
 
@@ -15,6 +20,42 @@ class TestSqlite(OnlineStoreConformance):
     @pytest.fixture
     def uri(self, tmp_path: Path) -> str:
         return str(tmp_path / "online #1?")
+
+    @pytest.fixture
+    def outage(self, uri: str) -> Outage:
+        @contextmanager
+        def away() -> Iterator[None]:
+            place, kept = Path(uri), Path(f"{uri} kept")
+            place.rename(kept)
+            place.write_text("no folder")
+            yield
+            place.unlink()
+            kept.rename(place)
+
+        return away
+
+
+class TestRedis(OnlineStoreConformance):
+    store = RedisStore
+
+    @pytest.fixture
+    def uri(self, redis: RedisServer, monkeypatch: pytest.MonkeyPatch) -> str:
+        # So that commits of the suite have several.
+        monkeypatch.setattr(redis_store, "PIECE_KEYS", 40)
+        monkeypatch.setattr(redis_store, "READ_KEYS", 70)
+        return ""
+
+    @pytest.fixture
+    def outage(self, redis: RedisServer) -> Outage:
+        @contextmanager
+        def away() -> Iterator[None]:
+            with redis.client() as client:
+                client.save()
+            redis.stop()
+            yield
+            redis.start()
+
+        return away
 
 
 def test_a_file_that_is_not_there_is_lost_and_says_what_fills_it(tmp_path: Path) -> None:

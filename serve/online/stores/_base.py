@@ -15,6 +15,10 @@ class StoreLost(RuntimeError):
     """A store cannot be read or written now; the message names it and says what to do."""
 
 
+class StoreNotSetUp(RuntimeError):
+    """A package or a variable that a store needs is not here; the message says what to install or set."""
+
+
 class StoreMoved(RuntimeError):
     """Another writer committed since the head was read: nothing of this commit was written."""
 
@@ -33,7 +37,14 @@ class OnlineStore(ABC):
 
     @abstractmethod
     def __init__(self, uri: str, *, view: str) -> None:
-        """Opens nothing yet. ``uri`` is where the stores of all views lie; ``view`` tells this one."""
+        """Opens nothing yet. ``uri`` is where the stores of all views lie; ``view`` tells this one.
+
+        A store of a server finds that by an environment variable of its own. Raises StoreNotSetUp.
+        """
+
+    @classmethod  # noqa: B027 - most stores need no package
+    def check_installed(cls) -> None:
+        """Raises StoreNotSetUp where a package that the store needs is not installed."""
 
     @abstractmethod
     def read(self, keys: Sequence[str]) -> list[Content]:
@@ -41,7 +52,7 @@ class OnlineStore(ABC):
 
     @abstractmethod
     def scan(self, prefix: str) -> Iterator[tuple[str, bytes]]:
-        """Every key that starts with ``prefix``, with its value. Raises StoreLost."""
+        """Every key that starts with ``prefix``, with its value, as of one state. Raises StoreLost."""
 
     @abstractmethod
     def commit(

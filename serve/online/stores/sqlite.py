@@ -55,8 +55,6 @@ class SqliteStore(OnlineStore):
         return [found.get(key) for key in keys]
 
     def scan(self, prefix: str) -> Iterator[tuple[str, bytes]]:
-        if not self._file.exists():
-            return
         try:
             with closing(self._open("ro")) as connection:
                 yield from connection.execute(

@@ -4,8 +4,11 @@ import inspect
 from collections.abc import Mapping
 from datetime import date, timedelta
 from importlib.metadata import files
+from pathlib import Path
 from typing import Any
 
+import lightgbm
+import numpy as np
 import pandas as pd
 import pytest
 import yaml
@@ -21,11 +24,17 @@ from mlops_assets.environment import PROJECT_ROOT
 from mlops_assets.features.declared import declare
 from mlops_assets.features.online import changes_of, held_column, online_view
 from mlops_assets.features.view import compute
-from serve.online.applying import changed
+from mlops_assets.testing.redis_server import RedisServer
+from mlops_assets.testing.site import Site, run
+from mlops_assets.testing.small_models import LocalVersion
+from serve.online.applying import Puts, changed
 from serve.online.evaluate import columns, keys_for
-from serve.online.held import HeldView, plain_value
+from serve.online.held import Head, HeldView, plain_value
+from serve.online.lookup import Lookups
+from serve.online.request import KeyedRow
+from serve.online.stores import STORES
 from serve.online.transform import Transformed
-from serve.schema import OnlineTransform
+from serve.schema import ModelManifest, OnlineTransform, OnlineView
 
 DAY = "2013-01-18"
 REQUEST = (
@@ -158,38 +167,130 @@ def test_late_is_more_than_fifteen_minutes_and_a_flight_that_never_arrived_has_n
     assert flights_features.LATE_MINUTES == 15
 
 
-def test_every_feature_of_a_day_is_computed_alike_from_keys(
-    view: FeatureViewDeclaration, tables: Tables
-) -> None:
-    types = declared_columns()
-    offline = made(view, tables, on(tables, DAY))
-    source = inspect.getsource(flights_online)
-    online = online_view(
+@pytest.fixture(scope="module")
+def online(view: FeatureViewDeclaration) -> OnlineView:
+    """The view as replicas compute it."""
+    return online_view(
         view.computed_as(timedelta(days=view.lookback_days), flight_features),
-        types,
+        declared_columns(),
         name=view.name,
         store="sqlite",
         base=view.base,
         entity=view.entity.join_keys,
         request=REQUEST,
-        transform=OnlineTransform(source=source, function="flight_features"),
+        transform=OnlineTransform(source=inspect.getsource(flights_online), function="flight_features"),
         stale_after_s=60,
     )
-    held, store = HeldView(online), dict[str, bytes | None]()
+
+
+@pytest.fixture(scope="module")
+def puts(online: OnlineView, tables: Tables) -> Puts:
+    """What a store holds of the tables."""
+    types, held, found = declared_columns(), HeldView(online), Puts()
     identity = {"flights": ["flight_id"], "weather": ["origin", "observed_at"], "planes": ["tailnum"]}
     for name, frame in tables.items():
         rows = changes_of(name, frame, types[name], identity=identity[name], columns=held.columns(name))
-        store |= changed(held, rows, lambda keys: [None] * len(keys), since=None)
+        found |= changed(held, rows, lambda keys: [None] * len(keys), since=None)
+    return found
+
+
+def test_every_feature_of_a_day_is_computed_alike_from_keys(
+    view: FeatureViewDeclaration, tables: Tables, online: OnlineView, puts: Puts
+) -> None:
+    types, held = declared_columns(), HeldView(online)
+    offline = made(view, tables, on(tables, DAY))
     events = tables["flights"][on(tables, DAY)]
     plain = {name: held_column(events[name], types["flights"][name]) for name in online.columns}
     transformed, compared = Transformed(online, view.features), 0
     for values in zip(*plain.values(), strict=True):
         event = dict(zip(plain, values, strict=True))
         given = {name: plain_value(value, online.columns[name]) for name, value in event.items()}
-        row = transformed.row({**given, **columns(held, event, keys_for(held, event), store)})
+        row = transformed.row({**given, **columns(held, event, keys_for(held, event), puts)})
         expected = offline.loc[event["flight_id"]]
         for name, value in row.items():
             same = value is None if pd.isna(expected[name]) else value == expected[name]
             assert same, (event["flight_id"], name, value, expected[name])
             compared += 1
     assert compared == len(offline) * len(view.features) > 25_000
+
+
+def test_the_whole_view_served_by_key_from_redis_is_that_of_sqlite_to_the_bit(
+    view: FeatureViewDeclaration,
+    tables: Tables,
+    online: OnlineView,
+    puts: Puts,
+    redis: RedisServer,
+    tmp_path: Path,
+) -> None:
+    head = Head({"flights": 1, "weather": 1, "planes": 1}, 100.0).to_bytes()
+    model = scored_by_all(view)
+    bodies = requests_of(tables["flights"][on(tables, DAY)].iloc[::3], online)
+    found: dict[str, list[Any]] = {}
+
+    for name in STORES:
+        served = online.model_copy(update={"store": name})
+        STORES[name](str(tmp_path), view=f"{online.name}-{online.shape}").commit(
+            puts, head=head, expected=None
+        )
+        site = Site(online_uri=str(tmp_path))
+        manifest = model[0].model_copy(update={"entity": online.entity, "online": served})
+        site.versions.applications["flights--v1"] = LocalVersion("v1", manifest, model[1])
+        asked = Lookups(str(tmp_path), lambda: 100.0).of(manifest)
+        assert asked is not None
+        answers: list[Any] = []
+
+        async def story(site: Site, answers: list[Any] = answers) -> None:
+            for one in bodies:
+                answer = await site.post("/batch-predict", one)
+                assert answer.status_code == 200, answer.text
+                answers.append(answer.json()["predictions"])
+
+        run(story, site)
+        rows = [
+            KeyedRow(*pair) for one in bodies for pair in zip(one["entities"], one["requests"], strict=True)
+        ]
+        found[name] = [answers, repr(asked.look_up(rows, lambda number: "request").rows)]
+    assert found["redis"] == found["sqlite"]
+    scores = [one["probability"] for part in found["redis"][0] for one in part]
+    assert len(scores) > 300 and len(set(scores)) > 40
+
+
+def requests_of(events: pd.DataFrame, online: OnlineView) -> list[dict[str, Any]]:
+    """Requests for all events, 50 at a time."""
+    columns = {name: held_column(events[name], online.columns[name]) for name in online.columns}
+
+    def sent(name: str, value: Any) -> Any:
+        value = plain_value(value, online.columns[name])
+        return value.isoformat() if online.columns[name] == "timestamp" and value is not None else value
+
+    rows = [
+        {name: sent(name, value) for name, value in zip(columns, values, strict=True)}
+        for values in zip(*columns.values(), strict=True)
+    ]
+    return [
+        {
+            "entities": [{name: row[name] for name in online.entity} for row in rows[start : start + 50]],
+            "requests": [{name: row[name] for name in online.request} for row in rows[start : start + 50]],
+        }
+        for start in range(0, len(rows), 50)
+    ]
+
+
+def scored_by_all(view: FeatureViewDeclaration) -> tuple[ModelManifest, bytes]:
+    """A model in which every number counts."""
+    random = np.random.default_rng(1)
+    matrix = random.normal(scale=60, size=(500, len(view.features)))
+    target = (np.abs(matrix).sum(axis=1) > np.median(np.abs(matrix).sum(axis=1))).astype(float)
+    params = {"objective": "binary", "seed": 1, "num_threads": 1, "verbose": -1}
+    trained = lightgbm.train(params, lightgbm.Dataset(matrix, target), num_boost_round=10)
+    manifest = ModelManifest(
+        name="flights",
+        task="binary",
+        trainer="lightgbm",
+        model_format="lightgbm-text",
+        model_file="model.txt",
+        target="late",
+        features=view.features,
+        classes=("on time", "late"),
+    )
+    return manifest, trained.model_to_string().encode()

@@ -2,18 +2,21 @@
 
 import asyncio
 import json
+import multiprocessing
 from pathlib import Path
 from typing import Any
 
 import pyarrow.dataset as ds
 import pytest
 
+from mlops_assets.testing.redis_server import RedisServer
 from mlops_assets.testing.site import Site, reasons, refused, run
 from mlops_assets.testing.small_models import routing
 from serve.inference_log import PredictionLog
 from serve.online.applying import Change, changed
 from serve.online.held import HEAD, Head, HeldView
-from serve.online.stores.sqlite import SqliteStore
+from serve.online.stores import STORES, OnlineStore
+from serve.online.stores.redis import VARIABLE
 from serve.schema import (
     OnlineExample,
     OnlineJoin,
@@ -81,6 +84,10 @@ def body(entity: Any = None, **request: Any) -> dict[str, Any]:
     return {"entity": entity or {"flight": 7}, "request": {**REQUEST, **request}}
 
 
+def store_of(folder: Path, view: OnlineView) -> OnlineStore:
+    return STORES[view.store](str(folder), view=f"{view.name}-{view.shape}")
+
+
 def fill(folder: Path, view: OnlineView = VIEW, **head: Any) -> Head:
     """A store with two departures of UA in the last hour, and the route of JFK."""
     held = HeldView(view)
@@ -89,7 +96,7 @@ def fill(folder: Path, view: OnlineView = VIEW, **head: Any) -> Head:
         for n, at, late in ((1, AT - HOUR, 10.0), (2, AT - HOUR // 2, 20.0), (3, AT, 99.0))
     ]
     rows.append(Change("routes", ("JFK",), {"origin": "JFK", "distance": 1400.5}))
-    store = SqliteStore(str(folder), view=f"{view.name}-{view.shape}")
+    store = store_of(folder, view)
     made = Head(**{"applied": {"flights": 3, "routes": 0}, "as_of": 90.0, "since": AT - HOUR, **head})
     puts = changed(held, rows, lambda keys: [None] * len(keys), since=made.since)
     store.commit(puts, head=made.to_bytes(), expected=None, clear=True)
@@ -342,15 +349,20 @@ def test_the_description_shows_keys_and_its_examples_work(folder: Path) -> None:
     run(story, keyed(folder))
 
 
+def move_on(folder: Path, view: OnlineView = VIEW) -> None:
+    """The route of JFK gets shorter."""
+    store = store_of(folder, view)
+    [head] = store.read([HEAD])
+    row = {"origin": "JFK", "distance": 20.0}
+    puts = changed(HeldView(view), [Change("routes", ("JFK",), row)], store.read, since=None)
+    moved = Head({"flights": 4, "routes": 0}, 95.0)
+    store.commit(puts, head=moved.to_bytes(), expected=head)
+
+
 def test_a_store_that_moves_on_is_seen_by_the_next_request(folder: Path) -> None:
     async def story(site: Site) -> None:
         before = (await site.post("/predict", body())).json()["probability"]
-        store = SqliteStore(str(folder), view=f"flights-{VIEW.shape}")
-        [head] = store.read([HEAD])
-        row = {"origin": "JFK", "distance": 20.0}
-        puts = changed(HeldView(VIEW), [Change("routes", ("JFK",), row)], store.read, since=None)
-        moved = Head({"flights": 4, "routes": 0}, 95.0)
-        store.commit(puts, head=moved.to_bytes(), expected=head)
+        move_on(folder)
         after = (await site.post("/predict", body())).json()["probability"]
         expected = (await site.predict({**ROW, "distance": 20.0})).json()["probability"]
         assert after == expected != before
@@ -368,3 +380,86 @@ def test_ages_are_measured_while_nobody_asks(folder: Path) -> None:
         assert site.metrics.snapshot()["online_age"] == {"flights": 10.0}
 
     run(story, keyed(folder))
+
+
+def answers(view: OnlineView, requests: int, asked: Any, answered: Any) -> None:
+    """A gateway in a process of its own: what it answers, each time that it is asked."""
+
+    async def story(site: Site) -> None:
+        for _ in range(requests):
+            asked.get()
+            answer = await site.post("/predict", body())
+            ready = (await site.http.get("/ready")).json()["routes"]["v1"]
+            answered.put((answer.json().get("probability"), ready))
+
+    run(story, keyed(Path("nowhere"), view))
+
+
+def test_two_gateways_of_different_processes_share_one_redis(redis: RedisServer, folder: Path) -> None:
+    view = VIEW.model_copy(update={"store": "redis"})
+    fill(folder, view)
+    forked = multiprocessing.get_context("fork")
+    links = [(forked.Queue(), forked.Queue()) for _ in range(2)]
+    gateways = [
+        forked.Process(target=answers, args=(view, 2, asked, answered), daemon=True)
+        for asked, answered in links
+    ]
+
+    def asked_both() -> list[Any]:
+        for asked, _ in links:
+            asked.put("now")
+        return [answered.get(timeout=60) for _, answered in links]
+
+    async def alone(site: Site) -> None:
+        expected.append((await site.post("/predict", body())).json()["probability"])
+
+    expected: list[float] = []
+    for gateway in gateways:
+        gateway.start()
+    for applied in (3, 4):
+        run(alone, keyed(folder))
+        for probability, ready in asked_both():
+            assert probability == expected[-1]
+            assert ready["online"] == {**ready["online"], "store": "redis", "state": "fresh"}
+            assert ready["online"]["applied"]["flights"] == applied
+        for one in (view, VIEW):
+            if applied == 3:
+                move_on(folder, one)
+    assert expected[0] != expected[1]
+    for gateway in gateways:
+        gateway.join()
+
+
+def test_a_version_whose_store_is_not_set_up_gets_no_traffic_and_says_what_to_set(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv(VARIABLE, raising=False)
+    site = keyed(folder)
+    elsewhere = {"online": VIEW.model_copy(update={"store": "redis"})}
+    site.v2.manifest = site.v2.manifest.model_copy(update=elsewhere)
+
+    async def story(site: Site) -> None:
+        assert (await site.post("/predict", body())).json()["model_version"] == "v1"
+        assert f"Environment variable {VARIABLE} is not set" in (site.traffic.states["v2"].problem or "")
+
+    run(story, site, routing(v1=1_000, v2=9_000))
+
+
+def test_a_redis_that_is_lost_is_said_and_answers_go_on_as_the_policy_says(
+    redis: RedisServer, folder: Path
+) -> None:
+    view = VIEW.model_copy(update={"store": "redis", "when_stale": "refuse"})
+    fill(folder, view)
+
+    async def story(site: Site) -> None:
+        assert (await site.post("/predict", body())).status_code == 200
+        redis.stop()
+        try:
+            refused(await site.post("/predict", body()), 503, "no_online_store")
+            online = (await site.http.get("/ready")).json()["routes"]["v1"]["online"]
+            assert online["state"] == "lost" and redis.address in online["problem"]
+            assert "se:cr" not in str(online)
+        finally:
+            redis.start()
+
+    run(story, keyed(folder, view))

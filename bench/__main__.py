@@ -10,6 +10,7 @@ from bench import (
     graph,
     judging,
     lifecycle,
+    online_stores,
     serving,
     sources,
     streams,
@@ -33,6 +34,7 @@ def main() -> None:
     judging.main([])
     endpoint.main()
     by_key.main([])
+    online_stores.main([])
     lifecycle.main([])
     serving.main([])
     streams.main()

@@ -1,8 +1,8 @@
-"""What a row of features costs that is looked up by key, and what a store takes.
+"""What a row of features costs that is looked up by key.
 
-Belongs here: look-up, computing and the transform of one flights request in this process; size and filling
-of a store. Does not belong here: requests per second (``bench/serving.py``), the rest of a request
-(``bench/endpoint.py``). Times are CPU time of this process.
+Belongs here: look-up, computing and the transform of one flights request in this process; filling its store.
+Does not belong here: one kind of store beside another (``bench/online_stores.py``), requests per second
+(``bench/serving.py``), the rest of a request (``bench/endpoint.py``). Times are CPU time of this process.
 """
 
 import argparse
@@ -30,17 +30,12 @@ from mlops_assets.documents.feature_view import FeatureViewDeclaration
 from mlops_assets.environment import PROJECT_ROOT
 from mlops_assets.resources.lake import Lake
 from mlops_assets.resources.online_stores import OnlineStores
-from serve.online.applying import Change, changed
-from serve.online.held import Head, HeldView
 from serve.online.lookup import OnlineFeatures
 from serve.online.request import KeyedRow
-from serve.online.stores.sqlite import SqliteStore
-from serve.schema import OnlineRolling, OnlineTransform, OnlineView
+from serve.schema import OnlineTransform, OnlineView
 
 NOW = datetime(2014, 1, 2, tzinfo=UTC)
 FLIGHTS = PROJECT_ROOT / "mlops_assets" / "defs" / "flights"
-KEYS, EVENTS = 1_000, 1_000
-MINUTE = 60_000_000
 
 
 def flights_of_december(lake: Lake) -> OnlineTable:
@@ -84,24 +79,8 @@ def cost_of_a_request(folder: Path) -> Mapping[str, float]:
     again = time.process_time() - begun
     view = with_examples(lake, served, until="2013-12-20")
     online = OnlineFeatures(view, served.table.declared.features, stores.of(view), NOW.timestamp)
-    frame = lake.read(
-        "datasets/flights",
-        partitions=["2013-12-31"],
-        partition_column="flight_date",
-        columns=list(view.columns),
-    )
-    rows = [
-        KeyedRow(
-            {"flight_id": one["flight_id"]},
-            {
-                name: one[name].isoformat() if view.columns[name] == "timestamp" else _plain(one[name])
-                for name in view.request
-            },
-        )
-        for one in frame[frame["scheduled_departure"] >= "2013-12-31T12:00Z"].to_dict("records")
-    ]
     times = []
-    for row in rows * 3:
+    for row in requests_of_the_last_day(lake, view) * 3:
         begun = time.process_time()
         online.look_up([row], lambda number: "request")
         times.append((time.process_time() - begun) * 1e3)
@@ -115,67 +94,40 @@ def cost_of_a_request(folder: Path) -> Mapping[str, float]:
     }
 
 
+def requests_of_the_last_day(lake: Lake, view: OnlineView) -> list[KeyedRow]:
+    """What callers send of the flights of the last half day."""
+    frame = lake.read(
+        "datasets/flights",
+        partitions=["2013-12-31"],
+        partition_column="flight_date",
+        columns=list(view.columns),
+    )
+    return [
+        KeyedRow(
+            {"flight_id": one["flight_id"]},
+            {
+                name: one[name].isoformat() if view.columns[name] == "timestamp" else _plain(one[name])
+                for name in view.request
+            },
+        )
+        for one in frame[frame["scheduled_departure"] >= "2013-12-31T12:00Z"].to_dict("records")
+    ]
+
+
 def _plain(value: Any) -> Any:
     if value is None or value != value:
         return None
     return value.item() if hasattr(value, "item") else value
 
 
-def cost_of_history(folder: Path) -> Mapping[str, float]:
-    """Bytes per event and seconds of CPU of a store with ``KEYS`` keys of ``EVENTS`` events each."""
-    view = OnlineView(
-        name="history",
-        store="sqlite",
-        base="events",
-        event_timestamp="at",
-        columns={"id": "integer", "key": "string", "at": "timestamp"},
-        entity=("id",),
-        request=("key", "at"),
-        rolling=(
-            OnlineRolling(
-                name="mean",
-                keys=("key",),
-                known_at="at",
-                window_us=EVENTS * MINUTE,
-                aggregate="mean",
-                value="amount",
-            ),
-        ),
-        stale_after_s=60,
-    )
-    held, store = HeldView(view), SqliteStore(str(folder), view="history")
-    begun = time.process_time()
-    changes = [
-        Change(
-            "events", (number * EVENTS + event,), {"key": f"k{number}", "at": event * MINUTE, "amount": 0.1}
-        )
-        for number in range(KEYS)
-        for event in range(EVENTS)
-    ]
-    puts = changed(held, changes, _nothing, since=None)
-    store.commit(puts, head=Head({"events": 0}, 0.0).to_bytes(), expected=None)
-    took = time.process_time() - begun
-    size = (folder / "history.sqlite").stat().st_size
-    runs = sum(len(value) for key, value in puts.items() if value and not key.startswith("="))
-    return {
-        "1,000 keys of 1,000 events: bytes per event, all": size / KEYS / EVENTS,
-        "of which the run that is looked up": runs / KEYS / EVENTS,
-        "1,000 keys of 1,000 events: filling (s)": took,
-    }
-
-
-def _nothing(keys: Sequence[str]) -> list[bytes | None]:
-    return [None] * len(keys)
-
-
 def main(arguments: Sequence[str] = ()) -> None:
-    """Prints both tables as one."""
+    """Prints the table."""
     argparse.ArgumentParser(description=__doc__).parse_args(arguments)
     table = Table(title="Features by key (CPU)", title_justify="left")
     table.add_column("what")
     table.add_column("", justify="right")
     with tempfile.TemporaryDirectory() as folder:
-        for name, value in {**cost_of_a_request(Path(folder)), **cost_of_history(Path(folder))}.items():
+        for name, value in cost_of_a_request(Path(folder)).items():
             table.add_row(name, f"{value:,.3g}" if value < 1_000 else f"{value:,.0f}")
     Console().print(table)
 

@@ -26,6 +26,7 @@ import mlops_assets.monitoring.plots
 import mlops_assets.training.plots
 from mlops_assets.evaluation import drawing
 from mlops_assets.resources import mlflow_store
+from mlops_assets.resources.clock import Clock
 from mlops_assets.resources.lake import Lake, S3Config
 from mlops_assets.testing.kafka_broker import KafkaBroker, running_kafka_broker
 from mlops_assets.testing.postgres_server import PostgresServer, running_postgres
@@ -210,7 +211,7 @@ def mlflow_uri(empty_mlflow: Path, tmp_path: Path) -> str:
     return f"sqlite:///{tmp_path}/mlflow.db"
 
 
-Load = Callable[[str], dg.Definitions]
+Load = Callable[..., dg.Definitions]
 
 
 @pytest.fixture
@@ -230,13 +231,14 @@ def lake(tmp_path: Path) -> Lake:
 
 @pytest.fixture
 def load(request: pytest.FixtureRequest, use_case: Path, lake: Lake) -> Iterator[Load]:
-    """Writes ``defs.yaml`` and returns its definitions, with the lake as a resource."""
+    """Writes ``defs.yaml`` and returns its definitions, with the lake, the machine's clock and more."""
     with contextlib.ExitStack() as stack:
 
-        def build(text: str) -> dg.Definitions:
+        def build(text: str, **resources: Any) -> dg.Definitions:
             (use_case / "defs.yaml").write_text(text, encoding="utf-8")
             loaded = stack.enter_context(request.node.sandbox.build_all_defs())
-            return dg.Definitions.merge(loaded, dg.Definitions(resources={"lake": lake}))
+            given = {"lake": lake, "clock": Clock(), **resources}
+            return dg.Definitions.merge(loaded, dg.Definitions(resources=given))
 
         yield build
 

@@ -41,13 +41,15 @@ class DeclaredStream:
 @dataclass(frozen=True)
 class Ingested:
     """What one commit brought. ``lag``: records per partition that the topic had beyond it; ``reasons``:
-    (partition, offset, why) of records that could not be decoded; ``seconds``: reading and writing them.
+    (partition, offset, why) of records that could not be decoded; ``seconds``: reading and writing them;
+    ``complete``: Unix seconds up to which the table has everything in the topic, None: nobody knows.
     """
 
     records: int
     seconds: float
     following: Mapping[int, int]
     lag: Mapping[int, int]
+    complete: float | None
     days: Sequence[str]
     reasons: Sequence[tuple[int, int, str]]
     unseen: Sequence[str]
@@ -58,8 +60,10 @@ class Ingested:
 
 
 @contextmanager
-def ingesting(lake: Lake, source: DeclaredStream, run_id: str) -> "Iterator[Ingest]":
-    """The stream, ready to be read from where its table ends.
+def ingesting(
+    lake: Lake, source: DeclaredStream, run_id: str, clock: Callable[[], float] = time.time
+) -> "Iterator[Ingest]":
+    """The stream, ready to be read from where its table ends; ``clock`` gives Unix seconds.
 
     Raises DataError: no broker, no topic, records lost, a table that was restored, a topic made anew.
     """
@@ -68,7 +72,7 @@ def ingesting(lake: Lake, source: DeclaredStream, run_id: str) -> "Iterator[Inge
     table = StreamTable.opened(
         lake, declared.table, declared.topic, table_schema(declared.columns), partition_column=EVENT_DATE
     )
-    with topic_reader(declared.broker(), declared.topic) as topic:
+    with topic_reader(declared.broker(), declared.topic, clock) as topic:
         made = Ingest(declared, table, topic, decode, run_id)
         made.assign()
         yield made
@@ -109,12 +113,20 @@ class Ingest:
 
     def _committed(self, batch: Batch, started: float) -> Ingested:
         rows = rows_of(batch.records, self._declared.wanted(), self._decode)
+        complete = self._topic.complete
         if batch.reached:
             self._table.append(
                 rows.table,
                 batch.reached,
                 lambda opened: CommitFacts(
-                    opened, self._topic_id, rows.days, len(batch.records), self._run_id
+                    opened,
+                    self._topic_id,
+                    rows.days,
+                    len(batch.records),
+                    self._run_id,
+                    reached={str(one): offset for one, offset in batch.reached.items()},
+                    partitions=sorted(self._topic.following),
+                    complete=complete,
                 ),
             )
         following = self._topic.following
@@ -123,6 +135,7 @@ class Ingest:
             seconds=time.monotonic() - started,
             following=following,
             lag=lag(following, self._topic.known_ends()),
+            complete=complete,
             days=rows.days,
             reasons=rows.reasons,
             unseen=rows.unseen,
@@ -167,9 +180,22 @@ _MADE_ANEW = (
 )
 
 
+def complete_now(lake: Lake, declared: StreamDeclaration, clock: Callable[[], float]) -> float | None:
+    """Unix seconds at which the table has everything in the topic; None when it has not.
+
+    Raises DataError: no broker, no topic.
+    """
+    asked = clock()
+    _, lags = _behind(lake, declared)
+    return None if any(lags.values()) else asked
+
+
 def behind(lake: Lake, source: DeclaredStream) -> tuple[dict[int, int], dict[int, int]]:
     """The next offset of each partition of the topic, and how many records the topic has beyond it."""
-    declared = source.declared
+    return _behind(lake, source.declared)
+
+
+def _behind(lake: Lake, declared: StreamDeclaration) -> tuple[dict[int, int], dict[int, int]]:
     table = StreamTable.opened(
         lake, declared.table, declared.topic, table_schema(declared.columns), partition_column=EVENT_DATE
     )

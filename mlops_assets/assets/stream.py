@@ -16,6 +16,7 @@ from mlops_assets.assets.failing import failing
 from mlops_assets.assets.ingest import DeclaredStream, Ingested, ingesting
 from mlops_assets.assets.metadata import markdown_table
 from mlops_assets.documents.stream import StreamDeclaration
+from mlops_assets.resources.clock import Clock
 from mlops_assets.resources.lake import Lake
 
 DECODABLE = "decodable"
@@ -44,8 +45,10 @@ def stream_asset(group: str, source: DeclaredStream) -> dg.AssetsDefinition:
             )
         ],
     )
-    def stream(context: dg.AssetExecutionContext, lake: Lake) -> Iterator[dg.MaterializeResult[Any]]:
-        with failing(key), ingesting(lake, source, context.run.run_id) as ingest:
+    def stream(
+        context: dg.AssetExecutionContext, lake: Lake, clock: Clock
+    ) -> Iterator[dg.MaterializeResult[Any]]:
+        with failing(key), ingesting(lake, source, context.run.run_id, clock.seconds) as ingest:
             deadline = time.monotonic() + declared.max_duration.total_seconds()
             found = ingest.commit_next(lambda _, at_end: at_end or time.monotonic() >= deadline)
             ingest.require_answers(found)

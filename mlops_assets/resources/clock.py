@@ -28,3 +28,7 @@ class Clock(dg.ConfigurableResource):  # type: ignore[type-arg]
             return read_instant(self.file).astimezone(UTC)
         except ClockFileError as error:
             raise DataError(str(error)) from error
+
+    def seconds(self) -> float:
+        """Now, in Unix seconds."""
+        return self.now().timestamp()

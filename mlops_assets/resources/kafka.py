@@ -9,6 +9,7 @@ settings may be secrets: errors show the variable that holds one in its stead.
 """
 
 import logging
+import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -88,8 +89,13 @@ class Batch:
 
 
 @contextmanager
-def topic_reader(broker: Broker, topic: str) -> "Iterator[TopicReader]":
-    """A client of the topic, until the block ends. SourceUnavailable or DataError when there is none."""
+def topic_reader(
+    broker: Broker, topic: str, clock: Callable[[], float] = time.time
+) -> "Iterator[TopicReader]":
+    """A client of the topic, until the block ends; ``clock`` gives Unix seconds.
+
+    Raises SourceUnavailable or DataError when there is none.
+    """
     library = _library()
     last: deque[str] = deque(maxlen=1)
     try:
@@ -100,7 +106,7 @@ def topic_reader(broker: Broker, topic: str) -> "Iterator[TopicReader]":
     except library.KafkaException as error:
         raise DataError(f"Kafka settings are refused: {broker.told(str(error.args[0].str()))}") from None
     try:
-        yield TopicReader(broker, topic, consumer, last)
+        yield TopicReader(broker, topic, consumer, last, clock)
     finally:
         consumer.close()
 
@@ -108,10 +114,19 @@ def topic_reader(broker: Broker, topic: str) -> "Iterator[TopicReader]":
 class TopicReader:
     """Reads one topic. Made by ``topic_reader``."""
 
-    def __init__(self, broker: Broker, topic: str, consumer: Any, last_error: deque[str]) -> None:
+    def __init__(
+        self,
+        broker: Broker,
+        topic: str,
+        consumer: Any,
+        last_error: deque[str],
+        clock: Callable[[], float],
+    ) -> None:
         self._broker, self._topic, self._consumer, self._last = broker, topic, consumer, last_error
+        self._clock = clock
         self._next: dict[int, int] = {}
         self._at_end: set[int] = set()
+        self._complete: float | None = None
 
     def partitions(self) -> list[int]:
         """The topic's partitions. DataError, with the topics there are, when there is no such topic."""
@@ -152,7 +167,7 @@ class TopicReader:
     def assign(self, begins: Mapping[int, int]) -> None:
         """From now on ``read`` gives the records of these partitions from these offsets on."""
         made = _library().TopicPartition
-        self._next, self._at_end = dict(begins), set()
+        self._next, self._at_end, self._complete = dict(begins), set(), None
         self._consumer.assign([made(self._topic, one, offset) for one, offset in begins.items()])
 
     def read(self, *, most_rows: int, most_bytes: int, ends: Callable[[int, bool], bool]) -> Batch:
@@ -163,6 +178,8 @@ class TopicReader:
         """
         records: list[TopicRecord] = []
         size, before = 0, dict(self._next)
+        # Records keep coming, so what is read in the end is held against what there was in the beginning.
+        asked, present = self._ends()
         while True:
             room = min(POLL_RECORDS, most_rows - len(records))
             if room <= 0 or size >= most_bytes:
@@ -174,6 +191,8 @@ class TopicReader:
                     size += len(record.value or b"") + len(record.key or b"")
             if ends(len(records), self.at_end):
                 break
+        if present is not None and all(self._next[one] >= end for one, end in present.items()):
+            self._complete = asked
         moved = {one: offset for one, offset in self._next.items() if offset != before[one]}
         return Batch(records, moved, self.at_end)
 
@@ -195,6 +214,19 @@ class TopicReader:
             _, end = self._consumer.get_watermark_offsets(made(self._topic, partition), cached=True)
             ends[partition] = max(int(end), offset)
         return ends
+
+    @property
+    def complete(self) -> float | None:
+        """Unix seconds up to which everything in the topic was read; None when that was never seen yet."""
+        return self._complete
+
+    def _ends(self) -> tuple[float, dict[int, int] | None]:
+        """When the topic was asked for the ends of its partitions, and these; None: it does not answer."""
+        asked = self._clock()
+        try:
+            return asked, {one: self.kept(one)[1] for one in self._next}
+        except SourceUnavailable:
+            return asked, None
 
     def unavailable(self) -> SourceUnavailable:
         """The error of a broker that does not answer, with the last thing that the client met."""

@@ -16,8 +16,9 @@ from typing import TYPE_CHECKING, Any
 
 from mlops_assets.errors import AnotherWasFirst, DataError
 from mlops_assets.resources.lake import GROUP_ROWS, Lake, TableWrite
-from mlops_assets.streams.history import CommitFacts, newest_commit, restored
+from mlops_assets.streams.history import CommitFacts, Since, newest_commit, restored, since
 from mlops_assets.streams.offsets import require_forward
+from mlops_assets.streams.records import EVENT_DATE
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -162,6 +163,58 @@ class StreamTable:
                 f"again: {'; '.join(changed)}. Declare the column under another name (`fields` says where it "
                 "is in a record), or the stream."
             )
+
+
+@dataclass(frozen=True)
+class StreamPosition:
+    """How far a stream's table goes, as of one version of it.
+
+    ``following``: the next offset of each partition. ``days``: event days that it has rows of, in order.
+    ``since``: what came after the offsets that were asked about.
+    """
+
+    following: Mapping[int, int]
+    days: Sequence[str]
+    since: Since
+
+
+def position(lake: Lake, name: str, topic: str, *, applied: Mapping[int, int]) -> StreamPosition:
+    """How far the table goes, and what it got since it went up to ``applied``. DataError: there is none."""
+    from deltalake import DeltaTable
+    from deltalake.exceptions import DeltaError, TableNotFoundError
+
+    uri = lake.table_uri(name)
+    try:
+        delta = DeltaTable(uri, storage_options=lake.storage_options())
+        found, newest = _since(delta, applied)
+        partitions = newest.partitions if newest is not None and newest.partitions else _partitions(delta)
+        ends = {one: delta.transaction_version(f"{topic}/{one}") for one in partitions}
+        days = sorted({str(one[EVENT_DATE]) for one in delta.partitions() if one[EVENT_DATE] is not None})
+    except TableNotFoundError:
+        raise DataError(
+            f"There is no table {name!r} ({uri}): its stream was never read. Read it with: dg launch "
+            f"--assets 'key:\"{name.partition('/')[2]}_stream\"'"
+        ) from None
+    except DeltaError as error:
+        raise DataError(f"Cannot read table {name!r} ({uri}): {error}") from error
+    return StreamPosition({one: end for one, end in ends.items() if end is not None}, days, found)
+
+
+def _since(delta: "DeltaTable", applied: Mapping[int, int]) -> tuple[Since, CommitFacts | None]:
+    """Reads the history back as far as it has to be read."""
+    limit = 10
+    while True:
+        history: list[dict[str, Any]] = delta.history(limit)
+        whole = len(history) < limit
+        found = since(history, applied, whole=whole)
+        if found is not None:
+            return found, newest_commit(history)
+        limit *= 10
+
+
+def _partitions(delta: "DeltaTable") -> list[int]:
+    """The topic's partitions that the table has rows of, where its commits do not tell."""
+    return sorted(set(delta.to_pyarrow_table(columns=["partition"]).column(0).to_pylist()))
 
 
 def _plain(kind: "pa.DataType") -> str:

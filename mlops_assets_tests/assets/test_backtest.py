@@ -91,7 +91,7 @@ def shop(
             state_file=str(tmp_path / "state"),
         ),
     }
-    loaded = dg.Definitions.merge(load(YAML), dg.Definitions(resources=unused))
+    loaded = load(YAML, **unused)
     keys = [asset_key(kind, "shop") for kind in ("dataset", "quarantine", "features", "training_set")]
     known = loaded.resolve_asset_graph().materializable_asset_keys
     made = loaded.resolve_implicit_global_asset_job_def().execute_in_process(

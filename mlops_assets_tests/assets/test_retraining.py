@@ -130,7 +130,7 @@ def shop(
         ),
     }
     (use_case / "raw.csv").write_text("visit,at,age,bought\n")
-    return Shop(use_case, dg.Definitions.merge(load(YAML), dg.Definitions(resources=resources)), instance)
+    return Shop(use_case, load(YAML, **resources), instance)
 
 
 def test_after_a_change_a_version_of_what_is_true_now_passes_the_gate(

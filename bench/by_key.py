@@ -22,7 +22,8 @@ from rich.table import Table
 
 from mlops_assets.assets.feature_view import feature_table
 from mlops_assets.assets.online_examples import with_examples
-from mlops_assets.assets.online_features import OnlineTable, fill, online_table
+from mlops_assets.assets.online_filling import fill
+from mlops_assets.assets.online_table import OnlineTable, online_table
 from mlops_assets.data.schema import column_schema, conform, typed_table
 from mlops_assets.defs.flights import datasets, features
 from mlops_assets.documents.dataset import DatasetDeclaration

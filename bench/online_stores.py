@@ -21,7 +21,7 @@ from rich.table import Table
 
 from bench.by_key import NOW, flights_of_december, requests_of_the_last_day
 from mlops_assets.assets.online_examples import with_examples
-from mlops_assets.assets.online_features import fill
+from mlops_assets.assets.online_filling import fill
 from mlops_assets.resources.lake import Lake
 from mlops_assets.resources.online_stores import OnlineStores
 from mlops_assets.testing.redis_server import RedisServer, running_redis

@@ -4,6 +4,7 @@ Belongs here: conditions, with what each one reacts to. Does not belong here: th
 evaluates them (``definitions.py``).
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import dagster as dg
@@ -21,9 +22,6 @@ FOLLOW_CHANGED_DATA = (
     _NEWS.since_last_handled() & ~dg.AutomationCondition.any_deps_missing() & _IDLE
 ).with_label("follow changed data")
 """Follows the data version of what is upstream: writing the same content again wakes nobody."""
-
-FOLLOW_CHANGED_TABLES = (_NEWS.since_last_handled() & _IDLE).with_label("follow changed tables")
-"""The same of whole tables, whichever of their partitions were never made."""
 
 FOLLOW_CHANGED_PARTITIONS = (
     _NEWS_OR_MISSING.since_last_handled() & ~dg.AutomationCondition.any_deps_missing() & _IDLE
@@ -48,6 +46,23 @@ def follow_all_but(signal: dg.AssetKey) -> dg.AutomationCondition[Any]:
     )
     present = ~dg.AutomationCondition.any_deps_missing().ignore(ignored)
     return (news.since_last_handled() & present & _IDLE).with_label("follow changed data")
+
+
+def follow_tables_but(filled_otherwise: Sequence[dg.AssetKey]) -> dg.AutomationCondition[Any]:
+    """Follows changed data of whole tables upstream, whichever of their partitions were never made.
+
+    Not that of ``filled_otherwise``: whoever reads these brings what is new by itself.
+    """
+    ignored = dg.AssetSelection.assets(*filled_otherwise)
+    news: dg.AutomationCondition[Any] = (
+        dg.AutomationCondition.any_deps_match(
+            dg.AutomationCondition.data_version_changed() | dg.AutomationCondition.will_be_requested()
+        ).ignore(ignored)
+        | dg.AutomationCondition.code_version_changed()
+    )
+    busy = dg.AutomationCondition.any_deps_in_progress().ignore(ignored)
+    idle = ~dg.AutomationCondition.in_progress() & ~busy
+    return (news.since_last_handled() & idle).with_label("follow changed tables")
 
 
 FOLLOW_PAST_THE_GATE = (

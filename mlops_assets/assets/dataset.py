@@ -1,8 +1,7 @@
 """``<name>`` and ``<name>_quarantine``: raw files become a checked table, and the rows left out of it.
 
 Belongs here: reading, judging and writing in their order, the checks, events and metadata of a dataset. Does
-not belong here: reading itself (``data/loading.py``), judging (``data/validation.py``), writing
-(``partition_writer.py``).
+not belong here: reading and judging themselves (``judged_rows.py``), writing (``partition_writer.py``).
 
 The checks ran before the write, so a bad day never was in the table. The quarantine is an external asset: the
 same step writes both, and nobody can ask for one without the other.
@@ -17,12 +16,13 @@ from mlops_assets.asset_keys import asset_key, name_tags
 from mlops_assets.asset_names import AssetName
 from mlops_assets.assets.code_version import code_version
 from mlops_assets.assets.failing import failing, recording
+from mlops_assets.assets.judged_rows import judged_rows
 from mlops_assets.assets.metadata import markdown_table
 from mlops_assets.assets.partition_writer import GoodRows, JudgedPartitions, PartitionWriter, written
-from mlops_assets.data.loading import Loaded, Source, load
+from mlops_assets.data.loading import Source
 from mlops_assets.data.schema import column_schema
 from mlops_assets.data.sources import WHOLE
-from mlops_assets.data.validation import REASONS, Concern, Finding, Validated, validate
+from mlops_assets.data.validation import REASONS, Concern, Finding, Validated
 from mlops_assets.documents.dataset import DatasetDeclaration
 from mlops_assets.errors import DataError
 from mlops_assets.event_log.partition_events import latest_versions, run_partitions
@@ -104,15 +104,12 @@ def make_dataset(
     key = asset_key("dataset", declared.name)
     with failing(key):
         try:
-            loaded = _loaded(lake, declared, source, asked)
+            loaded, validated = judged_rows(lake, declared, source, asked)
         except DataError as error:
             finding = Finding("schema", None, "source", "readable rows", str(error))
             yield check_result(declared, "schema", [finding], 0, None)
             raise
     column = declared.partitions.column if declared.partitions else None
-    validated = validate(
-        loaded.frame, declared.rules(), partition_column=column, partitions=asked, earlier=loaded.findings
-    )
     judged = JudgedPartitions(asked, column, _bad(validated, asked), "not good enough")
     total = 1 if asked is None else len(asked)
     checks = [check_result(declared, concern, validated.findings, total, validated) for concern in CONCERNS]
@@ -120,18 +117,6 @@ def make_dataset(
         _report_bad(context, key, judged, loaded.states)
     writer = PartitionWriter(context, lake, judged)
     yield from recording(checks, _write(writer, declared, validated, checks, loaded.states))
-
-
-def _loaded(lake: Lake, declared: DatasetDeclaration, source: Source, asked: Sequence[str] | None) -> Loaded:
-    partitions = declared.partitions
-    return load(
-        source,
-        declared.columns,
-        partition_column=partitions.column if partitions else None,
-        partitions=asked,
-        lake=lake,
-        is_key=partitions.is_key if partitions else lambda _: True,
-    )
 
 
 def _report_bad(
@@ -150,13 +135,7 @@ def _bad(validated: Validated, asked: Sequence[str] | None) -> dict[str, list[st
     """{partition: why it is not written}."""
     keys: Sequence[str | None] = [None] if asked is None else asked
     good = set(validated.good)
-    return {
-        key or "all": [
-            str(found) for found in validated.of(key) if found.severity == "critical" or found.errored
-        ]
-        for key in keys
-        if key not in good
-    }
+    return {key or "all": validated.reasons(key) for key in keys if key not in good}
 
 
 def _write(

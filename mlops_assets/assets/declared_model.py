@@ -13,7 +13,7 @@ import dagster as dg
 
 from mlops_assets.asset_keys import asset_key
 from mlops_assets.asset_names import Kind
-from mlops_assets.assets.online_features import OnlineTable
+from mlops_assets.assets.online_table import OnlineTable
 from mlops_assets.documents.declared_table import DeclaredTable
 from mlops_assets.documents.feature_view import FeatureViewDeclaration
 from mlops_assets.documents.model import ModelDeclaration

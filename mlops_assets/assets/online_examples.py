@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mlops_assets.assets.feature_view import FeatureTable, joined_columns
-from mlops_assets.assets.online_features import OnlineTable, moment_text
+from mlops_assets.assets.online_filling import moment_text
+from mlops_assets.assets.online_table import OnlineTable
 from mlops_assets.errors import DataError
 from mlops_assets.features.declared import declare
 from mlops_assets.features.online import held_column

@@ -15,7 +15,7 @@ from mlops_assets.asset_names import table_name
 from mlops_assets.assets.automation import AFTER_DEPLOYMENT
 from mlops_assets.assets.logged_days import DAY_COLUMN, logged_days
 from mlops_assets.assets.measuring import READ_UNTIL, first_day
-from mlops_assets.assets.online_features import OnlineTable
+from mlops_assets.assets.online_table import OnlineTable
 from mlops_assets.assets.replayed import check_result, replay, replayed_spec
 from mlops_assets.documents.drift_monitor import DriftMonitorDeclaration
 from mlops_assets.event_log.partition_events import range_version, report_partitions, run_partitions

@@ -3,9 +3,9 @@
 Belongs here: which answers are replayed, against which versions of the lake, what is said of it. Does not
 belong here: recomputing and comparing (``features/replay.py``), filling stores (``online_features.py``).
 
-An answer is recomputed from exactly the versions that its store had applied: one different bit is *skew*, and
-fails the check. Where the tables of today give other features, rows came after the answer: it was *late*,
-which the data explains and no code can.
+An answer is recomputed from exactly what its store had applied, versions of tables and records of streams
+before an offset: one different bit is *skew*, and fails the check. Where all there is today gives other
+features, rows came after the answer: it was *late*, which the data explains and no code can.
 """
 
 import json
@@ -20,7 +20,8 @@ import dagster as dg
 from mlops_assets.asset_keys import asset_key
 from mlops_assets.asset_names import table_name
 from mlops_assets.assets.metadata import markdown_table
-from mlops_assets.assets.online_features import OnlineTable, rows_from
+from mlops_assets.assets.online_rows import OnlineRows, reached
+from mlops_assets.assets.online_table import OnlineTable
 from mlops_assets.errors import DataError
 from mlops_assets.features.replay import LoggedRow, ReplayedView, Skew, skews
 from mlops_assets.resources.lake import Lake
@@ -30,7 +31,9 @@ if TYPE_CHECKING:
 
 CHECK = "replayed"
 MOST = 2_000
-"""So many rows of a run are replayed, the newest: each group of versions is one computation."""
+"""So many rows of a run are replayed, the newest."""
+MOST_STATES = 200
+"""So many states of the store, the newest: each is one computation, and a consumer makes one a second."""
 SHOWN = 20
 COLUMNS = ["answer_id", "row", "at", "variant", "entity", "request", "features", "online"]
 
@@ -50,9 +53,11 @@ class Replayed:
 
     rows: int = 0
     older: int = 0
-    """Rows beyond ``MOST``."""
+    """Rows beyond ``MOST``, and of states beyond ``MOST_STATES``."""
     other_shapes: int = 0
-    """Rows of a view that was declared otherwise: nothing here says what they looked at."""
+    """Rows of a view that was declared otherwise, or whose records of streams were judged by other rules:
+    nothing here says what they looked at.
+    """
     late: int = 0
     skewed: list[Skew] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
@@ -66,28 +71,40 @@ def replay(lake: Lake, served: OnlineTable, model: str, *, day_column: str, days
     found = Replayed()
     groups: dict[str, list[LoggedRow]] = defaultdict(list)
     for knew, row in _rows(logged, found):
-        if knew["shape"] != served.online.shape:
+        otherwise = knew["applied"] is not None and knew.get("judged") != served.judged
+        if knew["shape"] != served.online.shape or otherwise:
             found.other_shapes += 1
             continue
-        found.rows += 1
         groups[json.dumps(knew["applied"], sort_keys=True)].append(row)
+    older = list(groups)[:-MOST_STATES]
+    found.older += sum(len(groups.pop(applied)) for applied in older)
+    found.rows = sum(map(len, groups.values()))
     try:
-        now = {name: lake.version(served.table.datasets[name].table().name) for name in served.datasets}
+        now = reached(lake, served, {}).applied
     except DataError as error:
         found.problems.append(str(error))
         return found
+    _replay_groups(_Tables(lake, served, now, groups), found, groups)
+    return found
+
+
+def _replay_groups(tables: "_Tables", found: Replayed, groups: Mapping[str, Sequence[LoggedRow]]) -> None:
+    """Each row once as of what its store had applied, and once as of now where that is something else."""
+    changed: list[LoggedRow] = []
     for applied, rows in groups.items():
-        versions = json.loads(applied)
         try:
-            skewed = _skews(lake, served, versions, rows)
-            found.skewed += skewed
-            if versions != now:
-                wrong = {(one.answer_id, one.row) for one in skewed}
-                moved = {(one.answer_id, one.row) for one in _skews(lake, served, now, rows)}
-                found.late += len(moved - wrong)
+            found.skewed += tables.skews(json.loads(applied), rows)
         except DataError as error:
             found.problems.append(f"{len(rows)} rows of versions {applied} cannot be replayed: {error}")
-    return found
+            continue
+        changed += rows if json.loads(applied) != tables.now else []
+    wrong = {(one.answer_id, one.row) for one in found.skewed}
+    try:
+        moved = {(one.answer_id, one.row) for one in tables.skews(tables.now, changed)} if changed else set()
+    except DataError as error:
+        found.problems.append(f"{len(changed)} rows cannot be held against the tables of now: {error}")
+    else:
+        found.late += len(moved - wrong)
 
 
 def check_result(model: str, found: Replayed) -> dg.AssetCheckResult:
@@ -150,23 +167,39 @@ def _rows(logged: "pd.DataFrame", found: Replayed) -> list[tuple[Mapping[str, An
     ]
 
 
-def _skews(
-    lake: Lake, served: OnlineTable, versions: Mapping[str, int] | None, rows: Sequence[LoggedRow]
-) -> list[Skew]:
-    """What differs when the tables are those of these versions; None: the store knew nothing."""
-    table = served.table
-    tables = rows_from(lake, served, versions or {}, _first_day(served, rows)) if versions is not None else {}
-    if versions is None:
-        now = {name: lake.version(table.datasets[name].table().name) for name in served.datasets}
-        tables = {name: frame.iloc[:0] for name, frame in rows_from(lake, served, now, date.max).items()}
-    replayed = ReplayedView(table.view, table.declared.base, table.base.columns, table.declared.features)
-    return skews(rows, replayed, tables)
+class _Tables:
+    """The tables that rows looked at, as of whatever was applied; ``now``: all that there is."""
+
+    def __init__(
+        self,
+        lake: Lake,
+        served: OnlineTable,
+        now: Mapping[str, int],
+        groups: Mapping[str, Sequence[LoggedRow]],
+    ) -> None:
+        self.now = now
+        self._served = served
+        self._rows = OnlineRows(
+            lake, served, _first_day(served, [one for of in groups.values() for one in of])
+        )
+        self._none = OnlineRows(lake, served, date.max)
+        table = served.table
+        self._view = ReplayedView(
+            table.view, table.declared.base, table.base.columns, table.declared.features
+        )
+
+    def skews(self, applied: Mapping[str, int] | None, rows: Sequence[LoggedRow]) -> list[Skew]:
+        """What differs when the tables are those of ``applied``; None: the store knew nothing."""
+        if applied is not None:
+            return skews(rows, self._view, self._rows.at(applied))
+        empty = {name: frame.iloc[:0] for name, frame in self._none.at(self.now).items()}
+        return skews(rows, self._view, empty)
 
 
 def _first_day(served: OnlineTable, rows: Sequence[LoggedRow]) -> date | None:
     """The earliest day that any of the events looks back on; None: all days count."""
     declared = served.table.declared
-    if declared.event_timestamp is None or served.table.base.partitions is None:
+    if declared.event_timestamp is None or served.table.base.partitions is None or not rows:
         return None
     # A local day may begin a day before or after that of UTC.
     earliest = min(str(one.request[declared.event_timestamp])[:10] for one in rows)

@@ -7,7 +7,8 @@ A run over a range writes its good days in one commit and leaves the bad ones as
 naming the bad days.
 """
 
-from typing import ClassVar
+from collections.abc import Callable
+from typing import Any, ClassVar
 
 import dagster as dg
 
@@ -50,8 +51,7 @@ class DatasetComponent(DeclaredComponent[DatasetDeclaration]):
         folder = context.path if context.path.is_dir() else context.path.parent
         declared = self.declaration
         self._check_expectations()
-        transform = self.function(declared.transform, "transform") if declared.transform else None
-        source = Source(declared.source.reader(folder), transform, declared.source.probed)
+        source = Source(declared.source.reader(folder), self.transform(), declared.source.probed)
         return dg.Definitions(
             assets=[
                 dataset_asset(folder.name, declared, source),
@@ -59,6 +59,11 @@ class DatasetComponent(DeclaredComponent[DatasetDeclaration]):
             ],
             sensors=[probe_sensor(declared, source)] if source.probed else [],
         )
+
+    def transform(self) -> Callable[..., Any] | None:
+        """The declared function that makes the columns, imported."""
+        declared = self.declaration.transform
+        return self.function(declared, "transform") if declared else None
 
     def _check_expectations(self) -> None:
         """DeclarationError, with file and line, for the first expectation that its columns cannot have."""

@@ -9,22 +9,28 @@ A run over a range reads the range and its look back once, and writes its good d
 
 import inspect
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 import dagster as dg
 
 from mlops_assets.asset_names import AssetName
 from mlops_assets.assets.feature_view import FeatureTable, feature_table, features_asset
-from mlops_assets.assets.online_features import OnlineTable, online_features_asset, online_table
+from mlops_assets.assets.followed_rows import FollowedDataset
+from mlops_assets.assets.online_features import online_features_asset
+from mlops_assets.assets.online_table import OnlineTable, online_table
 from mlops_assets.components.dataset import datasets_of
 from mlops_assets.components.document import DeclaredComponent, named
+from mlops_assets.components.loaded_documents import documents_of
 from mlops_assets.components.scaffolding import FeatureViewScaffolder
+from mlops_assets.data.sources.stream import StreamSource
 from mlops_assets.documents.contradictions import refuse
 from mlops_assets.documents.feature_view import FeatureViewDeclaration
+from mlops_assets.documents.stream import StreamDeclaration
 from mlops_assets.documents.view_columns import view_problem
-from mlops_assets.errors import DeclarationError
+from mlops_assets.errors import DeclarationError, UnknownName
 from mlops_assets.features.online import imported
+from mlops_assets.sensors.online_age import age_sensor
 from serve.online.stores import STORES, StoreNotSetUp
 from serve.schema import OnlineTransform
 
@@ -70,10 +76,13 @@ class FeatureViewComponent(DeclaredComponent[FeatureViewDeclaration]):
         components = datasets_of(context)
         problem = view_problem(self.declaration, components)
         refuse(self, [problem] if problem else [])
-        assets = [features_asset(folder.name, self.table(context))]
+        assets, sensors = [features_asset(folder.name, self.table(context))], []
         if (online := self.online(context)) is not None:
             assets.append(online_features_asset(folder.name, online))
-        return dg.Definitions(assets=assets)
+            by_runs = {one.stream.name: one.stream for one in online.followed.values()}
+            by_runs = {name: one for name, one in by_runs.items() if one.read_by == "runs"}
+            sensors += [age_sensor(online, list(by_runs.values()))] if by_runs else []
+        return dg.Definitions(assets=assets, sensors=sensors)
 
     def table(self, context: dg.ComponentLoadContext) -> FeatureTable:
         """The view over its datasets, with its function imported."""
@@ -92,7 +101,38 @@ class FeatureViewComponent(DeclaredComponent[FeatureViewDeclaration]):
         except StoreNotSetUp as error:
             raise DeclarationError(str(error), where=self.where("online", "store")) from error
         transform = self._one_row(online.transform) if online.transform else None
-        return online_table(self.table(context), transform)
+        return online_table(self.table(context), transform, self._followed(context, online.from_stream))
+
+    def _followed(self, context: dg.ComponentLoadContext, names: Sequence[str]) -> dict[str, FollowedDataset]:
+        """Datasets whose rows come from their stream, with what makes rows of its records."""
+        if not names:
+            return {}
+        streams = {one.declaration.name: one.declaration for one in documents_of(context, StreamDeclaration)}
+        datasets, found = datasets_of(context), {}
+        for name in names:
+            one = datasets[name]
+            source = one.declaration.source
+            assert isinstance(source, StreamSource)
+            if source.stream not in streams:
+                raise DeclarationError(
+                    str(UnknownName("stream", source.stream, streams)), where=one.where("source", "stream")
+                )
+            found[name] = FollowedDataset(one.declaration, streams[source.stream], one.transform())
+        self._refuse_one_topic_twice(found)
+        return found
+
+    def _refuse_one_topic_twice(self, found: Mapping[str, FollowedDataset]) -> None:
+        """How far a topic was read is one number for each of its partitions."""
+        by_topic: dict[str, dict[str, str]] = {}
+        for name, one in found.items():
+            by_topic.setdefault(one.stream.topic, {})[one.stream.name] = name
+        for topic, names in by_topic.items():
+            if len(names) > 1:
+                raise DeclarationError(
+                    f"streams {' and '.join(sorted(names))} read one topic, {topic!r}, and a store has one "
+                    "offset for each partition of a topic. Make both datasets of one stream",
+                    where=self.where("online", "from_stream"),
+                )
 
     def _one_row(self, dotted: str) -> OnlineTransform:
         """The function on one row with the source of its module, which goes into every model package."""

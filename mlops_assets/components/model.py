@@ -14,7 +14,7 @@ from mlops_assets.assets.candidates import candidates_asset
 from mlops_assets.assets.declared_model import DeclaredModel
 from mlops_assets.assets.evaluation import evaluation_asset
 from mlops_assets.assets.model import model_asset
-from mlops_assets.assets.online_features import OnlineTable
+from mlops_assets.assets.online_table import OnlineTable
 from mlops_assets.assets.training_set import training_set_asset
 from mlops_assets.components.dataset import datasets_of
 from mlops_assets.components.document import DeclaredComponent

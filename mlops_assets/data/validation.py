@@ -78,6 +78,10 @@ class Validated:
         """Findings of one partition."""
         return [finding for finding in self.findings if finding.partition == partition]
 
+    def reasons(self, partition: str | None) -> list[str]:
+        """Why a partition may not be written; none for a good one."""
+        return [str(one) for one in self.of(partition) if one.severity == "critical" or one.errored]
+
 
 def schema_findings(
     conformed: Conformed,

@@ -102,6 +102,11 @@ class OnlineDeclaration(Declaration):
         description="Dotted path of the view's transform for one row: a mapping in, a mapping out. Its "
         "module uses the standard library only. Goes with the view's transform.",
     )
+    from_stream: tuple[str, ...] = Field(
+        default=(),
+        description="Datasets of streams whose rows come straight from their stream, before the dataset has "
+        "them. Left out: from the tables of all datasets.",
+    )
     stale_after: Duration = Field(
         default=timedelta(days=2), description="Age from which the store counts as stale."
     )
@@ -160,6 +165,13 @@ class FeatureViewDeclaration(Declaration):
                 "online.transform and transform go together: a view with a transform needs it for one row too"
             )
         return self
+
+    @property
+    def looked_up(self) -> list[str]:
+        """The datasets that rows are looked up in: the base where they are aggregated, and what is joined."""
+        return list(
+            dict.fromkeys([*([self.base] if self.rolling else []), *(one.dataset for one in self.joins)])
+        )
 
     def kept(self, base: DatasetDeclaration) -> dict[str, ColumnType]:
         """Columns of the base that stand beside the features, by type: keys, time of the event, partition."""

@@ -10,6 +10,7 @@ from datetime import timedelta
 from typing import Protocol
 
 from mlops_assets.data.schema import ColumnType
+from mlops_assets.data.sources.stream import StreamSource
 from mlops_assets.documents.contradictions import Contradiction
 from mlops_assets.documents.dataset import DatasetDeclaration
 from mlops_assets.documents.feature_types import type_problem
@@ -168,6 +169,8 @@ class _View:
             if name not in given:
                 said = f"column {name!r} {why}, so it has to come with the request: add it"
                 yield Contradiction(path, said)
+        for position, name in enumerate(online.from_stream):
+            yield from self._followed(name, ("online", "from_stream", position))
         rolled = {view.base} if view.rolling else set()
         for name in sorted(rolled | {join.dataset for join in view.joins if join.timestamp}):
             if not self._datasets[name].declaration.primary_key:
@@ -176,6 +179,25 @@ class _View:
                     "changed row could not take the place of the old one: declare it"
                 )
                 yield Contradiction(("online",), said)
+
+    def _followed(self, name: str, path: Path) -> Found:
+        """A dataset that is looked up and made of a stream."""
+        yield from self._dataset(name, *path)
+        looked_up = self._view.looked_up
+        if name not in looked_up:
+            said = (
+                f"nothing of dataset {name!r} is looked up, so its stream has nothing to bring. Looked up: "
+                f"{', '.join(looked_up) or 'none'}"
+            )
+            yield Contradiction(path, said)
+        source = self._datasets[name].declaration.source
+        if not isinstance(source, StreamSource):
+            said = (
+                f"dataset {name!r} is made of {source.format} ({self._datasets[name].where('source')}), and "
+                "only one with `source: {format: stream, ...}` has rows ahead of its table: leave it out, "
+                "its table is followed anyway"
+            )
+            yield Contradiction(path, said)
 
     def _makes(self, name: str, kind: ColumnType, path: Path) -> Found:
         """Takes note of a column that a join or an aggregate makes; nothing else may have its name."""

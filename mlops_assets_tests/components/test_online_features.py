@@ -12,7 +12,8 @@ from dagster.components.testing import DefsFolderSandbox
 from mlops_assets import environment
 from mlops_assets.asset_keys import asset_key
 from mlops_assets.assets.feature_view import feature_table
-from mlops_assets.assets.online_features import OnlineTable, fill, online_table
+from mlops_assets.assets.online_filling import fill
+from mlops_assets.assets.online_table import OnlineTable, online_table
 from mlops_assets.documents.dataset import DatasetDeclaration
 from mlops_assets.documents.feature_view import FeatureViewDeclaration
 from mlops_assets.errors import DataError
@@ -52,8 +53,10 @@ def raw(use_case: Path) -> Path:
 def kept(raw: Path, load: Any, tmp_path: Path) -> dg.Definitions:
     (tmp_path / "now").write_text(NOW.isoformat())
     stores = OnlineStores(uri=str(tmp_path / "online"))
-    outside = {"online_stores": stores, "clock": Clock(file=str(tmp_path / "now"))}
-    return dg.Definitions.merge(load(DATASETS + ONLINE), dg.Definitions(resources=outside))
+    found: dg.Definitions = load(
+        DATASETS + ONLINE, online_stores=stores, clock=Clock(file=str(tmp_path / "now"))
+    )
+    return found
 
 
 def filled(kept: dg.Definitions, instance: dg.DagsterInstance) -> Any:

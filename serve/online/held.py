@@ -13,7 +13,7 @@ import json
 import math
 from array import array
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
 from functools import cached_property
 from typing import Any, NamedTuple
@@ -39,18 +39,24 @@ class Head:
 
     ``applied``: per source how far it was read: a dataset's Delta version, or the next offset of a topic's
     partition. ``as_of``: Unix seconds at which that was everything there was. ``since``: the earliest event,
-    in microseconds, that the rows suffice for; None: any.
+    in microseconds, that the rows suffice for; None: any. Where streams are followed, ``complete`` is up to
+    which Unix seconds each of them was read to its end, ``judged`` by which rules their records became rows,
+    and ``first`` the first day that is held, as text.
     """
 
     applied: Mapping[str, int]
     as_of: float
     since: int | None = None
+    complete: Mapping[str, float] = field(default_factory=dict)
+    judged: str | None = None
+    first: str | None = None
 
     def to_bytes(self) -> bytes:
         """Equal heads give equal bytes."""
-        return encode(
-            {"applied": dict(sorted(self.applied.items())), "as_of": self.as_of, "since": self.since}
-        ).encode()
+        head = {"applied": dict(sorted(self.applied.items())), "as_of": self.as_of, "since": self.since}
+        complete = dict(sorted(self.complete.items())) or None
+        followed = {"complete": complete, "judged": self.judged, "first": self.first}
+        return encode(head | {name: one for name, one in followed.items() if one is not None}).encode()
 
     @classmethod
     def of(cls, content: bytes) -> "Head":
@@ -233,8 +239,13 @@ def join_key(number: int, join: OnlineJoin, row: Values) -> str | None:
 
 
 def row_key(dataset: str, identity: Sequence[Any]) -> str:
-    """Where a row itself lies; ``identity`` are the values of the dataset's primary key."""
+    """Where a row itself lies; ``identity`` is its partition, if any, and the values of its primary key."""
     return f"{ROWS}{dataset}:{encode(list(identity))}"
+
+
+def partition_prefix(dataset: str, partition: str) -> str:
+    """What the keys of all rows of a partition start with."""
+    return row_key(dataset, [partition])[:-1] + ","
 
 
 def key_of(row: Values, names: Sequence[str]) -> str | None:

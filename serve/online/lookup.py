@@ -40,7 +40,9 @@ class Looked:
     rows: list[Row]
     requests: Sequence[dict[str, Any]]
     knew: str
-    """JSON: ``view``, ``shape``, ``state``, ``age_s`` and what was ``applied``; as the log has it."""
+    """JSON: ``view``, ``shape``, ``state``, ``age_s``, what was ``applied``, and by which rules records of
+    streams were ``judged``; as the log has it.
+    """
     state: State
 
 
@@ -177,9 +179,15 @@ class OnlineFeatures:
 
     def _knew(self, head: Head | None, state: State, age: float | None) -> str:
         applied = None if head is None else head.applied
-        return _encode(
-            {"view": self.view.name, "shape": self._shape, "state": state, "age_s": age, "applied": applied}
-        )
+        knew = {
+            "view": self.view.name,
+            "shape": self._shape,
+            "state": state,
+            "age_s": age,
+            "applied": applied,
+        }
+        judged = None if head is None else head.judged
+        return _encode(knew if judged is None else {**knew, "judged": judged})
 
 
 class Lookups:

@@ -57,8 +57,9 @@ class SqliteStore(OnlineStore):
     def scan(self, prefix: str) -> Iterator[tuple[str, bytes]]:
         try:
             with closing(self._open("ro")) as connection:
+                # Keys are ordered by their bytes, and no text has a greater character than this one.
                 yield from connection.execute(
-                    "SELECT key, value FROM held WHERE substr(key, 1, ?) = ?", (len(prefix), prefix)
+                    "SELECT key, value FROM held WHERE key >= ? AND key < ?", (prefix, f"{prefix}\U0010ffff")
                 )
         except sqlite3.Error as error:
             raise self._lost(error) from error

@@ -365,16 +365,21 @@ def backtest_command(
 def stream_command(name: str) -> None:
     """Read the topic of the stream NAME until Ctrl-C or SIGTERM, with a commit every few seconds.
 
-    For streams that say `read_by: consumer`. Killed or ended, it goes on where its table ends.
+    For streams that say `read_by: consumer`. After each commit the stores of the views that follow the stream
+    are filled. Killed or ended, it goes on where its table ends.
     """
     from dagster.components.core.component_tree import ComponentTree
 
+    from mlops_assets.commands.following import Followers, followers_of
     from mlops_assets.commands.streaming import DEFS, consume, stopped_by_signals, stream_of
-    from mlops_assets.defs.platform.resources import lake
+    from mlops_assets.defs.platform.resources import clock, lake, online_stores
     from mlops_assets.instance import running_instance
 
     with stopped_by_signals() as stop, running_instance() as instance:
-        consume(stream_of(ComponentTree.for_project(DEFS), name), lake(), instance, stop, click.echo)
+        tree = ComponentTree.for_project(DEFS)
+        source, views = stream_of(tree, name), followers_of(tree, name, click.echo)
+        followers = Followers(name, views, online_stores(), clock(), click.echo)
+        consume(source, lake(), instance, stop, click.echo, followers)
 
 
 def _definitions() -> Any:

@@ -1,7 +1,8 @@
 """``mlops stream``: a process that reads a topic for as long as it runs, and commits every few seconds.
 
 Belongs here: when it commits, when it tells Dagster, how it ends. Does not belong here: reading and
-committing (``assets/ingest.py``), what is told (``assets/stream.py``).
+committing (``assets/ingest.py``), what is told (``assets/stream.py``), stores of the views that follow
+(``following.py``).
 
 It keeps nothing of its own: killed at any moment and started again, it goes on where the table ends. What it
 cannot mend ends it with the reason, for whoever supervises it to start it again.
@@ -22,6 +23,7 @@ import dagster as dg
 from mlops_assets.asset_keys import asset_key
 from mlops_assets.assets.ingest import DeclaredStream, Ingested, ingesting
 from mlops_assets.assets.stream import decodable, stream_metadata
+from mlops_assets.commands.following import Followers
 from mlops_assets.components.reading import read_documents
 from mlops_assets.components.stream import StreamComponent
 from mlops_assets.components.use_cases import component_of
@@ -59,13 +61,23 @@ def stream_of(tree: "dg.ComponentTree", name: str) -> DeclaredStream:
 
 
 def consume(
-    source: DeclaredStream, lake: Lake, instance: dg.DagsterInstance, stop: threading.Event, tell: Tell
+    source: DeclaredStream,
+    lake: Lake,
+    instance: dg.DagsterInstance,
+    stop: threading.Event,
+    tell: Tell,
+    followers: Followers | None = None,
 ) -> None:
-    """Reads the topic until ``stop`` is set; then what was read is committed and told, and it returns."""
+    """Reads the topic until ``stop`` is set; then what was read is committed and told, and it returns.
+
+    The stores of ``followers`` are filled after each commit, and when there was nothing to commit too: they
+    hold all there is, then as before.
+    """
     declared = source.declared
     every_s = declared.interval.total_seconds()
     waiting: list[Ingested] = []
-    with ingesting(lake, source, f"consumer-{uuid.uuid4()}") as ingest:
+    clock = followers.clock.seconds if followers else time.time
+    with ingesting(lake, source, f"consumer-{uuid.uuid4()}", clock) as ingest:
         tell(f"Reading topic {declared.topic} into {declared.table}; a commit every {every_s:g} s.")
         told = time.monotonic()
         try:
@@ -76,21 +88,35 @@ def consume(
                     waiting.append(found)
                     lag = sum(found.lag.values())
                     tell(f"{found.records} records, Delta version {found.version}, lag {lag}")
+                if followers:
+                    followers.fill(lake, found.complete)
                 if time.monotonic() >= told + REPORT_S:
-                    _report(source, instance, waiting)
+                    _report(source, instance, waiting, followers)
                     told = time.monotonic()
                     if ingest.partitions_changed():
                         ingest.assign()
         finally:
             # What is committed is told, whatever ends this.
-            _report(source, instance, waiting)
+            _report(source, instance, waiting, followers)
     tell("Ended; all that was read is committed.")
 
 
-def _report(source: DeclaredStream, instance: dg.DagsterInstance, waiting: list[Ingested]) -> None:
-    """One materialisation, with its check, of all commits since the last one; none without records."""
-    if not waiting:
-        return
+def _report(
+    source: DeclaredStream,
+    instance: dg.DagsterInstance,
+    waiting: list[Ingested],
+    followers: Followers | None,
+) -> None:
+    """One materialisation, with its check, of all commits since the last one, and those of stores; none
+    without records.
+    """
+    if waiting:
+        _report_stream(source, instance, waiting)
+    if followers:
+        followers.report(instance)
+
+
+def _report_stream(source: DeclaredStream, instance: dg.DagsterInstance, waiting: list[Ingested]) -> None:
     found = together(waiting)
     key = asset_key("stream", source.declared.name)
     instance.report_runless_asset_event(

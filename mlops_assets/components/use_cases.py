@@ -43,7 +43,7 @@ def load_use_cases(
     missing: dict[ReadDocument, MissingDocument] = {}
     while True:
         present = [one for one in documents if one not in missing and not one.problem]
-        fresh = _seeded(tree, present)
+        fresh = tree_of(tree, present)
         found = _Round(fresh, beside or dg.Definitions(), documents, missing).problems()
         if not found:
             break
@@ -64,7 +64,7 @@ def load_use_cases(
 
 def component_of(tree: ComponentTree, document: ReadDocument) -> dg.Component:
     """The component of one document, loaded as if there were no other: none has to be right beside it."""
-    return _seeded(tree, [document]).load_component(document.loc)
+    return tree_of(tree, [document]).load_component(document.loc)
 
 
 def _with_lineage(
@@ -95,7 +95,7 @@ def _of_folder(tree: ComponentTree) -> dg.Definitions:
     return dg.Definitions.merge(declared, dg.Definitions(component_tree=tree))
 
 
-def _seeded(tree: ComponentTree, present: Sequence[ReadDocument]) -> ComponentTree:
+def tree_of(tree: ComponentTree, present: Sequence[ReadDocument]) -> ComponentTree:
     """The tree as Dagster would have it if these documents were all there are."""
     fresh = type(tree)(
         defs_module=tree.defs_module,

@@ -33,7 +33,7 @@ def resources() -> dg.Definitions:
             "serve_client": serve_client(),
             "inference_log": inference_log(),
             "scratch": Scratch(folder=str(environment.state_dir() / "scratch")),
-            "online_stores": OnlineStores(uri=environment.ONLINE_URI.read()),
+            "online_stores": online_stores(),
             "clock": clock(),
             "alerts": Alerts(log_file=str(environment.state_dir() / "alerts.jsonl")),
         }
@@ -43,6 +43,11 @@ def resources() -> dg.Definitions:
 def lake() -> Lake:
     """The lake; also what the command line writes streams to."""
     return Lake(uri=environment.LAKE_URI.read(), s3=_s3())
+
+
+def online_stores() -> OnlineStores:
+    """The stores of online features; also what the command line fills from a stream."""
+    return OnlineStores(uri=environment.ONLINE_URI.read())
 
 
 def serve_client() -> ServeClient:

@@ -9,6 +9,7 @@ from bench import (
     endpoint,
     graph,
     judging,
+    keyed_serving,
     lifecycle,
     online_stores,
     serving,
@@ -37,6 +38,7 @@ def main() -> None:
     online_stores.main([])
     lifecycle.main([])
     serving.main([])
+    keyed_serving.main([])
     streams.main()
 
 

@@ -98,8 +98,11 @@ class Measured:
     cpu_us: float
 
 
-def load(target: Target, *, connections: int, seconds: float) -> dict[str, float]:
-    """What wrk counted: requests, errors by kind, latencies in microseconds. RuntimeError when wrk fails."""
+def load(target: Target, *, connections: int, seconds: float, pause_ms: int = 0) -> dict[str, float]:
+    """What wrk counted: requests, errors by kind, latencies in microseconds. RuntimeError when wrk fails.
+
+    ``pause_ms``: about how long each connection is silent between an answer and its next request.
+    """
     with tempfile.TemporaryDirectory(prefix="mlops-wrk-") as made:
         folder = Path(made)
         (folder / "body").write_bytes(target.body)
@@ -107,9 +110,13 @@ def load(target: Target, *, connections: int, seconds: float) -> dict[str, float
             "wrk", "--threads=1", f"--connections={connections}", f"--duration={seconds:g}s",
             f"--script={Path(__file__).with_name('wrk.lua')}", target.url,
         ]  # fmt: skip
-        files = {"BENCH_BODY": str(folder / "body"), "BENCH_RESULT": str(folder / "result")}
+        told = {
+            "BENCH_BODY": str(folder / "body"),
+            "BENCH_RESULT": str(folder / "result"),
+            "BENCH_PAUSE_MS": str(pause_ms),
+        }
         done = subprocess.run(
-            command, env={**os.environ, **files}, capture_output=True, text=True, check=False
+            command, env={**os.environ, **told}, capture_output=True, text=True, check=False
         )
         if done.returncode or not (folder / "result").exists():
             raise RuntimeError(f"wrk failed: {done.stdout[-500:]} {done.stderr[-500:]}")
@@ -126,11 +133,19 @@ def measure(server: Server, model: BenchModel, cache: Path, *, number: int, seco
     ):
         load(target, connections=16, seconds=WARM_UP_S)
         for connections in CONNECTIONS:
-            before = cpu_seconds(target.pids())
-            counted = load(target, connections=connections, seconds=seconds)
-            spent = cpu_seconds(target.pids()) - before
-            found.append(_measured(server.name, connections, number, counted, spent))
+            found.append(
+                measured_load(server.name, target, connections=connections, number=number, seconds=seconds)
+            )
     return found
+
+
+def measured_load(
+    name: str, target: Target, *, connections: int, number: int, seconds: float, pause_ms: int = 0
+) -> Measured:
+    """One run of the client on a server that is up."""
+    before = cpu_seconds(target.pids())
+    counted = load(target, connections=connections, seconds=seconds, pause_ms=pause_ms)
+    return _measured(name, connections, number, counted, cpu_seconds(target.pids()) - before)
 
 
 def _measured(

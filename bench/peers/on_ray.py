@@ -7,7 +7,7 @@ Belongs here: the declared applications and when they are ready. Does not belong
 import contextlib
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -60,6 +60,30 @@ def gateway(model: BenchModel, folder: Path, *, replicas: int, canary: bool = Fa
         yield Target(
             f"{url}/predict", body, _a_replica(cluster), partial(left_processes, str(cluster.folder))
         )
+
+
+@contextlib.contextmanager
+def served(
+    package: str, bodies: Mapping[str, bytes], score: float, arguments: Mapping[str, Any]
+) -> Iterator[Mapping[str, Target]]:
+    """Our gateway of one replica with more ``arguments``; a target per kind of body, one body a line.
+
+    Raises ServerNotUp when the first line of a kind does not give ``score``.
+    """
+    weights = {"v1": 10_000}
+    application = gateway_application(weights, 1)
+    application["args"] |= arguments
+    with local_ray() as cluster:
+        cluster.declare(version_application("v1", package), application)
+        for name in (f"{NAME}--v1", NAME):
+            _wait_until_running(cluster, name)
+        url = f"{cluster.http_url}/{NAME}"
+        pids = partial(left_processes, str(cluster.folder))
+        for body in bodies.values():
+            _wait_until_ready(url, body.splitlines()[0], "v1", score)
+        yield {
+            kind: Target(f"{url}/predict", body, _a_replica(cluster), pids) for kind, body in bodies.items()
+        }
 
 
 def version_application(version: str, package: str) -> dict[str, Any]:

@@ -26,8 +26,11 @@ from mlops_assets.resources.lake import Lake
 from mlops_assets.resources.online_stores import OnlineStores
 from mlops_assets.testing.redis_server import RedisServer, running_redis
 from serve.online.applying import Change, changed
+from serve.online.evaluate import Evaluation
 from serve.online.held import HEAD, Head, HeldView
+from serve.online.kept import KeptStore
 from serve.online.lookup import OnlineFeatures
+from serve.online.request import KeyedRow, held_event
 from serve.online.stores import STORES, OnlineStore
 from serve.online.stores.redis import VARIABLE
 from serve.schema import OnlineRolling, OnlineView
@@ -98,10 +101,12 @@ def cost_of_flights(name: str, folder: Path, lake: Lake, served: Any) -> Numbers
     took = time.perf_counter() - begun
     store = stores.of(view)
     view = with_examples(lake, served, until="2013-12-20").model_copy(update={"store": name})
-    online = OnlineFeatures(view, served.table.declared.features, store, NOW.timestamp)
+    # Nothing is kept between requests: each reads all its keys.
+    kept = KeptStore(Evaluation(HeldView(view)), store, most=0)
+    online = OnlineFeatures(view, served.table.declared.features, kept, NOW.timestamp)
     requests = requests_of_the_last_day(lake, view)
     times = _timed(lambda number: online.look_up([requests[number % len(requests)]], lambda _: "request"))
-    read = [[*keys] for keys in _keys_read(online, store, requests)]
+    read = [_keys_of(view, one) for one in requests[:50]]
     reads = _timed(lambda number: store.read(read[number % len(read)]))
     return {
         "filling the flights store (s)": took,
@@ -147,20 +152,11 @@ def _commit(kind: Any, uri: str, puts: Any, head: bytes, expected: bytes, clear:
     kind(uri, view="large").commit(puts, head=head, expected=expected, clear=clear)
 
 
-def _keys_read(online: OnlineFeatures, store: OnlineStore, requests: Sequence[Any]) -> list[list[str]]:
-    """The keys that the look-ups of requests read."""
-    found: list[list[str]] = []
-    read = store.read
-
-    def noted(keys: Sequence[str]) -> list[bytes | None]:
-        found.append(list(keys))
-        return read(keys)
-
-    store.read = noted  # type: ignore[method-assign]
-    for one in requests[:50]:
-        online.look_up([one], lambda _: "request")
-    store.read = read  # type: ignore[method-assign]
-    return found
+def _keys_of(view: OnlineView, sent: KeyedRow) -> list[str]:
+    """The keys that the look-up of a request reads."""
+    evaluation = Evaluation(HeldView(view))
+    places = evaluation.places(held_event(view, sent.entity, sent.request))
+    return [HEAD, *(evaluation.key(place) for place in places if place is not None)]
 
 
 def _timed(work: Callable[[int], Any]) -> list[float]:

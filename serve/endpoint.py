@@ -216,7 +216,7 @@ class Endpoint:
         while True:
             await asyncio.sleep(WATCH_INTERVAL_S)
             self._protection.refuse_late_bodies()
-            self._traffic.measure_online_ages()
+            await self._traffic.measure_online_ages()
 
     async def _answer(self, request: Request, method: str, path: str) -> Response:
         try:
@@ -299,7 +299,7 @@ class Endpoint:
     async def _predict(self, request: Request) -> Response:
         coding = json_coding(request.headers)
         document = parse_object(await self._protection.read_body(request.receive, coding))
-        chosen, rows = self._valid(
+        chosen, rows = await self._valid(
             request, self._choose(request, document), lambda live: self._row(request, document, live)
         )
         request.entities = request_entities(document, chosen.validator)
@@ -309,7 +309,7 @@ class Endpoint:
     async def _batch_predict(self, request: Request) -> Response:
         coding = json_coding(request.headers)
         document = parse_object(await self._protection.read_body(request.receive, coding))
-        chosen, rows = self._valid(
+        chosen, rows = await self._valid(
             request,
             self._choose(request, document),
             lambda live: self._batch(request, document, live),
@@ -331,11 +331,11 @@ class Endpoint:
             feature = self._traffic.routing.unit_feature if self._traffic.routing else None
             cohort = sent.instances(feature) if feature is not None else []
             chosen = self._choose(request, {"unit": sent.unit, "instances": cohort})
-            chosen, (rows, request.entities) = self._valid(
+            chosen, (rows, request.entities) = await self._valid(
                 request, chosen, lambda live: self._tensors(request, sent, live)
             )
         else:
-            chosen, (rows, request.entities) = self._named(request, sent, asked)
+            chosen, (rows, request.entities) = await self._named(request, sent, asked)
         request.request_id = sent.request_id or request.request_id
         live, scores = await self._score(request, chosen, rows)
         body, json_end = inference_protocol.response(
@@ -354,7 +354,7 @@ class Endpoint:
             body, content_type=BINARY_TYPE, headers={"inference-header-content-length": str(json_end)}
         )
 
-    def _named(
+    async def _named(
         self, request: Request, sent: inference_protocol.Sent, version: str
     ) -> tuple[LiveVersion, Any]:
         """The version that a request names, and its valid rows. No other version answers for it."""
@@ -367,9 +367,9 @@ class Endpoint:
         request.asked_version, request.unit = version, sent.unit
         request.endpoint = f"{self._versions}{version}/infer"
         request.version, request.variant = version, self._traffic.variant_of(live)
-        return live, self._tensors(request, sent, live)
+        return live, await self._tensors(request, sent, live)
 
-    def _tensors(
+    async def _tensors(
         self, request: Request, sent: inference_protocol.Sent, live: LiveVersion
     ) -> tuple[list[Row], Sequence[Entity | None] | None]:
         """The valid rows of an infer request, and their join keys."""
@@ -377,29 +377,31 @@ class Endpoint:
             return inference_protocol.rows_of(sent, live.manifest, live.validator)
         rows = inference_protocol.keyed_rows(sent, live.manifest, live.online.view, live.validator)
         entities = live.validator.entities([one.entity for one in rows])
-        return self._looked_up(request, live, rows, lambda number: f"row {number}"), entities
+        found = await self._looked_up(request, live, rows, lambda number: f"row {number}")
+        return found, entities
 
-    def _row(self, request: Request, document: dict[str, Any], live: LiveVersion) -> list[Row]:
+    async def _row(self, request: Request, document: dict[str, Any], live: LiveVersion) -> list[Row]:
         """The valid row of a body: its features, or those that are looked up by its keys."""
         if "request" not in document:
             return [single_row(document, live.validator)]
         view = _view_of(live, "request", "features")
-        return self._looked_up(request, live, sent_row(document, view, live.validator), lambda _: "request")
+        sent = sent_row(document, view, live.validator)
+        return await self._looked_up(request, live, sent, lambda _: "request")
 
-    def _batch(self, request: Request, document: dict[str, Any], live: LiveVersion) -> list[Row]:
+    async def _batch(self, request: Request, document: dict[str, Any], live: LiveVersion) -> list[Row]:
         most = self._limits.max_batch_rows
         if "requests" not in document:
             return batch_rows(document, live.validator, max_rows=most)
         view = _view_of(live, "requests", "instances")
         sent = sent_rows(document, view, live.validator, max_rows=most)
-        return self._looked_up(request, live, sent, lambda number: f"requests[{number}]")
+        return await self._looked_up(request, live, sent, lambda number: f"requests[{number}]")
 
-    def _looked_up(
+    async def _looked_up(
         self, request: Request, live: LiveVersion, sent: Sequence[KeyedRow], field: Callable[[int], str]
     ) -> list[Row]:
         """Rows of one look-up, which every variant of this request scores; the features are valid."""
         assert live.online is not None
-        looked = live.online.look_up(sent, field)
+        looked = await live.online.look_up_aside(sent, field)
         self._metrics.count_looked_up(live.online.view.name, looked.state, len(sent))
         found: Problems = []
         for number, row in enumerate(looked.rows):
@@ -420,28 +422,28 @@ class Endpoint:
         request.version, request.variant = chosen.version, self._traffic.variant_of(chosen)
         return chosen
 
-    def _valid(
-        self, request: Request, chosen: LiveVersion, read: Callable[[LiveVersion], Any]
+    async def _valid(
+        self, request: Request, chosen: LiveVersion, read: Callable[[LiveVersion], Awaitable[Any]]
     ) -> tuple[LiveVersion, Any]:
         """The valid rows, and the version they are valid for: stable where the chosen one takes less.
 
         Raises the chosen version's refusal only when stable refuses too.
         """
         try:
-            return chosen, read(chosen)
+            return chosen, await read(chosen)
         except InvalidFields:
             stable = self._traffic.wider_than(chosen)
             if stable is None:
                 raise
             reason: Reason = "schema"
-            rows = read(stable)
+            rows = await read(stable)
         except TransformFailed as error:
             stable = self._traffic.stable
             if stable is None or stable is chosen:
                 raise
             logger.warning("Version %s: %s; stable answers", chosen.version, error)
             reason = "model_error"
-            rows = read(stable)
+            rows = await read(stable)
         self._traffic.count_narrower(chosen, reason)
         request.fell_back_from = chosen.version
         request.version, request.variant = stable.version, self._traffic.variant_of(stable)
@@ -547,11 +549,14 @@ class Endpoint:
     async def _ready(self, _: Request) -> Response:
         ready = self._traffic.is_ready
         headers = {} if ready else {"retry-after": "1"}
-        return Response(_encode(self._state(ready)).encode(), status=200 if ready else 503, headers=headers)
+        return Response(
+            _encode(await self._state(ready)).encode(), status=200 if ready else 503, headers=headers
+        )
 
-    def _state(self, ready: bool) -> dict[str, Any]:
+    async def _state(self, ready: bool) -> dict[str, Any]:
         traffic = self._traffic
-        routing = traffic.routing
+        # Of one moment, also where asking a store takes time.
+        routing, states = traffic.routing, traffic.states
         state: dict[str, Any] = {
             "name": self._name,
             "ready": ready,
@@ -570,30 +575,31 @@ class Endpoint:
             "routes": {},
         }
         for version, route in routing.routes.items() if routing else ():
-            known = traffic.states[version]
+            known = states[version]
+            live = known.live
             state["routes"][version] = {
                 "application": route.application,
                 "weight": route.weight,
                 "variant": STABLE if routing and version == routing.stable else CANARY,
                 "answers": known.answers,
                 "problem": known.problem,
-                "digest": known.live.digest if known.live else None,
+                "digest": live.digest if live else None,
                 "shadow": route.shadow,
                 "tripped": traffic.trips[version].reason if version in traffic.trips else None,
-                "device": known.live.info.get("device") if known.live else None,
-                "in_gateway": known.live is not None and known.live.local is not None,
+                "device": live.info.get("device") if live else None,
+                "in_gateway": live is not None and live.local is not None,
                 "in_gateway_problem": known.local_problem,
-                "online": known.live.online.report() if known.live and known.live.online else None,
+                "online": await live.online.report_aside() if live and live.online else None,
             }
         if not ready:
-            why = traffic.states[routing.stable].problem if routing else "no routing has been declared"
+            why = states[routing.stable].problem if routing else "no routing has been declared"
             message = f"The stable version does not answer: {why}."
             self._metrics.count_error(NoModel.code)
             state["error"] = {"code": NoModel.code, "message": message, "details": []}
         return state
 
     async def _metrics_text(self, _: Request) -> Response:
-        self._traffic.measure_online_ages()
+        await self._traffic.measure_online_ages()
         return Response((await self._link.gather())[1], content_type=CONTENT_TYPE.encode())
 
     async def _evidence(self, _: Request) -> Response:
@@ -659,7 +665,7 @@ class Endpoint:
 
     # -- description ---------------------------------------------------------------------------------
 
-    def _described(self, request: Request) -> tuple[LiveVersion, dict[str, Any]]:
+    async def _described(self, request: Request) -> tuple[LiveVersion, dict[str, Any]]:
         stable = self._require_stable()
         return stable, openapi.document(
             stable.manifest,
@@ -668,14 +674,14 @@ class Endpoint:
             server=request.root_path,
             keys=self._protection.is_on,
             max_rows=self._limits.max_batch_rows,
-            by_key=stable.online.example() if stable.online else None,
+            by_key=await stable.online.example_aside() if stable.online else None,
         )
 
     async def _openapi(self, request: Request) -> Response:
-        return Response(_encode(self._described(request)[1]).encode())
+        return Response(_encode((await self._described(request))[1]).encode())
 
     async def _docs(self, request: Request) -> Response:
-        stable, described = self._described(request)
+        stable, described = await self._described(request)
         page = openapi.page(stable.manifest, described)
         return Response(
             page.encode(), content_type=HTML_TYPE, headers={"content-security-policy": PAGE_POLICY}

@@ -281,12 +281,12 @@ class Traffic:
             logger.warning("Version %s is not scored in the gateway: %s", version, error)
         self._metrics.set_in_gateway(version, live.local is not None)
 
-    def measure_online_ages(self) -> None:
+    async def measure_online_ages(self) -> None:
         """Sets the age of every view's store that versions look keys up in; infinite for a lost one."""
         ages: dict[str, float] = {}
-        for state in self.states.values():
-            if state.live is not None and state.live.online is not None:
-                found = state.live.online.report()
+        for live in [state.live for state in self.states.values()]:
+            if live is not None and live.online is not None:
+                found = await live.online.report_aside()
                 age = math.inf if found["age_s"] is None else found["age_s"]
                 ages[found["view"]] = max(age, ages.get(found["view"], 0.0))
         self._metrics.set_online_ages(ages)

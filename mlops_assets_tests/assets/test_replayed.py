@@ -119,13 +119,12 @@ def test_answers_of_a_lost_store_and_of_another_view_are_told_apart(
     answering: Any, lake: Lake, tmp_path: Path
 ) -> None:
     file = next((tmp_path / "online").glob("*.sqlite"))
-    answering._store.close()
     file.rename(file.with_suffix(".away"))
     logged(lake, answering, DAYS[4])
     found = replayed(lake, DAYS[4])
     # They had nothing to look up, which is what their log says: late by all that is known, and no skew.
     assert (found.rows, found.late, found.skewed) == (3, 3, [])
-    answering._shape = "another"
+    answering._shape, answering._head_told = "another", None
     logged(lake, answering, DAYS[4])
     found = replayed(lake, DAYS[4])
     assert (found.rows, found.other_shapes) == (0, 3)

@@ -249,10 +249,19 @@ def partition_prefix(dataset: str, partition: str) -> str:
 
 
 def key_of(row: Values, names: Sequence[str]) -> str | None:
-    """The values of keys as one text; None when one is missing. 0.0 and -0.0 are one key."""
-    values = [row[name] for name in names]
-    if None in values:
-        return None
+    """The values of keys as one text; None when one is missing."""
+    values = values_of(row, names)
+    return None if values is None else key_text(values)
+
+
+def values_of(row: Values, names: Sequence[str]) -> tuple[Any, ...] | None:
+    """The values of keys; None when one is missing."""
+    values = tuple([row[name] for name in names])
+    return None if None in values else values
+
+
+def key_text(values: Sequence[Any]) -> str:
+    """The values of keys as one text. 0.0 and -0.0 are one key, as they are equal."""
     return encode([value + 0.0 if type(value) is float else value for value in values])
 
 

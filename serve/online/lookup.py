@@ -5,18 +5,18 @@ here: computing (``evaluate.py``, ``transform.py``), stores (``stores/``), HTTP 
 """
 
 import json
-import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from serve.errors import InvalidFields, NoOnlineStore, Problems, StaleFeatures
-from serve.online.evaluate import Keys, columns, keys_for
-from serve.online.held import HEAD, Head, HeldView, plain_value
+from serve.online.evaluate import Place
+from serve.online.held import Head, plain_value
+from serve.online.kept import KeptStore, State
 from serve.online.request import KeyedRow, held_event
-from serve.online.stores import STORES, OnlineStore, StoreLost
-from serve.online.transform import Transformed, TransformFailed, verify_examples
+from serve.online.stores import STORES
+from serve.online.transform import Transformed, TransformFailed, column_kinds, verify_examples
 from serve.schema import FeatureSpec, FeatureValue, ModelManifest, OnlineView
 
 Row = dict[str, FeatureValue]
@@ -27,9 +27,10 @@ _MADE_UP: Mapping[str, Any] = {
     "string": "a",
     "boolean": True,
 }
-State = Literal["fresh", "stale", "lost"]
+Freshness = Literal["fresh", "stale", "lost"]
+Field = Callable[[int], str]
+"""Says where a row stands in a request."""
 
-logger = logging.getLogger(__name__)
 _encode = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False, check_circular=False).encode
 
 
@@ -43,7 +44,7 @@ class Looked:
     """JSON: ``view``, ``shape``, ``state``, ``age_s``, what was ``applied``, and by which rules records of
     streams were ``judged``; as the log has it.
     """
-    state: State
+    state: Freshness
 
 
 class OnlineFeatures:
@@ -56,41 +57,56 @@ class OnlineFeatures:
         self,
         view: OnlineView,
         features: Sequence[FeatureSpec],
-        store: OnlineStore,
+        store: KeptStore,
         clock: Callable[[], float],
     ) -> None:
         verify_examples(view, features)
         self.view = view
-        self._held, self._store, self._clock = HeldView(view), store, clock
+        self._store, self._clock = store, clock
         self._transformed = Transformed(view, features)
         self._timed = [
-            (f"{join.prefix}{name}", kind)
-            for join in view.joins
-            for name, kind in join.kinds.items()
-            if kind in ("timestamp", "date")
+            (name, kind) for name, kind in column_kinds(view).items() if kind in ("timestamp", "date")
         ]
         self._shape = view.shape
-        self._head_read: tuple[bytes, Head] | None = None
-        self.problem: str | None = None
-        """Why the store cannot be read; None while it can."""
+        self._head_told: tuple[Head | None, str] | None = None
 
-    def look_up(self, sent: Sequence[KeyedRow], field: Callable[[int], str]) -> Looked:
+    @property
+    def problem(self) -> str | None:
+        """Why the store cannot be read; None while it can."""
+        return self._store.problem
+
+    def look_up(self, sent: Sequence[KeyedRow], field: Field) -> Looked:
         """The rows of what was sent, all from one state of the store. ``field`` says where a row stands.
 
         Raises InvalidFields for an event before what the store holds, StaleFeatures and NoOnlineStore where
         the view refuses then, TransformFailed.
         """
+        asked = self._asked(sent)
+        return self._answer(sent, asked, self._store.read(asked.all), field)
+
+    async def look_up_aside(self, sent: Sequence[KeyedRow], field: Field) -> Looked:
+        """The same; the event loop goes on where the store waits."""
+        asked = self._asked(sent)
+        return self._answer(sent, asked, await self._store.read_aside(asked.all), field)
+
+    def _asked(self, sent: Sequence[KeyedRow]) -> "_Asked":
         events = [held_event(self.view, one.entity, one.request) for one in sent]
-        keys = [keys_for(self._held, event) for event in events]
-        read, head = self._read(sorted({key for one in keys for key in one.all()}))
-        state, age = self._state(head)
+        places = [self._store.evaluation.places(event) for event in events]
+        return _Asked(events, places, {place: None for of in places for place in of if place is not None})
+
+    def _answer(self, sent: Sequence[KeyedRow], asked: "_Asked", found: State, field: Field) -> Looked:
+        head = found.head
+        state, age = self._freshness(head)
         if state != "fresh" and self.view.when_stale == "refuse":
             if head is None:
                 raise NoOnlineStore(f"The features of {self.view.name} cannot be looked up now.")
             raise StaleFeatures(self.view.name, age_s=age or 0.0, limit_s=self.view.stale_after_s)
-        self._refuse_early(events, head, field)
+        self._refuse_early(asked.events, head, field)
         return Looked(
-            rows=[self._row(event, one, read) for event, one in zip(events, keys, strict=True)],
+            rows=[
+                self._row(event, places, found)
+                for event, places in zip(asked.events, asked.places, strict=True)
+            ],
             requests=[one.request for one in sent],
             knew=self._knew(head, state, age),
             state=state,
@@ -98,10 +114,16 @@ class OnlineFeatures:
 
     def example(self) -> KeyedRow:
         """A row that is answered now: the last example, moved by whole days to what the store holds."""
+        return self._example(self._store.read(()).head)
+
+    async def example_aside(self) -> KeyedRow:
+        """The same; the event loop goes on where the store waits."""
+        return self._example((await self._store.read_aside(())).head)
+
+    def _example(self, head: Head | None) -> KeyedRow:
         row: dict[str, Any] = dict(self.view.examples[-1].row) if self.view.examples else {}
         for name, kind in self.view.columns.items():
             row.setdefault(name, _MADE_UP.get(kind, 1))
-        _, head = self._read([])
         at = row[self.view.event_timestamp] if self.view.event_timestamp else None
         if at is not None and head is not None and head.since is not None:
             early = plain_value(head.since, "timestamp") - datetime.fromisoformat(at)
@@ -114,8 +136,14 @@ class OnlineFeatures:
 
     def report(self) -> dict[str, Any]:
         """State of the store for ``/ready``: ``fresh``, ``stale`` or ``lost``, its age, what was applied."""
-        _, head = self._read([])
-        state, age = self._state(head)
+        return self._report(self._store.read(()).head)
+
+    async def report_aside(self) -> dict[str, Any]:
+        """The same; the event loop goes on where the store waits."""
+        return self._report((await self._store.read_aside(())).head)
+
+    def _report(self, head: Head | None) -> dict[str, Any]:
+        state, age = self._freshness(head)
         return {
             "view": self.view.name,
             "store": self.view.store,
@@ -127,22 +155,7 @@ class OnlineFeatures:
             "problem": self.problem,
         }
 
-    def _read(self, keys: Sequence[str]) -> tuple[dict[str, bytes | None], Head | None]:
-        try:
-            content, *values = self._store.read([HEAD, *keys])
-        except StoreLost as error:
-            if self.problem is None:
-                logger.error("%s", error)
-            self.problem = str(error)
-            return {}, None
-        self.problem = None if content is not None else "the store was never filled"
-        if content is None:
-            return {}, None
-        if self._head_read is None or self._head_read[0] != content:
-            self._head_read = content, Head.of(content)
-        return dict(zip(keys, values, strict=True)), self._head_read[1]
-
-    def _state(self, head: Head | None) -> tuple[State, float | None]:
+    def _freshness(self, head: Head | None) -> tuple[Freshness, float | None]:
         if head is None:
             return "lost", None
         age = max(0.0, self._clock() - head.as_of)
@@ -166,28 +179,32 @@ class OnlineFeatures:
         if early:
             raise InvalidFields(early)
 
-    def _row(self, event: Mapping[str, Any], keys: Keys, read: Mapping[str, bytes | None]) -> Row:
-        kinds = self.view.columns
-        given = {name: plain_value(value, kinds[name]) for name, value in event.items()}
+    def _row(self, event: Mapping[str, Any], places: Sequence[Place | None], found: State) -> Row:
+        values = found.values
+        parsed = [None if place is None else values.get(place) for place in places]
         try:
-            found = columns(self._held, event, keys, read)
+            row = {**event, **self._store.evaluation.columns(event, parsed)}
         except OverflowError as error:
             raise TransformFailed(f"view {self.view.name}: a sum is beyond the largest number") from error
         for name, kind in self._timed:
-            found[name] = plain_value(found[name], kind)
-        return self._transformed.row({**given, **found})
+            row[name] = plain_value(row[name], kind)
+        return self._transformed.row(row)
 
-    def _knew(self, head: Head | None, state: State, age: float | None) -> str:
-        applied = None if head is None else head.applied
-        knew = {
-            "view": self.view.name,
-            "shape": self._shape,
-            "state": state,
-            "age_s": age,
-            "applied": applied,
-        }
-        judged = None if head is None else head.judged
-        return _encode(knew if judged is None else {**knew, "judged": judged})
+    def _knew(self, head: Head | None, state: Freshness, age: float | None) -> str:
+        if self._head_told is None or self._head_told[0] is not head:
+            applied = None if head is None else head.applied
+            told = {"view": self.view.name, "shape": self._shape, "applied": applied}
+            judged = None if head is None else head.judged
+            self._head_told = head, _encode(told if judged is None else {**told, "judged": judged})[:-1]
+        return f'{self._head_told[1]},"state":"{state}","age_s":{_encode(age)}}}'
+
+
+class _Asked(NamedTuple):
+    """The events of a request, where the values of each lie, and all of these places once."""
+
+    events: Sequence[Mapping[str, Any]]
+    places: Sequence[Sequence[Place | None]]
+    all: Mapping[Place, None]
 
 
 class Lookups:
@@ -195,7 +212,7 @@ class Lookups:
 
     def __init__(self, uri: str, clock: Callable[[], float]) -> None:
         self._uri, self._clock = uri, clock
-        self._stores: dict[tuple[str, str], OnlineStore] = {}
+        self._stores: dict[tuple[str, str], KeptStore] = {}
 
     def of(self, manifest: ModelManifest) -> OnlineFeatures | None:
         """How features of a model are looked up; None for one whose callers send them.
@@ -208,5 +225,6 @@ class Lookups:
             return None
         name = f"{view.name}-{view.shape}"
         if (view.store, name) not in self._stores:
-            self._stores[view.store, name] = STORES[view.store](self._uri, view=name)
+            store = STORES[view.store](self._uri, view=name)
+            self._stores[view.store, name] = KeptStore.of(view, store)
         return OnlineFeatures(view, manifest.features, self._stores[view.store, name], self._clock)

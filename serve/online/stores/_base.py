@@ -30,10 +30,18 @@ class OnlineStore(ABC):
     or nothing, and only when the store's head still is the one it was made for; so a doubled or late
     writer is fenced, and rows never move without the head that says how far they go. What was committed
     survives the process.
+
+    In return, whoever commits other values gives another head: readers keep what they read while the head is
+    the same.
     """
 
     name: ClassVar[str]
     """What YAML calls the store."""
+
+    waits: ClassVar[bool] = False
+    """Whether a read waits for something other than this host's files. It is then made beside the event loop,
+    by one thread at a time; whoever sets it says in its charter how long a read takes at most.
+    """
 
     @abstractmethod
     def __init__(self, uri: str, *, view: str) -> None:

@@ -33,7 +33,7 @@ VARIABLE = "MLOPS_ONLINE_REDIS_URL"
 """Environment variable with the server's address. It may hold a password: only host and port are told."""
 FORM = "redis://user:password@host:port/db, or rediss:// for TLS"
 READ_S, COMMIT_S = 0.5, 30.0
-"""How long a server may be silent: to a gateway, which waits with all its requests, and to a writer."""
+"""How long a server may be silent: to those who ask a gateway for keys, and to a writer."""
 PAUSE_S = 1.0
 """After a server was silent or away, how long readers take it for lost without asking again."""
 PIECE_KEYS, PIECE_BYTES = 500, 1 << 20
@@ -105,6 +105,7 @@ class RedisStore(OnlineStore):
     """
 
     name: ClassVar[str] = "redis"
+    waits: ClassVar[bool] = True
 
     def __init__(self, uri: str, *, view: str, clock: Callable[[], float] = time.monotonic) -> None:
         self.check_installed()

@@ -6,6 +6,7 @@ Readers and the writer do not wait for each other (write-ahead log). Values lie 
 (``WITHOUT ROWID``), so that a look-up walks one tree.
 """
 
+import os
 import sqlite3
 import threading
 from collections.abc import Iterator, Mapping, Sequence
@@ -31,14 +32,19 @@ class SqliteStore(OnlineStore):
 
     def __init__(self, uri: str, *, view: str) -> None:
         self._file = Path(uri.removeprefix("file://")).absolute() / f"{view}.sqlite"
+        self._path = str(self._file)
         self._reader: sqlite3.Connection | None = None
+        self._file_read: tuple[int, int] | None = None
         self._lock = threading.Lock()
 
     def read(self, keys: Sequence[str]) -> list[Content]:
         found: dict[str, bytes] = {}
         with self._lock:
             try:
-                if self._reader is None:
+                # A connection goes on reading a file that was deleted or replaced.
+                if self._reader is None or self._file_now() != self._file_read:
+                    self._close_reader()
+                    self._file_read = self._file_now()
                     self._reader = self._open("ro")
                 if len(keys) <= PAGES:
                     found.update(self._reader.execute(_selection(len(keys)), keys))
@@ -89,6 +95,13 @@ class SqliteStore(OnlineStore):
     def close(self) -> None:
         with self._lock:
             self._close_reader()
+
+    def _file_now(self) -> tuple[int, int] | None:
+        try:
+            found = os.stat(self._path)  # noqa: PTH116 - asked for every look-up, and a Path costs more
+        except OSError:
+            return None
+        return found.st_dev, found.st_ino
 
     def _close_reader(self) -> None:
         if self._reader is not None:

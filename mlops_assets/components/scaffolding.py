@@ -91,9 +91,14 @@ class DatasetScaffolder(DocumentScaffolder[DatasetParams]):
                 f"function: mlops new {name} --csv FILE writes both"
             )
         types = {one.name: one.type for one in rows.columns}
-        key = [] if rows.key_made else [rows.key]
         return written.dataset(
-            name, source=source, path=str(file), columns=types, key=key, options=rows.options
+            name,
+            source=source,
+            path=str(file),
+            columns=types,
+            key=[] if rows.key_made else [rows.key],
+            keyless=rows.key_why if rows.key_made else "",
+            options=rows.options,
         )
 
 
@@ -112,7 +117,13 @@ class FeatureViewScaffolder(DocumentScaffolder[FeatureViewParams]):
 
     def text(self, name: str, params: FeatureViewParams, folder: Path) -> str:
         base = _declared(folder, "DatasetComponent", "dataset", params.base or name)
-        key = list(base.get("primary_key") or list(base["columns"])[:1])
+        key = list(base.get("primary_key") or ())
+        if not key:
+            raise MlopsError(
+                f"dataset {base['name']!r} declares no primary_key, and rows of a feature view are "
+                "told apart by one. Name the columns in its document, or let a transform make one: "
+                "mlops new NAME --csv FILE writes one that numbers the rows"
+            )
         features = {
             column: FEATURES[kind]
             for column, kind in base["columns"].items()

@@ -87,6 +87,8 @@ class InferredRows:
     renamed: Mapping[str, str]
     key: str
     key_made: bool
+    key_why: str
+    """Why that is the key; of one that is made, why no column is."""
     guesses: tuple[Guess, ...] = ()
 
     def column(self, name: str) -> Column:
@@ -152,9 +154,11 @@ def infer_rows(content: bytes, *, source: str, name: str, reserved: Collection[s
         )
         for old, new in renamed.items()
     ]
-    key, made, why = _key(columns, table.num_rows)
-    guesses.append(why)
-    return InferredRows(source, table.num_rows, options, tuple(columns), renamed, key, made, tuple(guesses))
+    key, made, guess = _key(columns, table.num_rows)
+    guesses.append(guess)
+    return InferredRows(
+        source, table.num_rows, options, tuple(columns), renamed, key, made, guess.why, tuple(guesses)
+    )
 
 
 def _read(

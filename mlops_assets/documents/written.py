@@ -55,11 +55,20 @@ def dataset(
     key: Sequence[str],
     options: Mapping[str, Any] | None = None,
     transform: str = "",
+    keyless: str = "",
 ) -> str:
-    """A ``DatasetComponent`` of one file."""
+    """A ``DatasetComponent`` of one file. ``keyless``: why no column of it is the key, where none is."""
     declared_source = {"format": source, "path": path, **(options or {})}
     declared = "\n".join(f"    {scalar(column)}: {one}" for column, one in columns.items())
     made = f"  transform: {transform}   # a function of the raw rows\n" if transform else ""
+    missing = (
+        f"""\
+  # {keyless}, so no key is declared; a feature view needs one. Name columns that together tell
+  # rows apart, or make one in a transform: `mlops new NAME --csv FILE` writes one that numbers the rows.
+"""
+        if keyless
+        else ""
+    )
     return f"""\
 # The rows, checked: a table in the lake, read from the file anew whenever the asset is materialised.
 type: mlops_assets.components.DatasetComponent
@@ -70,7 +79,7 @@ attributes:
   columns:
 {declared}
   # Rows with a missing or repeated key go to quarantine, and so do those that break a rule:
-  primary_key: {scalar(list(key))}
+{missing}  primary_key: {scalar(list(key))}
   # A day at a time (docs/use-case.md#data-that-arrives-daily); the column is then a string, 2024-01-31:
   # partitions: {{start: "2024-01-01", column: COLUMN}}
   # row_rules:

@@ -71,6 +71,19 @@ def test_one_document_of_each_type_loads_beside_the_others(
     assert all(graph.has(asset_key(*one)) for one in wanted)
 
 
+def test_a_file_without_an_id_says_what_to_do_about_the_key(
+    scaffold: Scaffold, sandbox: DefsFolderSandbox, tmp_path: Path
+) -> None:
+    rows = tmp_path / "rows.csv"
+    rows.write_text("minutes,bitter\n" + "".join(f"{n % 7},{n % 2}\n" for n in range(9)))
+    text = scaffold("DatasetComponent", "tea", file=str(rows))
+    assert "primary_key: []" in text
+    assert "# no column is named like an id, so no key is declared; a feature view needs one." in text
+    with pytest.raises(click.ClickException, match=r"'tea' declares no primary_key.* mlops new NAME"):
+        scaffold("FeatureViewComponent", "brewing", base="tea")
+    assert not (sandbox.defs_folder_path / "brewing").exists()
+
+
 def test_a_dataset_without_a_file_is_one_to_start_from(scaffold: Scaffold) -> None:
     assert "columns:\n    row_id: integer\n" in scaffold("DatasetComponent", "tea")
 

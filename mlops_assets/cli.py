@@ -104,9 +104,13 @@ def new_command(
 
 
 @main.command("status")
+@click.argument("model", required=False)
 @click.option("--json", "as_json", is_flag=True, help="Machine-readable output.")
-def status_command(as_json: bool) -> None:
-    """Per model what answers, what is stale and why; documents that are missing; orphaned deployments."""
+def status_command(model: str | None, as_json: bool) -> None:
+    """Per model what answers, what is stale and why; documents that are missing; orphaned deployments.
+
+    Given a MODEL: of that one alone.
+    """
     import json
 
     from mlops_assets.commands.status import print_status, status_of
@@ -114,7 +118,9 @@ def status_command(as_json: bool) -> None:
     from mlops_assets.instance import running_instance
 
     with running_instance() as instance:
-        status = status_of(_definitions(), instance, serve_client(), model_registry(), clock().now())
+        status = status_of(
+            _definitions(), instance, serve_client(), model_registry(), clock().now(), model=model
+        )
     if as_json:
         click.echo(json.dumps(status.to_dict(), indent=2, default=str))
     else:

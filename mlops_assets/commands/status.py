@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
-from mlops_assets.asset_keys import asset_key, assets_of
+from mlops_assets.asset_keys import asset_key, assets_of, read_key
 from mlops_assets.asset_names import Kind, asset_name
 from mlops_assets.deploying.retiring import Declared, orphaned
 from mlops_assets.documents.missing import MissingDocument, missing_in
-from mlops_assets.errors import ClusterUnreachable
+from mlops_assets.errors import ClusterUnreachable, UnknownName
 from mlops_assets.event_log.approvals import newest_decision
 from mlops_assets.event_log.episode_records import episode_log
 from mlops_assets.event_log.records import current_versions, latest
@@ -110,9 +110,16 @@ def status_of(
     client: ServeClient,
     registry: ModelRegistry,
     now: datetime,
+    *,
+    model: str | None = None,
 ) -> Status:
-    """The status of the platform; ``now`` is data time."""
+    """The status of the platform; ``now`` is data time. Given a ``model``, of what has its name alone.
+
+    Raises UnknownName for a model that is neither declared nor missing.
+    """
     graph = definitions.resolve_asset_graph()
+    if model is not None:
+        return _status_of_one(definitions, instance, client, registry, now, model)
     unknown = ""
     try:
         declared = client.target.declared()
@@ -139,6 +146,27 @@ def status_of(
     )
 
 
+def _status_of_one(
+    definitions: dg.Definitions,
+    instance: dg.DagsterInstance,
+    client: ServeClient,
+    registry: ModelRegistry,
+    now: datetime,
+    model: str,
+) -> Status:
+    graph = definitions.resolve_asset_graph()
+    missing = [
+        one
+        for one in missing_in(graph)
+        if any(read_key(dg.AssetKey.from_user_string(key)).name == model for key in one.assets)
+    ]
+    declared = assets_of(graph, "model")
+    if model not in declared and not missing:
+        raise UnknownName("model", model, declared)
+    models = model_statuses(definitions, instance, client, registry, now, only=model)
+    return Status(models=models, missing=missing, unwatched=[], orphans=[])
+
+
 def model_statuses(
     definitions: dg.Definitions,
     instance: dg.DagsterInstance,
@@ -147,8 +175,11 @@ def model_statuses(
     now: datetime,
     *,
     clock: Callable[[], float] = time.time,
+    only: str | None = None,
 ) -> list[ModelStatus]:
-    """The status of every model in the definitions, by name; ``now`` is data time, ``clock`` real."""
+    """The status of every model in the definitions, or of that ``only``, by name; ``now`` is data time,
+    ``clock`` real.
+    """
     graph = definitions.resolve_asset_graph()
     approvals = assets_of(graph, "approval")
     deployments = {
@@ -159,6 +190,8 @@ def model_statuses(
     }
     statuses = []
     for model in assets_of(graph, "model"):
+        if only not in (None, model):
+            continue
         deployment = deployments.get(model)
         keys = [
             key

@@ -284,3 +284,7 @@ def test_status_shows_what_is_missing_what_still_answers_and_orphans(
     assert "with it: DeploymentComponent flights" in said and "mend shop.yaml:3" in said
     assert "flights: v1 answers at" in said
     assert "tea ORPHAN" in said and "mlops retire tea --by NAME --reason TEXT" in said
+    one = status_of(definitions, instance, client, registry, datetime.now(UTC), model="flights")
+    assert [missing.what for missing in one.missing] == [own.what, fallen.what] and one.orphans == []
+    with pytest.raises(UnknownName, match="Unknown model 'coffee'"):
+        status_of(definitions, instance, client, registry, datetime.now(UTC), model="coffee")

@@ -6,6 +6,7 @@ which is also written differently (``event_log.py``).
 
 A sensor's tick gets a Dagster instance of its own. To open one, Dagster compares each database's revision
 with the newest, and reads every migration that it ever had to learn that: a third of what the ticks cost.
+Connections stay open, and which tables there are is asked once (``kept_connections.py``).
 
 Processes open one after another: of two that find no tables at the same moment, Dagster's own way lets the
 slower one die of the table that the other has just made.
@@ -24,6 +25,7 @@ from dagster._core.storage.sqlite import create_db_conn_string
 from dagster._serdes import ConfigurableClassData
 
 from mlops_assets.environment import DAGSTER_HOME
+from mlops_assets.resources.kept_connections import kept
 
 _OPENED: set[str] = set()
 """Databases that this process, or the one it was forked from, opened by Dagster's own way."""
@@ -36,9 +38,24 @@ class _OpenedOnce:
     """In DAGSTER_HOME, where ``base_dir`` is left out."""
     database: ClassVar[str]
 
+    _conn_string: str
+
     @classmethod
     def config_type(cls) -> Any:
         return {"base_dir": dg.Field(dg.StringSource, is_required=False)}
+
+    @contextmanager
+    def connect(self) -> Iterator[Any]:
+        """A transaction on a connection that stays open."""
+        with kept(self._conn_string).engine.connect() as connection, connection.begin():
+            yield connection
+
+    def has_built_index(self, migration_name: str) -> bool:
+        """Whether a migration of data is done; once it is, it stays so."""
+        known = kept(self._conn_string).known
+        if migration_name not in known and super().has_built_index(migration_name):  # type: ignore[misc]
+            known.add(migration_name)
+        return migration_name in known
 
     @classmethod
     def from_config_value(cls, inst_data: ConfigurableClassData | None, config_value: Any) -> Any:
@@ -64,6 +81,17 @@ class OpenedSqliteSchedules(_OpenedOnce, SqliteScheduleStorage):
 
     folder = "schedules"
     database = "schedules"
+
+    def has_instigators_table(self) -> bool:
+        """Whether states have a table of their own; once they have, it stays so."""
+        with self.connect() as connection:
+            return self._has_instigators_table(connection)
+
+    def _has_instigators_table(self, conn: Any) -> bool:
+        known = kept(self._conn_string).known
+        if "instigators" not in known and super()._has_instigators_table(conn):
+            known.add("instigators")
+        return "instigators" in known
 
 
 def is_opened(folder: str, database: str) -> bool:

@@ -25,6 +25,11 @@ class Record:
     metadata: Mapping[str, Any]
 
 
+def newest_event(instance: dg.DagsterInstance) -> int:
+    """A number that grows with every event of an asset, a check or a run's status; 0 before the first."""
+    return instance.event_log_storage.get_maximum_record_id() or 0
+
+
 def latest(instance: dg.DagsterInstance, key: dg.AssetKey) -> Record | None:
     """The latest materialisation of an unpartitioned asset, or None when there is none."""
     entry = instance.get_latest_materialization_event(key)

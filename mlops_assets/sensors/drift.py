@@ -23,7 +23,7 @@ from mlops_assets.documents.drift_monitor import DriftMonitorDeclaration
 from mlops_assets.errors import ClusterUnreachable, DeploymentError
 from mlops_assets.event_log.episode_records import episode_log, signal_key
 from mlops_assets.event_log.no_drift import NO_DRIFT
-from mlops_assets.event_log.records import latest, newest_data, read_version
+from mlops_assets.event_log.records import latest, newest_data, newest_event, read_version
 from mlops_assets.event_log.retrain_attempt import attempt_facts
 from mlops_assets.event_log.retrain_requests import PendingRetrain, pending_retrain
 from mlops_assets.event_log.served_state import (
@@ -53,6 +53,7 @@ from mlops_assets.resources.clock import Clock
 from mlops_assets.resources.model_registry import ModelRegistry
 from mlops_assets.resources.serve_client import ServeClient
 from mlops_assets.sensors.drift_actions import approval_lost_alert, chain_keys, effects_of
+from mlops_assets.sensors.quiet import Quiet
 from serve.schema import MonitoringReport
 
 INTERVAL_S = 10
@@ -67,7 +68,8 @@ MOST_ACTIONS = 4
 class DriftTick:
     """What one tick goes by: ``answering`` is the version that answers, looked up once.
 
-    ``now`` is data time; ``real_now`` real time, Unix seconds, by which runs are waited for.
+    ``now`` is data time; ``real_now`` real time, Unix seconds, by which runs are waited for. ``event``: the
+    newest event before the look.
     """
 
     instance: dg.DagsterInstance
@@ -76,6 +78,7 @@ class DriftTick:
     answering: ServedVersion | None
     now: datetime
     real_now: float
+    event: int
 
 
 def drift_sensor(
@@ -103,11 +106,16 @@ def drift_sensor(
         serve_client: ServeClient,
         alerts: Alerts,
     ) -> dg.SensorResult:
-        instance, now = context.instance, clock.now()
+        instance, now, real_now = context.instance, clock.now(), real_clock()
+        # Before the look: what is recorded meanwhile is news for the next tick.
+        event = newest_event(instance)
+        before = Quiet.read(json.loads(context.cursor or "{}").get("quiet"))
+        if before is not None and before.holds(event=event, data=now.timestamp(), real=real_now):
+            return dg.SensorResult(skip_reason=before.reason, cursor=context.cursor)
         answering = served_version(
             instance, model_registry, model=declared.model, deployment=declared.served_by
         )
-        tick = DriftTick(instance, declared, monitor, answering, now, real_clock())
+        tick = DriftTick(instance, declared, monitor, answering, now, real_now, event)
         return _act(tick, context.cursor, serve_client, alerts)
 
     return watch
@@ -136,7 +144,13 @@ def _act(tick: DriftTick, cursor: str | None, client: ServeClient, alerts: Alert
     if lost is not None and given_up and given_up != memory.get("given_up"):
         news.append(approval_lost_alert(declared, given_up, lost))
     pushed = _push_report(client, declared, _report(tick, staleness, last.log), memory, tick.real_now)
+    reason = "; ".join([last.reason, *_approval_waits(facts, lost)])
     memory = {**memory, "served": served, "given_up": given_up, **pushed}
+    nothing_due = last.kind == "wait" and not (events or runs or news)
+    quiet = nothing_due and _nothing_under_way(last.log, facts) and not memory.get("report_problem")
+    memory["quiet"] = (
+        Quiet(tick.event, tick.now.timestamp(), tick.real_now, reason).written() if quiet else None
+    )
     alerts.send_all(news)
     if (runs or last.log != before) and episode_log(instance, declared.model) != before:
         # A person closed the episode meanwhile, say: decide anew on what is true now.
@@ -145,8 +159,14 @@ def _act(tick: DriftTick, cursor: str | None, client: ServeClient, alerts: Alert
         asset_events=events,
         run_requests=runs,
         cursor=json.dumps(memory),
-        skip_reason=None if runs else "; ".join([last.reason, *_approval_waits(facts, lost)]),
+        skip_reason=None if runs else reason,
     )
+
+
+def _nothing_under_way(log: EpisodeLog, facts: LoopFacts) -> bool:
+    """Whether nobody waits for a run, an approval or an answer: only then may a tick look away."""
+    waited_for = (facts.in_flight, facts.asked, facts.successor, facts.unapproved)
+    return log.open is None and facts.signal_read and all(one is None for one in waited_for)
 
 
 def _check_in_memory(answering: ServedVersion | None, staleness: Staleness) -> dict[str, Any]:

@@ -411,6 +411,26 @@ def test_quiet_days_open_nothing(shop: Shop, monkeypatch: pytest.MonkeyPatch) ->
     assert shop.alerts() == []
     # Nothing new: nothing is measured again.
     assert not shop.tick("measure_shop").run_requests
+    looks_away_until_there_is_news(shop, looked_up, monkeypatch)
+
+
+def looks_away_until_there_is_news(shop: Shop, looked_up: list[Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ServeClient, "report_monitoring", lambda *_: None)
+    quiet = shop.tick("drift_shop")
+    looked_up.clear()
+    assert shop.tick("drift_shop").skip_reason == quiet.skip_reason
+    shop.wait(59)
+    shop.tick("drift_shop")
+    assert looked_up == []
+    shop.wait(1)
+    shop.tick("drift_shop")
+    assert looked_up == [("shop", 1)], "time falls due without an event"
+    shop.instance.report_runless_asset_event(dg.AssetObservation(asset_key("dataset", "shop")))
+    shop.tick("drift_shop")
+    assert len(looked_up) == 2, "whatever is recorded is news"
+    shop.at(shop.now + timedelta(days=1))
+    shop.tick("drift_shop")
+    assert len(looked_up) == 3, "so is another day"
 
 
 @begins("measured_shop")

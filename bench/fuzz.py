@@ -28,6 +28,7 @@ from mlops_assets.testing.fuzzing import (
     infer_requests,
     keyed,
     keys_file,
+    looked_up,
 )
 from mlops_assets.testing.site import Site
 from mlops_assets.testing.small_models import routing
@@ -81,11 +82,12 @@ def tensors(examples: int, counts: Counts) -> None:
 
 
 def requests(examples: int) -> Counts:
-    """Answers by group and status; some 19 times ``examples``. Raises what Schemathesis finds."""
+    """Answers by group and status; some 25 times ``examples``. Raises what Schemathesis finds."""
     counts: Counts = Counter()
     with tempfile.TemporaryDirectory(prefix="mlops-fuzz-") as folder:
         described_requests(described(Mounted("binary"), examples=examples), examples, counts)
         described_requests(keyed(keys_file(Path(folder)), examples=examples), examples, counts)
+        described_requests(looked_up(Path(folder) / "online", examples=examples), examples, counts)
     tensors(5 * examples, counts)
     return counts
 

@@ -16,10 +16,13 @@ from hypothesis import strategies as st
 from schemathesis.config import SchemathesisConfig
 
 from mlops_assets.testing.small_models import LocalVersion, LocalVersions, package, routing
+from mlops_assets.testing.small_view import VIEW, fill
 from serve.aggregator import Aggregator, AggregatorLink
 from serve.coalescing import Coalescing
 from serve.endpoint import Endpoint, Limits
 from serve.metrics import GatewayMetrics
+from serve.online.lookup import Lookups
+from serve.schema import OnlineView
 from serve.security import Protection
 from serve.tensors import DATATYPES
 from serve.traffic import Traffic
@@ -29,20 +32,32 @@ INFER = "/v2/models/flights/infer"
 KEY = "a key that may do everything"
 
 
+def now() -> float:
+    """Soon after the store of a small view was filled, in Unix seconds."""
+    return 100.0
+
+
 class Mounted:
     """The endpoint under its route prefix, with a routing declared at startup, as Serve mounts it."""
 
     def __init__(
-        self, task: Any, *, keys_file: str | None = None, answers: bool = True, entity: tuple[str, ...] = ()
+        self,
+        task: Any,
+        *,
+        keys_file: str | None = None,
+        answers: bool = True,
+        entity: tuple[str, ...] = (),
+        online: OnlineView | None = None,
+        online_uri: str = "",
     ) -> None:
         metrics = GatewayMetrics(deployment="flights", replica="r1")
         versions = LocalVersions(
-            v1=LocalVersion("v1", *package(task, entity=entity)),
-            v2=LocalVersion("v2", *package(task, seed=1, entity=entity)),
+            v1=LocalVersion("v1", *package(task, entity=entity, online=online)),
+            v2=LocalVersion("v2", *package(task, seed=1, entity=entity, online=online)),
         )
         if not answers:
             versions.applications.clear()
-        self.traffic = Traffic(versions, metrics, wrap=Coalescing)
+        self.traffic = Traffic(versions, metrics, wrap=Coalescing, looked_up=Lookups(online_uri, now).of)
         aggregator = Aggregator()
 
         async def connect() -> Any:
@@ -156,6 +171,20 @@ def keyed(keys: str, *, examples: int) -> schemathesis.BaseSchema:
         },
         examples=examples,
         auth={"openapi": {"header": {"api_key": KEY}}},
+    )
+
+
+def looked_up(folder: Path, *, examples: int) -> schemathesis.BaseSchema:
+    """The same of a model that looks features up by key, in a store that is filled in ``folder``."""
+    fill(folder, since=None)
+    return described(
+        Mounted("binary", entity=VIEW.entity, online=VIEW, online_uri=str(folder)),
+        {
+            # JSON Schema cannot say: as many entities as requests, and an origin that the store has.
+            "include-path-regex": "/predict$|/batch-predict$",
+            "checks": {"positive_data_acceptance": {"enabled": False}},
+        },
+        examples=examples,
     )
 
 

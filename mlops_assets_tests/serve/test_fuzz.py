@@ -20,6 +20,7 @@ from mlops_assets.testing.fuzzing import (
     infer_requests,
     keyed,
     keys_file,
+    looked_up,
 )
 from mlops_assets.testing.site import Site
 from mlops_assets.testing.small_models import routing
@@ -32,6 +33,7 @@ SETTINGS = fuzz_settings(EXAMPLES)
 FOLDER = tempfile.TemporaryDirectory(prefix="mlops-fuzz-")
 open_schema = described(Mounted("binary"), examples=EXAMPLES)
 keyed_schema = keyed(keys_file(Path(FOLDER.name)), examples=EXAMPLES)
+looked_up_schema = looked_up(Path(FOLDER.name) / "online", examples=EXAMPLES)
 not_ready = Mounted("binary", answers=False)
 
 
@@ -44,6 +46,14 @@ def test_no_request_gets_an_answer_outside_the_description(case: schemathesis.Ca
 @keyed_schema.parametrize()
 @SETTINGS
 def test_no_request_gets_an_answer_outside_the_description_with_keys_on(case: schemathesis.Case) -> None:
+    case.call_and_validate()
+
+
+@looked_up_schema.include(path_regex="/(batch-)?predict$|/infer$").parametrize()
+@SETTINGS
+def test_no_request_gets_an_answer_outside_the_description_of_a_model_that_looks_keys_up(
+    case: schemathesis.Case,
+) -> None:
     case.call_and_validate()
 
 

@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mlops_assets.testing.site import Site, run
+from mlops_assets.testing.small_view import ROW, VIEW, fill
 from mlops_assets_tests.features.test_online import (
     TYPES,
     Kept,
@@ -21,7 +22,7 @@ from mlops_assets_tests.features.test_online import (
     online,
     view_of,
 )
-from mlops_assets_tests.serve.online.test_served import ROW, VIEW, body, fill, keyed
+from mlops_assets_tests.serve.online.test_served import body, keyed
 from serve.online.evaluate import Evaluation, columns, keys_for
 from serve.online.held import HEAD, Head, HeldView
 from serve.online.kept import KeptStore

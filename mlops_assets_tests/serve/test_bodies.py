@@ -232,6 +232,8 @@ REPEATED = [
     ('{"a" : 1, "a"  :2}', "a"),
     # Colons in strings, and colons that are hidden, must not hide it.
     ('{"unit": "a:b", "x": 1, "x": 2}', "x"),
+    ('{"request": {"at": "10:00", "at": "10:00"}}', "at"),
+    ('{"request": {"at": "1:2"}, "request": {"at": "1:2:3", "b": 1}}', "request"),
     ('{"x": "a:b:c", "x": 2}', "x"),
     ('{"x": 1, "x": "\\u003a"}', "x"),
     ('{"x": ":", "x": "\\u003A", "y": "\\u003a"}', "x"),

@@ -196,7 +196,7 @@ class OnlineFeatures:
             told = {"view": self.view.name, "shape": self._shape, "applied": applied}
             judged = None if head is None else head.judged
             self._head_told = head, _encode(told if judged is None else {**told, "judged": judged})[:-1]
-        return f'{self._head_told[1]},"state":"{state}","age_s":{_encode(age)}}}'
+        return f'{self._head_told[1]},"state":"{state}","age_s":{"null" if age is None else age}}}'
 
 
 class _Asked(NamedTuple):

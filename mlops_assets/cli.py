@@ -112,15 +112,19 @@ def status_command(model: str | None, as_json: bool) -> None:
     Given a MODEL: of that one alone.
     """
     import json
+    from dataclasses import replace
 
-    from mlops_assets.commands.status import print_status, status_of
+    from mlops_assets.commands.status import exporter_state, print_status, status_of
     from mlops_assets.defs.platform.resources import clock, model_registry, serve_client
     from mlops_assets.instance import running_instance
+    from mlops_assets.local_stack.processes import settings_from_environment
 
     with running_instance() as instance:
         status = status_of(
             _definitions(), instance, serve_client(), model_registry(), clock().now(), model=model
         )
+    if model is None:
+        status = replace(status, metrics=exporter_state(settings_from_environment().metrics_url))
     if as_json:
         click.echo(json.dumps(status.to_dict(), indent=2, default=str))
     else:
@@ -368,24 +372,59 @@ def backtest_command(
 
 @main.command("stream")
 @click.argument("name")
-def stream_command(name: str) -> None:
+@click.option(
+    "--metrics-port",
+    type=click.IntRange(0, 65535),
+    help="Serve metrics of the stream on loopback, at this port (0: an unused one).",
+)
+def stream_command(name: str, metrics_port: int | None) -> None:
     """Read the topic of the stream NAME until Ctrl-C or SIGTERM, with a commit every few seconds.
 
     For streams that say `read_by: consumer`. After each commit the stores of the views that follow the stream
     are filled. Killed or ended, it goes on where its table ends.
     """
-    from dagster.components.core.component_tree import ComponentTree
+    from contextlib import ExitStack
 
     from mlops_assets.commands.following import Followers, followers_of
-    from mlops_assets.commands.streaming import DEFS, consume, stopped_by_signals, stream_of
+    from mlops_assets.commands.stopping import stopped_by_signals
+    from mlops_assets.commands.streaming import consume, stream_of
+    from mlops_assets.components.declared_streams import project
     from mlops_assets.defs.platform.resources import clock, lake, online_stores
     from mlops_assets.instance import running_instance
+    from mlops_assets.metrics import exporting
+    from mlops_assets.metrics.streams import StreamCollector
 
-    with stopped_by_signals() as stop, running_instance() as instance:
-        tree = ComponentTree.for_project(DEFS)
+    with ExitStack() as stack:
+        stop = stack.enter_context(stopped_by_signals())
+        instance = stack.enter_context(running_instance())
+        tree = project()
         source, views = stream_of(tree, name), followers_of(tree, name, click.echo)
         followers = Followers(name, views, online_stores(), clock(), click.echo)
+        if metrics_port is not None:
+            collector = StreamCollector(lambda: [source], lake)
+            click.echo(f"Metrics: {stack.enter_context(exporting([collector], metrics_port))}")
         consume(source, lake(), instance, stop, click.echo, followers)
+
+
+@main.command("exporter")
+@click.option("--port", type=click.IntRange(1, 65535), help="Left out: MLOPS_METRICS_PORT.")
+def exporter_command(port: int | None) -> None:
+    """Serve metrics for Prometheus on loopback until Ctrl-C or SIGTERM; `mlops up` starts one.
+
+    Nothing is read or asked while nobody scrapes.
+    """
+    import logging
+
+    from mlops_assets.commands.stopping import stopped_by_signals
+    from mlops_assets.local_stack.processes import settings_from_environment
+    from mlops_assets.metrics import COLLECTORS, exporting
+
+    logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s", level=logging.WARNING)
+    collectors = [one.of_platform() for one in COLLECTORS.members()]
+    number = port if port is not None else settings_from_environment().metrics_port
+    with stopped_by_signals() as stop, exporting(collectors, number) as address:
+        click.echo(f"Metrics: {address}")
+        stop.wait()
 
 
 def _definitions() -> Any:

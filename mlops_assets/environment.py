@@ -52,6 +52,7 @@ MLFLOW_PORT = Variable("MLOPS_MLFLOW_PORT", "5000", "Port of the MLflow UI.")
 SERVE_PORT = Variable("MLOPS_SERVE_PORT", "8000", "Port of the HTTP endpoint (Ray Serve).")
 RAY_DASHBOARD_PORT = Variable("MLOPS_RAY_DASHBOARD_PORT", "8265", "Port of Ray's dashboard and deploy API.")
 RAY_GCS_PORT = Variable("MLOPS_RAY_GCS_PORT", "6379", "Port of Ray's control store.")
+METRICS_PORT = Variable("MLOPS_METRICS_PORT", "9464", "Port of the metrics of `mlops exporter`.")
 RAY_CPUS = Variable("MLOPS_RAY_CPUS", "", "Logical CPUs given to the local Ray; empty means eight.")
 SERVE_URL = Variable("MLOPS_SERVE_URL", "", "Base URL of the endpoint; empty: loopback at MLOPS_SERVE_PORT.")
 SERVE_HOST = Variable(

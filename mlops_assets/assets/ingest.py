@@ -199,9 +199,22 @@ def _behind(lake: Lake, declared: StreamDeclaration) -> tuple[dict[int, int], di
     table = StreamTable.opened(
         lake, declared.table, declared.topic, table_schema(declared.columns), partition_column=EVENT_DATE
     )
-    with topic_reader(declared.broker(), declared.topic) as topic:
+    return topic_lag(declared, table.following)
+
+
+def topic_lag(
+    declared: StreamDeclaration,
+    held: Callable[[Sequence[int]], Mapping[int, int | None]],
+    *,
+    answer_s: float | None = None,
+) -> tuple[dict[int, int], dict[int, int]]:
+    """What ``behind`` gives, of a table that is open: ``held`` says its next offset of each partition.
+
+    A broker may take ``answer_s`` for each answer, left out: as long as for reading.
+    """
+    with topic_reader(declared.broker(), declared.topic, answer_s=answer_s) as topic:
         partitions = topic.partitions()
         kept = {one: topic.kept(one) for one in partitions}
-    held = table.following(partitions)
-    following = {one: kept[one][0] if held[one] is None else int(held[one] or 0) for one in partitions}
+    found = held(partitions)
+    following = {one: kept[one][0] if found[one] is None else int(found[one] or 0) for one in partitions}
     return following, lag(following, {one: end for one, (_, end) in kept.items()})

@@ -90,7 +90,8 @@ class Status:
     """Everything ``mlops status`` shows.
 
     ``unwatched`` are deployments that answer while their document is missing. ``orphans_unknown`` says why
-    nobody knows of orphans, "" when that is known.
+    nobody knows of orphans, "" when that is known. ``metrics``: where the exporter is and whether it answers; empty:
+    it was not asked.
     """
 
     models: list[ModelStatus]
@@ -98,6 +99,7 @@ class Status:
     unwatched: list[UndeclaredStatus]
     orphans: list[UndeclaredStatus]
     orphans_unknown: str = ""
+    metrics: dict[str, str] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, for ``--json``."""
@@ -261,6 +263,21 @@ def _answers(client: ServeClient, deployment: str | None) -> dict[str, Any]:
     return {"status": "does not answer", "http_status": status, "why": why}
 
 
+def exporter_state(url: str) -> dict[str, str]:
+    """Whether the exporter whose series are at ``url`` answers, and why not."""
+    import httpx
+
+    try:
+        # Its health: the series are collected when they are asked for.
+        answer = httpx.get(url.removesuffix("metrics") + "healthy", timeout=2.0, trust_env=False)
+        why = "" if answer.status_code == HTTPStatus.OK else f"HTTP {answer.status_code}"
+    except httpx.TransportError as error:
+        why = str(error)
+    if not why:
+        return {"status": "answers", "url": url}
+    return {"status": "does not answer", "url": url, "why": f"{why}; `make up` or `mlops exporter` starts it"}
+
+
 def _approval(
     graph: Any, instance: dg.DagsterInstance, model: str, clock: Callable[[], float]
 ) -> dict[str, str]:
@@ -370,6 +387,9 @@ def print_status(status: Status) -> None:
         where = f"it was declared in {orphan.use_case}; " if orphan.use_case else ""
         _say(console, f"  {where}{_answering(orphan)}")
         _say(console, f"  to do:   mlops retire {orphan.deployment} --by NAME --reason TEXT")
+    if status.metrics:
+        url, why = status.metrics["url"], status.metrics.get("why")
+        _say(console, f"\nmetrics do not answer at {url}: {why}" if why else f"\nmetrics at {url}")
     if status.orphans_unknown:
         _say(console, f"\nNobody knows of orphaned deployments: {status.orphans_unknown}")
 

@@ -8,15 +8,12 @@ It keeps nothing of its own: killed at any moment and started again, it goes on 
 cannot mend ends it with the reason, for whoever supervises it to start it again.
 """
 
-import signal
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from itertools import chain
-from pathlib import Path
 
 import dagster as dg
 
@@ -24,10 +21,8 @@ from mlops_assets.asset_keys import asset_key
 from mlops_assets.assets.ingest import DeclaredStream, Ingested, ingesting
 from mlops_assets.assets.stream import decodable, stream_metadata
 from mlops_assets.commands.following import Followers
-from mlops_assets.components.reading import read_documents
-from mlops_assets.components.stream import StreamComponent
-from mlops_assets.components.use_cases import component_of
-from mlops_assets.errors import DeclarationError, UnknownName
+from mlops_assets.components.declared_streams import declared_stream
+from mlops_assets.errors import DeclarationError
 from mlops_assets.event_log.records import DATA_VERSION_TAG
 from mlops_assets.resources.lake import Lake
 
@@ -38,26 +33,15 @@ Tell = Callable[[str], None]
 
 
 def stream_of(tree: "dg.ComponentTree", name: str) -> DeclaredStream:
-    """The declared stream of that name. Other documents are not loaded, so none of them has to be right."""
-    found = {
-        str(one.attributes.get("name")): one
-        for one in read_documents(tree)
-        if one.component is StreamComponent
-    }
-    if name not in found:
-        raise UnknownName("stream", name, found, next_step="Declare a StreamComponent (docs/streams.md).")
-    document = found[name]
-    if document.problem:
-        raise DeclarationError(document.problem)
-    component = component_of(tree, document)
-    assert isinstance(component, StreamComponent)
-    if component.declaration.read_by != "consumer":
+    """The declared stream of that name; DeclarationError for one that runs read."""
+    source, where = declared_stream(tree, name)
+    if source.declared.read_by != "consumer":
         raise DeclarationError(
             f"stream {name!r} is read by runs, which would get in each other's way with a consumer: say "
             "read_by: consumer in its document",
-            where=document.where,
+            where=where,
         )
-    return component.source(document.file.parent)
+    return source
 
 
 def consume(
@@ -150,20 +134,3 @@ def together(commits: Sequence[Ingested]) -> Ingested:
         unseen=[name for name in commits[-1].unseen if all(name in one.unseen for one in commits)],
         newest=max((one.newest for one in commits if one.newest), default=None),
     )
-
-
-@contextmanager
-def stopped_by_signals() -> "Iterator[threading.Event]":
-    """An event that SIGTERM or Ctrl-C sets; inside, neither ends the process by itself."""
-    stop = threading.Event()
-    kinds = (signal.SIGTERM, signal.SIGINT)
-    before = {kind: signal.signal(kind, lambda *_: stop.set()) for kind in kinds}
-    try:
-        yield stop
-    finally:
-        for kind, handler in before.items():
-            signal.signal(kind, handler)
-
-
-DEFS = Path(__file__).parent.parent
-"""The project that ``defs/`` lies in."""

@@ -103,6 +103,7 @@ class StackSettings:
     serve_port: int
     ray_dashboard_port: int
     ray_gcs_port: int
+    metrics_port: int
     ray_cpus: int
     mlflow_tracking_uri: str
     mlflow_artifacts: str
@@ -126,6 +127,11 @@ class StackSettings:
         return self.mlflow_tracking_uri if self.remote_tracking else f"http://127.0.0.1:{self.mlflow_port}"
 
     @property
+    def metrics_url(self) -> str:
+        """Where the exporter of `make up` tells its series."""
+        return f"http://127.0.0.1:{self.metrics_port}/metrics"
+
+    @property
     def remote_tracking(self) -> bool:
         return self.mlflow_tracking_uri.startswith(("http://", "https://"))
 
@@ -145,6 +151,7 @@ def settings_from_environment() -> StackSettings:
         serve_port=_port(environment.SERVE_PORT),
         ray_dashboard_port=_port(environment.RAY_DASHBOARD_PORT),
         ray_gcs_port=_port(environment.RAY_GCS_PORT),
+        metrics_port=_port(environment.METRICS_PORT),
         ray_cpus=_number(environment.RAY_CPUS, default=DEFAULT_RAY_CPUS, largest=4096),
         mlflow_tracking_uri=environment.MLFLOW_TRACKING_URI.read(),
         mlflow_artifacts=environment.MLFLOW_ARTIFACTS.read(),
@@ -166,7 +173,7 @@ def own_settings(
     """A platform beside any other: its state in the folder, ports that nobody uses, and of the inherited
     environment no variable of the platform or of Ray, except those ``kept``.
     """
-    dagster, mlflow, serve, dashboard, gcs = unused(5)
+    dagster, mlflow, serve, dashboard, gcs, metrics = unused(6)
     foreign = {variable.name for variable in environment.VARIABLES} - set(kept)
     return StackSettings(
         state=state,
@@ -176,6 +183,7 @@ def own_settings(
         serve_port=serve,
         ray_dashboard_port=dashboard,
         ray_gcs_port=gcs,
+        metrics_port=metrics,
         ray_cpus=ray_cpus,
         mlflow_tracking_uri=f"sqlite:///{state}/mlflow/mlflow.db",
         mlflow_artifacts=f"{state}/mlflow/artifacts",
@@ -203,6 +211,7 @@ def shared_environment(settings: StackSettings) -> dict[str, str]:
         environment.SERVE_PORT.name: str(settings.serve_port),
         environment.RAY_DASHBOARD_PORT.name: str(settings.ray_dashboard_port),
         environment.RAY_GCS_PORT.name: str(settings.ray_gcs_port),
+        environment.METRICS_PORT.name: str(settings.metrics_port),
         # Everything listens on loopback here; elsewhere somebody has to decide.
         environment.API_KEYS_FILE.name: settings.inherited.get(environment.API_KEYS_FILE.name)
         or environment.KEYS_OFF,
@@ -251,7 +260,13 @@ def declared_processes(settings: StackSettings) -> list[ProcessSpec]:
     specs = [_ray(settings)] if settings.local_ray else []
     if not settings.remote_tracking:
         specs.append(_mlflow(settings))
-    return [*specs, _dagster_code_server(settings), _dagster_webserver(settings), _dagster_daemon(settings)]
+    return [
+        *specs,
+        _exporter(settings),
+        _dagster_code_server(settings),
+        _dagster_webserver(settings),
+        _dagster_daemon(settings),
+    ]
 
 
 def _ray(settings: StackSettings) -> ProcessSpec:
@@ -331,6 +346,19 @@ def _mlflow(settings: StackSettings) -> ProcessSpec:
         # Ray gives itself half a minute to start; on two cores nothing else should start meanwhile.
         stage="after Ray",
     )  # fmt: skip
+
+
+def _exporter(settings: StackSettings) -> ProcessSpec:
+    return ProcessSpec(
+        name="exporter",
+        command=(_binary("mlops"), "exporter", f"--port={settings.metrics_port}"),
+        environment=process_environment(settings),
+        folder=settings.layout.run,
+        ports=(Port(settings.metrics_port, environment.METRICS_PORT.name, "metrics"),),
+        # Asking for its health collects nothing.
+        ready_url=settings.metrics_url.removesuffix("metrics") + "healthy",
+        stage="after Ray",
+    )
 
 
 def _dagster_code_server(settings: StackSettings) -> ProcessSpec:

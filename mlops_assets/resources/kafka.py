@@ -90,11 +90,16 @@ class Batch:
 
 @contextmanager
 def topic_reader(
-    broker: Broker, topic: str, clock: Callable[[], float] = time.time
+    broker: Broker,
+    topic: str,
+    clock: Callable[[], float] = time.time,
+    *,
+    answer_s: float | None = None,
 ) -> "Iterator[TopicReader]":
     """A client of the topic, until the block ends; ``clock`` gives Unix seconds.
 
-    Raises SourceUnavailable or DataError when there is none.
+    The broker may take ``answer_s`` for an answer (``ANSWER_S``, unless it is given). Raises
+    SourceUnavailable or DataError when there is none.
     """
     library = _library()
     last: deque[str] = deque(maxlen=1)
@@ -106,7 +111,8 @@ def topic_reader(
     except library.KafkaException as error:
         raise DataError(f"Kafka settings are refused: {broker.told(str(error.args[0].str()))}") from None
     try:
-        yield TopicReader(broker, topic, consumer, last, clock)
+        most_s = ANSWER_S if answer_s is None else answer_s
+        yield TopicReader(broker, topic, consumer, last, clock, most_s)
     finally:
         consumer.close()
 
@@ -121,16 +127,17 @@ class TopicReader:
         consumer: Any,
         last_error: deque[str],
         clock: Callable[[], float],
+        answer_s: float,
     ) -> None:
         self._broker, self._topic, self._consumer, self._last = broker, topic, consumer, last_error
-        self._clock = clock
+        self._clock, self._answer_s = clock, answer_s
         self._next: dict[int, int] = {}
         self._at_end: set[int] = set()
         self._complete: float | None = None
 
     def partitions(self) -> list[int]:
         """The topic's partitions. DataError, with the topics there are, when there is no such topic."""
-        found = self._asked(lambda: self._consumer.list_topics(timeout=ANSWER_S)).topics
+        found = self._asked(lambda: self._consumer.list_topics(timeout=self._answer_s)).topics
         topic = found.get(self._topic)
         if topic is None or topic.error is not None:
             known = ", ".join(sorted(name for name in found if not name.startswith("__"))) or "none"
@@ -161,7 +168,7 @@ class TopicReader:
     def kept(self, partition: int) -> tuple[int, int]:
         """The first offset that the topic has, and the one behind its last."""
         at = _library().TopicPartition(self._topic, partition)
-        first, end = self._asked(lambda: self._consumer.get_watermark_offsets(at, timeout=ANSWER_S))
+        first, end = self._asked(lambda: self._consumer.get_watermark_offsets(at, timeout=self._answer_s))
         return int(first), int(end)
 
     def assign(self, begins: Mapping[int, int]) -> None:
@@ -232,8 +239,8 @@ class TopicReader:
         """The error of a broker that does not answer, with the last thing that the client met."""
         why = f": {self._broker.told(self._last[-1])}" if self._last else ""
         return SourceUnavailable(
-            f"No Kafka broker answers at {self._broker.address} within {ANSWER_S:g} s{why}. Start it or "
-            f"correct the address. For trying things out: {TRY_OUT} (docs/streams.md)."
+            f"No Kafka broker answers at {self._broker.address} within {self._answer_s:g} s{why}. Start it "
+            f"or correct the address. For trying things out: {TRY_OUT} (docs/streams.md)."
         )
 
     def _taken(self, message: Any) -> TopicRecord | None:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from mlops_assets.errors import AnotherWasFirst, DataError
 from mlops_assets.resources.lake import GROUP_ROWS, Lake, TableWrite
-from mlops_assets.streams.history import CommitFacts, Since, newest_commit, restored, since
+from mlops_assets.streams.history import CommitFacts, Since, newest_commit, newest_time, restored, since
 from mlops_assets.streams.offsets import require_forward
 from mlops_assets.streams.records import EVENT_DATE
 
@@ -127,7 +127,7 @@ class StreamTable:
         return TableWrite(version=self.version, rows=len(rows), uri=self.uri)
 
     def _app_id(self, partition: int) -> str:
-        return f"{self.topic}/{partition}"
+        return _app_id(self.topic, partition)
 
     def _look_at_history(self) -> None:
         """The facts of the newest commit, and that no restore came behind it."""
@@ -215,6 +215,65 @@ def _since(delta: "DeltaTable", applied: Mapping[int, int]) -> tuple[Since, Comm
 def _partitions(delta: "DeltaTable") -> list[int]:
     """The topic's partitions that the table has rows of, where its commits do not tell."""
     return sorted(set(delta.to_pyarrow_table(columns=["partition"]).column(0).to_pylist()))
+
+
+@dataclass(frozen=True)
+class StreamHead:
+    """How far a stream's table is, for whoever only looks: where there is no table, none is made.
+
+    ``rows``: records that it holds. ``committed_at``: when records were added last, in seconds since 1970,
+    None when never.
+    """
+
+    rows: int = 0
+    committed_at: float | None = None
+    _topic: str = ""
+    _partitions: int = 0
+    _delta: "DeltaTable | None" = None
+
+    @staticmethod
+    def read(lake: Lake, name: str, topic: str) -> "StreamHead":
+        """The newest version of the table, from its log alone. DataError when that cannot be read."""
+        from deltalake import DeltaTable
+        from deltalake.exceptions import DeltaError, TableNotFoundError
+
+        uri = lake.table_uri(name)
+        try:
+            delta = DeltaTable(uri, storage_options=lake.storage_options())
+            files = delta.get_add_actions(flatten=True)
+            limit = 10
+            while True:
+                history = delta.history(limit)
+                at = newest_time(history)
+                if at is not None or len(history) < limit:
+                    break
+                limit *= 10
+        except TableNotFoundError:
+            return StreamHead()
+        except DeltaError as error:
+            raise DataError(f"Cannot read table {name!r} ({uri}): {error}") from error
+        rows = sum(one for one in files.column("num_records").to_pylist() if one is not None)
+        largest = files.column("max.partition").to_pylist() if files.num_rows else []
+        return StreamHead(
+            rows, at, topic, max((one + 1 for one in largest if one is not None), default=0), delta
+        )
+
+    def following(self, partitions: Sequence[int]) -> dict[int, int | None]:
+        """The next offset of each partition; None for one that the table holds nothing of."""
+        return {
+            one: self._delta.transaction_version(_app_id(self._topic, one)) if self._delta else None
+            for one in partitions
+        }
+
+    def known(self) -> dict[int, int]:
+        """The next offset of each partition that the table holds records of."""
+        found = self.following(range(self._partitions))
+        return {one: offset for one, offset in found.items() if offset is not None}
+
+
+def _app_id(topic: str, partition: int) -> str:
+    """Under which name Delta keeps the next offset of a partition."""
+    return f"{topic}/{partition}"
 
 
 def _plain(kind: "pa.DataType") -> str:

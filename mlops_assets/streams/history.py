@@ -50,6 +50,11 @@ def newest_commit(history: Sequence[Mapping[str, Any]]) -> CommitFacts | None:
     return next((found for entry in history if (found := CommitFacts.of(entry)) is not None), None)
 
 
+def newest_time(history: Sequence[Mapping[str, Any]]) -> float | None:
+    """When the newest commit of records was made, in seconds since 1970; None when there is none."""
+    return next((entry["timestamp"] / 1000 for entry in history if KEY in entry), None)
+
+
 def restored(history: Sequence[Mapping[str, Any]]) -> int | None:
     """The version that a restore made, or None. ``history`` begins with the newest entry.
 

@@ -12,7 +12,8 @@ import pytest
 
 from mlops_assets.assets.ingest import DeclaredStream
 from mlops_assets.commands import streaming
-from mlops_assets.commands.streaming import consume, stopped_by_signals, stream_of
+from mlops_assets.commands.stopping import stopped_by_signals
+from mlops_assets.commands.streaming import consume, stream_of
 from mlops_assets.documents.stream import StreamDeclaration
 from mlops_assets.errors import AnotherWasFirst, DeclarationError, UnknownName
 from mlops_assets.event_log.records import latest
@@ -151,7 +152,8 @@ def test_another_writer_ends_it_and_nothing_is_there_twice(
 
 CHILD = """
 import json, sys
-from mlops_assets.commands.streaming import consume, stopped_by_signals
+from mlops_assets.commands.stopping import stopped_by_signals
+from mlops_assets.commands.streaming import consume
 from mlops_assets.assets.ingest import DeclaredStream
 from mlops_assets.documents.stream import StreamDeclaration
 from mlops_assets.resources.lake import Lake

@@ -51,7 +51,7 @@ def test_every_port_has_a_variable_of_the_environment_table(settings):
     ports = [port for spec in declared_processes(settings) for port in spec.ports]
 
     assert {port.variable for port in ports} <= {variable.name for variable in environment.VARIABLES}
-    assert sorted(port.number for port in ports) == [3000, 5000, 6379, 8000, 8265]
+    assert sorted(port.number for port in ports) == [3000, 5000, 6379, 8000, 8265, 9464]
 
 
 def test_webserver_and_daemon_ask_the_one_code_server(settings):
@@ -69,6 +69,7 @@ def test_remote_services_are_not_started_here(settings, monkeypatch):
     assert [spec.name for spec in declared_processes(settings)] == [
         "ray",
         "mlflow",
+        "exporter",
         "dagster-code-server",
         "dagster-webserver",
         "dagster-daemon",
@@ -79,6 +80,7 @@ def test_remote_services_are_not_started_here(settings, monkeypatch):
     elsewhere = settings_from_environment()
 
     assert [spec.name for spec in declared_processes(elsewhere)] == [
+        "exporter",
         "dagster-code-server",
         "dagster-webserver",
         "dagster-daemon",

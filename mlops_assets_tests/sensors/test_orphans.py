@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import dagster as dg
@@ -10,7 +11,7 @@ import pytest
 
 from mlops_assets.asset_keys import asset_key, name_tags
 from mlops_assets.commands.decisions import retire
-from mlops_assets.commands.status import print_status, status_of
+from mlops_assets.commands.status import exporter_state, print_status, status_of
 from mlops_assets.components.use_cases import placeholders
 from mlops_assets.deploying.retiring import USE_CASE, Declared, in_service, orphaned
 from mlops_assets.documents.missing import MissingDocument
@@ -28,6 +29,7 @@ from mlops_assets.rollout.desired_state import (
 from mlops_assets.rollout.orphans import GRACE_S
 from mlops_assets.sensors import orphans as module
 from mlops_assets.sensors.orphans import JOB, SENSOR, orphan_watch, run_config
+from mlops_assets.testing.ports import unused_ports
 from mlops_assets.testing.small_models import package, routing
 from mlops_assets.testing.small_serve import SmallCluster, small_cluster
 from serve.schema import GatewayArgs, ModelArgs, Routing
@@ -272,7 +274,10 @@ def test_status_shows_what_is_missing_what_still_answers_and_orphans(
     definitions = location(client, tmp_path, missing=(own, fallen))
     registry = ModelRegistry(tracking_uri=mlflow_uri)
 
+    # Nobody listens there.
+    nowhere = f"http://127.0.0.1:{unused_ports(1)[0]}/metrics"
     status = status_of(definitions, instance, client, registry, datetime.now(UTC))
+    status = replace(status, metrics=exporter_state(nowhere))
 
     assert [one.what for one in status.missing] == [own.what, fallen.what]
     assert [(one.deployment, one.answers["stable"]) for one in status.unwatched] == [("flights", "v1")]
@@ -283,6 +288,7 @@ def test_status_shows_what_is_missing_what_still_answers_and_orphans(
     assert "shop MISSING: ModelComponent flights shop.yaml:4: task: no" in said
     assert "with it: DeploymentComponent flights" in said and "mend shop.yaml:3" in said
     assert "flights: v1 answers at" in said
+    assert f"metrics do not answer at {nowhere}: " in said and "`mlops exporter` starts it" in said
     assert "tea ORPHAN" in said and "mlops retire tea --by NAME --reason TEXT" in said
     one = status_of(definitions, instance, client, registry, datetime.now(UTC), model="flights")
     assert [missing.what for missing in one.missing] == [own.what, fallen.what] and one.orphans == []

@@ -240,9 +240,20 @@ def check_result(
         check_name=concern,
         passed=not mine,
         severity=dg.AssetCheckSeverity.ERROR if blocking else dg.AssetCheckSeverity.WARN,
-        description=str(blocking[0] if blocking else mine[0]) if mine else None,
+        description=_told(blocking or mine, total),
         metadata=metadata,
     )
+
+
+def _told(findings: Sequence[Finding], total: int) -> str | None:
+    """The first of the findings, and in how many of ``total`` partitions there are any; None without any."""
+    if not findings:
+        return None
+    first = findings[0]
+    found = len({finding.partition for finding in findings})
+    if total == 1 or first.partition is None:
+        return str(first)
+    return f"{found} of {total} partitions, the first {first.partition}: {first}"
 
 
 def _reasons_field() -> "pa.Field[Any]":

@@ -122,7 +122,7 @@ class S3Files(FileStore):
                     if wanted(location) and not location.endswith("/"):
                         yield ListedFile(location, f"{found['Size']} {found['ETag']}")
         except (BotoCoreError, ClientError) as error:
-            raise SourceUnavailable(f"Cannot list anything in {S3}{bucket}: {error}") from error
+            raise _unavailable(f"Cannot list anything in {S3}{bucket}", error) from error
 
     def content(self, location: str, mark: str | None = None) -> bytes:
         from botocore.exceptions import BotoCoreError, ClientError
@@ -136,7 +136,7 @@ class S3Files(FileStore):
             except ClientError as error:
                 raise _refused(location, bucket, error, listed=mark is not None) from error
             except BotoCoreError as error:
-                raise SourceUnavailable(f"Cannot read anything from {S3}{bucket}: {error}") from error
+                raise _unavailable(f"Cannot read anything from {S3}{bucket}", error) from error
             try:
                 return bytes(answer["Body"].read())
             except BotoCoreError as error:
@@ -159,4 +159,22 @@ def _refused(location: str, bucket: str, error: Any, *, listed: bool) -> DataErr
             f"Source file {location} may not be read, or does not exist: a store where nobody may list says "
             f"the same of both ({error})."
         )
-    return SourceUnavailable(f"Cannot read anything from {S3}{bucket}: {error}")
+    return _unavailable(f"Cannot read anything from {S3}{bucket}", error)
+
+
+_NEXT_STEPS = {
+    "EndpointConnectionError": "Start the object store, or correct AWS_ENDPOINT_URL_S3 (empty: Amazon's).",
+    "ConnectTimeoutError": "Start the object store, or correct AWS_ENDPOINT_URL_S3 (empty: Amazon's).",
+    "NoCredentialsError": "Set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or a profile, where runs start.",
+    "NoSuchBucket": "Make the bucket, or correct `path`.",
+    "InvalidAccessKeyId": "Correct AWS_ACCESS_KEY_ID where runs start.",
+    "SignatureDoesNotMatch": "Correct AWS_SECRET_ACCESS_KEY where runs start.",
+}
+"""What to do, by the name of boto's error or the code of the store's."""
+
+
+def _unavailable(what: str, error: Any) -> SourceUnavailable:
+    """The error of a store that does not answer, or lets nobody in, with what to do where that is known."""
+    code = getattr(error, "response", {}).get("Error", {}).get("Code", "")
+    step = _NEXT_STEPS.get(code) or _NEXT_STEPS.get(type(error).__name__, "")
+    return SourceUnavailable(f"{what}: {error}{'' if str(error).endswith('.') else '.'} {step}".rstrip())

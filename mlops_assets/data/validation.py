@@ -47,13 +47,16 @@ class Finding:
 
 @dataclass(frozen=True)
 class Rules:
-    """What a dataset declares about its rows."""
+    """What a dataset declares about its rows. ``known_empty`` partitions may have none; all of them, where
+    ``may_be_empty``.
+    """
 
     primary_key: Sequence[str] = ()
     row_rules: Sequence[Expectation] = ()
     max_quarantine_share: float = 0.0
     suite: Sequence[Expectation] = ()
     known_empty: Collection[str] = ()
+    may_be_empty: bool = False
 
 
 @dataclass(frozen=True)
@@ -211,8 +214,9 @@ def _row_findings(
     many of its rows break one.
     """
     findings = []
-    if rows == 0 and key not in rules.known_empty:
-        findings.append(Finding("rows", key, "row count", "at least 1", "0"))
+    if rows == 0 and not rules.may_be_empty and key not in rules.known_empty:
+        unless = "" if key is None else ", unless partitions say known_empty or empty_days: allow"
+        findings.append(Finding("rows", key, "row count", f"at least 1{unless}", "0"))
     findings += [
         Finding("rows", key, str(rule), "a rule that can be evaluated", error, errored=True)
         for rule, error in errors

@@ -86,11 +86,13 @@ class DatasetDeclaration(Declaration):
 
     def rules(self) -> Rules:
         """The same declaration for ``data/validation.py``."""
-        known_empty = self.partitions.known_empty if self.partitions else ()
+        days = self.partitions
+        known_empty = days.known_empty if days else ()
         return Rules(
             primary_key=self.primary_key,
             row_rules=[typed(rule.expectation(), self.columns) for rule in self.row_rules],
             max_quarantine_share=self.max_quarantine_share,
             suite=[typed(expectation.expectation(), self.columns) for expectation in self.suite],
             known_empty=frozenset(day.isoformat() for day in known_empty),
+            may_be_empty=days is not None and days.empty_days == "allow",
         )

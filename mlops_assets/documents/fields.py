@@ -151,6 +151,10 @@ class DailyPartitions(Declaration):
         default=(),
         description="Days the source is known to hold no rows for. Any other day without rows fails.",
     )
+    empty_days: Literal["fail", "allow"] = Field(
+        default="fail",
+        description="Whether any day without rows fails, or is written as one that has none.",
+    )
 
     @model_validator(mode="after")
     def _days_are_in_order(self) -> "DailyPartitions":

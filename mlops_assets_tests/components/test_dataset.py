@@ -191,13 +191,24 @@ def test_an_expectation_that_cannot_be_evaluated_has_errored_not_failed(use_case
     assert not lake.exists("datasets/sales")
 
 
-def test_a_declared_empty_day_is_written_empty(use_case, load, lake, instance):
+@pytest.mark.parametrize("said", ['known_empty: ["2024-01-01"]', "empty_days: allow"])
+def test_a_declared_empty_day_is_written_empty(said, use_case, load, lake, instance):
     write_day(use_case, DAYS[0], "")
     write_day(use_case, DAYS[1])
-    defs = load(YAML.replace("column: day}", 'column: day, known_empty: ["2024-01-01"]}'))
+    defs = load(YAML.replace("column: day}", f"column: day, {said}}}"))
     assert materialize(defs, instance, DAYS[0], DAYS[1]).success
     assert set(lake.read("datasets/sales")["day"]) == {DAYS[1]}
     assert instance.get_materialized_partitions(SALES) == {DAYS[0], DAYS[1]}
+
+
+def test_a_check_of_many_days_says_how_many_are_bad_and_the_first(sales, use_case, instance):
+    write_day(use_case, DAYS[0])
+    for day in DAYS[1:3]:
+        write_day(use_case, day, "")
+    failed = checks(materialize(sales, instance, DAYS[0], DAYS[2]))["rows"]
+    assert failed.description.startswith(
+        f"2 of 3 partitions, the first {DAYS[1]}: row count: expected at least 1"
+    )
 
 
 def test_data_without_partitions_is_replaced_as_a_whole(use_case, load, lake, instance):

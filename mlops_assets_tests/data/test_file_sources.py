@@ -229,10 +229,10 @@ def test_an_object_is_asked_for_once_and_credentials_once_a_run(s3_server, s3_co
 @pytest.mark.parametrize(
     ("wrong", "reason"),
     [
-        ({"bucket": "absent"}, "NoSuchBucket"),
-        ({"aws_secret_access_key": "wrong-secret"}, "SignatureDoesNotMatch"),
-        ({"aws_access_key_id": "wrong-access"}, "InvalidAccessKeyId"),
-        ({"endpoint_url": "http://127.0.0.1:9"}, "Could not connect"),
+        ({"bucket": "absent"}, r"NoSuchBucket.*Make the bucket"),
+        ({"aws_secret_access_key": "wrong-secret"}, r"Signature.* Correct AWS_SECRET_ACCESS_KEY"),
+        ({"aws_access_key_id": "wrong-access"}, r"InvalidAccessKeyId.* Correct AWS_ACCESS"),
+        ({"endpoint_url": "http://127.0.0.1:9"}, r"Could not connect.* Start the object store, or correct"),
     ],
 )
 def test_a_store_that_does_not_answer_or_lets_nobody_in_is_unavailable(

@@ -72,6 +72,8 @@ def test_a_day_without_rows_is_bad_unless_it_is_known_to_be_empty():
     assert [(found.partition, found.what, found.observed) for found in result.findings] == [
         ("b", "row count", "0")
     ]
+    assert "unless partitions say known_empty or empty_days: allow" in result.findings[0].expected
+    assert judge(day("a", 1), ["a", "b"], may_be_empty=True).good == ["a", "b"]
 
 
 def test_the_suite_judges_the_kept_rows_of_each_day():

@@ -184,7 +184,9 @@ class HttpClient:
             yield
         except (httpx.ConnectError, httpx.TimeoutException, httpx.ProxyError) as error:
             said = self.hidden(f"{type(error).__name__}: {error}")
-            raise _Failed(SourceUnavailable(f"{shown} does not answer: {said}.")) from None
+            raise _Failed(
+                SourceUnavailable(f"{shown} does not answer: {said}. Start it, or mend `url`.")
+            ) from None
         except httpx.TransportError as error:
             said = self.hidden(f"{type(error).__name__}: {error}")
             raise _Failed(SourceUnavailable(f"The answer of {shown} breaks off: {said}.")) from None

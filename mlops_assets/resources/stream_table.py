@@ -253,10 +253,9 @@ class StreamHead:
         except DeltaError as error:
             raise DataError(f"Cannot read table {name!r} ({uri}): {error}") from error
         rows = sum(one for one in files.column("num_records").to_pylist() if one is not None)
-        largest = files.column("max.partition").to_pylist() if files.num_rows else []
-        return StreamHead(
-            rows, at, topic, max((one + 1 for one in largest if one is not None), default=0), delta
-        )
+        largest: list[int | None] = files.column("max.partition").to_pylist() if files.num_rows else []
+        partitions = max((one + 1 for one in largest if one is not None), default=0)
+        return StreamHead(rows, at, topic, partitions, delta)
 
     def following(self, partitions: Sequence[int]) -> dict[int, int | None]:
         """The next offset of each partition; None for one that the table holds nothing of."""

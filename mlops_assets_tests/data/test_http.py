@@ -502,7 +502,10 @@ def test_an_answer_that_is_too_large_is_not_read_to_its_end(api, reader):
 
 def test_nobody_at_the_address_is_told_after_the_tries(reader, api, time_):
     api.close()
-    with pytest.raises(SourceUnavailable, match=rf"{api.url}/2024-01-01 does not answer: ConnectError.* Start it, or mend `url`"):
+    with pytest.raises(
+        SourceUnavailable,
+        match=rf"{api.url}/2024-01-01 does not answer: ConnectError.* Start it, or mend `url`",
+    ):
         loaded(reader("/{partition}"))
     assert time_.slept == [0.5, 1.0, 2.0, 4.0]
 

@@ -90,8 +90,8 @@ class Status:
     """Everything ``mlops status`` shows.
 
     ``unwatched`` are deployments that answer while their document is missing. ``orphans_unknown`` says why
-    nobody knows of orphans, "" when that is known. ``metrics``: where the exporter is and whether it answers; empty:
-    it was not asked.
+    nobody knows of orphans, "" when that is known. ``metrics``: where the exporter is and whether it answers;
+    empty: it was not asked.
     """
 
     models: list[ModelStatus]

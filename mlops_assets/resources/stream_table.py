@@ -253,7 +253,7 @@ class StreamHead:
         except DeltaError as error:
             raise DataError(f"Cannot read table {name!r} ({uri}): {error}") from error
         rows = sum(one for one in files.column("num_records").to_pylist() if one is not None)
-        largest: list[int | None] = files.column("max.partition").to_pylist() if files.num_rows else []
+        largest = list(files.column("max.partition").to_pylist()) if files.num_rows else []
         partitions = max((one + 1 for one in largest if one is not None), default=0)
         return StreamHead(rows, at, topic, partitions, delta)
 

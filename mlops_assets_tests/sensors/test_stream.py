@@ -4,6 +4,7 @@ import dagster as dg
 import pytest
 
 from mlops_assets.errors import SourceUnavailable
+from mlops_assets.event_log.records import latest
 from mlops_assets.resources import kafka
 from mlops_assets_tests.components.test_stream import ORDERS, YAML, records, run, topic
 
@@ -37,6 +38,17 @@ def test_lag_starts_one_run_and_no_lag_none(orders, topic, kafka_broker, instanc
     assert "the table has all records" in tick(orders, instance, lake)
     kafka_broker.produce(topic, records(range(4, 8)))
     assert tick(orders, instance, lake).run_key != first.run_key
+
+
+def test_runs_follow_until_nothing_is_left_of_a_batch(topic, load, kafka_broker, instance, lake):
+    """The broker of the tests, asked for the end, says one record of this batch."""
+    orders = load(YAML.replace("TOPIC", topic) + "  max_rows: 4\n")
+    kafka_broker.produce(topic, records(range(10), partitions=1))
+    read = []
+    while isinstance(asked := tick(orders, instance, lake), dg.RunRequest):
+        assert run(orders, instance, tags=asked.tags).success
+        read.append(latest(instance, ORDERS).metadata["records"])
+    assert read == [4, 4, 2]
 
 
 def test_a_run_that_failed_is_tried_again_later(orders, topic, kafka_broker, instance, lake, monkeypatch):

@@ -41,15 +41,24 @@ def silence_mlflow() -> None:
     os.environ["DO_NOT_TRACK"] = "true"
 
 
+def is_making(uri: str) -> bool:
+    """Whether a process makes the tables of a SQLite store right now."""
+    return _making(uri).exists()
+
+
+def _making(uri: str) -> Path:
+    return Path(uri.removeprefix(SQLITE)).with_suffix(".making")
+
+
 def _make(uri: str) -> None:
     """Makes a SQLite store with its tables: two processes that make them at once collide."""
     if not uri.startswith(SQLITE):
         return
     path = Path(uri.removeprefix(SQLITE))
-    if path.exists() and not path.with_suffix(".making").exists():
+    if path.exists() and not is_making(uri):
         return
     path.parent.mkdir(parents=True, exist_ok=True)
-    making = path.with_suffix(".making")
+    making = _making(uri)
     with making.open("w", encoding="utf-8") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         from mlflow import MlflowClient

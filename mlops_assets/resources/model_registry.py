@@ -21,7 +21,7 @@ from pydantic import Field
 
 from mlops_assets.asset_names import asset_name
 from mlops_assets.errors import RegistryError
-from mlops_assets.resources import mlflow_store
+from mlops_assets.resources import mlflow_store, mlflow_tables
 from serve.schema import ModelManifest
 from serve.scoring import FORMATS, MANIFEST_FILE, manifest_bytes
 
@@ -134,6 +134,11 @@ class ModelRegistry(dg.ConfigurableResource):  # type: ignore[type-arg]
 
     def version(self, name: str, version: int) -> RegisteredVersion:
         """One version; RegistryError when there is no such version."""
+        if mlflow_tables.are_at(self.tracking_uri):
+            found = mlflow_tables.version(self.tracking_uri, name, version)
+            if found is None:
+                raise RegistryError(f"model {name!r} has no version {version}")
+            return _of_version(name, found.number, found.run_id, found.tags)
         from mlflow.exceptions import MlflowException
 
         try:
@@ -143,6 +148,9 @@ class ModelRegistry(dg.ConfigurableResource):  # type: ignore[type-arg]
 
     def by_alias(self, name: str, alias: str) -> RegisteredVersion | None:
         """The version an alias points at, or None when the model or the alias does not exist."""
+        if mlflow_tables.are_at(self.tracking_uri):
+            found = mlflow_tables.version(self.tracking_uri, name, alias)
+            return _of_version(name, found.number, found.run_id, found.tags) if found else None
         from mlflow.exceptions import MlflowException
 
         try:
@@ -248,12 +256,15 @@ def _ensure_registered(client: "MlflowClient", name: str) -> None:
 
 
 def _registered(found: Any) -> RegisteredVersion:
-    tags = dict(found.tags)
+    return _of_version(found.name, int(found.version), found.run_id or "", found.tags)
+
+
+def _of_version(name: str, version: int, run_id: str, tags: Mapping[str, str]) -> RegisteredVersion:
     return RegisteredVersion(
-        name=found.name,
-        version=int(found.version),
+        name=name,
+        version=version,
         digest=tags.get("digest", ""),
         package_uri=tags.get("package_uri", ""),
-        run_id=found.run_id or "",
-        tags=tags,
+        run_id=run_id,
+        tags=dict(tags),
     )

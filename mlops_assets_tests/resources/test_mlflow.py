@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 
 from mlops_assets.errors import RegistryError
+from mlops_assets.resources import mlflow_store
 from mlops_assets.resources.experiment_tracking import ExperimentTracker
 from mlops_assets.resources.model_registry import ModelRegistry, RegisteredVersion
 from mlops_assets.training.dictionary import with_dictionaries
@@ -207,6 +208,18 @@ def test_aliases_and_tags(store: str, tmp_path: Path) -> None:
     registry.set_alias("aliased", "champion", 1)
     registry.set_tags("aliased", 1, {"approver": "ana"})
     assert registry.by_alias("aliased", "champion").tags["approver"] == "ana"  # type: ignore[union-attr]
+
+
+def test_a_version_is_read_from_the_tables_as_mlflow_tells_it(store: str, tmp_path: Path) -> None:
+    registered, _ = register(store, tmp_path, "told", packaged())
+    registry, client = ModelRegistry(tracking_uri=store), mlflow_store.client(store)
+    told = client.get_model_version_by_alias("told", "challenger")
+    assert registered == registry.by_alias("told", "challenger") == registry.version("told", 1)
+    assert (registered.name, registered.run_id, registered.tags) == (told.name, told.run_id, told.tags)
+    client.delete_model_version("told", "1")
+    assert registry.by_alias("told", "challenger") is None
+    with pytest.raises(RegistryError, match="'told' has no version 1"):
+        registry.version("told", 1)
 
 
 def test_an_absent_version_is_a_clear_error(store: str) -> None:

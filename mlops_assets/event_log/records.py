@@ -32,7 +32,10 @@ def newest_event(instance: dg.DagsterInstance) -> int:
 
 def latest(instance: dg.DagsterInstance, key: dg.AssetKey) -> Record | None:
     """The latest materialisation of an unpartitioned asset, or None when there is none."""
-    entry = instance.get_latest_materialization_event(key)
+    return _record(key, instance.get_latest_materialization_event(key))
+
+
+def _record(key: dg.AssetKey, entry: dg.EventLogEntry | None) -> Record | None:
     if entry is None or entry.asset_materialization is None:
         return None
     event = entry.asset_materialization
@@ -59,7 +62,9 @@ def require(instance: dg.DagsterInstance, key: dg.AssetKey) -> Record:
 
 def current_versions(instance: dg.DagsterInstance, keys: list[dg.AssetKey]) -> dict[str, str]:
     """{asset key: data version} of the latest materialisations; absent ones are left out."""
-    records = [latest(instance, key) for key in keys]
+    # One query for all: sensors ask at every tick.
+    entries = instance.event_log_storage.get_latest_materialization_events(keys)
+    records = [_record(key, entries.get(key)) for key in keys]
     return {record.key.to_user_string(): record.data_version for record in records if record}
 
 

@@ -156,6 +156,10 @@ def measured(state: Path, console: Console, *, settle: float, seconds: float, ke
     settings = replace(settings, definitions_module=OWN_DEFINITIONS)
     layout = settings.layout
     layout.run.mkdir(parents=True, exist_ok=True)
+    if layout.desired_state.exists():
+        # What was declared before says where it answers.
+        port = json.loads(layout.desired_state.read_text(encoding="utf-8"))["http_options"]["port"]
+        settings = replace(settings, serve_port=port, serve_url=f"http://127.0.0.1:{port}")
     with record.held(layout), stop_on_signals():
         flights = write_project(state).parent
         shutil.rmtree(flights)

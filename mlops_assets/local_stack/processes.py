@@ -57,7 +57,19 @@ SERVE_SWITCHES: Mapping[str, str] = {
     # An idle cluster looks ten times a second by default; four times still replaces a replica at once.
     "RAY_SERVE_CONTROL_LOOP_INTERVAL_S": "0.25",
     # Ray's own metrics, ten times a second and replica by default.
-    "RAY_SERVE_METRICS_EXPORT_INTERVAL_MS": "1000",
+    "RAY_SERVE_METRICS_EXPORT_INTERVAL_MS": "5000",
+    # Fifteen processes wake a hundred times a second to look for signals; each wake is timed and counted.
+    "RAY_event_stats": "0",
+    # Every process sends its metrics every ten seconds, whoever reads them.
+    "RAY_metrics_report_interval_ms": "30000",
+    # What Ray's pages show of tasks, every second by default.
+    "RAY_task_events_report_interval_ms": "10000",
+    # CPU and memory of every process, from the process table, every five seconds by default. Whoever places a
+    # version counts the replicas that are younger than the last look.
+    "REPORTER_UPDATE_INTERVAL_MS": "15000",
+    # The dashboard's metrics of itself, and its search for new files of events.
+    "METRICS_RECORD_INTERVAL_S": "60",
+    "SCAN_EVENT_DIR_INTERVAL_SECONDS": "60",
     # Do not wait half a minute for a node that is going away anyway.
     "RAY_SERVE_HAPROXY_HARD_STOP_AFTER_S": "5",
 }

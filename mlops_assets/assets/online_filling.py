@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
 from typing import TYPE_CHECKING
 
-from mlops_assets.assets.followed_rows import FollowedRows
+from mlops_assets.assets.followed_rows import FollowedDataset, FollowedRows
 from mlops_assets.assets.online_rows import OnlineRows, Reached, reached
 from mlops_assets.assets.online_table import OnlineTable
 from mlops_assets.errors import AnotherWasFirst, DataError
@@ -134,7 +134,7 @@ class _Filling:
         known = None if head is None else Head.of(head)
         self._held = HeldView(served.online)
         self._there = reached(lake, served, known.applied if known else {})
-        self._first = _first_day(lake, served, self._there, now)
+        self._first = _first_day(lake, served, self._there, now, known.first if known else None)
         # What went back is not what it was: a table that is there anew, or another stream of the topic.
         back = known is not None and _back(served, known, self._there)
         self._known = None if back else known
@@ -264,21 +264,34 @@ def _back(served: OnlineTable, known: Head, there: Reached) -> bool:
     )
 
 
-def _first_day(lake: Lake, served: OnlineTable, there: Reached, now: datetime) -> date | None:
-    """The first day whose rows an event may still look back on; None: all days count."""
+def _first_day(
+    lake: Lake, served: OnlineTable, there: Reached, now: datetime, before: str | None
+) -> date | None:
+    """The first day whose rows an event may still look back on; None: all days count.
+
+    ``before``: the one that the store has now.
+    """
     table, base = served.table, served.table.declared.base
     if table.base.partitions is None:
         return None
-    if base in there.streams:
-        days: Sequence[str] = [day for day in there.streams[base].days if served.followed[base].declares(day)]
-    else:
-        days = lake.partition_keys(table.base.table().name, version=there.applied.get(base))
-    past = [day for day in days if day <= now.date().isoformat()] or days[:1]
-    if not past:
-        return None
     # A local day may begin a day before or after that of UTC.
     back = timedelta(days=table.declared.lookback_days) + served.declared.keep + 2 * DAY
-    return date.fromisoformat(past[-1]) - back
+    followed = served.followed.get(base) if base in there.streams else None
+    if followed is None:
+        days: Sequence[str] = lake.partition_keys(table.base.table().name, version=there.applied.get(base))
+    else:
+        days = [day for day in there.streams[base].days if followed.declares(day)]
+    past = [day for day in days if day <= now.date().isoformat()] or days[:1]
+    for day in reversed(past if followed is not None else ()):
+        first = date.fromisoformat(day) - back
+        # An undecodable record makes a day of its own time, which may be any.
+        if first.isoformat() == before or (followed and _has_rows(lake, followed, day, there)):
+            return first
+    return date.fromisoformat(past[-1]) - back if past else None
+
+
+def _has_rows(lake: Lake, followed: FollowedDataset, day: str, there: Reached) -> bool:
+    return len(FollowedRows(lake, followed, [day]).of_day(day, there.applied).frame) > 0
 
 
 def _since(

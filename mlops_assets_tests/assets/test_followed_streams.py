@@ -28,6 +28,7 @@ from mlops_assets.resources.online_stores import OnlineStores
 from mlops_assets.resources.stream_table import StreamTable
 from mlops_assets.streams.history import CommitFacts
 from mlops_assets.streams.records import EVENT_DATE, TopicRecord, rows_of, table_schema
+from mlops_assets.testing.redis_server import RedisServer
 from mlops_assets_tests.assets.test_replayed import LOG
 from mlops_assets_tests.components.test_feature_view import VIEW
 from serve.online.held import HEAD, Head
@@ -85,13 +86,21 @@ class World:
         return self.served.followed["trips"].stream
 
     def comes(
-        self, *documents: Mapping[str, Any] | bytes, complete: float | None = None, partition: int = 0
+        self,
+        *documents: Mapping[str, Any] | bytes,
+        complete: float | None = None,
+        partition: int = 0,
+        at: datetime = datetime(1970, 1, 1, tzinfo=UTC),
     ) -> None:
-        """One commit of records, as a run or a consumer makes it."""
+        """One commit of records, as a run or a consumer makes it; ``at`` is their own time."""
         begin = self.offsets.get(partition, 0)
         records = [
             TopicRecord(
-                partition, begin + place, 0, None, one if isinstance(one, bytes) else json.dumps(one).encode()
+                partition,
+                begin + place,
+                int(at.timestamp() * 1000),
+                None,
+                one if isinstance(one, bytes) else json.dumps(one).encode(),
             )
             for place, one in enumerate(documents)
         ]
@@ -260,6 +269,19 @@ def test_taking_over_what_is_new_gives_the_store_that_filling_anew_gives(
             assert world.delay(leaves, origin) == anew.delay(leaves, origin)
 
 
+def test_a_store_in_redis_takes_over_what_one_in_a_file_takes_over(world: World, redis: RedisServer) -> None:
+    view = world.served.online.model_copy(update={"store": "redis"})
+    shared = replace(world, served=replace(world.served, online=view))
+    again = [trip(1, 4, 20, 7.0), trip(4, 4, 21, 3.0)]
+    for commit in ([trip(1, 4, 20, 1 / 3), trip(2, 5, 1, 2.0)], [trip(3, 4, 21, 1.0)], again):
+        world.comes(*commit)
+        heads = [one.fill().head for one in (world, shared)]
+        assert heads[0] == heads[1]
+    assert content(world.store()) == content(shared.store())
+    # Of the first trip there are two versions, so neither counts.
+    assert world.delay() == shared.delay() == 2.0
+
+
 def test_a_day_that_the_dataset_would_not_write_has_no_rows_and_comes_back(world: World) -> None:
     world.comes(trip(1, 4, 8, 30.0), trip(2, 4, 20, 40.0))
     world.fill()
@@ -284,6 +306,17 @@ def test_days_that_no_event_looks_back_on_leave_without_judging_the_others(world
         json.loads(key.partition(":")[2])[0] for key in content(world.store()) if key.startswith("=trips:")
     }
     assert days == {"2024-01-05", "2024-01-09"}
+
+
+def test_a_day_of_nothing_but_undecodable_records_moves_no_look_back(world: World, tmp_path: Path) -> None:
+    world.comes(trip(1, 4, 8, 30.0), trip(2, 4, 20, 40.0))
+    world.fill()
+    # Its day is that of the record's own time, and nobody replays old events at their own time.
+    world.comes(b"{", at=datetime(2024, 1, 20, tzinfo=UTC))
+    later = datetime(2024, 1, 20, 9, tzinfo=UTC)
+    anew = replace(world, stores=OnlineStores(uri=str(tmp_path / "anew")))
+    assert world.fill(now=later).head.first == anew.fill(now=later).head.first == "2023-12-31"
+    assert world.delay() == anew.delay() == 40.0
 
 
 def test_other_rules_fill_the_store_anew(world: World) -> None:

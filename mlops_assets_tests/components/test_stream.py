@@ -12,6 +12,7 @@ from mlops_assets.asset_keys import asset_key
 from mlops_assets.event_log.records import latest
 from mlops_assets.resources import kafka
 from mlops_assets.resources.stream_table import StreamTable
+from mlops_assets.streams.history import CommitFacts
 
 ORDERS = asset_key("stream", "orders")
 NAMES = (f"orders-{number}" for number in itertools.count())
@@ -111,6 +112,9 @@ def test_a_commit_holds_no_more_than_declared(topic, load, kafka_broker, lake, i
         held.append(len(rows(lake)))
     assert held == [10, 20, 25]
     assert sorted(rows(lake)["id"]) == list(range(25))
+    facts = [one for one in map(CommitFacts.of, lake.history("streams/orders")) if one is not None]
+    # Only the last says that it has all there was, though this broker knows of one record when it is asked.
+    assert [one.complete is not None for one in facts] == [True, False, False]
 
 
 def test_what_cannot_be_decoded_is_kept_counted_and_passed(orders, topic, kafka_broker, lake, instance):

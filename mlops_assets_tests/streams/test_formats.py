@@ -49,7 +49,7 @@ class TestRegisteredAvro(RecordFormatConformance):
         assert variable == "ORDERS_REGISTRY"
         if number != 7:
             raise Undecodable(f"the registry has no schema {number}")
-        return json.dumps(ORDER)
+        return [json.dumps(ORDER)]
 
 
 def test_every_format_passes_the_contract():
@@ -88,7 +88,7 @@ def test_a_registered_schema_is_read_as_the_file_says(tmp_path):
 
     def registered(variable, number):
         asked.append(number)
-        return json.dumps(ORDER)
+        return [json.dumps(ORDER)]
 
     read = declared.decoder(tmp_path, registered)
     value = b"\x00\x00\x00\x00\x07" + avro({"id": 1, "amount": 2.0, "note": "n", "gift": True})

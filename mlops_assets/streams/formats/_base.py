@@ -5,7 +5,7 @@ registry (``resources/schema_registry.py``).
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -20,9 +20,10 @@ Decode = Callable[[bytes], Mapping[str, Any]]
 """The document in a record's value. Raises Undecodable, which is about this record alone, and nothing else
 that is."""
 
-Registered = Callable[[str, int], Any]
-"""The schema of that number in the registry whose address stands in that environment variable. Undecodable
-when the registry has none of it, SourceUnavailable when it does not answer."""
+Registered = Callable[[str, int], Sequence[str]]
+"""The schema of that number in the registry whose address stands in that environment variable, as text,
+behind the schemas that it refers to. Undecodable when the registry has none of it, SourceUnavailable when it
+does not answer."""
 
 
 class RecordFormat(BaseModel, ABC):

@@ -7,7 +7,7 @@ fastavro reads the bytes. confluent-kafka's own deserialiser reads them with fas
 
 import json
 import struct
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from io import BytesIO
 from pathlib import Path
 from typing import Any, ClassVar
@@ -85,9 +85,11 @@ def _parsed(file: Path) -> Any:
         raise DataError(f"{file} is no Avro schema: {type(error).__name__}: {error}") from error
 
 
-def _schema(fastavro: Any, text: str) -> Any:
+def _schema(fastavro: Any, texts: Sequence[str]) -> Any:
+    """The last of the schemas; those before it are what it refers to."""
+    named: dict[str, Any] = {}
     try:
-        return fastavro.parse_schema(json.loads(text))
+        return [fastavro.parse_schema(json.loads(text), named_schemas=named) for text in texts][-1]
     except Exception as error:  # whatever fastavro raises is about this record's schema
         raise Undecodable(f"its registered schema cannot be used: {type(error).__name__}: {error}") from error
 

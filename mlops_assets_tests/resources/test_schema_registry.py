@@ -1,6 +1,6 @@
 """A registry's answers, errors included, from a server that answers as its documented API does.
 
-No registry can be had here: those of Confluent, Aiven and Apicurio are not on PyPI, and need Java or more.
+pip installs no registry: Karapace is not on PyPI, and Confluent's is a program in Java.
 """
 
 import base64

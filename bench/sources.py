@@ -187,10 +187,11 @@ def in_a_process(work: str, days: int, **environment: str) -> dict[str, float]:
         [sys.executable, "-W", "ignore", "-m", "bench.sources", "--work", work, "--days", str(days)],
         env={**os.environ, **environment},
         cwd=ROOT,
-        check=True,
-        stdout=subprocess.PIPE,
+        check=False,
+        capture_output=True,
         text=True,
     )
+    assert done.returncode == 0, done.stderr[-4000:]
     return dict(json.loads(done.stdout.splitlines()[-1]))
 
 

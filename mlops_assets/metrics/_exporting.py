@@ -156,7 +156,7 @@ def exporting(
     from prometheus_client import CollectorRegistry, make_wsgi_app
     from prometheus_client.exposition import ThreadingWSGIServer
 
-    class Quiet(WSGIRequestHandler):
+    class Unlogged(WSGIRequestHandler):
         """Writes no line for each scrape."""
 
         def log_message(self, *_: Any) -> None:
@@ -166,7 +166,7 @@ def exporting(
     registry.register(Exported(Kept(one, patience_s=patience_s) for one in collectors))
     app = _paths(make_wsgi_app(registry))
     try:
-        server = make_server(HOST, port, app, ThreadingWSGIServer, handler_class=Quiet)
+        server = make_server(HOST, port, app, ThreadingWSGIServer, handler_class=Unlogged)
     except OSError as error:
         raise StackError(f"Metrics cannot be served at {HOST}:{port}: {error}. Give another port.") from None
     thread = threading.Thread(target=server.serve_forever, name="metrics", daemon=True)

@@ -1,7 +1,7 @@
 # The commands of the project. A bare machine needs make and Python 3.11 or 3.12 with venv.
 
 .DEFAULT_GOAL := help
-.PHONY: help up down loop test tests-without-ray tests-with-ray check check-types check-the-rest bench env lock
+.PHONY: help up down loop test test-feast tests-without-ray tests-with-ray check check-types check-the-rest bench env lock
 SHELL := /bin/sh
 
 # The first Python that fits; PYTHON=/path/to/python chooses another.
@@ -9,6 +9,7 @@ PYTHON ?= $(firstword $(foreach name,python3.11 python3.12 python3,$(shell comma
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/installed
+FEAST := $(VENV)/own/feast
 
 # Put before what fetches packages: the certificates that this machine trusts count, where it has any.
 TRUSTING = certificates="$$(sh .ci/system-certificates "$(PYTHON)")"; if [ -n "$$certificates" ]; then \
@@ -26,7 +27,7 @@ export DAGSTER_DISABLE_TELEMETRY := true
 export RAY_USAGE_STATS_ENABLED := 0
 
 help: ## Show this list
-	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | while IFS="$$(printf '\t')" read -r name text; do printf '  make %-8s %s\n' "$$name" "$$text"; done
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | while IFS="$$(printf '\t')" read -r name text; do printf '  make %-10s %s\n' "$$name" "$$text"; done
 
 up: env ## Start everything, build the graph, deploy (DETACH=1: return once the model answers)
 	@exec $(BIN)/mlops up $(if $(filter-out 0,$(DETACH)),--detach)
@@ -52,6 +53,17 @@ tests-without-ray:
 tests-with-ray:
 	@echo "What runs on a real Ray is written to $(VENV)/ray.log and shown at the end."
 	@exec $(BIN)/python -m pytest -m ray >$(VENV)/ray.log 2>&1
+
+# Feast takes older packages than the rest, so it is in an environment of its own.
+test-feast: $(FEAST)/installed ## The tests of online features in Feast
+	@exec $(FEAST)/bin/python -m pytest $(or $(ARGS),mlops_assets_tests/serve/online/test_feast.py)
+
+$(FEAST)/installed: requirements-feast.lock pyproject.toml $(INSTALLED)
+	@echo "Installing Feast and what goes with it into $(FEAST)"
+	@$(BIN)/uv venv --quiet --clear --python $(BIN)/python $(FEAST)
+	@$(TRUSTING) $(BIN)/uv pip install --python $(FEAST)/bin/python --require-hashes $$([ -t 2 ] || echo --quiet) -r requirements-feast.lock
+	@$(BIN)/uv pip install --python $(FEAST)/bin/python --quiet --no-deps --no-build-isolation --editable .
+	@touch $@
 
 # Types take as long as all the rest.
 check: env ## ruff, format, types, import contracts, declarations, text rules
@@ -85,5 +97,7 @@ $(INSTALLED): requirements.lock pyproject.toml
 	@$(BIN)/uv pip install --python $(BIN)/python --quiet --no-deps --no-build-isolation --editable .
 	@touch $(INSTALLED)
 
-lock: env ## Resolve requirements.lock anew from pyproject.toml
+lock: env ## Resolve both locks anew from pyproject.toml; that with Feast differs as little as it can
 	@$(TRUSTING) $(BIN)/uv pip compile --python-version 3.11 --generate-hashes --no-emit-index-url --extra dev pyproject.toml -o requirements.lock
+	@cp requirements.lock requirements-feast.lock
+	@$(TRUSTING) $(BIN)/uv pip compile --quiet --python-version 3.11 --generate-hashes --no-emit-index-url --extra dev --extra feast pyproject.toml -o requirements-feast.lock

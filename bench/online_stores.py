@@ -2,7 +2,7 @@
 
 Belongs here: the same content in each kind of store. Does not belong here: what computing costs
 (``bench/by_key.py``). Redis is the server of the tests, on this machine, over TCP; ``--redis-server PROGRAM``
-takes another one, like Debian's.
+takes another one, like Debian's. ``--feast``, in the environment of ``make test-feast``: Feast on its SQLite.
 """
 
 import argparse
@@ -31,7 +31,7 @@ from serve.online.held import HEAD, Head, HeldView
 from serve.online.kept import KeptStore
 from serve.online.lookup import OnlineFeatures
 from serve.online.request import KeyedRow, held_event
-from serve.online.stores import STORES, OnlineStore
+from serve.online.stores import STORES, OnlineStore, feast
 from serve.online.stores.redis import VARIABLE
 from serve.schema import OnlineRolling, OnlineView
 
@@ -194,10 +194,15 @@ def main(arguments: Sequence[str] = ()) -> None:
     """Prints the table: one column per store."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--redis-server", default="", help="the program of another Redis or Valkey")
+    parser.add_argument("--feast", action="store_true", help="Feast alone, and the flights alone")
     given = parser.parse_args(arguments)
     with _places(given.redis_server) as places, tempfile.TemporaryDirectory() as folder:
         lake = Lake(uri=f"{folder}/lake")
         served = flights_of_december(lake)
+        if given.feast:
+            _feast_repository(Path(folder))
+            _show({"feast": cost_of_flights("feast", Path(folder), lake, served)})
+            return
         columns = {
             name: {
                 **cost_of_flights(name, place, lake, served),
@@ -206,11 +211,28 @@ def main(arguments: Sequence[str] = ()) -> None:
             }
             for name, (place, size) in places.items()
         }
+    _show(columns)
+
+
+def _feast_repository(folder: Path) -> None:
+    (folder / "feature_store.yaml").write_text(
+        f"""\
+project: mlops
+provider: local
+registry: {folder}/registry.db
+online_store: {{type: sqlite, path: {folder}/online.db}}
+entity_key_serialization_version: 3
+"""
+    )
+    os.environ[feast.VARIABLE] = str(folder)
+
+
+def _show(columns: Mapping[str, Numbers]) -> None:
     table = Table(title="Stores of online features", title_justify="left")
     table.add_column("what")
     for name in columns:
         table.add_column(name, justify="right")
-    for what in columns["sqlite"]:
+    for what in next(iter(columns.values())):
         values = (columns[name][what] for name in columns)
         table.add_row(what, *(f"{value:,.3g}" if value < 1_000 else f"{value:,.0f}" for value in values))
     Console().print(table)

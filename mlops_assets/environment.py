@@ -99,6 +99,11 @@ ONLINE_REDIS_URL = Variable(
     "",
     "Redis of views with `store: redis`, like `redis://user:password@host:6379/0`. A secret.",
 )
+ONLINE_FEAST_REPO = Variable(
+    "MLOPS_ONLINE_FEAST_REPO",
+    "",
+    "Feast feature repository of views with `store: feast`: the folder of its `feature_store.yaml`.",
+)
 CLOCK_FILE = Variable(
     "MLOPS_CLOCK_FILE",
     "",

@@ -92,7 +92,7 @@ class OnlineDeclaration(Declaration):
     """How the features of a view are looked up and computed for a caller who sends keys."""
 
     store: Annotated[str, OneOf(STORES)] = Field(
-        default="sqlite", description="Where rows per key lie: sqlite (one host), redis (many)."
+        default="sqlite", description="Where rows per key lie: sqlite (one host), redis (many), feast."
     )
     request: tuple[str, ...] = Field(
         min_length=1, description="Columns of the base that come with the request, beside the join keys."

@@ -310,7 +310,7 @@ def a_metric_of_rollouts(sandbox: DefsFolderSandbox, added: Added, tmp_path: Pat
 
 def an_online_store(sandbox: DefsFolderSandbox, added: Added, tmp_path: Path) -> None:
     text = changed("base: shop", "base: shop\n  online: {store: memory, request: [price]}")
-    assert "Unknown online store 'memory'. Allowed: redis, sqlite" in errors(sandbox, text)
+    assert "Unknown online store 'memory'. Allowed: feast, redis, sqlite" in errors(sandbox, text)
     added(stores, "memory", ONLINE_STORE)
     assert errors(sandbox, text) == ""
     store = stores.STORES["memory"](str(tmp_path), view="shop-1")

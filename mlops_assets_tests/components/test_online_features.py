@@ -27,6 +27,7 @@ from serve.errors import InvalidFields
 from serve.online.held import HEAD, Head
 from serve.online.lookup import Lookups, OnlineFeatures
 from serve.online.request import KeyedRow
+from serve.online.stores import feast as feast_store
 from serve.online.stores import redis as redis_store
 from serve.online.stores.sqlite import SqliteStore
 from serve.schema import ModelManifest
@@ -213,7 +214,7 @@ def test_a_function_on_one_row_stands_in_a_module_that_needs_nothing_else(
     told = errors(sandbox, DATASETS + VIEW + f"  transform: needy_functions.frame\n  {online}\n")
     assert "needy_functions imports pandas" in told and "defs.yaml:4" in told
     told = errors(sandbox, DATASETS + VIEW + "  online: {request: [leaves], store: papyrus}\n")
-    assert "Unknown online store 'papyrus'. Allowed: redis, sqlite" in told
+    assert "Unknown online store 'papyrus'. Allowed: feast, redis, sqlite" in told
 
 
 def test_a_store_that_needs_something_says_what_at_load_and_where_it_is_used(
@@ -227,6 +228,7 @@ def test_a_store_that_needs_something_says_what_at_load_and_where_it_is_used(
     with pytest.raises(DataError, match=f"{redis_store.VARIABLE} is not set: .* Set it where gateways"):
         OnlineStores(uri="").of(view)
     assert environment.ONLINE_REDIS_URL.name == redis_store.VARIABLE
+    assert environment.ONLINE_FEAST_REPO.name == feast_store.VARIABLE
     monkeypatch.setattr(redis_store.importlib.util, "find_spec", lambda name: None)
     told = errors(sandbox, text)
     assert "pip install 'mlops-assets[redis]'" in told and "defs.yaml:4" in told

@@ -8,8 +8,10 @@ import pytest
 
 from mlops_assets.testing.conformance.online_stores import FIRST, SECOND, OnlineStoreConformance, Outage
 from mlops_assets.testing.redis_server import RedisServer
-from serve.online.stores import StoreLost
+from serve.online.stores import StoreLost, StoreNotSetUp
+from serve.online.stores import feast as feast_store
 from serve.online.stores import redis as redis_store
+from serve.online.stores.feast import FeastStore
 from serve.online.stores.redis import RedisStore
 from serve.online.stores.sqlite import SqliteStore
 
@@ -80,3 +82,15 @@ def test_a_file_that_is_no_database_is_lost(tmp_path: Path) -> None:
         store.read(["a"])
     with pytest.raises(StoreLost, match="not a database"):
         store.commit({}, head=SECOND, expected=None)
+
+
+def test_feast_says_what_to_install_and_to_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(feast_store.VARIABLE, raising=False)
+    monkeypatch.setattr(feast_store.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(
+        StoreNotSetUp, match=r"pip install 'mlops-assets\[feast\]'\) in an environment of its own"
+    ):
+        FeastStore("", view="flights-1")
+    monkeypatch.setattr(feast_store.importlib.util, "find_spec", lambda name: name)
+    with pytest.raises(StoreNotSetUp, match=f"{feast_store.VARIABLE} is not set: it names the folder"):
+        FeastStore("", view="flights-1")

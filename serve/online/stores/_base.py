@@ -6,9 +6,11 @@ mean (``serve/online/held.py``).
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 Content = bytes | None
+Guarantee = Literal["fence"]
+"""A guarantee of the base that a store may hold less of, where it says so."""
 
 
 class StoreLost(RuntimeError):
@@ -37,6 +39,8 @@ class OnlineStore(ABC):
 
     name: ClassVar[str]
     """What YAML calls the store."""
+    weaker: ClassVar[Mapping[Guarantee, str]] = {}
+    """Guarantees that the store cannot hold as they are said here, with what it does instead."""
 
     waits: ClassVar[bool] = False
     """Whether a read waits for something other than this host's files. It is then made beside the event loop,

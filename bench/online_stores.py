@@ -26,7 +26,7 @@ from mlops_assets.resources.lake import Lake
 from mlops_assets.resources.online_stores import OnlineStores
 from mlops_assets.testing.redis_server import RedisServer, running_redis
 from serve.online.applying import Change, changed
-from serve.online.evaluate import Evaluation
+from serve.online.evaluate import EventColumns
 from serve.online.held import HEAD, Head, HeldView
 from serve.online.kept import KeptStore
 from serve.online.lookup import OnlineFeatures
@@ -102,7 +102,7 @@ def cost_of_flights(name: str, folder: Path, lake: Lake, served: Any) -> Numbers
     store = stores.of(view)
     view = with_examples(lake, served, until="2013-12-20").model_copy(update={"store": name})
     # Nothing is kept between requests: each reads all its keys.
-    kept = KeptStore(Evaluation(HeldView(view)), store, most=0)
+    kept = KeptStore(EventColumns(HeldView(view)), store, most=0)
     online = OnlineFeatures(view, served.table.declared.features, kept, NOW.timestamp)
     requests = requests_of_the_last_day(lake, view)
     times = _timed(lambda number: online.look_up([requests[number % len(requests)]], lambda _: "request"))
@@ -154,9 +154,9 @@ def _commit(kind: Any, uri: str, puts: Any, head: bytes, expected: bytes, clear:
 
 def _keys_of(view: OnlineView, sent: KeyedRow) -> list[str]:
     """The keys that the look-up of a request reads."""
-    evaluation = Evaluation(HeldView(view))
-    places = evaluation.places(held_event(view, sent.entity, sent.request))
-    return [HEAD, *(evaluation.key(place) for place in places if place is not None)]
+    event_columns = EventColumns(HeldView(view))
+    places = event_columns.places(held_event(view, sent.entity, sent.request))
+    return [HEAD, *(event_columns.key(place) for place in places if place is not None)]
 
 
 def _timed(work: Callable[[int], Any]) -> list[float]:

@@ -114,15 +114,14 @@ def status_command(model: str | None, as_json: bool) -> None:
     import json
     from dataclasses import replace
 
-    from mlops_assets.commands.status import exporter_state, print_status, status_of
+    from mlops_assets.commands.status import StatusSources, exporter_state, print_status, status_of
     from mlops_assets.defs.platform.resources import clock, model_registry, serve_client
     from mlops_assets.instance import running_instance
     from mlops_assets.local_stack.processes import settings_from_environment
 
     with running_instance() as instance:
-        status = status_of(
-            _definitions(), instance, serve_client(), model_registry(), clock().now(), model=model
-        )
+        sources = StatusSources(_definitions(), instance, serve_client(), model_registry())
+        status = status_of(sources, clock().now(), model=model)
     if model is None:
         status = replace(status, metrics=exporter_state(settings_from_environment().metrics_url))
     if as_json:

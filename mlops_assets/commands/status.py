@@ -106,22 +106,24 @@ class Status:
         return asdict(self)
 
 
-def status_of(
-    definitions: dg.Definitions,
-    instance: dg.DagsterInstance,
-    client: ServeClient,
-    registry: ModelRegistry,
-    now: datetime,
-    *,
-    model: str | None = None,
-) -> Status:
+@dataclass(frozen=True)
+class StatusSources:
+    """What a status is read from."""
+
+    definitions: dg.Definitions
+    instance: dg.DagsterInstance
+    client: ServeClient
+    registry: ModelRegistry
+
+
+def status_of(sources: StatusSources, now: datetime, *, model: str | None = None) -> Status:
     """The status of the platform; ``now`` is data time. Given a ``model``, of what has its name alone.
 
     Raises UnknownName for a model that is neither declared nor missing.
     """
-    graph = definitions.resolve_asset_graph()
     if model is not None:
-        return _status_of_one(definitions, instance, client, registry, now, model)
+        return _status_of_one(sources, now, model)
+    graph, client = sources.definitions.resolve_asset_graph(), sources.client
     unknown = ""
     try:
         declared = client.target.declared()
@@ -134,9 +136,9 @@ def status_of(
     missing = missing_in(graph)
     lost = {key: one for one in missing for key in one.assets}
     running = desired_state.deployments(declared)
-    found = orphaned(Declared.of(graph), instance, declared)
+    found = orphaned(Declared.of(graph), sources.instance, declared)
     return Status(
-        models=model_statuses(definitions, instance, client, registry, now),
+        models=model_statuses(sources, now),
         missing=missing,
         unwatched=[
             undeclared(name, lost[asset_name("deployment", name)].use_case)
@@ -148,15 +150,8 @@ def status_of(
     )
 
 
-def _status_of_one(
-    definitions: dg.Definitions,
-    instance: dg.DagsterInstance,
-    client: ServeClient,
-    registry: ModelRegistry,
-    now: datetime,
-    model: str,
-) -> Status:
-    graph = definitions.resolve_asset_graph()
+def _status_of_one(sources: StatusSources, now: datetime, model: str) -> Status:
+    graph = sources.definitions.resolve_asset_graph()
     missing = [
         one
         for one in missing_in(graph)
@@ -165,15 +160,11 @@ def _status_of_one(
     declared = assets_of(graph, "model")
     if model not in declared and not missing:
         raise UnknownName("model", model, declared)
-    models = model_statuses(definitions, instance, client, registry, now, only=model)
-    return Status(models=models, missing=missing, unwatched=[], orphans=[])
+    return Status(models=model_statuses(sources, now, only=model), missing=missing, unwatched=[], orphans=[])
 
 
 def model_statuses(
-    definitions: dg.Definitions,
-    instance: dg.DagsterInstance,
-    client: ServeClient,
-    registry: ModelRegistry,
+    sources: StatusSources,
     now: datetime,
     *,
     clock: Callable[[], float] = time.time,
@@ -182,7 +173,7 @@ def model_statuses(
     """The status of every model in the definitions, or of that ``only``, by name; ``now`` is data time,
     ``clock`` real.
     """
-    graph = definitions.resolve_asset_graph()
+    graph, instance, client = sources.definitions.resolve_asset_graph(), sources.instance, sources.client
     approvals = assets_of(graph, "approval")
     deployments = {
         model: name
@@ -210,7 +201,7 @@ def model_statuses(
                 approval=_approval(graph, instance, model, clock),
                 verdict=_verdict(instance, model),
                 rollout=_rollout(instance, deployment),
-                served=_served(graph, instance, registry, model, now),
+                served=_served(graph, instance, sources.registry, model, now),
                 episode=_episode(instance, model),
                 request=_request(instance, model),
                 assets=asset_statuses(graph, instance, keys),

@@ -15,7 +15,7 @@ from sklearn.datasets import load_diabetes, load_iris
 from mlops_assets.asset_keys import asset_key
 from mlops_assets.asset_names import asset_name
 from mlops_assets.commands.decisions import decide_approval
-from mlops_assets.commands.status import model_statuses
+from mlops_assets.commands.status import StatusSources, model_statuses
 from mlops_assets.definitions import with_platform_policy
 from mlops_assets.errors import ApprovalError
 from mlops_assets.event_log.records import Record, latest
@@ -186,7 +186,7 @@ def test_yaml_alone_becomes_an_answering_endpoint(
         assert 25 < said["prediction"] < 346 and said["probability"] is None
     resources = definitions.resources or {}
     client, registry = resources["serve_client"], resources["model_registry"]
-    [status] = model_statuses(definitions, instance, client, registry, datetime.now(UTC))
+    [status] = model_statuses(StatusSources(definitions, instance, client, registry), datetime.now(UTC))
     assert status.answers["stable"] == "v1" and status.approval["state"] == "granted"
     assert {asset.staleness for asset in status.assets} == {"FRESH"}
     assert status.served["stale"] is None and "DriftMonitorComponent" in status.served["reason"]

@@ -19,7 +19,7 @@ from mlops_assets.asset_keys import asset_key
 from mlops_assets.asset_names import table_name
 from mlops_assets.commands.decisions import ask_for_retrain, close_episode, decide_approval
 from mlops_assets.commands.explain import explain
-from mlops_assets.commands.status import asset_statuses, model_statuses
+from mlops_assets.commands.status import StatusSources, asset_statuses, model_statuses
 from mlops_assets.components.drift_monitor import DriftMonitorComponent
 from mlops_assets.documents.drift_monitor import DriftMonitorDeclaration, RetrainCalendar
 from mlops_assets.errors import MlopsError
@@ -271,9 +271,8 @@ class Shop:
         client = self.resources["serve_client"]
         assert isinstance(client, ServeClient)
         clock = DriftMonitorComponent.clock
-        [found] = model_statuses(
-            self.definitions, self.instance, client, self.registry, self.now, clock=clock
-        )
+        sources = StatusSources(self.definitions, self.instance, client, self.registry)
+        [found] = model_statuses(sources, self.now, clock=clock)
         return found.to_dict()
 
     def staleness(self, kind: str) -> tuple[str, list[str]]:

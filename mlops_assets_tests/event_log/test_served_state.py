@@ -6,7 +6,7 @@ import dagster as dg
 import pytest
 
 from mlops_assets.asset_keys import asset_key, name_tags
-from mlops_assets.commands.status import model_statuses
+from mlops_assets.commands.status import StatusSources, model_statuses
 from mlops_assets.event_log.served_state import MonitorSummary, served_now, served_result, served_version
 from mlops_assets.testing.deployed_world import DeployedWorld, start_v2
 
@@ -85,7 +85,8 @@ def test_the_record_and_the_status_name_the_version_that_an_act_is_about(world: 
     definitions = dg.Definitions.merge(world.definitions, dg.Definitions(assets=[model]))
 
     def read() -> tuple[str, str, str]:
-        (status,) = model_statuses(definitions, world.instance, world.client, world.registry, NOW)
+        sources = StatusSources(definitions, world.instance, world.client, world.registry)
+        (status,) = model_statuses(sources, NOW)
         metadata = world.record.metadata
         assert status.rollout["target"] == metadata["target"]
         return metadata["action"], metadata["target"], metadata["stable"]

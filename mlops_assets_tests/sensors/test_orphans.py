@@ -11,7 +11,7 @@ import pytest
 
 from mlops_assets.asset_keys import asset_key, name_tags
 from mlops_assets.commands.decisions import retire
-from mlops_assets.commands.status import exporter_state, print_status, status_of
+from mlops_assets.commands.status import StatusSources, exporter_state, print_status, status_of
 from mlops_assets.components.use_cases import placeholders
 from mlops_assets.deploying.retiring import USE_CASE, Declared, in_service, orphaned
 from mlops_assets.documents.missing import MissingDocument
@@ -276,7 +276,7 @@ def test_status_shows_what_is_missing_what_still_answers_and_orphans(
 
     # Nobody listens there.
     nowhere = f"http://127.0.0.1:{unused_ports(1)[0]}/metrics"
-    status = status_of(definitions, instance, client, registry, datetime.now(UTC))
+    status = status_of(StatusSources(definitions, instance, client, registry), datetime.now(UTC))
     status = replace(status, metrics=exporter_state(nowhere))
 
     assert [one.what for one in status.missing] == [own.what, fallen.what]
@@ -290,7 +290,9 @@ def test_status_shows_what_is_missing_what_still_answers_and_orphans(
     assert "flights: v1 answers at" in said
     assert f"metrics do not answer at {nowhere}: " in said and "`mlops exporter` starts it" in said
     assert "tea ORPHAN" in said and "mlops retire tea --by NAME --reason TEXT" in said
-    one = status_of(definitions, instance, client, registry, datetime.now(UTC), model="flights")
+    one = status_of(
+        StatusSources(definitions, instance, client, registry), datetime.now(UTC), model="flights"
+    )
     assert [missing.what for missing in one.missing] == [own.what, fallen.what] and one.orphans == []
     with pytest.raises(UnknownName, match="Unknown model 'coffee'"):
-        status_of(definitions, instance, client, registry, datetime.now(UTC), model="coffee")
+        status_of(StatusSources(definitions, instance, client, registry), datetime.now(UTC), model="coffee")

@@ -5,7 +5,7 @@ of them are kept (``kept.py``), the view's function (``transform.py``). The valu
 ``mlops_assets.features.view.compute``, to the bit: an event at t sees what became known in [t - length, t),
 sums are exact and rounded once.
 
-What does not depend on the event is made once: of a view the searches (``Evaluation``), of a run the rows
+What does not depend on the event is made once: of a view the searches (``EventColumns``), of a run the rows
 that count and their running sums (``Past``), so that a mean is two searches and one division.
 """
 
@@ -51,11 +51,11 @@ def columns(held: HeldView, event: Values, keys: Keys, read: Read) -> dict[str, 
 
     Raises OverflowError for a sum that no float holds.
     """
-    evaluation = Evaluation(held)
-    return evaluation.columns(
+    event_columns = EventColumns(held)
+    return event_columns.columns(
         event,
         [
-            None if key is None else evaluation.parsed((number,), read.get(key))
+            None if key is None else event_columns.parsed((number,), read.get(key))
             for number, key in enumerate((*keys.lines, *keys.joins))
         ],
     )
@@ -154,7 +154,7 @@ class _Search(NamedTuple):
     aggregates: Sequence[tuple[str, int, "Aggregate", float | None]]
 
 
-class Evaluation:
+class EventColumns:
     """What of a view is the same for every event."""
 
     def __init__(self, held: HeldView) -> None:

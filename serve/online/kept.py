@@ -18,7 +18,7 @@ import threading
 from collections.abc import Collection, Mapping, Sequence
 from typing import NamedTuple
 
-from serve.online.evaluate import Evaluation, Parsed, Place
+from serve.online.evaluate import EventColumns, Parsed, Place
 from serve.online.held import HEAD, Head, HeldView
 from serve.online.stores import OnlineStore, StoreLost
 from serve.schema import OnlineView
@@ -54,8 +54,8 @@ class _Kept:
 class KeptStore:
     """A store of one view. ``most`` is about how many bytes it keeps; any thread may ask it."""
 
-    def __init__(self, evaluation: Evaluation, store: OnlineStore, *, most: int = KEPT_BYTES) -> None:
-        self.evaluation = evaluation
+    def __init__(self, event_columns: EventColumns, store: OnlineStore, *, most: int = KEPT_BYTES) -> None:
+        self.event_columns = event_columns
         self._store, self._most = store, most
         self._lock = threading.Lock()
         self._head_read: tuple[bytes | None, Head | None] = (None, None)
@@ -72,7 +72,7 @@ class KeptStore:
     @classmethod
     def of(cls, view: OnlineView, store: OnlineStore) -> "KeptStore":
         """The store of a view; views of one shape share it."""
-        return cls(Evaluation(HeldView(view)), store)
+        return cls(EventColumns(HeldView(view)), store)
 
     def read(self, places: Collection[Place]) -> State:
         """What lies at places that are all different. Waits where the store does."""
@@ -144,7 +144,7 @@ class KeptStore:
         return State(self._head_read[1], found)
 
     def _contents(self, places: Collection[Place]) -> tuple[bytes | None, Sequence[bytes | None]]:
-        head, *contents = self._store.read([HEAD, *map(self.evaluation.key, places)])
+        head, *contents = self._store.read([HEAD, *map(self.event_columns.key, places)])
         return head, contents
 
     def _move(self, head: bytes | None) -> None:
@@ -164,7 +164,7 @@ class KeptStore:
             return kept.parsed
         if kept is not None:
             self._young_bytes -= kept.size
-        made = _Kept(content, self.evaluation.parsed(place, content), self._reading)
+        made = _Kept(content, self.event_columns.parsed(place, content), self._reading)
         self._keep(place, made)
         return made.parsed
 

@@ -91,7 +91,7 @@ class OnlineFeatures:
 
     def _asked(self, sent: Sequence[KeyedRow]) -> "_Asked":
         events = [held_event(self.view, one.entity, one.request) for one in sent]
-        places = [self._store.evaluation.places(event) for event in events]
+        places = [self._store.event_columns.places(event) for event in events]
         return _Asked(events, places, {place: None for of in places for place in of if place is not None})
 
     def _answer(self, sent: Sequence[KeyedRow], asked: "_Asked", found: State, field: Field) -> Looked:
@@ -183,7 +183,7 @@ class OnlineFeatures:
         values = found.values
         parsed = [None if place is None else values.get(place) for place in places]
         try:
-            row = {**event, **self._store.evaluation.columns(event, parsed)}
+            row = {**event, **self._store.event_columns.columns(event, parsed)}
         except OverflowError as error:
             raise TransformFailed(f"view {self.view.name}: a sum is beyond the largest number") from error
         for name, kind in self._timed:

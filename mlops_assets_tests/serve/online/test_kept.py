@@ -23,7 +23,7 @@ from mlops_assets_tests.features.test_online import (
     view_of,
 )
 from mlops_assets_tests.serve.online.test_served import body, keyed
-from serve.online.evaluate import Evaluation, columns, keys_for
+from serve.online.evaluate import EventColumns, columns, keys_for
 from serve.online.held import HEAD, Head, HeldView
 from serve.online.kept import KeptStore
 from serve.online.lookup import OnlineFeatures
@@ -84,7 +84,7 @@ def test_every_look_up_is_of_one_state_that_is_no_older_than_it(
     tables: list[Any], most: int, random: Any
 ) -> None:
     store = Moving()
-    kept = KeptStore(Evaluation(VALUES), store, most=most)
+    kept = KeptStore(EventColumns(VALUES), store, most=most)
     events = [event for rows in tables for event in events_of(rows)]
     for rows in tables:
         store.take(rows)
@@ -92,7 +92,7 @@ def test_every_look_up_is_of_one_state_that_is_no_older_than_it(
             before = len(store.states) - 1
             chosen = random.choices(events, k=random.randint(1, 3))
             store.meanwhile = [random.choice(tables) for _ in range(random.choice([0, 0, 1, 2]))]
-            places = [kept.evaluation.places(event) for event in chosen]
+            places = [kept.event_columns.places(event) for event in chosen]
             found = kept.read({place for of in places for place in of if place is not None})
 
             assert found.head is not None
@@ -102,15 +102,15 @@ def test_every_look_up_is_of_one_state_that_is_no_older_than_it(
             for event, of in zip(chosen, places, strict=True):
                 values = [None if place is None else found.values[place] for place in of]
                 expected = columns(VALUES, event, keys_for(VALUES, event), state)
-                assert kept.evaluation.columns(event, values) == expected
+                assert kept.event_columns.columns(event, values) == expected
 
 
 def test_what_stands_is_not_read_again_and_what_a_commit_left_keeps_its_form() -> None:
     store = Moving()
-    kept = KeptStore(Evaluation(VALUES), store)
+    kept = KeptStore(EventColumns(VALUES), store)
     store.take([("EWR", 1, -9.0, -8.0, 1.0), ("JFK", 2, -9.0, -8.0, 2.0)])
     [event, other] = events_of([("EWR", 1, 0.0, None, None), ("JFK", 2, 0.0, None, None)])
-    places = [place for place in kept.evaluation.places(event) if place is not None]
+    places = [place for place in kept.event_columns.places(event) if place is not None]
     first = kept.read(places)
     assert kept.read(places).values == first.values
     assert [len(keys) for keys in store.reads] == [1 + len(places), 1]
@@ -120,16 +120,16 @@ def test_what_stands_is_not_read_again_and_what_a_commit_left_keeps_its_form() -
     unmoved = {place for place in places if second.values[place] is first.values[place]}
     assert {place[1:] for place in places} - {place[1:] for place in unmoved} == {()}
     assert len(store.reads[-1]) == 1 + len(places)
-    assert kept.read([place for place in kept.evaluation.places(other) if place]).head == second.head
+    assert kept.read([place for place in kept.event_columns.places(other) if place]).head == second.head
 
 
 def test_no_more_is_kept_than_is_allowed() -> None:
     store = Moving()
-    kept = KeptStore(Evaluation(VALUES), store, most=20_000)
+    kept = KeptStore(EventColumns(VALUES), store, most=20_000)
     store.take([("EWR", 1, -9.0, -8.0, 1.0)])
     [event] = events_of([("EWR", 1, 0.0, None, None)])
     for gate in range(2_000):
-        places = kept.evaluation.places({**event, "gate": gate})
+        places = kept.event_columns.places({**event, "gate": gate})
         kept.read([place for place in places if place is not None])
     assert 10 < len(kept._young) + len(kept._old) < 60
 

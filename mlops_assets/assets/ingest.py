@@ -59,6 +59,18 @@ class Ingested:
     data_version: str
 
 
+def stream_table(lake: Lake, declared: StreamDeclaration) -> StreamTable:
+    """The stream's table as of now, made where there is none. DataError when it does not fit the document."""
+    return StreamTable.opened(
+        lake,
+        declared.table,
+        declared.topic,
+        table_schema(declared.columns),
+        partition_column=EVENT_DATE,
+        timezone=declared.timezone,
+    )
+
+
 @contextmanager
 def ingesting(
     lake: Lake, source: DeclaredStream, run_id: str, clock: Callable[[], float] = time.time
@@ -69,9 +81,7 @@ def ingesting(
     """
     declared = source.declared
     decode = declared.value.decoder(source.folder, registered)
-    table = StreamTable.opened(
-        lake, declared.table, declared.topic, table_schema(declared.columns), partition_column=EVENT_DATE
-    )
+    table = stream_table(lake, declared)
     with topic_reader(declared.broker(), declared.topic, clock) as topic:
         made = Ingest(declared, table, topic, decode, run_id)
         made.assign()
@@ -127,6 +137,7 @@ class Ingest:
                     reached={str(one): offset for one, offset in batch.reached.items()},
                     partitions=sorted(self._topic.following),
                     complete=complete,
+                    timezone=self._declared.timezone,
                 ),
             )
         following = self._topic.following
@@ -196,9 +207,7 @@ def behind(lake: Lake, source: DeclaredStream) -> tuple[dict[int, int], dict[int
 
 
 def _behind(lake: Lake, declared: StreamDeclaration) -> tuple[dict[int, int], dict[int, int]]:
-    table = StreamTable.opened(
-        lake, declared.table, declared.topic, table_schema(declared.columns), partition_column=EVENT_DATE
-    )
+    table = stream_table(lake, declared)
     return topic_lag(declared, table.following)
 
 

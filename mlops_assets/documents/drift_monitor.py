@@ -8,14 +8,13 @@ from collections.abc import Iterator
 from datetime import UTC, date, datetime, timedelta
 from itertools import takewhile
 from typing import Annotated
-from zoneinfo import ZoneInfo
 
 # The daemon walks a schedule by this function, which Dagster does not export.
 from dagster._utils.schedules import is_valid_cron_schedule, schedule_execution_time_iterator
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from mlops_assets.documents._base import Declaration
-from mlops_assets.documents.fields import Duration, parse_duration
+from mlops_assets.documents.fields import Duration, TimeZone, parse_duration
 from mlops_assets.monitoring.durations import duration_text
 from mlops_assets.monitoring.governor import GovernorPolicy
 from mlops_assets.monitoring.policy import DriftPolicy
@@ -80,7 +79,7 @@ class RetrainCalendar(Declaration):
         description='Cron, like "0 3 1 * *" (at 3 on the first of a month): minute, hour, day of the month, '
         "month, day of the week."
     )
-    timezone: str = Field(default="UTC", description="Zone of the schedule's hours, like Europe/Berlin.")
+    timezone: TimeZone = Field(default="UTC", description="Zone of the schedule's hours, like Europe/Berlin.")
 
     @field_validator("schedule")
     @classmethod
@@ -90,15 +89,6 @@ class RetrainCalendar(Declaration):
                 f"{value!r} is no schedule: write cron's five fields (minute, hour, day of the month, month, "
                 'day of the week), like "0 3 1 * *" for 3 on the first of a month'
             )
-        return value
-
-    @field_validator("timezone")
-    @classmethod
-    def _is_zone(cls, value: str) -> str:
-        try:
-            ZoneInfo(value)
-        except (KeyError, ValueError, OSError) as error:
-            raise ValueError(f"{value!r} is no time zone: write a name like UTC or Europe/Berlin") from error
         return value
 
     def between(self, start: datetime, end: datetime) -> Iterator[datetime]:

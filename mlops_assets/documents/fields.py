@@ -8,9 +8,11 @@ import re
 from collections.abc import Iterable, Mapping
 from datetime import date, timedelta
 from typing import Annotated, Any, Literal
+from zoneinfo import ZoneInfo
 
 import dagster as dg
 from pydantic import (
+    AfterValidator,
     BaseModel,
     BeforeValidator,
     Field,
@@ -138,6 +140,18 @@ def require_distinct_names(names: Iterable[str], *, reserved: Mapping[str, str])
         if lower in taken:
             raise ValueError(f"column name {name!r} is taken: it is {taken[lower]}; choose another")
         seen[lower] = name
+
+
+def _is_zone(value: str) -> str:
+    try:
+        ZoneInfo(value)
+    except (KeyError, ValueError, OSError) as error:
+        raise ValueError(f"{value!r} is no time zone: write a name like UTC or Europe/Berlin") from error
+    return value
+
+
+TimeZone = Annotated[str, AfterValidator(_is_zone)]
+"""A time zone by its name, as the tz database has it."""
 
 
 class DailyPartitions(Declaration):

@@ -12,7 +12,7 @@ from pydantic import ConfigDict, Field, InstanceOf, SerializeAsAny, model_valida
 from mlops_assets.asset_names import table_name
 from mlops_assets.data.schema import ColumnType
 from mlops_assets.documents._base import Declaration
-from mlops_assets.documents.fields import ColumnName, Duration, Name, ReadBy, require_distinct_names
+from mlops_assets.documents.fields import ColumnName, Duration, Name, ReadBy, TimeZone, require_distinct_names
 from mlops_assets.resources.kafka import OWN, Broker
 from mlops_assets.secrets import VariableName
 from mlops_assets.streams.formats import RECORD_FORMATS, RecordFormat
@@ -57,6 +57,9 @@ class StreamDeclaration(Declaration):
     )
     event_time: str | None = Field(
         default=None, description="Column that says when the event was; left out: the record's timestamp."
+    )
+    timezone: TimeZone = Field(
+        default="UTC", description="In which zone the days of event_date are, like America/New_York."
     )
     read_by: Literal["runs", "consumer"] = Field(
         default="runs",
@@ -115,7 +118,7 @@ class StreamDeclaration(Declaration):
 
     def wanted(self) -> Wanted:
         """The same declaration for ``streams/records.py``."""
-        return Wanted(self.topic, self.columns, self.fields, self.event_time)
+        return Wanted(self.topic, self.columns, self.fields, self.event_time, self.timezone)
 
     def losses(self) -> list[Loss]:
         """The accepted losses for ``streams/offsets.py``."""

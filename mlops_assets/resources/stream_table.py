@@ -42,10 +42,10 @@ class StreamTable:
 
     @staticmethod
     def opened(
-        lake: Lake, name: str, topic: str, schema: "pa.Schema", *, partition_column: str
+        lake: Lake, name: str, topic: str, schema: "pa.Schema", *, partition_column: str, timezone: str
     ) -> "StreamTable":
         """The table, made where there is none. DataError when it was restored, or when it holds a column of
-        ``schema`` in another type.
+        ``schema`` in another type, or rows by the days of another time zone.
         """
         from deltalake import DeltaTable
         from deltalake.exceptions import DeltaError
@@ -66,6 +66,7 @@ class StreamTable:
         except DeltaError as error:
             raise DataError(f"Cannot open table {name!r} ({uri}): {error}") from error
         found._require_types(schema)
+        found._require_days_of(timezone)
         return found
 
     @property
@@ -162,6 +163,15 @@ class StreamTable:
                 f"A column of table {self.name!r} cannot change its type, for its rows are never written "
                 f"again: {'; '.join(changed)}. Declare the column under another name (`fields` says where it "
                 "is in a record), or the stream."
+            )
+
+    def _require_days_of(self, timezone: str) -> None:
+        if self.newest is not None and self.newest.timezone != timezone:
+            raise DataError(
+                f"The days of table {self.name!r} cannot change their time zone, for its rows are never "
+                f"written again: they are those of {self.newest.timezone} in the table and of {timezone} as "
+                f"declared. Say `timezone: {self.newest.timezone}`, or read the topic under another name of "
+                "the stream."
             )
 
 

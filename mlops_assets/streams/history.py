@@ -23,7 +23,8 @@ class CommitFacts:
 
     ``reached``: the next offset of each partition that it moved; ``partitions``: those the topic had then.
     ``complete``: Unix seconds up to which the topic is known to have nothing that the table has not; None:
-    nobody knows. Commits of earlier versions of this code say none of the three.
+    nobody knows. Commits of earlier versions of this code say none of the three. ``timezone``: the zone of
+    the days; earlier versions knew UTC alone.
     """
 
     opened: int
@@ -34,6 +35,7 @@ class CommitFacts:
     reached: Mapping[str, int] = field(default_factory=dict)
     partitions: Sequence[int] = ()
     complete: float | None = None
+    timezone: str = "UTC"
 
     def metadata(self) -> dict[str, str]:
         """What a commit says in the table's history."""

@@ -51,12 +51,14 @@ class Wanted:
 
     ``fields``: where in a record a column is (``payload.amount``), of those that are not a field of their
     name. ``event_time``: the column that says when the event was; None: the record's timestamp.
+    ``timezone``: the zone in which that moment has its day.
     """
 
     topic: str
     columns: Mapping[str, ColumnType]
     fields: Mapping[str, str]
     event_time: str | None = None
+    timezone: str = "UTC"
 
 
 @dataclass(frozen=True)
@@ -116,7 +118,7 @@ def rows_of(records: Sequence[TopicRecord], wanted: Wanted, decode: Decode) -> R
         "value": [one.value for one in records],
         "headers": [[{"name": name, "value": value} for name, value in one.headers] for one in records],
         UNDECODABLE: [reasons.get(row) for row in range(len(records))],
-        EVENT_DATE: pc.strftime(event, format="%Y-%m-%d"),
+        EVENT_DATE: pc.strftime(event.cast(pa.timestamp("us", wanted.timezone)), format="%Y-%m-%d"),
     }
     table = pa.table({**own, **values}, schema=schema)
     said = [document for row, document in enumerate(documents) if document is not None and row not in reasons]

@@ -14,6 +14,7 @@ import yaml
 from mlops_assets.assets import followed_rows
 from mlops_assets.assets.feature_view import feature_table
 from mlops_assets.assets.followed_rows import FollowedDataset
+from mlops_assets.assets.ingest import stream_table
 from mlops_assets.assets.logged_days import DAY_COLUMN
 from mlops_assets.assets.online_filling import Filled, fill, nothing_new
 from mlops_assets.assets.online_table import OnlineTable, online_table
@@ -25,9 +26,8 @@ from mlops_assets.documents.stream import StreamDeclaration
 from mlops_assets.errors import AnotherWasFirst, DataError
 from mlops_assets.resources.lake import Lake
 from mlops_assets.resources.online_stores import OnlineStores
-from mlops_assets.resources.stream_table import StreamTable
 from mlops_assets.streams.history import CommitFacts
-from mlops_assets.streams.records import EVENT_DATE, TopicRecord, rows_of, table_schema
+from mlops_assets.streams.records import TopicRecord, rows_of
 from mlops_assets.testing.redis_server import RedisServer
 from mlops_assets_tests.assets.test_replayed import LOG
 from mlops_assets_tests.components.test_feature_view import VIEW
@@ -106,13 +106,7 @@ class World:
         ]
         self.offsets[partition] = begin + len(records)
         rows = rows_of(records, self.stream.wanted(), self.stream.value.decoder(Path(), None))
-        table = StreamTable.opened(
-            self.lake,
-            self.stream.table,
-            "trips",
-            table_schema(self.stream.columns),
-            partition_column=EVENT_DATE,
-        )
+        table = stream_table(self.lake, self.stream)
         reached = {partition: self.offsets[partition]}
         facts = {str(one): offset for one, offset in reached.items()}
         table.append(

@@ -5,7 +5,7 @@ from contextlib import ExitStack
 
 import pytest
 
-from mlops_assets.assets.ingest import DeclaredStream, behind, ingesting
+from mlops_assets.assets.ingest import DeclaredStream, behind, ingesting, stream_table
 from mlops_assets.documents.stream import StreamDeclaration
 from mlops_assets.errors import DataError, LostOffsets, SourceUnavailable
 from mlops_assets.resources import kafka
@@ -118,3 +118,24 @@ def test_large_records_end_a_commit_before_its_rows_do(broker, lake, source, mon
     broker.produce("orders", [{"value": b'{"id": 1}', "partition": 0}] * 5)
     counts = list(iter(lambda: read(lake, source).records, 0))
     assert set(counts) <= {1, 2} and sum(counts) == 5
+
+
+def test_days_are_those_of_the_declared_zone_and_keep_it(broker, lake, tmp_path):
+    utc, local = declared(tmp_path), declared(tmp_path, timezone="America/New_York")
+    record = {"value": b'{"id": 1}', "partition": 0, "timestamp": 1_704_081_600_000}
+    # Nothing of an empty table is bound to a zone.
+    assert stream_table(lake, utc.declared).newest is None
+    broker.produce("orders", [record])
+    assert read(lake, local).days == ["2023-12-31"]
+    broker.produce("orders", [record])
+    for ask in (read, behind):
+        with pytest.raises(DataError, match="those of America/New_York in the table and of UTC as declared"):
+            ask(lake, utc)
+    assert len(lake.read("streams/orders")) == 1
+    assert read(lake, local).records == 1
+
+
+@pytest.mark.parametrize("zone", ["America/Newark", "America", "../UTC", ""])
+def test_a_zone_that_there_is_not_is_refused(tmp_path, zone):
+    with pytest.raises(ValueError, match="is no time zone: write a name like UTC or Europe/Berlin"):
+        declared(tmp_path, timezone=zone)

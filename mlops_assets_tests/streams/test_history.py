@@ -1,5 +1,7 @@
 """A table that was restored is found, whatever was committed around it."""
 
+import json
+
 import pytest
 
 from mlops_assets.streams.history import CommitFacts, Since, newest_commit, restored, since
@@ -33,6 +35,12 @@ CREATED = other(0, "CREATE TABLE")
 )
 def test_a_restore_is_found_that_no_earlier_run_has_seen(history, expected):
     assert restored(history) == expected
+
+
+def test_days_of_commits_that_say_no_zone_are_in_utc():
+    said = json.loads(records(1, 0)["stream"])
+    del said["timezone"]
+    assert CommitFacts.of({"version": 1, "stream": json.dumps(said)}).timezone == "UTC"
 
 
 def test_a_commit_says_its_facts():

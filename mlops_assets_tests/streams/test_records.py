@@ -4,6 +4,7 @@ import datetime as dt
 import json
 import re
 from pathlib import Path
+from zoneinfo import ZoneInfo
 
 import pyarrow as pa
 import pytest
@@ -55,6 +56,41 @@ def test_the_day_of_an_event_is_that_of_the_declared_time_and_else_of_the_record
     found = rows({"at": "2024-03-01T23:59:59Z"}, {"id": 2}, b"no", wanted=wanted)
     assert found.table.column("event_date").to_pylist() == ["2024-03-01", "2024-01-01", "2024-01-01"]
     assert found.days == ["2024-01-01", "2024-03-01"]
+
+
+NEW_YORK = "America/New_York"
+
+
+@pytest.mark.parametrize(
+    ("zone", "first", "last", "hours"),
+    [
+        ("UTC", "2026-03-08T00:00:00Z", "2026-03-08T23:59:59.999999Z", 24),
+        (NEW_YORK, "2026-03-08T05:00:00Z", "2026-03-09T03:59:59.999999Z", 23),
+        (NEW_YORK, "2026-11-01T04:00:00Z", "2026-11-02T04:59:59.999999Z", 25),
+        ("Asia/Kolkata", "2026-03-07T18:30:00Z", "2026-03-08T18:29:59.999999Z", 24),
+    ],
+)
+def test_the_day_of_an_event_is_that_of_the_declared_zone(zone, first, last, hours):
+    begin, end = (dt.datetime.fromisoformat(one) for one in (first, last))
+    day, step = begin.astimezone(ZoneInfo(zone)).date(), dt.timedelta(microseconds=1)
+    assert end - begin == dt.timedelta(hours=hours) - step
+    times = [begin - step, *(begin + dt.timedelta(hours=one) for one in range(hours)), end, end + step]
+    wanted = Wanted("orders", COLUMNS, {}, event_time="at", timezone=zone)
+    found = rows(*({"at": time.isoformat()} for time in times), wanted=wanted)
+    before, *within, after = found.table.column("event_date").to_pylist()
+    assert set(within) == {day.isoformat()}
+    assert [before, after] == [str(day - dt.timedelta(days=1)), str(day + dt.timedelta(days=1))]
+    # The moments themselves stay as they are.
+    assert found.table.column("at").to_pylist() == times and found.table.schema == table_schema(COLUMNS)
+
+
+def test_a_record_without_an_event_time_has_the_local_day_of_its_own():
+    found = rows_of(
+        [record({"id": 1}, timestamp_ms=NOON_MS - 8 * 3_600_000)],
+        Wanted("orders", COLUMNS, {}, event_time="at", timezone=NEW_YORK),
+        DECODE,
+    )
+    assert found.days == ["2023-12-31"]
 
 
 @pytest.mark.parametrize(

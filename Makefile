@@ -20,8 +20,10 @@ export PYTHONPYCACHEPREFIX := $(CURDIR)/$(VENV)/pycache
 unexport PYTHONDONTWRITEBYTECODE
 # No library reports home, whichever command imports it.
 export DO_NOT_TRACK := true
-# OpenMP threads that wait by spinning take the cores from everything else on a small machine.
+# Threads that wait by spinning take the cores from everything else on a small machine: those of OpenMP, and
+# those of OpenBLAS (2 to the power of so many cycles; 26 unless said), on which numpy multiplies matrices.
 export OMP_WAIT_POLICY := passive
+export OPENBLAS_THREAD_TIMEOUT := 4
 export MLFLOW_DISABLE_TELEMETRY := true
 export DAGSTER_DISABLE_TELEMETRY := true
 export RAY_USAGE_STATS_ENABLED := 0

@@ -26,8 +26,9 @@ def _binary(name: str) -> str:
 SWITCHES: Mapping[str, str] = {
     # MLflow knows "true" only; "1" does not switch it off.
     "DO_NOT_TRACK": "true",
-    # OpenMP threads that wait by spinning take the cores from Ray and Dagster.
+    # Threads of OpenMP, and of numpy's OpenBLAS, that wait by spinning take the cores from Ray and Dagster.
     "OMP_WAIT_POLICY": "passive",
+    "OPENBLAS_THREAD_TIMEOUT": "4",
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "DAGSTER_DISABLE_TELEMETRY": "true",
     "RAY_USAGE_STATS_ENABLED": "0",

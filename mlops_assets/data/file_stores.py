@@ -102,7 +102,7 @@ def _changed(location: str) -> DataError:
 
 
 class S3Files(FileStore):
-    """Objects of a store that speaks S3, through a boto3 ``client``. They are marked with their ETag."""
+    """Objects of a store that speaks S3, through a botocore ``client``. They are marked with their ETag."""
 
     def __init__(self, client: Any) -> None:
         self._client = client

@@ -27,6 +27,7 @@ from mlops_assets.data.file_stores import CONNECTIONS
 from mlops_assets.data.locations import S3, s3_filesystem
 from mlops_assets.data.schema import frame_of, type_name
 from mlops_assets.errors import DataError
+from mlops_assets.resources import s3_session
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -376,18 +377,17 @@ class Lake(dg.ConfigurableResource):  # type: ignore[type-arg]  # generic over t
         return {name: value for name, value in options.items() if value}
 
     def s3_client(self) -> Any:
-        """A boto3 client of the configured store, wherever the root is: for sources in S3.
+        """A botocore client of the configured store, wherever the root is: for sources in S3.
 
         Its credentials are found when it first asks, and renewed. Threads may share it.
         """
-        import boto3
         from botocore import UNSIGNED
         from botocore.config import Config
 
-        session = boto3.session.Session(profile_name=self.s3.profile_name)
-        return session.client(
+        session = s3_session.session(self.s3.profile_name)
+        return session.create_client(
             "s3",
-            region_name=self.s3.region_name or session.region_name or "us-east-1",
+            region_name=self.s3.region_name or session.get_config_variable("region") or "us-east-1",
             endpoint_url=self.s3.endpoint_url,
             aws_access_key_id=self.s3.aws_access_key_id,
             aws_secret_access_key=self.s3.aws_secret_access_key,

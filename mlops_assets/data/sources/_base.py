@@ -28,7 +28,7 @@ class LakeAccess(Protocol):
     """What a reader may use of the lake."""
 
     def s3_client(self) -> Any:
-        """A boto3 client of the lake's object store, to be used by several threads."""
+        """A botocore client of the lake's object store, to be used by several threads."""
 
     def rows_of(
         self, table: str, column: str, partitions: Sequence[str], columns: Sequence[str] | None

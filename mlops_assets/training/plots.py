@@ -55,7 +55,10 @@ def _over_time(made: TrainingSet, event_timestamp: str, task: Task) -> bytes:
     if task == "binary":
         label.set_ylim(bottom=0)
     counts = by_day.size()
-    rows.bar(counts.index, counts, width=1.0, color=FAINT, linewidth=0)
+    every_day = counts.reindex(pd.date_range(counts.index.min(), counts.index.max()), fill_value=0)
+    # One shape instead of a bar for each of hundreds of days.
+    edges = pd.date_range(every_day.index[0], periods=len(every_day) + 1) - pd.Timedelta(hours=12)
+    rows.stairs(every_day, edges, fill=True, color=FAINT, linewidth=0)
     dress(rows, "", "", "Rows", grid="y")
     start = days[frame[SPLIT] == EVALUATE].min()
     end = counts.index.max() + pd.Timedelta(days=1)
@@ -95,7 +98,15 @@ def _by_split(made: TrainingSet, task: Task) -> bytes:
             numbers = drawable(made.part(split)[LABEL])
             weights = np.full(len(numbers), 1 / len(numbers))
             words = f"{name}, n = {len(numbers):,}"
-            axes.hist(numbers, bins=edges, weights=weights, color=colour, alpha=0.55, label=words)
+            axes.hist(
+                numbers,
+                bins=edges,
+                weights=weights,
+                histtype="stepfilled",
+                color=colour,
+                alpha=0.55,
+                label=words,
+            )
     else:
         dress(axes, "Label by split", "", "Share of rows", grid="y")
         classes = made.classes or ()

@@ -25,6 +25,7 @@ from mlops_assets.deploying.executor import Executor
 from mlops_assets.deploying.rolling_out import RollingOut
 from mlops_assets.errors import DeploymentError
 from mlops_assets.event_log.records import Record, latest
+from mlops_assets.resources import trusted
 from mlops_assets.resources.alerts import Alerts
 from mlops_assets.resources.lake import Lake
 from mlops_assets.resources.model_registry import ModelRegistry
@@ -100,7 +101,9 @@ class DeployedWorld:
         )
         self.cursor: str | None = None
         self.now = time.time()
-        self.http = httpx.Client(base_url=client.url("flights"), trust_env=False, timeout=20)
+        self.http = httpx.Client(
+            base_url=client.url("flights"), trust_env=False, timeout=20, verify=trusted.certificates()
+        )
 
     # -- versions ------------------------------------------------------------------------------------
 

@@ -18,6 +18,7 @@ from typing import Any
 import httpx
 import uvicorn
 
+from mlops_assets.resources import trusted
 from mlops_assets.testing.site import InProcessAggregator
 from mlops_assets.testing.small_models import LocalVersion
 from serve.aggregator import Aggregator, AggregatorLink, AggregatorProxy
@@ -259,7 +260,7 @@ def small_cluster() -> Iterator[SmallCluster]:
             assert thread.is_alive()
         port = server.servers[0].sockets[0].getsockname()[1]
         cluster.url = f"http://127.0.0.1:{port}"
-        httpx.get(f"{cluster.url}/api/serve/applications/", trust_env=False)
+        httpx.get(f"{cluster.url}/api/serve/applications/", trust_env=False, verify=trusted.certificates())
         yield cluster
     finally:
         server.should_exit = True

@@ -24,11 +24,11 @@ from mlops_assets.environment import PROJECT_ROOT
 from mlops_assets.features.declared import declare
 from mlops_assets.features.online import changes_of, held_column, online_view
 from mlops_assets.features.view import compute
+from mlops_assets.testing.online_columns import StateColumns
 from mlops_assets.testing.redis_server import RedisServer
 from mlops_assets.testing.site import Site, run
 from mlops_assets.testing.small_models import LocalVersion
 from serve.online.applying import Puts, changed
-from serve.online.evaluate import columns, keys_for
 from serve.online.held import Head, HeldView, plain_value
 from serve.online.lookup import Lookups
 from serve.online.request import KeyedRow
@@ -197,7 +197,7 @@ def puts(online: OnlineView, tables: Tables) -> Puts:
 def test_every_feature_of_a_day_is_computed_alike_from_keys(
     view: FeatureViewDeclaration, tables: Tables, online: OnlineView, puts: Puts
 ) -> None:
-    types, held = declared_columns(), HeldView(online)
+    types, state = declared_columns(), StateColumns(HeldView(online), puts)
     offline = made(view, tables, on(tables, DAY))
     events = tables["flights"][on(tables, DAY)]
     plain = {name: held_column(events[name], types["flights"][name]) for name in online.columns}
@@ -205,7 +205,7 @@ def test_every_feature_of_a_day_is_computed_alike_from_keys(
     for values in zip(*plain.values(), strict=True):
         event = dict(zip(plain, values, strict=True))
         given = {name: plain_value(value, online.columns[name]) for name, value in event.items()}
-        row = transformed.row({**given, **columns(held, event, keys_for(held, event), puts)})
+        row = transformed.row({**given, **state.of(event)})
         expected = offline.loc[event["flight_id"]]
         for name, value in row.items():
             same = value is None if pd.isna(expected[name]) else value == expected[name]

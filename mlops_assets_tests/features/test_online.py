@@ -15,8 +15,8 @@ from mlops_assets.data.schema import ColumnType
 from mlops_assets.features.online import changes_of, held_column, online_view
 from mlops_assets.features.point_in_time import AGGREGATES, RollingAggregate
 from mlops_assets.features.view import Join, Rolling, View, compute
+from mlops_assets.testing.online_columns import StateColumns
 from serve.online.applying import Change, changed
-from serve.online.evaluate import columns, keys_for
 from serve.online.held import HeldView
 from serve.schema import OnlineView
 
@@ -113,7 +113,8 @@ def answers(held: HeldView, store: Mapping[str, bytes], events: pd.DataFrame) ->
     held = HeldView(as_packaged(held.view))
     plain = {name: held_column(events[name], TYPES["flights"][name]) for name in held.view.columns}
     rows = [dict(zip(plain, values, strict=True)) for values in zip(*plain.values(), strict=True)]
-    return [columns(held, row, keys_for(held, row), store) for row in rows]
+    state = StateColumns(held, store)
+    return [state.of(row) for row in rows]
 
 
 def require_equal(found: list[dict[str, Any]], offline: pd.DataFrame) -> int:

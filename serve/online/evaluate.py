@@ -16,49 +16,13 @@ from collections.abc import Callable, Mapping, Sequence
 from itertools import accumulate, compress
 from typing import Any, NamedTuple
 
-from serve.online.held import HeldView, Run, Series, Values, join_key, key_text, values_of
+from serve.online.held import HeldView, Run, Series, Values, key_text, values_of
 from serve.schema import OnlineJoin
 
-Read = Mapping[str, bytes | None]
-"""What was read of a store, by key."""
 Place = tuple[Any, ...]
 """Where values of a store lie: the number of the line, or of the join after all lines, and the values."""
 _LARGEST_TERM = 1 << 128
 """Running sums of larger terms would take more memory than they spare time."""
-
-
-class Keys(NamedTuple):
-    """Where the values of an event lie, by line and by join; None: a key is missing, and nothing matches."""
-
-    lines: Sequence[str | None]
-    joins: Sequence[str | None]
-
-    def all(self) -> list[str]:
-        """Those that are there."""
-        return [key for key in (*self.lines, *self.joins) if key is not None]
-
-
-def keys_for(held: HeldView, event: Values) -> Keys:
-    """The keys of a store that the columns of an event are computed from."""
-    return Keys(
-        [line.key(event) for line in held.lines],
-        [join_key(number, join, event) for number, join in enumerate(held.view.joins)],
-    )
-
-
-def columns(held: HeldView, event: Values, keys: Keys, read: Read) -> dict[str, Any]:
-    """Every joined and aggregated column of an event, None where missing; values as a store has them.
-
-    Raises OverflowError for a sum that no float holds.
-    """
-    event_columns = EventColumns(held)
-    return event_columns.columns(
-        event,
-        [
-            None if key is None else event_columns.parsed((number,), read.get(key))
-            for number, key in enumerate((*keys.lines, *keys.joins))
-        ],
-    )
 
 
 class Counted:

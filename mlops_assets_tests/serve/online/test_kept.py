@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from mlops_assets.testing.online_columns import StateColumns
 from mlops_assets.testing.site import Site, run
 from mlops_assets.testing.small_view import ROW, VIEW, fill
 from mlops_assets_tests.features.test_online import (
@@ -23,7 +24,7 @@ from mlops_assets_tests.features.test_online import (
     view_of,
 )
 from mlops_assets_tests.serve.online.test_served import body, keyed
-from serve.online.evaluate import EventColumns, columns, keys_for
+from serve.online.evaluate import EventColumns
 from serve.online.held import HEAD, Head, HeldView
 from serve.online.kept import KeptStore
 from serve.online.lookup import OnlineFeatures
@@ -101,7 +102,7 @@ def test_every_look_up_is_of_one_state_that_is_no_older_than_it(
             state = store.states[number]
             for event, of in zip(chosen, places, strict=True):
                 values = [None if place is None else found.values[place] for place in of]
-                expected = columns(VALUES, event, keys_for(VALUES, event), state)
+                expected = StateColumns(VALUES, state).of(event)
                 assert kept.event_columns.columns(event, values) == expected
 
 
